@@ -1,0 +1,34 @@
+"""Where the files that ship with the harness are, and where a user's files are by default.
+
+From a wheel, methods/, datasets/, results/published/ and benchmark.yaml lie below `bench/_shipped`; in a checkout and in an
+editable install they lie beside `bench/`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(name: str) -> Path:
+    """Path of a shipped file or folder, e.g. ``shipped("datasets")``."""
+    inside = _PACKAGE / "_shipped" / name
+    return inside if inside.exists() else _PACKAGE.parent / name
+
+
+def cache_dir() -> Path:
+    """Folder for downloaded weights and text embeddings: $OVSS_BENCH_CACHE, else ~/.cache/ovss-bench."""
+    root = os.environ.get("OVSS_BENCH_CACHE")
+    return Path(root).expanduser() if root else Path.home() / ".cache" / "ovss-bench"
+
+
+def weights_dir() -> Path:
+    """Folder in which named checkpoints are looked for (see `upsamplers:` in benchmark.yaml)."""
+    return cache_dir() / "weights"
+
+
+def data_root(flag: str | Path | None = None) -> Path:
+    """The folder that holds all datasets: --data-root, else $OVSS_BENCH_DATA, else ./data."""
+    return Path(flag or os.environ.get("OVSS_BENCH_DATA") or "data").expanduser()
