@@ -1,0 +1,238 @@
+"""benchmark.yaml, validated: protocol, backbones, upsamplers, rows and tables.
+
+A *row* of a table is a method plus overrides. The command line may also spell a row that the file does not list:
+
+    sclip              a method with its own defaults
+    sclip+ours         the same with a modifier of `modifiers:`
+    sclip@remoteclip   the same on another backbone of `backbones:`
+
+A *cell* is a row on a dataset; `Config.cell` resolves everything that decides its numbers into one flat `Settings`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench.errors import BenchError, did_you_mean
+from bench.paths import shipped
+
+if TYPE_CHECKING:
+    from bench.data.cards import Card
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ResizeRule(_Model):
+    """Size of the network's input: the long side, or the short side with a bound on the long one; pixels."""
+
+    long_side: int | None = Field(None, ge=16)
+    short_side: int | None = Field(None, ge=16)
+    long_max: int | None = Field(None, ge=16)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> ResizeRule:
+        if (self.long_side is None) == (self.short_side is None):
+            raise ValueError("give either long_side or short_side")
+        return self
+
+    def __str__(self) -> str:
+        return f"long side {self.long_side}" if self.long_side else f"short side {self.short_side}"
+
+
+class Overrides(_Model):
+    """What a row, a modifier or a card may change of the protocol. None means: not changed here."""
+
+    backbone: str | None = None
+    upsampler: str | None = None  # a name of `upsamplers:`, or "none"
+    debias: float | None = None  # λ of eq. 9
+    debias_on: Literal["scores", "features"] | None = None
+    resize: ResizeRule | None = None
+    window: int | None = Field(None, ge=16)
+    stride: int | None = Field(None, ge=1)
+    scale: float | None = Field(None, gt=0)  # of the scores before the softmax
+    vocabulary: str | None = None
+    threshold: float | None = Field(None, ge=0, le=1)
+    options: dict[str, Any] = {}  # parameters of the method itself
+
+
+class Protocol(_Model):
+    """Defaults of every row (paper, section 5.2; where silent, the released configuration)."""
+
+    backbone: str
+    upsampler: str = "none"
+    debias: float = 0.0
+    debias_on: Literal["scores", "features"] = "scores"
+    resize: ResizeRule
+    window: int = Field(ge=16)
+    stride: int = Field(ge=1)
+    scale: float = Field(gt=0)
+    vocabulary: str
+
+
+class Row(Overrides):
+    method: str
+    label: str | None = None
+    note: str | None = None
+
+
+class BackboneSpec(_Model):
+    """An open_clip model. `file` is a checkpoint below the weights folder for weights that open_clip does not know."""
+
+    model: str
+    pretrained: str | None = None
+    file: str | None = None
+    url: str | None = None
+    license: str | None = None
+    note: str | None = None
+
+
+class UpsamplerSpec(_Model):
+    """A checkpoint of a JBU upsampler. `git_blob` is its git blob hash, checked after a download."""
+
+    kind: Literal["jbu_one", "jbu_stack"]
+    file: str
+    url: str | None = None
+    git_blob: str | None = None
+    note: str | None = None
+
+
+class Table(_Model):
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[str, ...]
+    published: str  # file below results/published/
+    average: bool = False
+    note: str | None = None
+
+
+class Settings(_Model):
+    """Everything that decides the numbers of one cell, resolved; stored with the cell."""
+
+    row: str
+    dataset: str
+    method: str
+    options: dict[str, Any]
+    backbone: str
+    upsampler: str
+    debias: float
+    debias_on: Literal["scores", "features"]
+    resize: ResizeRule
+    window: int
+    stride: int
+    scale: float
+    vocabulary: str
+    threshold: float
+    background: int
+
+
+class Config(_Model):
+    protocol: Protocol
+    modifiers: dict[str, Overrides] = {}
+    backbones: dict[str, BackboneSpec]
+    upsamplers: dict[str, UpsamplerSpec]
+    rows: dict[str, Row]
+    default_rows: tuple[str, ...]  # what `--methods all` means
+    default_datasets: tuple[str, ...]  # what `--datasets all` means
+    tables: dict[str, Table]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Config:
+        listed = {f"tables.{name}": table.rows for name, table in self.tables.items()}
+        for where, names in {"default_rows": self.default_rows, **listed}.items():
+            for name in names:
+                if name not in self.rows:
+                    raise ValueError(f"{where} names the row '{name}', which `rows:` lacks")
+        for name, row in {"protocol": self.protocol, **self.modifiers, **self.rows}.items():
+            if row.backbone is not None and row.backbone not in self.backbones:
+                raise ValueError(f"{name}.backbone '{row.backbone}' is not in `backbones:`")
+            if row.upsampler not in (None, "none") and row.upsampler not in self.upsamplers:
+                raise ValueError(f"{name}.upsampler '{row.upsampler}' is not in `upsamplers:`")
+        return self
+
+    def row(self, name: str) -> Row:
+        """The row of that name, or the one that `method[+modifier…][@backbone]` spells."""
+        if name in self.rows:
+            return self.rows[name]
+        spelled, _, backbone = name.partition("@")
+        base, *modifiers = spelled.split("+")
+        row = self.rows.get(base) or Row(method=base)
+        for modifier in modifiers:
+            if modifier not in self.modifiers:
+                hint = did_you_mean(modifier, self.modifiers)
+                raise BenchError(f"row '{name}': unknown modifier '+{modifier}'; {hint}")
+            row = _merge(row, self.modifiers[modifier])
+        if backbone:
+            if backbone not in self.backbones:
+                hint = did_you_mean(backbone, self.backbones)
+                raise BenchError(f"row '{name}': unknown backbone '@{backbone}'; {hint}")
+            row = row.model_copy(update={"backbone": backbone})
+        label = "+".join([row.label or base, *modifiers]) + (f" @{backbone}" if backbone else "")
+        return row.model_copy(update={"label": label})
+
+    def settle(
+        self, row: Row, method: Overrides, card: dict[str, Any], flags: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The protocol with all that overrides it; later wins: card, method, row, command line."""
+        chosen = self.protocol.model_dump() | {"options": {}} | card
+        for change in (method, row):
+            chosen |= _given(change)
+        return chosen | (flags or {})
+
+    def cell(self, name: str, card: Card, method: Overrides) -> Settings:
+        """Settings of the row called `name` on one dataset; `method` holds the defaults of its method.
+
+        A card's `debias` replaces the λ of every row that subtracts at all (xBD is run without); its `threshold` stands
+        unless the row has one.
+        """
+        row = self.row(name)
+        chosen = self.settle(row, method, card.overrides())
+        if chosen["debias"] and card.debias is not None:
+            chosen["debias"] = card.debias
+        if chosen["vocabulary"] not in card.vocabularies:
+            hint = did_you_mean(chosen["vocabulary"], card.vocabularies)
+            raise BenchError(f"row '{name}': dataset {card.name} has no vocabulary '{chosen['vocabulary']}'; {hint}")
+        chosen.setdefault("threshold", card.threshold)
+        return Settings(row=name, dataset=card.name, method=row.method, background=card.background, **chosen)
+
+
+def _given(change: Overrides) -> dict[str, Any]:
+    """The protocol's keys that `change` sets."""
+    return {k: v for k, v in change.model_dump(include=set(Overrides.model_fields)).items() if v not in (None, {})}
+
+
+def _merge(row: Row, change: Overrides) -> Row:
+    return Row(**{**row.model_dump(), **_given(change), "options": {**row.options, **change.options}})
+
+
+def load_config(path: str | Path | None = None) -> Config:
+    """benchmark.yaml (or another file of that form), validated.
+
+    Raises BenchError naming file and key for unreadable YAML, unknown keys, wrong values and dangling names.
+    """
+    file = Path(path) if path else shipped("benchmark.yaml")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BenchError(f"{file}: cannot be read ({error.strerror}); give another file with --config") from None
+    except yaml.YAMLError as error:
+        raise BenchError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise BenchError(validation_message(file, error)) from None
+
+
+def validation_message(file: Path, error: ValidationError) -> str:
+    """One line for the first thing that pydantic found wrong in a file: file, key, value, reason."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "top level"
+    if first["type"] == "extra_forbidden":
+        return f"{file}: unknown key '{key}'; remove or correct it"
+    value = "" if isinstance(first["input"], dict) else f" (value {first['input']!r})"
+    return f"{file}: {key}: {first['msg']}{value}"
