@@ -1,0 +1,168 @@
+"""A frozen open_clip ViT, and what it computes of a batch of windows, shared by all methods."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import BenchError
+
+# CLIP's normalisation on the 0..255 scale, rounded as in the released configuration.
+PIXEL_MEAN = (122.771, 116.746, 104.094)
+PIXEL_STD = (68.501, 66.632, 70.323)
+
+
+class Features(NamedTuple):
+    """What a method makes of a batch of windows, in the joint image-text space, not normalised.
+
+    patches: (B, h*w, C), row-major. cls: (B, C), or None where the method has no such token (then λ must be 0).
+    """
+
+    patches: Tensor
+    cls: Tensor | None
+
+
+class Trunk:
+    """The frozen image tower on one batch of windows.
+
+    The input of each block is computed on demand and remembered for as long as the batch lives, so all methods that look
+    at the same windows pay for the blocks once. Tokens are (B, 1 + h*w, D) with CLS first.
+    """
+
+    def __init__(self, visual: nn.Module, images: Tensor, antialias: bool = False) -> None:
+        """images: (B, 3, H, W) normalised, H and W multiples of the patch size. antialias: see `antialiased`."""
+        self.visual: Any = visual
+        self.images = images
+        self.blocks: Any = self.visual.transformer.resblocks
+        self.depth = len(self.blocks)
+        patch_h, patch_w = self.visual.patch_size
+        self.grid = (images.shape[2] // patch_h, images.shape[3] // patch_w)
+        self._antialias = antialias
+        self._inputs: list[Tensor] = []
+        self._qkv: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def input(self, index: int = -1) -> Tensor:
+        """Input of block `index`, (B, N, D). Negative counts from the last block; `depth` is the tower's output."""
+        index = index + self.depth if index < 0 else index
+        if not self._inputs:
+            self._inputs.append(self._embed())
+        while len(self._inputs) <= index:
+            block = self.blocks[len(self._inputs) - 1]
+            self._inputs.append(block(self._inputs[-1]))
+        return self._inputs[index]
+
+    def qkv(self, index: int = -1) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of block `index`, each (B, heads, N, D/heads)."""
+        index = index + self.depth if index < 0 else index
+        if index not in self._qkv:
+            attn = self.blocks[index].attn
+            normed = self.blocks[index].ln_1(self.input(index))
+            batch, tokens, width = normed.shape
+            qkv = F.linear(normed, attn.in_proj_weight, attn.in_proj_bias)
+            q, k, v = qkv.view(batch, tokens, 3, attn.num_heads, width // attn.num_heads).permute(2, 0, 3, 1, 4)
+            self._qkv[index] = (q, k, v)  # (B, heads, N, D/heads)
+        return self._qkv[index]
+
+    def project(self, tokens: Tensor) -> Features:
+        """Final layer norm and projection of (B, N, D) tokens into the joint space."""
+        projected = self.visual.ln_post(tokens)
+        if self.visual.proj is not None:
+            projected = projected @ self.visual.proj
+        projected = projected.float()
+        return Features(projected[:, 1:], projected[:, 0])
+
+    @cached_property
+    def antialiased(self) -> Trunk:
+        """The same windows with the position embedding resampled with antialiasing, as GEM's own code does.
+
+        At the grid of pretraining the two are equal, and this is the same object.
+        """
+        native = tuple(self.visual.grid_size)
+        return self if self._antialias or self.grid == native else Trunk(self.visual, self.images, antialias=True)
+
+    def _embed(self) -> Tensor:
+        visual = self.visual
+        x = visual.conv1(self.images.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, hw, D)
+        cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([cls, x], dim=1)  # (B, 1 + hw, D)
+        return visual.ln_pre(x + self._position_embedding().to(x.dtype))
+
+    def _position_embedding(self) -> Tensor:
+        """The stored embedding, resampled to this grid as the released code does.
+
+        It is taken as stored whenever the number of tokens is the stored one, even on a grid of another shape. Else its
+        grid part is enlarged bicubically by an explicit factor of (h + 0.1) / h_stored, and that factor, not the ratio
+        of the sizes, places the samples.
+        """
+        stored: Tensor = self.visual.positional_embedding
+        native = tuple(self.visual.grid_size)
+        h, w = self.grid
+        same = self.grid == native if self._antialias else h * w + 1 == len(stored)
+        if same:
+            return stored
+        cells = stored[1:].float().T.reshape(1, -1, *native)  # (1, D, h_stored, w_stored)
+        if self._antialias:
+            cells = F.interpolate(cells, size=self.grid, mode="bicubic", antialias=True)
+        else:
+            factor = ((h + 0.1) / native[0], (w + 0.1) / native[1])
+            cells = F.interpolate(cells, scale_factor=factor, mode="bicubic", recompute_scale_factor=False)
+        return torch.cat([stored[:1].float(), cells.flatten(2)[0].T])
+
+
+class Backbone:
+    """A frozen CLIP model of open_clip with a plain ViT image tower.
+
+    name: how messages call it. fingerprint: hash of the weights, part of the identity of every result.
+    """
+
+    def __init__(self, name: str, model: nn.Module, tokenizer: Any, fingerprint: str) -> None:
+        self.name = name
+        self.model: Any = model
+        self.tokenizer = tokenizer
+        self.fingerprint = fingerprint
+        self.visual: Any = self.model.visual
+        _check_tower(name, self.visual)
+        self.patch_size: int = self.visual.patch_size[0]
+        self.dim: int = self.visual.output_dim
+        self._mean = torch.tensor(PIXEL_MEAN).view(3, 1, 1)
+        self._std = torch.tensor(PIXEL_STD).view(3, 1, 1)
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.visual.conv1.weight.device
+        return device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.visual.conv1.weight.dtype
+        return dtype
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """uint8 RGB (H, W, 3) -> float32 (3, H, W) on the backbone's device, in units of CLIP's pixel statistics."""
+        pixels = image.to(self.device).permute(2, 0, 1).float()
+        return (pixels - self._mean.to(self.device)) / self._std.to(self.device)
+
+    def trunk(self, images: Tensor) -> Trunk:
+        """images: (B, 3, H, W) normalised, sides multiples of the patch size."""
+        return Trunk(self.visual, images)
+
+    def encode_prompts(self, prompts: list[str]) -> Tensor:
+        """Un-normalised text embeddings of whole sentences, (n, C) float32."""
+        tokens = self.tokenizer(prompts).to(self.device)
+        embeddings: Tensor = self.model.encode_text(tokens)
+        return embeddings.float()
+
+
+def _check_tower(name: str, visual: Any) -> None:
+    plain = hasattr(visual, "transformer") and hasattr(visual, "conv1") and getattr(visual, "attn_pool", None) is None
+    if not plain or not all(isinstance(block.attn, nn.MultiheadAttention) for block in visual.transformer.resblocks):
+        raise BenchError(
+            f"backbone {name}: its image tower ({type(visual).__name__}) is not a plain CLIP ViT; "
+            "take an open_clip model whose vision_cfg has layers, width and patch_size and no attentional pool"
+        )
+    if visual.patch_size[0] != visual.patch_size[1]:
+        raise BenchError(f"backbone {name}: patches of {visual.patch_size} are not square; take another model")
