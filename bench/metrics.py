@@ -1,0 +1,282 @@
+"""Pixel counts of an image, and the numbers that follow from them.
+
+Counts are kept, numbers are derived. For every image and row the joint histogram of label, winning class and
+bin of the winning probability is stored sparsely (`count`); a threshold turns it into a confusion array
+(`confusions_at`); metrics are ratios of sums of that array.
+
+A confusion array is (..., K + 1, K) int64: the last axis is the prediction, the one before it the label,
+whose extra row K holds pixels with a label outside 0..K-1. Those pixels count in the predicted area of a
+class and never in a label area, which is what mmsegmentation's IoUMetric does. Pixels labelled 255 are in no
+count.
+
+Every metric is a fraction 0..1 and nan where it is 0/0; a mean over classes leaves nan out. A class that is
+absent from the labels and predicted somewhere has IoU 0 and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import BenchError, did_you_mean
+
+IGNORED = 255
+BINS = 100
+# Lower edges of bins 1..99, float32 as the probabilities are: p < float32(k/100) if and only if bin(p) < k.
+EDGES = (np.arange(1, BINS) / BINS).astype(np.float32)
+
+_LOWER = np.concatenate([np.zeros(1, np.float32), EDGES, np.full(1, np.inf, np.float32)])
+
+Uint8s: TypeAlias = NDArray[np.uint8]
+Int32s: TypeAlias = NDArray[np.int32]
+Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+Counts: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]  # floats: sums of weighted counts
+Metric: TypeAlias = Callable[[Counts], Floats]
+
+_STRIP = 1 << 17  # pixels; the int64 keys of one strip stay in the processor's cache
+
+
+# Counting one image
+
+
+def probability_bin(probability: NDArray[np.float32]) -> Uint8s:
+    """Bin 0..99 of each winning probability: the number of edges k/100, k = 1..99, that are <= it."""
+    # The product may round across an edge, so the guess is compared with the edges themselves; a search is 8 times slower.
+    guess = np.minimum(probability * np.float32(BINS), np.float32(BINS - 1)).astype(np.uint8)
+    guess -= probability < _LOWER.take(guess)
+    guess += probability >= _LOWER.take(guess + np.uint8(1))
+    return guess
+
+
+def count(label: Uint8s, predicted: Uint8s, probability_bins: Uint8s, classes: int) -> tuple[Int32s, Ints]:
+    """Histogram of one image over label, winning class (before any threshold) and bin of its probability.
+
+    All three maps are uint8 of one shape. Returns the keys that occur, ascending int32, and how many pixels
+    have each, int64. ``key = (label * classes + predicted) * 100 + bin``, where a label outside 0..classes-1
+    is `classes`. Raises ValueError for maps that do not fit each other or `classes`.
+    """
+    _check_maps(label, predicted, probability_bins, classes)
+    row = np.minimum(np.arange(256), classes)
+    row[IGNORED] = classes + 1
+    row_key = row * (classes * BINS)
+    histogram = np.zeros((classes + 2) * classes * BINS, np.int64)
+    maps = (label.ravel(), predicted.ravel(), probability_bins.ravel())
+    for start in range(0, label.size, _STRIP):
+        labels, winners, bins = (pixels[start : start + _STRIP] for pixels in maps)
+        key = row_key.take(labels, mode="clip")  # clip: a byte is always inside, so skip the bounds check
+        key += np.multiply(winners, BINS, dtype=np.int64)
+        key += bins
+        histogram += np.bincount(key, minlength=histogram.size)
+    kept = histogram[: (classes + 1) * classes * BINS]  # cuts off the row of ignored pixels
+    keys = np.flatnonzero(kept)
+    return keys.astype(np.int32), kept[keys]
+
+
+def _check_maps(label: Uint8s, predicted: Uint8s, probability_bins: Uint8s, classes: int) -> None:
+    if not label.shape == predicted.shape == probability_bins.shape:
+        raise ValueError(f"shapes differ: {label.shape}, {predicted.shape}, {probability_bins.shape}")
+    if not label.dtype == predicted.dtype == probability_bins.dtype == np.uint8:
+        raise ValueError(f"not uint8: {label.dtype}, {predicted.dtype}, {probability_bins.dtype}")
+    if label.size and (predicted.max() >= classes or probability_bins.max() >= BINS):
+        raise ValueError(
+            f"predicted {predicted.max()} or bin {probability_bins.max()}: not below {classes}, {BINS}"
+        )
+
+
+def confusion(label: Uint8s, predicted: Uint8s, classes: int) -> Ints:
+    """Confusion array (classes + 1, classes) of one image from two label maps (uint8, one shape)."""
+    keys, counts = count(label, predicted, np.zeros_like(predicted), classes)
+    return confusion_at(keys, counts, classes, threshold=0.0, background=0)
+
+
+# Applying a threshold
+
+
+def confusion_at(keys: Int32s, counts: Ints, classes: int, threshold: float, background: int) -> Ints:
+    """Confusion array (classes + 1, classes) of one image: `confusions_at` for what `count` returned."""
+    image: Ints = confusions_at(keys, counts, np.array([0, len(keys)]), classes, threshold, background)[0]
+    return image
+
+
+def confusions_at(
+    keys: Int32s, counts: Ints, offsets: Ints, classes: int, threshold: float, background: int
+) -> Ints:
+    """Confusion arrays (N, classes + 1, classes) of N images at a threshold.
+
+    keys, counts: those of all images, one after the other; image i has the entries offsets[i]..offsets[i + 1]
+    (N + 1 offsets). Pixels whose winning probability is below `threshold` count as class `background`. Raises
+    BenchError for a threshold that is no whole hundredth in 0..0.99: other thresholds cannot be told from the
+    bins. Raises ValueError for a background that is no class.
+    """
+    if not 0 <= background < classes:
+        raise ValueError(f"background {background} is none of the {classes} classes")
+    cut = _first_kept_bin(threshold)
+    cell, probability_bins = np.divmod(keys, BINS)
+    cell = np.where(probability_bins < cut, cell - cell % classes + background, cell)
+    images, cells = len(offsets) - 1, (classes + 1) * classes
+    image = np.repeat(np.arange(images), np.diff(offsets))
+    # bincount adds in float64: exact below 2**53 pixels
+    total = np.bincount(image * cells + cell, weights=counts, minlength=images * cells)
+    return total.astype(np.int64).reshape(images, classes + 1, classes)
+
+
+def _first_kept_bin(threshold: float) -> int:
+    nearest = round(threshold * BINS)
+    if abs(threshold * BINS - nearest) > 1e-6 or not 0 <= nearest < BINS:
+        raise BenchError(
+            f"threshold {threshold}: counts are kept in steps of 0.01; give one of 0, 0.01, … 0.99"
+        )
+    return nearest
+
+
+def probability_histogram(keys: Int32s, counts: Ints, classes: int) -> Ints:
+    """Dense (classes + 1, classes, 100) histogram; equal keys (of many images) add up."""
+    total = np.bincount(keys, weights=counts, minlength=(classes + 1) * classes * BINS)
+    return total.astype(np.int64).reshape(classes + 1, classes, BINS)
+
+
+def sweep(histogram: Ints, background: int) -> Ints:
+    """Confusion arrays (100, K + 1, K) at the thresholds 0, 0.01, … 0.99 from a `probability_histogram`."""
+    below = np.cumsum(histogram, axis=-1) - histogram  # [..., k]: pixels with a bin under k
+    kept: Ints = np.moveaxis(histogram.sum(-1, keepdims=True) - below, -1, 0).copy()
+    kept[..., background] += np.moveaxis(below, -1, 0).sum(-1)
+    return kept
+
+
+def oracle_threshold(histogram: Ints, background: int, metric: str) -> tuple[float, float]:
+    """(threshold, score) of the best of the 100 thresholds, the lowest of equals.
+
+    An upper bound and no fair score, for the labels choose. (nan, nan) when the metric is undefined
+    throughout.
+    """
+    scores = score(sweep(histogram, background), metric)
+    if np.isnan(scores).all():
+        return float("nan"), float("nan")
+    best = int(np.nanargmax(scores))
+    return best / BINS, float(scores[best])
+
+
+# Numbers
+
+
+def intersection(confusion: Counts) -> Counts:
+    """Pixels (..., K) that have class k both as label and as prediction."""
+    return np.diagonal(confusion[..., :-1, :], axis1=-2, axis2=-1)
+
+
+def label_area(confusion: Counts) -> Counts:
+    """Pixels (..., K) labelled k."""
+    area: Counts = confusion[..., :-1, :].sum(-1)
+    return area
+
+
+def predicted_area(confusion: Counts) -> Counts:
+    """Pixels (..., K) predicted k, those with a label out of range included."""
+    area: Counts = confusion.sum(-2)
+    return area
+
+
+def iou(confusion: Counts) -> Floats:
+    """Intersection over union per class (..., K)."""
+    shared = intersection(confusion)
+    return ratio(shared, label_area(confusion) + predicted_area(confusion) - shared)
+
+
+def class_accuracy(confusion: Counts) -> Floats:
+    """Recall per class (..., K), which mmsegmentation calls Acc: correct pixels over labelled pixels."""
+    return ratio(intersection(confusion), label_area(confusion))
+
+
+def precision(confusion: Counts) -> Floats:
+    """Correct pixels over predicted pixels per class (..., K)."""
+    return ratio(intersection(confusion), predicted_area(confusion))
+
+
+def f1(confusion: Counts) -> Floats:
+    """Harmonic mean of precision and recall per class (..., K), also known as Dice coefficient."""
+    return ratio(2 * intersection(confusion), label_area(confusion) + predicted_area(confusion))
+
+
+def mean_iou(confusion: Counts) -> Floats:
+    """mIoU (...): mean over the classes with a union, background included."""
+    return mean_over_classes(iou(confusion))
+
+
+def mean_accuracy(confusion: Counts) -> Floats:
+    """mAcc (...): mean of `class_accuracy` over the labelled classes."""
+    return mean_over_classes(class_accuracy(confusion))
+
+
+def mean_f1(confusion: Counts) -> Floats:
+    """Mean of `f1` (...) over the classes that are labelled or predicted."""
+    return mean_over_classes(f1(confusion))
+
+
+def overall_accuracy(confusion: Counts) -> Floats:
+    """aAcc (...): correct pixels over pixels with a label in range."""
+    return ratio(intersection(confusion).sum(-1), label_area(confusion).sum(-1))
+
+
+def foreground_iou(confusion: Counts) -> Floats:
+    """IoU of class 1 (...): what the paper reports for buildings, roads and floods (background, object)."""
+    return iou(confusion)[..., 1]
+
+
+def mean_iou_per_image(confusions: Counts) -> float:
+    """mIoU^I of (N, K + 1, K): the mean over images of an image's mean IoU over the classes in its label.
+
+    A class that is only predicted is left out here, as in Wang et al., arXiv 2310.19252 (fine-grained mIoU);
+    an image without any label in range is left out too.
+    """
+    of_labelled = np.where(label_area(confusions) > 0, iou(confusions), np.nan)
+    return float(mean_over_classes(mean_over_classes(of_labelled)))
+
+
+METRICS: dict[str, Metric] = {
+    "miou": mean_iou,
+    "foreground_iou": foreground_iou,
+    "macc": mean_accuracy,
+    "aacc": overall_accuracy,
+    "mf1": mean_f1,
+}
+
+
+def score(confusion: Counts, metric: str) -> Floats:
+    """The metric called `metric` (a key of METRICS) of each confusion array (...)."""
+    if metric not in METRICS:
+        raise BenchError(f"unknown metric {metric!r}; {did_you_mean(metric, METRICS)}")
+    return METRICS[metric](confusion)
+
+
+def summary(confusions: Counts, metric: str) -> dict[str, Any]:
+    """Every number of one cell, from its images (N, K + 1, K) or their sum (K + 1, K).
+
+    Plain floats in 0..1 or nan: `score` (the metric called `metric`), `miou`, `macc`, `aacc`, `mf1`, with two
+    classes `foreground_iou`, and with the images apart `miou_per_image`. Lists of K floats: `iou`, `acc`,
+    `precision`, `f1`.
+    """
+    total = confusions.reshape(-1, *confusions.shape[-2:]).sum(0)
+    classes = total.shape[-1]
+    names = [name for name in METRICS if name != "foreground_iou" or classes == 2]
+    numbers: dict[str, Any] = {"score": float(score(total, metric))}
+    numbers |= {name: float(score(total, name)) for name in names}
+    if confusions.ndim == 3:
+        numbers["miou_per_image"] = mean_iou_per_image(confusions)
+    per_class = {"iou": iou, "acc": class_accuracy, "precision": precision, "f1": f1}
+    return numbers | {name: function(total).tolist() for name, function in per_class.items()}
+
+
+def ratio(numerator: Counts, denominator: Counts) -> Floats:
+    """numerator / denominator, nan where the denominator is 0."""
+    quotient = np.full(np.shape(denominator), np.nan)
+    np.divide(numerator, denominator, out=quotient, where=np.asarray(denominator) != 0)
+    return quotient
+
+
+def mean_over_classes(values: Floats) -> Floats:
+    """Mean over the last axis without its nan entries; nan where nothing is left."""
+    return ratio(np.nansum(values, axis=-1), np.count_nonzero(~np.isnan(values), axis=-1))
