@@ -6,12 +6,13 @@
     def mine(trunk):
         return last_block(trunk, lambda q, k, v: attention(k, k) @ v, residual=False, ffn=False)
 
-A plug-in is a callable that takes a `Trunk` and returns `Features`. Keyword parameters with defaults become options that a
-row may set (`options:` in benchmark.yaml). A plug-in that needs more is a class: it is built once a run with its options
-and may offer, besides ``__call__(trunk) -> Features``,
+A plug-in is a callable that takes a `Trunk` and returns `Features`. Keyword parameters with defaults become
+options that a row may set (`options:` in benchmark.yaml). A plug-in that needs more is a class: it is built
+once a run with its options and may offer, besides ``__call__(trunk) -> Features``,
 
     encode_text(backbone, vocabulary) -> (Q, C)      its own text side, unit length, one row a query
-    scores(trunk, text) -> (B, Q, H, W)              its own scores at the window's resolution; no `Features` are asked for then
+    scores(trunk, text) -> (B, Q, H, W)              its own scores at the window's resolution; no `Features`
+    are asked for then
 """
 
 from bench.backbone import Backbone, Features, Trunk

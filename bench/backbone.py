@@ -19,7 +19,8 @@ PIXEL_STD = (68.501, 66.632, 70.323)
 class Features(NamedTuple):
     """What a method makes of a batch of windows, in the joint image-text space, not normalised.
 
-    patches: (B, h*w, C), row-major. cls: (B, C), or None where the method has no such token (then λ must be 0).
+    patches: (B, h*w, C), row-major. cls: (B, C), or None where the method has no such token (then λ must be
+    0).
     """
 
     patches: Tensor
@@ -29,17 +30,18 @@ class Features(NamedTuple):
 class Trunk:
     """The frozen image tower on one batch of windows.
 
-    The input of each block is computed on demand and remembered for as long as the batch lives, so all methods that look
-    at the same windows pay for the blocks once. Tokens are (B, 1 + h*w, D) with CLS first.
+    The input of each block is computed on demand and remembered for as long as the batch lives, so all
+    methods that look at the same windows pay for the blocks once. Tokens are (B, 1 + h*w, D) with CLS first.
     """
 
     def __init__(self, visual: nn.Module, images: Tensor, antialias: bool = False) -> None:
         """images: (B, 3, H, W) normalised, H and W multiples of the patch size. antialias: see `antialiased`."""
         self.visual: Any = visual
         self.images = images
-        self.blocks: Any = self.visual.transformer.resblocks
+        tower: Any = visual
+        self.blocks: Any = tower.transformer.resblocks
         self.depth = len(self.blocks)
-        patch_h, patch_w = self.visual.patch_size
+        patch_h, patch_w = tower.patch_size
         self.grid = (images.shape[2] // patch_h, images.shape[3] // patch_w)
         self._antialias = antialias
         self._inputs: list[Tensor] = []
@@ -89,14 +91,15 @@ class Trunk:
         x = visual.conv1(self.images.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, hw, D)
         cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
         x = torch.cat([cls, x], dim=1)  # (B, 1 + hw, D)
-        return visual.ln_pre(x + self._position_embedding().to(x.dtype))
+        embedded: Tensor = visual.ln_pre(x + self._position_embedding().to(x.dtype))
+        return embedded
 
     def _position_embedding(self) -> Tensor:
         """The stored embedding, resampled to this grid as the released code does.
 
-        It is taken as stored whenever the number of tokens is the stored one, even on a grid of another shape. Else its
-        grid part is enlarged bicubically by an explicit factor of (h + 0.1) / h_stored, and that factor, not the ratio
-        of the sizes, places the samples.
+        It is taken as stored whenever the number of tokens is the stored one, even on a grid of another
+        shape. Else its grid part is enlarged bicubically by an explicit factor of (h + 0.1) / h_stored, and
+        that factor, not the ratio of the sizes, places the samples.
         """
         stored: Tensor = self.visual.positional_embedding
         native = tuple(self.visual.grid_size)
@@ -124,10 +127,11 @@ class Backbone:
         self.model: Any = model
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
-        self.visual: Any = self.model.visual
-        _check_tower(name, self.visual)
-        self.patch_size: int = self.visual.patch_size[0]
-        self.dim: int = self.visual.output_dim
+        visual: Any = self.model.visual
+        _check_tower(name, visual)
+        self.visual = visual
+        self.patch_size: int = visual.patch_size[0]
+        self.dim: int = visual.output_dim
         self._mean = torch.tensor(PIXEL_MEAN).view(3, 1, 1)
         self._std = torch.tensor(PIXEL_STD).view(3, 1, 1)
 

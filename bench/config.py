@@ -1,12 +1,14 @@
 """benchmark.yaml, validated: protocol, backbones, upsamplers, rows and tables.
 
-A *row* of a table is a method plus overrides. The command line may also spell a row that the file does not list:
+A *row* of a table is a method plus overrides. The command line may also spell a row that the file does not
+list:
 
     sclip              a method with its own defaults
     sclip+ours         the same with a modifier of `modifiers:`
     sclip@remoteclip   the same on another backbone of `backbones:`
 
-A *cell* is a row on a dataset; `Config.cell` resolves everything that decides its numbers into one flat `Settings`.
+A *cell* is a row on a dataset; `Config.cell` resolves everything that decides its numbers into one flat
+`Settings`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # built on first use: --help is quick
 
 
 class ResizeRule(_Model):
@@ -148,7 +150,8 @@ class Config(_Model):
             for name in names:
                 if name not in self.rows:
                     raise ValueError(f"{where} names the row '{name}', which `rows:` lacks")
-        for name, row in {"protocol": self.protocol, **self.modifiers, **self.rows}.items():
+        changed: dict[str, Protocol | Overrides] = {"protocol": self.protocol, **self.modifiers, **self.rows}
+        for name, row in changed.items():
             if row.backbone is not None and row.backbone not in self.backbones:
                 raise ValueError(f"{name}.backbone '{row.backbone}' is not in `backbones:`")
             if row.upsampler not in (None, "none") and row.upsampler not in self.upsamplers:
@@ -187,8 +190,8 @@ class Config(_Model):
     def cell(self, name: str, card: Card, method: Overrides) -> Settings:
         """Settings of the row called `name` on one dataset; `method` holds the defaults of its method.
 
-        A card's `debias` replaces the λ of every row that subtracts at all (xBD is run without); its `threshold` stands
-        unless the row has one.
+        A card's `debias` replaces the λ of every row that subtracts at all (xBD is run without); its
+        `threshold` stands unless the row has one.
         """
         row = self.row(name)
         chosen = self.settle(row, method, card.overrides())

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 class BenchError(Exception):
     """A condition that the user can mend.
 
-    The message is one line: what is wrong, where (file, key, value), and what to do next. The command line prints
-    it without a traceback and exits with code 2.
+    The message is one line: what is wrong, where (file, key, value), and what to do next. The command line
+    prints it without a traceback and exits with code 2.
     """
 
 

@@ -1,8 +1,9 @@
 """The registry of methods.
 
-Shipped plug-ins are the files of methods/; this module sets ``__path__`` to that folder, so that methods/sclip.py is
-importable (and picklable) as ``bench.methods.sclip`` from a checkout, an editable install and a wheel alike. Installed packages
-offer more through the entry-point group ``ovss_bench.methods``, and ``--plugin`` adds a file or a folder for one run.
+Shipped plug-ins are the files of methods/; this module sets ``__path__`` to that folder, so that
+methods/sclip.py is importable (and picklable) as ``bench.methods.sclip`` from a checkout, an editable install
+and a wheel alike. Installed packages offer more through the entry-point group ``ovss_bench.methods``, and
+``--plugin`` adds a file or a folder for one run.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ValidationError, create_model
 
 from bench.config import Overrides
 from bench.errors import BenchError, did_you_mean
@@ -45,10 +46,11 @@ class Method:
     def build(self, options: dict[str, Any]) -> Callable[..., Any]:
         """The callable ``trunk -> Features`` with these options (validated against the plug-in's signature)."""
         checked = self.check(options)
-        if inspect.isclass(self.factory):
-            built: Callable[..., Any] = self.factory(**checked)
-            return built
-        return functools.partial(self.factory, **checked)
+        factory: Any = self.factory
+        if not inspect.isclass(factory):
+            return functools.partial(factory, **checked)
+        built: Callable[..., Any] = factory(**checked)
+        return built
 
     def check(self, options: dict[str, Any]) -> dict[str, Any]:
         """All options of the method with the given ones in place. Raises BenchError for unknown names and values."""
@@ -56,12 +58,15 @@ class Method:
         for name in options:
             if name not in known:
                 raise BenchError(f"method '{self.name}' has no option '{name}'; {did_you_mean(name, known)}")
-        fields: dict[str, Any] = {n: (p.annotation if p.annotation is not p.empty else Any, p.default) for n, p in known.items()}
+        fields: dict[str, Any] = {n: (_or(p.annotation, Any), _or(p.default, ...)) for n, p in known.items()}
         try:
-            return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)(**options).model_dump()
+            checked: dict[str, Any] = create_model("Options", **fields)(**options).model_dump()
         except ValidationError as error:
             first = error.errors()[0]
-            raise BenchError(f"method '{self.name}', option '{first['loc'][0]}': {first['msg']} (value {first['input']!r})") from None
+            raise BenchError(
+                f"method '{self.name}', option '{first['loc'][0]}': {first['msg']} (value {first['input']!r})"
+            ) from None
+        return checked
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
@@ -74,6 +79,10 @@ class Method:
     def source_hash(self) -> str:
         """sha256 of the plug-in's file: part of the identity of its results."""
         return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+
+def _or(given: Any, otherwise: Any) -> Any:
+    return otherwise if given is inspect.Parameter.empty else given
 
 
 _registry: dict[str, Method] = {}
@@ -127,7 +136,9 @@ def _guarded(what: str, load: Callable[[], Any]) -> None:
     except BenchError:
         raise
     except Exception as error:
-        raise BenchError(f"plug-in {what} cannot be imported: {type(error).__name__}: {error}; mend it or leave it out") from error
+        raise BenchError(
+            f"plug-in {what} cannot be imported: {type(error).__name__}: {error}; mend it or leave it out"
+        ) from error
 
 
 def _import_file(file: Path) -> None:

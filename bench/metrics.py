@@ -45,8 +45,9 @@ _STRIP = 1 << 17  # pixels; the int64 keys of one strip stay in the processor's 
 
 def probability_bin(probability: NDArray[np.float32]) -> Uint8s:
     """Bin 0..99 of each winning probability: the number of edges k/100, k = 1..99, that are <= it."""
-    # The product may round across an edge, so the guess is compared with the edges themselves; a search is 8 times slower.
-    guess = np.minimum(probability * np.float32(BINS), np.float32(BINS - 1)).astype(np.uint8)
+    # The product may round across an edge, so the guess is compared with the edges themselves; a search is 8
+    # times slower.
+    guess: Uint8s = np.minimum(probability * np.float32(BINS), np.float32(BINS - 1)).astype(np.uint8)
     guess -= probability < _LOWER.take(guess)
     guess += probability >= _LOWER.take(guess + np.uint8(1))
     return guess

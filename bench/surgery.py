@@ -18,21 +18,23 @@ def attention(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
     a, b: (B, heads, N, d), e.g. the queries twice for q·q self-attention. bias: added after the scaling.
     """
-    scores = a @ b.transpose(-2, -1) * a.shape[-1] ** -0.5
+    scores: Tensor = a @ b.transpose(-2, -1) * float(a.shape[-1] ** -0.5)
     return (scores if bias is None else scores + bias).softmax(dim=-1)
 
 
 def merge_heads(trunk: Trunk, index: int, mixed: Tensor) -> Tensor:
     """(B, heads, N, d) -> (B, N, D) through the output projection (and layer scale) of block `index`."""
     block = trunk.blocks[index]
-    return block.ls_1(block.attn.out_proj(mixed.transpose(1, 2).flatten(2)))  # type: ignore[no-any-return]
+    merged: Tensor = block.ls_1(block.attn.out_proj(mixed.transpose(1, 2).flatten(2)))
+    return merged
 
 
 def last_block(trunk: Trunk, mix: Mix, *, residual: bool, ffn: bool) -> Features:
     """Features with the last block's attention replaced by `mix`.
 
-    residual: add the block's input to the attention's output. ffn: pass the sum through the block's feed-forward
-    network (with its own residual), as CLIP does. ClearCLIP's finding is that dropping both helps.
+    residual: add the block's input to the attention's output. ffn: pass the sum through the block's
+    feed-forward network (with its own residual), as CLIP does. ClearCLIP's finding is that dropping both
+    helps.
     """
     tokens = merge_heads(trunk, -1, mix(*trunk.qkv(-1)))
     if residual:

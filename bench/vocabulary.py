@@ -1,13 +1,12 @@
 """Class names and synonyms -> text embeddings, kept on disk.
 
-Encoding costs 80 sentences a word; the words of all datasets take many minutes on a CPU. So each word's embedding is stored under
-the hash of the weights, of the templates and of the word.
+Encoding costs 80 sentences a word; the words of all datasets take many minutes on a CPU. So each word's
+embedding is stored under the hash of the weights, of the templates and of the word.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,8 +33,8 @@ TEMPLATES: tuple[Template, ...] = tuple(OPENAI_IMAGENET_TEMPLATES)  # the 80 sen
 class Vocabulary:
     """Prompt words of a dataset.
 
-    queries: the Q words, synonyms included, in class order. classes: for each query the class it stands for. A class scores
-    as its best word does (paper, section 5.2).
+    queries: the Q words, synonyms included, in class order. classes: for each query the class it stands for.
+    A class scores as its best word does (paper, section 5.2).
     """
 
     queries: tuple[str, ...]
@@ -54,7 +53,9 @@ class Vocabulary:
         """From ``"background; road; building, house, roof"``: classes by semicolons, synonyms by commas."""
         words = [[word.strip() for word in line.split(",")] for line in text.strip().rstrip(";").split(";")]
         if not all(word for synonyms in words for word in synonyms):
-            raise BenchError(f"--classes '{text}': an empty class or synonym; write e.g. 'background; road; building, house, roof'")
+            raise BenchError(
+                f"--classes '{text}': an empty class or synonym; write e.g. 'background; road; building, house, roof'"
+            )
         if len(words) > 255:
             raise BenchError(f"--classes: {len(words)} classes; label maps are 8-bit, so at most 255 fit")
         return cls.of(words)
@@ -82,12 +83,16 @@ def ensemble(backbone: Backbone, word: str, templates: Sequence[Template] = TEMP
 
 @torch.inference_mode()
 def encode(
-    backbone: Backbone, vocabulary: Vocabulary, cache: Path | None = None, report: Callable[[str], None] = lambda _: None
+    backbone: Backbone,
+    vocabulary: Vocabulary,
+    cache: Path | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Tensor:
     """(Q, C) float32 unit embeddings of all queries, on the backbone's device.
 
-    cache: folder of stored embeddings, by default below `bench.paths.cache_dir()`. One that cannot be written to is
-    no error: the embeddings are then computed again next time. report: told each word that has to be encoded.
+    cache: folder of stored embeddings, by default below `bench.paths.cache_dir()`. One that cannot be written
+    to is no error: the embeddings are then computed again next time. report: told each word that has to be
+    encoded.
     """
     folder = (cache or cache_dir() / "text") / f"{backbone.fingerprint[:16]}-{_templates_hash(TEMPLATES)[:8]}"
     rows = [_remembered(folder, backbone, word, report) for word in vocabulary.queries]
@@ -105,7 +110,7 @@ def _remembered(folder: Path, backbone: Backbone, word: str, report: Callable[[s
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as temporary:
             np.save(temporary, embedding.numpy())
-        os.replace(temporary.name, file)
+        Path(temporary.name).replace(file)
     except OSError:
         pass
     return embedding

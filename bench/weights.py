@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
-import pickle
 import socket
 import urllib.request
 import warnings
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.backbone import Backbone
+from bench.checkpoints import load_strictly, read_state_dict, state_fingerprint
 from bench.config import BackboneSpec
 from bench.errors import BenchError, did_you_mean
 from bench.paths import weights_dir
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Files of models that were fine-tuned from OpenAI's weights and so need QuickGELU, though nothing in them says so.
+# Files of models that were fine-tuned from OpenAI's weights and so need QuickGELU, though nothing in them
+# says so.
 _OPENAI_DERIVED = ("openai", "remoteclip", "rs5m", "georsclip", "skyclip")
 
 
@@ -35,10 +34,12 @@ def load_backbone(
 ) -> Backbone:
     """The frozen model that `spec` describes, in evaluation mode.
 
-    spec.model: an open_clip model name, or the path of an open_clip model-config JSON. checkpoint: a local file that stands
-    for the pretrained weights. dtype: fp32, fp16 or bf16, of the image tower; text is always encoded in fp32.
+    spec.model: an open_clip model name, or the path of an open_clip model-config JSON. checkpoint: a local
+    file that stands for the pretrained weights. dtype: fp32, fp16 or bf16, of the image tower; text is always
+    encoded in fp32.
 
-    Raises BenchError where the model is unknown, the weights are missing or differ from the model, naming what to do.
+    Raises BenchError where the model is unknown, the weights are missing or differ from the model, naming
+    what to do.
     """
     is_config = spec.model.endswith(".json")
     config = _read_config(Path(spec.model)) if is_config else _known_config(spec.model)
@@ -48,7 +49,9 @@ def load_backbone(
     if file is not None:
         if not file.exists():
             source = f"; download it from {spec.url} and put it there" if spec.url and checkpoint is None else ""
-            raise BenchError(f"backbone {spec.model}: checkpoint {file} does not exist{source or ', give another --checkpoint'}")
+            raise BenchError(
+                f"backbone {spec.model}: checkpoint {file} does not exist{source or ', give another --checkpoint'}"
+            )
         model = _empty_model(spec.model, config)
         load_strictly(model, _clip_state(read_state_dict(file)), file, f"the model {spec.model}")
     else:
@@ -77,75 +80,10 @@ def _frozen(name: str, model: Any, tokenizer: Any, device: str, dtype: str) -> B
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise BenchError(f"--device {device}: {str(error).splitlines()[0]}; use --device cpu or another device") from None
+        raise BenchError(
+            f"--device {device}: {str(error).splitlines()[0]}; use --device cpu or another device"
+        ) from None
     return Backbone(name, model, tokenizer, fingerprint)
-
-
-def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """Name -> tensor of a .safetensors file, a torch file (loaded with ``weights_only=True``) or a TorchScript archive.
-
-    A training checkpoint's ``state_dict`` is taken out of its wrapper. Raises BenchError naming the file.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        if _is_torchscript(file):
-            return dict(torch.jit.load(str(file), map_location="cpu").state_dict())
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise BenchError(f"{file}: cannot be read ({error.strerror}); give another file") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise BenchError(f"{file}: not a checkpoint that can be loaded safely ({reason}); download it again") from None
-    except Exception as error:  # safetensors raises its own type, derived from Exception only
-        raise BenchError(f"{file}: not a checkpoint ({error}); download it again") from None
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    if not tensors:
-        raise BenchError(f"{file}: holds no named tensors; give a state dict or a training checkpoint")
-    return tensors
-
-
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], file: Path, what: str) -> None:
-    """Loads `state` into `module`; the error for any difference names the file and the first keys that differ."""
-    expected = module.state_dict()
-    missing = [k for k in expected if k not in state]
-    unexpected = [k for k in state if k not in expected]
-    shapes = [
-        f"{k} is {tuple(state[k].shape)}, not {tuple(v.shape)}"
-        for k, v in expected.items()
-        if k in state and state[k].shape != v.shape
-    ]
-    problems = []
-    for kind, keys in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes)):
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            problems.append(f"{kind}: {', '.join(keys[:3])}{more}")
-    if problems:
-        raise BenchError(f"{file}: does not fit {what} ({'; '.join(problems)}); give the checkpoint that belongs to it")
-    module.load_state_dict(dict(state), strict=True)
-
-
-def state_fingerprint(state: Mapping[str, Tensor]) -> str:
-    """sha256 over names and values of all tensors, independent of file format and order."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def file_fingerprint(file: Path) -> str:
-    """sha256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _in_weights_folder(spec: BackboneSpec) -> Path | None:
@@ -162,7 +100,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config)
     except OSError as error:
-        raise BenchError(f"--backbone {path}: cannot be read ({error.strerror}); give an open_clip model-config JSON") from None
+        raise BenchError(
+            f"--backbone {path}: cannot be read ({error.strerror}); give an open_clip model-config JSON"
+        ) from None
     except (ValueError, TypeError) as error:
         raise BenchError(f"--backbone {path}: not an open_clip model-config JSON ({error})") from None
     if missing:
@@ -187,20 +127,28 @@ def _empty_model(name: str, config: dict[str, Any]) -> Any:
 
 
 def _pretrained(spec: BackboneSpec) -> Any:
-    """By open_clip's own way (its cache, else a download), or from a file of the released name in the weights folder."""
+    """By open_clip's own way (its cache, else a download), or from a file of the released name in the weights
+    folder.
+    """
     tags = open_clip.list_pretrained_tags_by_model(spec.model)
     if spec.pretrained is None:
-        raise BenchError(f"backbone {spec.model}: no weights named; write {spec.model}:TAG ({', '.join(tags)}) or give --checkpoint FILE")
+        raise BenchError(
+            f"backbone {spec.model}: no weights named; write {spec.model}:TAG ({', '.join(tags)}) "
+            "or give --checkpoint FILE"
+        )
     if spec.pretrained not in tags:
-        raise BenchError(f"backbone {spec.model}: unknown weights ':{spec.pretrained}'; {did_you_mean(spec.pretrained, tags)}")
+        raise BenchError(
+            f"backbone {spec.model}: unknown weights ':{spec.pretrained}'; {did_you_mean(spec.pretrained, tags)}"
+        )
     try:
         with _quiet_hub():
             return open_clip.create_model(spec.model, pretrained=spec.pretrained, precision="fp32", device="cpu")
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BenchError(
-            f"weights '{spec.pretrained}' of {spec.model} are neither cached nor can they be downloaded ({reason[:120]}); "
-            f"get {_source(spec)} on a machine with a network and put it into {weights_dir()} or pass it with --checkpoint FILE"
+            f"weights '{spec.pretrained}' of {spec.model} are neither cached nor can they be downloaded "
+            f"({reason[:120]}); get {_source(spec)} on a machine with a network and put it into {weights_dir()} "
+            "or pass it with --checkpoint FILE"
         ) from None
 
 
@@ -239,11 +187,15 @@ def _hub_reachable() -> bool:
 
 
 def _clip_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the wrappers that training scripts leave around names, and without OpenAI's scalars that are no weights."""
+    """Without the wrappers that training scripts leave around names, and without OpenAI's scalars that are no
+    weights.
+    """
     extras = ("input_resolution", "context_length", "vocab_size")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
-    return {name: value.float() for name, value in state.items() if name not in extras and not name.endswith("attn_mask")}
+    return {
+        name: value.float() for name, value in state.items() if name not in extras and not name.endswith("attn_mask")
+    }
 
 
 def _warn_about_activation(spec: BackboneSpec, config: dict[str, Any], file: Path | None) -> None:
@@ -254,9 +206,10 @@ def _warn_about_activation(spec: BackboneSpec, config: dict[str, Any], file: Pat
     else:
         derived = bool(open_clip.get_pretrained_cfg(spec.model, spec.pretrained or "").get("quick_gelu"))
     if derived:
+        what = file or f"{spec.model}:{spec.pretrained}"
         warnings.warn(
-            f"{file or f'{spec.model}:{spec.pretrained}'} looks derived from OpenAI's CLIP, which uses QuickGELU, but {spec.model} "
-            f"is built with GELU: scores will be wrong. Take {spec.model}-quickgelu (or \"quick_gelu\": true in the config).",
+            f"{what} looks derived from OpenAI's CLIP, which uses QuickGELU, but {spec.model} is built with GELU: "
+            f'scores will be wrong. Take {spec.model}-quickgelu (or "quick_gelu": true in the config).',
             stacklevel=3,
         )
 
@@ -268,10 +221,3 @@ def _tokenizer(model: str, config: dict[str, Any], is_config: bool) -> Any:
     if text.get("hf_tokenizer_name"):
         return open_clip.HFTokenizer(text["hf_tokenizer_name"], context_length=text.get("context_length", 77))
     return open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
-
-
-def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())

@@ -1,6 +1,8 @@
-"""CLIP (Radford et al., ICML 2021) read densely: nothing is changed; the patch tokens of the last block are used.
+"""CLIP (Radford et al., ICML 2021) read densely: nothing is changed; the patch tokens of the last block are
+used.
 
-Paper, eq. 1 and 2. Row "CLIP" of Tables 1 and 2. Residual and FFN are kept: without them it would not be CLIP.
+Paper, eq. 1 and 2. Row "CLIP" of Tables 1 and 2. Residual and FFN are kept: without them it would not be
+CLIP.
 """
 
 from bench.api import Features, Trunk, attention, last_block, method

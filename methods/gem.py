@@ -1,12 +1,13 @@
 """GEM (Bousselham et al., CVPR 2024): a parallel stream of self-self attention through the last six blocks.
 
-In each of them q, k and v of the ordinary stream are smoothed by their own attention; the three resulting maps weigh v and the
-results are averaged. The inverse temperature is the mean norm of the block's normalised input over √d, one value an image.
-The stream never passes an FFN. The released SegEarth-OV configuration also drops its residual, so only the last block
-matters; GEM's own default keeps it: `options: {residual: keep}`. Row "GEM" of Tables 1 and 2.
+In each of them q, k and v of the ordinary stream are smoothed by their own attention; the three resulting
+maps weigh v and the results are averaged. The inverse temperature is the mean norm of the block's normalised
+input over √d, one value an image. The stream never passes an FFN. The released SegEarth-OV configuration also
+drops its residual, so only the last block matters; GEM's own default keeps it: `options: {residual: keep}`.
+Row "GEM" of Tables 1 and 2.
 
-The position embedding is resampled with antialiasing here (GEM's own code), unlike in the other methods. GEM has no CLS of
-its own; for λ ≠ 0 the ordinary stream's CLS is used, which the released code cannot do at all.
+The position embedding is resampled with antialiasing here (GEM's own code), unlike in the other methods. GEM
+has no CLS of its own; for λ ≠ 0 the ordinary stream's CLS is used, which the released code cannot do at all.
 """
 
 from typing import Literal
@@ -32,5 +33,5 @@ def _self_self_branch(trunk: Trunk, index: int) -> torch.Tensor:
     normed = trunk.blocks[index].ln_1(trunk.input(index))
     norm = normed.norm(dim=-1).mean(dim=1)[:, None, None, None]  # (B, 1, 1, 1)
     inverse_temperature = norm * v.shape[-1] ** -0.5
-    mixed = sum(self_self(u, inverse_temperature) @ v for u in (q, k, v)) / 3
-    return merge_heads(trunk, index, mixed)
+    weights = torch.stack([self_self(u, inverse_temperature) for u in (q, k, v)]).mean(dim=0)
+    return merge_heads(trunk, index, weights @ v)

@@ -1,7 +1,8 @@
 """NACLIP (Hajimiri et al., WACV 2025): k·k attention with a Gaussian over neighbouring patches.
 
-A = softmax(kkᵀ/√d + G), G_ij = exp(−‖p_i − p_j‖² / 2σ²) between patch positions, 0 in the row and the column of CLS. σ = 5 in
-NACLIP's own code, 1 in the copy inside SegEarth-OV's. Residual and FFN are dropped. In no table of the paper.
+A = softmax(kkᵀ/√d + G), G_ij = exp(−‖p_i − p_j‖² / 2σ²) between patch positions, 0 in the row and the column
+of CLS. σ = 5 in NACLIP's own code, 1 in the copy inside SegEarth-OV's. Residual and FFN are dropped. In no
+table of the paper.
 """
 
 import torch
@@ -14,7 +15,7 @@ def naclip(trunk: Trunk, sigma: float = 5.0) -> Features:
     h, w = trunk.grid
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     position = torch.stack([y, x], dim=-1).view(-1, 2).double()  # (hw, 2)
-    gaussian = torch.exp(-torch.cdist(position, position) ** 2 / (2 * sigma**2))  # (hw, hw)
+    gaussian = torch.exp(-(torch.cdist(position, position) ** 2) / (2 * sigma**2))  # (hw, hw)
     bias = torch.nn.functional.pad(gaussian, (1, 0, 1, 0))  # CLS first
     tokens = trunk.input(-1)
     bias = bias.to(tokens.device, tokens.dtype)

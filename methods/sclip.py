@@ -1,7 +1,7 @@
 """SCLIP (Wang et al. 2023): correlative self-attention in the last block.
 
-A = softmax(qqᵀ/√d) + softmax(kkᵀ/√d): a sum, its rows add up to 2. Row "SCLIP" of Tables 1, 2, 4 and 6. The released
-SegEarth-OV code drops residual and FFN; SCLIP's own code keeps both: `options: {residual: keep}`.
+A = softmax(qqᵀ/√d) + softmax(kkᵀ/√d): a sum, its rows add up to 2. Row "SCLIP" of Tables 1, 2, 4 and 6. The
+released SegEarth-OV code drops residual and FFN; SCLIP's own code keeps both: `options: {residual: keep}`.
 """
 
 from typing import Literal

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bench.backbone import Backbone
-from bench.weights import state_fingerprint
+from bench.checkpoints import state_fingerprint
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN = SHARED / "golden"
@@ -43,7 +43,13 @@ def tiny_config(patch_size: int = 16, image_size: int = 224, layers: int = 3) ->
     return {
         "embed_dim": 24,
         "quick_gelu": True,
-        "vision_cfg": {"image_size": image_size, "layers": layers, "width": 32, "head_width": 16, "patch_size": patch_size},
+        "vision_cfg": {
+            "image_size": image_size,
+            "layers": layers,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": patch_size,
+        },
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
     }
 

@@ -119,5 +119,5 @@ def test_normalise_uses_clips_pixel_statistics() -> None:
 
 
 def test_a_tower_that_is_no_plain_vit_is_refused() -> None:
-    with pytest.raises(BenchError, match="backbone odd: its image tower .* is not a plain CLIP ViT"):
+    with pytest.raises(BenchError, match=r"backbone odd: its image tower .* is not a plain CLIP ViT"):
         Backbone("odd", torch.nn.ModuleDict({"visual": torch.nn.Linear(1, 1)}), None, "")

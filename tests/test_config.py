@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.config import Overrides, ResizeRule, load_config
+from bench.data.cards import load_card
+from bench.errors import BenchError
+from bench.paths import shipped
+
+OURS = Overrides(upsampler="simfeatup", debias=0.3)
+
+
+def _changed(tmp_path: Path, **changes: object) -> Path:
+    content = yaml.safe_load(shipped("benchmark.yaml").read_text()) | changes
+    file = tmp_path / "benchmark.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def test_the_shipped_file_is_the_papers_protocol() -> None:
+    config = load_config()
+    protocol = config.protocol
+    assert (protocol.resize.long_side, protocol.window, protocol.stride, protocol.scale) == (448, 224, 112, 50)
+    assert len(config.default_rows) == 10
+    assert len(config.default_datasets) == 17
+    assert set(config.tables) == {"1", "2", "3", "4", "5", "6"}
+    for table in config.tables.values():
+        for column in table.columns:
+            load_card(column)
+
+
+def test_rows_are_spelled_from_methods_modifiers_and_backbones() -> None:
+    config = load_config()
+    assert config.row("naclip").method == "naclip"
+    ours = config.row("naclip+ours")
+    assert (ours.upsampler, ours.debias, ours.label) == ("simfeatup", 0.3, "naclip+ours")
+    assert config.row("sclip@remoteclip-vit-b32").backbone == "remoteclip-vit-b32"
+    both = config.row("clip+debias+simfeatup@clip-vit-l14")
+    assert (both.debias, both.upsampler, both.backbone) == (0.3, "simfeatup", "clip-vit-l14")
+
+
+def test_later_overrides_win() -> None:
+    config = load_config()
+    potsdam, xbd = load_card("potsdam"), load_card("xbd_pre")
+    cell = config.cell("segearth-ov", potsdam, OURS)
+    assert (cell.upsampler, cell.debias, cell.threshold, cell.background) == ("simfeatup", 0.3, 0.1, 5)
+    baseline = config.cell("msa", potsdam, OURS)
+    assert (baseline.upsampler, baseline.debias) == ("none", 0.0)
+    assert config.cell("segearth-ov", xbd, OURS).debias == 0.0  # the card's override, as released
+    assert config.cell("segearth-ov-896", potsdam, OURS).resize == ResizeRule(long_side=896)
+    assert config.cell("clip", load_card("pascal_context59"), Overrides()).resize.short_side == 448
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocl": {}}, "unknown key 'protocl'"),
+        ({"protocol": {"backbone": "clip-vit-b16"}}, "protocol.resize: Field required"),
+        ({"rows": {"clip": {"method": "clip", "window": "wide"}}}, r"rows\.clip\.window: .*\(value 'wide'\)"),
+        ({"rows": {"clip": {"method": "clip", "debais": 1}}}, r"unknown key 'rows\.clip\.debais'"),
+        ({"default_rows": ["nobody"]}, "default_rows names the row 'nobody'"),
+        ({"modifiers": {"ours": {"upsampler": "simfetup"}}}, r"ours\.upsampler 'simfetup' is not in"),
+    ],
+)
+def test_mistakes_name_file_and_key(tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(BenchError, match=message) as error:
+        load_config(_changed(tmp_path, **change))
+    assert "benchmark.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"absent\.yaml: cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("rows: [")
+    with pytest.raises(BenchError, match=r"broken\.yaml: not valid YAML"):
+        load_config(broken)
+
+
+def test_unknown_vocabulary_names_those_of_the_card(tmp_path: Path) -> None:
+    file = _changed(tmp_path)
+    content = yaml.safe_load(file.read_text())
+    content["rows"]["clip"]["vocabulary"] = "ov3"
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(BenchError, match="dataset potsdam has no vocabulary 'ov3'; did you mean ov2"):
+        load_config(file).cell("clip", load_card("potsdam"), Overrides())
