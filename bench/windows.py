@@ -1,0 +1,64 @@
+"""Sliding windows over the network's input, and the average of what is computed in them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Box(NamedTuple):
+    """A window in pixels of the network's input: rows top:bottom, columns left:right."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Starts along one axis. The last window is moved back to end at the border; a short axis gives one window."""
+    count = max(length - window + stride - 1, 0) // stride + 1
+    return [max(min(index * stride, length - window), 0) for index in range(count)]
+
+
+def window_boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
+    """All windows of an image, row by row; each is `window` long, or the image's side where that is shorter."""
+    return [
+        Box(top, left, min(top + window, height), min(left + window, width))
+        for top in window_starts(height, window, stride)
+        for left in window_starts(width, window, stride)
+    ]
+
+
+def pad_to_multiple(windows: Tensor, patch: int) -> tuple[Tensor, Box]:
+    """Zero-pads (B, 3, h, w) to multiples of `patch`, evenly, an odd pixel going right and bottom.
+
+    Zero is the mean colour, as the windows are normalised. Also returns where the original lies in the padded
+    windows.
+    """
+    height, width = windows.shape[-2:]
+    pad_h, pad_w = -height % patch, -width % patch
+    top, left = pad_h // 2, pad_w // 2
+    padded = F.pad(windows, (left, pad_w - left, top, pad_h - top))
+    return padded, Box(top, left, top + height, left + width)
+
+
+class Canvas:
+    """Mean over windows of score maps (Q, H, W)."""
+
+    def __init__(self, queries: int, height: int, width: int, device: torch.device) -> None:
+        self._sum = torch.zeros(queries, height, width, device=device)
+        self._count = torch.zeros(height, width, device=device)
+
+    def add(self, box: Box, scores: Tensor) -> None:
+        """Adds the (Q, h, w) scores of one window."""
+        rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
+        self._sum[:, rows, columns] += scores
+        self._count[rows, columns] += 1
+
+    def mean(self) -> Tensor:
+        """(Q, H, W); every pixel must lie in at least one window."""
+        return self._sum / self._count

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import GOLDEN, golden, needs_golden, recipe, tiny_backbone
+
+from bench.backbone import Features, Trunk
+from bench.config import BackboneSpec
+from bench.errors import BenchError
+from bench.methods import load_methods
+from bench.segmenter import Query, Segmenter, apply_threshold, classify
+from bench.upsamplers import JBUOne, Upsampler, load_upsampler
+from bench.vocabulary import Vocabulary, encode
+from bench.weights import load_backbone
+
+# name in the golden files -> method, options, upsampler, λ
+KEEP = {"residual": "keep"}
+RUNS = {
+    "vanilla_res": ("clip", {}, "", 0.0),
+    "maskclip": ("maskclip", {}, "", 0.0),
+    "sclip": ("sclip", {}, "", 0.0),
+    "sclip_res": ("sclip", KEEP, "", 0.0),
+    "gem": ("gem", {}, "", 0.0),
+    "gem_res": ("gem", KEEP, "", 0.0),
+    "clearclip": ("clearclip", {}, "", 0.0),
+    "segearth_plain": ("segearth-ov", {}, "", 0.0),
+    "segearth_cls": ("segearth-ov", {}, "", 0.3),
+    "segearth_up": ("segearth-ov", {}, "jbu_one", 0.0),
+    "segearth_ov": ("segearth-ov", {}, "jbu_one", 0.3),
+    "maskclip_ours": ("maskclip", {}, "jbu_one", 0.3),
+    "sclip_ours": ("sclip", {}, "jbu_one", 0.3),
+    "clearclip_ours": ("clearclip", {}, "jbu_one", 0.3),
+    "segearth_featup": ("segearth-ov", {}, "jbu_stack", 0.3),
+}
+
+
+@pytest.fixture(scope="module")
+def golden_scores(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    folder = tmp_path_factory.mktemp("golden")
+    torch.save(recipe().tiny_state_dict(), folder / "tiny.pt")
+    backbone = load_backbone(BackboneSpec(model=str(GOLDEN / "tiny_clip.json")), folder / "tiny.pt")
+    upsamplers: dict[str, Upsampler | None] = {"": None}
+    for kind in ("jbu_one", "jbu_stack"):
+        torch.save(recipe().upsampler_checkpoint(kind), folder / f"{kind}.ckpt")
+        upsamplers[kind] = load_upsampler(kind, folder / f"{kind}.ckpt", backbone.dim)
+    words = golden("a_text")
+    vocabulary = Vocabulary(tuple(map(str, words["names"])), tuple(map(int, words["query_idx"])))
+    text = encode(backbone, vocabulary, folder)
+    assert np.abs(text.numpy() - words["query_features"]).max() < 1e-5
+    classes = torch.tensor(vocabulary.classes)
+    queries = [
+        Query(run, load_methods()[method].build(options), text, classes, upsamplers[kind], debias)
+        for run, (method, options, kind, debias) in RUNS.items()
+    ]
+    image = golden("images")["oem_resized"]
+    return Segmenter(backbone, queries, 224, 112).scores(image), classes
+
+
+@needs_golden
+@pytest.mark.parametrize("run", RUNS)
+def test_scores_and_labels_are_those_of_the_released_code(golden_scores: tuple, run: str) -> None:
+    scores, classes = golden_scores
+    expected = golden("d_oem_logits_up" if RUNS[run][2] else "d_oem_logits_base")
+    assert np.abs(scores[run][:, ::9, ::9].numpy() - expected[f"{run}/preds_stride9"]).max() < 2e-5
+    assert np.abs(scores[run][:, 100:124, 100:124].numpy() - expected[f"{run}/preds_patch24"]).max() < 2e-5
+    labels = golden("d_oem_labels")
+    prediction = classify(scores[run], (1000, 1000), classes, 50.0)
+    ambiguous = np.unpackbits(labels[f"{run}/ambiguous_packed"])[: 1000 * 1000].reshape(1000, 1000).astype(bool)
+    assert np.array_equal(apply_threshold(prediction, 0.1, 0)[~ambiguous], labels[f"{run}/label"][~ambiguous])
+    assert (apply_threshold(prediction, 0.3, 0) != labels[f"{run}/label_thd0.3"]).sum() <= 5
+
+
+def _query(backbone: object, name: str = "segearth-ov", **settings: object) -> Query:
+    generator = torch.Generator().manual_seed(1)
+    text = F.normalize(torch.randn(5, 24, generator=generator), dim=-1)
+    return Query(name, load_methods()[name].build({}), text, torch.tensor([0, 1, 1, 2, 3]), **settings)
+
+
+def _image(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(448, 378), (224, 300), (100, 224), (90, 70)])
+def test_batch_size_changes_nothing(height: int, width: int) -> None:
+    backbone = tiny_backbone()
+    query = _query(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
+    one, many = (Segmenter(backbone, [query], 224, 112, batch).scores(_image(height, width)) for batch in (1, 9))
+    assert one["segearth-ov"].shape == (5, height, width)
+    assert torch.allclose(one["segearth-ov"], many["segearth-ov"], atol=1e-5)
+
+
+def test_rows_together_and_apart_are_equal() -> None:
+    backbone = tiny_backbone()
+    queries = [_query(backbone, name) for name in ("clip", "gem", "sclip")]
+    together = Segmenter(backbone, queries, 224, 112).scores(_image(300, 260))
+    for query in queries:
+        apart = Segmenter(backbone, [query], 224, 112).scores(_image(300, 260))
+        assert torch.equal(apart[query.name], together[query.name])
+    assert set(Segmenter(backbone, queries, 224, 112).scores(_image(224, 224), ["gem"])) == {"gem"}
+
+
+@pytest.mark.parametrize(("patch", "image_size"), [(32, 224), (14, 224)])
+def test_other_patch_sizes_are_upsampled_to_the_window(patch: int, image_size: int) -> None:
+    backbone = tiny_backbone(patch, image_size)
+    query = _query(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
+    scores = Segmenter(backbone, [query], 224, 112).scores(_image(250, 230))["segearth-ov"]
+    assert scores.shape == (5, 250, 230)
+    assert scores.isfinite().all()
+
+
+def test_debias_on_features_is_equation_9() -> None:
+    """Both ways by the direct route: features of one window, the upsampler's forward, the subtraction, the
+    cosine.
+    """
+    backbone = tiny_backbone()
+    upsampler = JBUOne(24).eval()
+    pixels = backbone.normalise(torch.from_numpy(_image(224, 224)))[None]
+    with torch.inference_mode():
+        features = load_methods()["segearth-ov"].build({})(backbone.trunk(pixels))
+        low = features.patches.transpose(1, 2).unflatten(2, (14, 14))
+        high = upsampler(low, pixels)  # (1, C, 224, 224)
+        text = _query(backbone).text
+        cosine = torch.einsum("qc,bchw->bqhw", text, F.normalize(high, dim=1))[0]
+        expected = {
+            "scores": cosine - 0.3 * (F.normalize(features.cls, dim=-1) @ text.T)[0][:, None, None],
+            "features": torch.einsum(
+                "qc,bchw->bqhw", text, F.normalize(high - 0.3 * features.cls[..., None, None], dim=1)
+            )[0],
+        }
+    assert (expected["scores"] - expected["features"]).abs().max() > 1e-2
+    for where, direct in expected.items():
+        query = _query(backbone, upsampler=upsampler, debias=0.3, debias_on=where)
+        scores = Segmenter(backbone, [query], 224, 112).scores(_image(224, 224))["segearth-ov"]
+        assert (scores - direct).abs().max() < 1e-5
+
+
+def test_a_row_that_raises_leaves_the_others_alone() -> None:
+    def broken(trunk: Trunk) -> Features:
+        raise ZeroDivisionError("no features today")
+
+    backbone = tiny_backbone()
+    good = _query(backbone, "clip")
+    bad = Query("broken", broken, good.text, good.classes)
+    scores = Segmenter(backbone, [bad, good], 224, 112).scores(_image(448, 448))
+    assert isinstance(scores["broken"], ZeroDivisionError)
+    assert torch.equal(scores["clip"], Segmenter(backbone, [good], 224, 112).scores(_image(448, 448))["clip"])
+
+
+def test_no_cls_and_a_debias_is_an_error() -> None:
+    def patches_only(trunk: Trunk) -> Features:
+        return Features(trunk.project(trunk.input(-1)).patches, None)
+
+    backbone = tiny_backbone()
+    good = _query(backbone)
+    query = Query("patches", patches_only, good.text, good.classes, debias=0.3)
+    outcome = Segmenter(backbone, [query], 224, 112).scores(_image(224, 224))["patches"]
+    assert isinstance(outcome, BenchError)
+    assert "gives no CLS token" in str(outcome)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
+    backbone = tiny_backbone()
+    sizes = []
+
+    def hungry(trunk: Trunk) -> Features:
+        sizes.append(len(trunk.images))
+        if len(trunk.images) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return load_methods()["clip"].build({})(trunk)
+
+    good = _query(backbone, "clip")
+    query = Query("hungry", hungry, good.text, good.classes)
+    segmenter = Segmenter(backbone, [query], 224, 112, batch=9)
+    with pytest.warns(UserWarning, match="out of memory on cpu; going on with --batch 2"):
+        scores = segmenter.scores(_image(448, 448))["hungry"]
+    assert sizes[:3] == [9, 4, 2]
+    assert torch.allclose(scores, Segmenter(backbone, [good], 224, 112).scores(_image(448, 448))["clip"], atol=1e-5)
+
+
+def test_own_scores_of_a_plug_in_are_taken_as_they_are() -> None:
+    class Own:
+        def scores(self, trunk: Trunk, text: torch.Tensor) -> torch.Tensor:
+            return trunk.images.mean(dim=1, keepdim=True).expand(-1, len(text), -1, -1)
+
+    backbone = tiny_backbone()
+    good = _query(backbone)
+    query = Query("own", Own(), good.text, good.classes)
+    scores = Segmenter(backbone, [query], 224, 112).scores(_image(50, 60))["own"]
+    expected = backbone.normalise(torch.from_numpy(_image(50, 60))).mean(dim=0)
+    assert torch.allclose(scores[0], expected, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 30), st.integers(2, 30), st.integers(1, 70), st.integers(1, 70))
+def test_classify_is_resize_scale_softmax_best_synonym_argmax(h: int, w: int, height: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(h * 31 + w)
+    scores = torch.randn(5, h, w, generator=generator) * 0.05
+    classes = torch.tensor([0, 1, 1, 2, 3])
+    resized = F.interpolate(scores[None], size=(height, width), mode="bilinear")[0]
+    probability = (resized * 50).softmax(dim=0)
+    by_class = torch.stack([probability[classes == index].max(dim=0).values for index in range(4)])
+    prediction = classify(scores, (height, width), classes, 50.0)
+    best, index = by_class.max(dim=0)
+    assert np.allclose(prediction.probability, best.numpy(), atol=1e-5)
+    clear = (by_class.topk(2, dim=0).values.diff(dim=0)[0].abs() > 1e-4).numpy()
+    assert np.array_equal(prediction.classes[clear], index.to(torch.uint8).numpy()[clear])
+
+
+def test_threshold_is_strict() -> None:
+    prediction = classify(torch.zeros(2, 1, 1), (1, 1), torch.tensor([0, 1]), 50.0)
+    assert prediction.probability.item() == 0.5
+    certain = prediction._replace(classes=np.array([[1]], dtype=np.uint8))
+    assert apply_threshold(certain, 0.5, 0).item() == 1
+    assert apply_threshold(certain, 0.51, 0).item() == 0
