@@ -1,0 +1,1 @@
+"""Datasets, from cards (what there is) to samples (image and label arrays in a fixed order)."""

@@ -1,0 +1,210 @@
+"""Dataset cards: one YAML file says all there is to know of a dataset. See docs/adding-a-dataset.md."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from bench.config import validation_message
+from bench.data.patterns import COORDINATES, fields_of
+from bench.data.schema import Colour, Download, Geometry, Layout, Split, Strict, Tiling
+from bench.errors import BenchError, did_you_mean
+from bench.paths import shipped
+
+_Loader = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # ten times faster, where PyYAML was built with libyaml
+Words = Annotated[tuple[str, ...], Field(min_length=1)]  # prompt words of one class, synonyms of each other
+
+
+class Card(Strict):
+    """Everything known of one dataset. Immutable; `load_card` makes it from YAML."""
+
+    name: str = Field(pattern="^[a-z0-9_]+$", description="that of the file, and on the command line")
+    aliases: tuple[str, ...] = ()
+    title: str
+    task: Literal["semantic", "building", "road", "water"]
+    modality: str
+    licence: str
+    access: Literal["open", "registration", "request"]
+    obtain: str = Field(description="how to get the files, in a sentence or two")
+    sources: tuple[str, ...] = ()
+    downloads: tuple[Download, ...] = ()
+    folders: Annotated[tuple[str, ...], Field(min_length=1, description="below the data root, in any case")]
+
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    palette: tuple[Colour, ...] = Field((), description="display colours; default: PASCAL VOC's map")
+    vocabularies: dict[str, tuple[Words, ...]] = Field(description="prompt words, by vocabulary and class")
+    threshold: float = Field(0.0, ge=0, lt=1, description="pixels below this probability become background")
+    background: int = Field(0, ge=0)
+    metric: Literal["miou", "foreground_iou"] = "miou"
+    debias: float | None = Field(None, ge=0, description="replaces the λ of rows that have one")
+    geometry: Geometry | None = None
+
+    fields: dict[str, str] = Field({}, description="regular expression of each field of the patterns")
+    id: str = Field(description="pattern of the sample id; the same in every layout")
+    example: dict[str, str] = Field(description="fields of one sample, as the dataset names it")
+    scene: str | None = Field(None, description="regular expression: the part of an id that names its scene")
+    split: Split | None = None
+    split_note: str
+    tiling: Tiling | None = None
+    expected_count: int | None = Field(None, ge=1)
+    layouts: Annotated[dict[str, Layout], Field(min_length=1, description="the first that is found is used")]
+
+    notes: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = Field(
+        (), description="statements of this card that no source could confirm"
+    )
+
+    @model_validator(mode="after")
+    def _classes_agree(self) -> Card:
+        classes = len(self.classes)
+        if classes > 255:
+            raise ValueError(f"{classes} classes; labels are 8-bit and 255 means ignored")
+        if "cvpr2025" not in self.vocabularies:
+            raise ValueError("vocabularies lacks 'cvpr2025', the default")
+        for key, rows in {"palette": self.palette, **self.vocabularies}.items():
+            if rows and len(rows) != classes:
+                raise ValueError(f"{key} has {len(rows)} entries for {classes} classes")
+        if self.background >= classes:
+            raise ValueError(f"background {self.background} is no class number (0 to {classes - 1})")
+        if self.metric == "foreground_iou" and classes != 2:
+            raise ValueError("metric foreground_iou needs two classes, background and foreground")
+        if round(self.threshold * 100, 6) % 1:
+            raise ValueError(f"threshold {self.threshold} is not a whole number of hundredths")
+        return self
+
+    @model_validator(mode="after")
+    def _patterns_agree(self) -> Card:
+        for name, expression in {**self.fields, "scene": self.scene or ""}.items():
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise ValueError(f"{name}: not a regular expression ({error})") from None
+        for name, layout in self.layouts.items():
+            known = {*fields_of(layout.image), *(COORDINATES if layout.cut else ())}
+            split = layout.split or self.split
+            for key in (layout.id or self.id, split.key if split else ""):
+                for field in fields_of(key):
+                    if field not in known:
+                        raise ValueError(f"layouts.{name}.image lacks {{{field}}}, which '{key}' needs")
+            if layout.cut and self.tiling is None:
+                raise ValueError(f"layouts.{name} says cut, but the card has no tiling")
+            raw_ids = getattr(layout.labels, "raw_ids", ())
+            if raw_ids and len(raw_ids) != len(self.classes):
+                raise ValueError(
+                    f"layouts.{name}.labels.raw_ids: {len(raw_ids)} values, {len(self.classes)} classes"
+                )
+        return self
+
+    @property
+    def colours(self) -> tuple[Colour, ...]:
+        """Display colour of each class."""
+        return self.palette or tuple(_voc_colour(number) for number in range(len(self.classes)))
+
+    def overrides(self) -> dict[str, Any]:
+        """What the dataset changes of the protocol: resize, window and stride, or nothing."""
+        return self.geometry.model_dump() if self.geometry else {}
+
+    def scene_of(self, sample_id: str) -> str | None:
+        """The scene that a sample belongs to: the first group (or all) of what `scene` finds in its id."""
+        found = re.search(self.scene, sample_id) if self.scene else None
+        return found.group(found.lastindex or 0) if found else None
+
+    def fingerprint(self) -> str:
+        """Changes with any statement of the card, lists of names included."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+def card_names(folders: Sequence[Path] = ()) -> tuple[str, ...]:
+    """Names of all cards: the shipped ones and those in the user's folders."""
+    return tuple(sorted(_files(folders)))
+
+
+def load_card(name: str, folders: Sequence[Path] = ()) -> Card:
+    """The card of that name or alias; `folders` may hold further cards.
+
+    Raises BenchError for an unknown name, two cards of one name, and whatever is wrong in the file.
+    """
+    files = _files(folders)
+    wanted = name.lower().replace("-", "_")
+    if wanted in files:
+        return _read(files[wanted])
+    for file in files.values():
+        card = _read(file)
+        if wanted in (alias.lower().replace("-", "_") for alias in card.aliases):
+            return card
+    raise BenchError(f"unknown dataset '{name}'; {did_you_mean(wanted, files)}")
+
+
+def card_schema() -> dict[str, Any]:
+    """JSON schema of a card file, for editors."""
+    return Card.model_json_schema()
+
+
+def _files(folders: Sequence[Path]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for folder in (shipped("datasets"), *map(Path, folders)):
+        if not folder.is_dir():
+            raise BenchError(f"{folder}: no such folder of dataset cards")
+        for file in sorted(folder.glob("*.yaml")):
+            if file.stem in files:
+                raise BenchError(
+                    f"two cards are called '{file.stem}': {files[file.stem]} and {file}; rename one"
+                )
+            files[file.stem] = file
+    return files
+
+
+def _read(file: Path) -> Card:
+    content = _content(file)
+    for part in (content, *_mappings(content.get("layouts"))):
+        _fill_split(part.get("split"), file)
+    try:
+        card = Card.model_validate(content)
+    except ValidationError as error:
+        raise BenchError(validation_message(file, error)) from None
+    if card.name != file.stem:
+        raise BenchError(f"{file}: name is '{card.name}'; it must be that of the file, '{file.stem}'")
+    return card
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"{file}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise BenchError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise BenchError(f"{file}: a card is a mapping of keys to values")
+    return content
+
+
+def _mappings(part: Any) -> list[dict[str, Any]]:
+    return [value for value in part.values() if isinstance(value, dict)] if isinstance(part, dict) else []
+
+
+def _fill_split(split: Any, card: Path) -> None:
+    """The names of a split that points to a file."""
+    if not isinstance(split, dict) or not isinstance(split.get("file"), str):
+        return
+    path = card.parent / split["file"]
+    try:
+        split["names"] = path.read_text(encoding="utf-8").split()
+    except OSError as error:
+        raise BenchError(f"{card}: split.file: {path} cannot be read ({error.strerror})") from None
+
+
+def _voc_colour(number: int) -> Colour:
+    """Colour of a class in PASCAL VOC's map: the bits of its number, dealt to the channels from the top."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        channels[bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
+    return channels[0], channels[1], channels[2]

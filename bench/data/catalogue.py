@@ -1,0 +1,146 @@
+"""docs/datasets.md from the cards: `python -m bench.data.catalogue > docs/datasets.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.data.cards import Card, card_names, load_card
+from bench.data.patterns import expand, fields_of, fill
+from bench.data.schema import Layout
+
+_HEAD = """# Datasets
+
+This page is made from the cards in [datasets/](../datasets) by `python -m bench.data.catalogue`. Where a
+card is not sure of a statement, it is listed under "Unverified".
+
+A dataset lies in a folder of its own below the data root (`--data-root`, else `$OVSS_BENCH_DATA`, else
+`./data`), called as its section says or like the dataset itself; upper and lower case do not matter. The
+first layout that is found is used, and named in the results. Zip and tar archives count as unpacked where
+they lie. In the patterns below, `{n}` is whatever the files are called, and `<a|b>` are spellings of which
+the first that exists is taken.
+
+`python -m bench datasets` shows which of them are found, `python -m bench datasets check NAME` looks into
+one. [Adding a dataset](adding-a-dataset.md) takes one YAML file.
+"""
+
+
+def catalogue() -> str:
+    """The page, as Markdown: a table of all shipped cards, and a section for each."""
+    cards = sorted((load_card(name) for name in card_names()), key=lambda card: (_group(card), card.name))
+    return "\n".join([_HEAD, *_overview(cards), *(line for card in cards for line in _section(card))])
+
+
+def _group(card: Card) -> int:
+    """Tables 1 and 2 of the paper, then the natural images of Table 6."""
+    return 2 if card.geometry else int(card.task != "semantic")
+
+
+def _overview(cards: list[Card]) -> Iterator[str]:
+    yield "| name | dataset | task | classes | images | threshold | metric | access |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for card in cards:
+        count = f"{card.expected_count:,}" if card.expected_count else "?"
+        link = f"[{card.name}](#{card.name})"
+        metric = "mIoU" if card.metric == "miou" else f"IoU of {card.classes[1]}"
+        cells = [link, card.title, card.task, len(card.classes), count, card.threshold, metric, card.access]
+        yield f"| {' | '.join(map(str, cells))} |"
+    yield ""
+
+
+def _section(card: Card) -> Iterator[str]:
+    yield f"## {card.name}\n"
+    yield f"{card.title}: {card.modality}. Licence: {card.licence}.\n"
+    yield f"{card.obtain} Sources: {', '.join(card.sources)}.\n"
+    names = [f"`{name}`" for name in card.folders]
+    yield f"Folder: {' or '.join(names)}. Evaluated: {card.split_note}{_count(card)}.{_tiles(card)}\n"
+    for name, rows in card.vocabularies.items():
+        yield f"Prompt words of vocabulary `{name}`: {' · '.join(', '.join(words) for words in rows)}.\n"
+    yield f"{_postprocessing(card)}\n"
+    for name, layout in card.layouts.items():
+        yield from _layout(card, name, layout)
+    if card.downloads:
+        yield "\nArchives:\n"
+        yield from (_download(card, at) for at in range(len(card.downloads)))
+    for title, statements in (("Notes", card.notes), ("Unverified", card.unverified)):
+        if statements:
+            yield f"\n{title}:\n"
+            yield from (f"- {statement}" for statement in statements)
+    yield ""
+
+
+def _count(card: Card) -> str:
+    if card.expected_count is None:
+        return ""
+    return f"; {card.expected_count:,} {'tiles' if card.tiling else 'images'}"
+
+
+def _tiles(card: Card) -> str:
+    if card.tiling is None:
+        return ""
+    tiling = card.tiling
+    overlap = f", neighbours share {tiling.overlap} pixels" if tiling.overlap else ""
+    padded = ", smaller scenes are padded" if tiling.pad else ""
+    return f" Scenes are cut to {tiling.width}x{tiling.height} pixels{overlap}{padded}."
+
+
+def _postprocessing(card: Card) -> str:
+    text = f"Pixels whose best probability is below {card.threshold} become {card.classes[card.background]}."
+    if not card.threshold:
+        text = "No threshold."
+    if card.debias is not None:
+        text += f" λ is {card.debias:g} in every row that subtracts at all."
+    if card.geometry:
+        resize, window, stride = card.geometry.resize, card.geometry.window, card.geometry.stride
+        text += f" Input: {resize}, windows of {window} pixels every {stride}."
+    return text
+
+
+def _layout(card: Card, name: str, layout: Layout) -> Iterator[str]:
+    marks = [" (only on request)"] * layout.on_request + [" (not comparable)"] * (not layout.comparable)
+    yield f"- **{name}**{''.join(marks)}: {layout.about}."
+    yield f"  - images `{layout.image}`"
+    yield f"  - labels `{layout.label}`, {_rule(layout)}"
+    example = _example(card, layout)
+    if example:
+        yield f"  - for example `{card.folders[0]}/{example}`"
+    if layout.cut:
+        yield "  - whole scenes, cut while they are read"
+
+
+def _rule(layout: Layout) -> str:
+    rule = layout.labels
+    if rule.rule == "palette":
+        return "coloured as the classes are displayed"
+    if rule.rule == "lines":
+        return f"GeoJSON lines, drawn {rule.width_m:g} m wide"
+    if rule.rule == "threshold":
+        text = f"grey values from {rule.at} are foreground"
+        return (
+            text
+            if rule.jpeg_quality is None
+            else f"{text}, with the faults of a JPEG of quality {rule.jpeg_quality}"
+        )
+    if rule.reduce_zero:
+        return "class numbers from 1, 0 is ignored"
+    return "raw ids" if rule.raw_ids else "class numbers"
+
+
+def _example(card: Card, layout: Layout) -> str | None:
+    """Path of the card's example in this layout, where its fields give one."""
+    fields = layout.example or card.example
+    if card.tiling and not layout.cut:
+        tile = {"x0": 0, "y0": 0, "x1": card.tiling.width, "y1": card.tiling.height}
+        fields = {**fields, **{axis: str(value) for axis, value in tile.items()}}
+    spelling = expand(layout.image)[0]
+    return fill(spelling, fields) if fields_of(spelling).keys() <= fields.keys() else None
+
+
+def _download(card: Card, at: int) -> str:
+    archive = card.downloads[at]
+    name = f"[{archive.file}]({archive.url})" if archive.url else archive.file
+    md5 = f", md5 `{archive.md5}`" if archive.md5 else ""
+    return f"- {name}{md5}{'' if archive.needed else ' (not needed)'}"
+
+
+if __name__ == "__main__":
+    print(catalogue(), end="")

@@ -1,0 +1,99 @@
+"""What `bench download` fetches: datasets with a public address, and checkpoints. Nothing else does so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from bench.config import Config, UpsamplerSpec
+from bench.data.cards import Card
+from bench.data.fetch import fetch, linked_images, md5_hash
+from bench.data.inventory import look
+from bench.data.layouts import dataset_folders
+from bench.data.schema import Download
+from bench.errors import BenchError, did_you_mean
+from bench.paths import weights_dir
+
+
+def download_dataset(card: Card, data_root: Path, say: Callable[[str], None]) -> bool:
+    """Fetch the needed files of a dataset that have a public address, and say how to get the others.
+
+    Files go below the dataset's folder under `data_root`; nothing is fetched where the dataset is found there
+    already. True when nothing is left to be done by hand. Raises BenchError as `fetch` does.
+    """
+    entry = look(card, data_root)
+    if entry.state == "found":
+        say(f"{card.name}: is in {entry.folder}; `bench datasets check {card.name}` says whether it is right")
+        return True
+    folder = next(iter(dataset_folders(card, data_root)), data_root / card.folders[0])
+    needed = [item for item in card.downloads if item.needed]
+    if any(item.url for item in needed):
+        say(f"{card.title}, licence: {card.licence}")
+    for item in needed:
+        if item.url:
+            _fetch_item(item, item.url, folder, say)
+    by_hand = [item for item in needed if not item.url and not (folder / item.file).exists()]
+    complete = bool(needed) and not by_hand
+    for line in () if complete else _steps(card, folder, by_hand):
+        say(line)
+    return complete
+
+
+def download_weights(config: Config, names: Sequence[str], say: Callable[[str], None]) -> bool:
+    """Fetch checkpoints that benchmark.yaml names into the weights folder; no names: all released upsamplers.
+
+    True when none of them has to be got by hand. Raises BenchError for an unknown name, and as `fetch` does.
+    """
+    known = [*config.upsamplers, *config.backbones]
+    for name in names:
+        if name not in known:
+            raise BenchError(f"unknown weights '{name}'; {did_you_mean(name, known)}")
+    released = [name for name, spec in config.upsamplers.items() if spec.url]
+    there = [_fetch_weights(config, name, say) for name in names or released]
+    return all(there)
+
+
+def _fetch_weights(config: Config, name: str, say: Callable[[str], None]) -> bool:
+    """One checkpoint; False where it has to be got by hand, which is said then."""
+    spec = config.upsamplers.get(name) or config.backbones[name]
+    if spec.file is None:
+        say(f"{name}: open_clip fetches it when it is first used")
+        return True
+    target = weights_dir() / spec.file
+    if isinstance(spec, UpsamplerSpec) and spec.url:
+        new = fetch(spec.url, target, git_blob=spec.git_blob)
+        say(f"{target}: {_state(new, spec.git_blob, target)}")
+        return True
+    if target.exists():
+        say(f"{target}: was there already")
+        return True
+    origin = f"get it from {spec.url}" if spec.url else "it is not released, train it (see docs/training.md)"
+    say(f"{name}: {origin}, and put it into {target}")
+    return False
+
+
+def _fetch_item(item: Download, url: str, folder: Path, say: Callable[[str], None]) -> None:
+    target = folder / item.file
+    if item.index:
+        links = linked_images(url)
+        new = [fetch(link, target / PurePosixPath(unquote(urlsplit(link).path)).name) for link in links]
+        say(f"{target}: {len(links)} files, {sum(new)} of them new; no checksums are known")
+    else:
+        say(f"{target}: {_state(fetch(url, target, md5=item.md5), item.md5, target)}")
+
+
+def _state(new: bool, expected: str | None, file: Path) -> str:
+    came = "downloaded" if new else "was there already"
+    return f"{came}, checksum right" if expected else f"{came}, no checksum is known; md5 {md5_hash(file)}"
+
+
+def _steps(card: Card, folder: Path, missing: Sequence[Download]) -> Iterator[str]:
+    """What the user has to do by hand, a line each."""
+    yield f"{card.title} ({card.name}) has to be got by hand. Access: {card.access}. Licence: {card.licence}"
+    yield f"  {card.obtain}"
+    yield from (f"  see {source}" for source in card.sources)
+    yield f"  the folder is {folder}"
+    for item in missing:
+        yield f"    {item.file}" + (f"  (md5 {item.md5})" if item.md5 else "")
+    yield f"  then: python -m bench datasets check {card.name}"

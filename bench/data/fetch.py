@@ -1,0 +1,194 @@
+"""Fetching one file: resumed, retried, checked, complete or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from tqdm import tqdm
+
+from bench import __version__
+from bench.errors import BenchError
+
+ATTEMPTS = 5  # in a row, without a byte received
+_TIMEOUT = 60.0  # seconds of silence
+_BLOCK = 1 << 20
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP states of servers that may answer later
+_NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+
+
+def fetch(url: str, target: Path, *, md5: str | None = None, git_blob: str | None = None) -> bool:
+    """Put the file at `url` into `target`; False where it was there already.
+
+    What an earlier attempt left in "<target>.part" is gone on with. `target` appears only when it is complete
+    and its checksum is right; one that is there already is checked as well. git_blob: the hash under which
+    git stores the content.
+
+    Raises BenchError for an address that does not answer, a wrong checksum, and a disk without the room.
+    """
+    if target.exists():
+        _check(target, md5, git_blob, "delete it to download it again")
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    _receive_all(url, part)
+    _version_file(part).unlink(missing_ok=True)
+    try:
+        _check(part, md5, git_blob, "it was deleted; run the same command again, or get the file by hand")
+    except BenchError:
+        part.unlink()
+        raise
+    part.replace(target)
+    return True
+
+
+def linked_images(page: str) -> list[str]:
+    """Addresses of all images that an HTML page links to, in the page's order. Raises BenchError for none."""
+    try:
+        with urllib.request.urlopen(_request(page), timeout=_TIMEOUT) as response:
+            parser = _Links()
+            parser.feed(response.read().decode("utf-8", "replace"))
+    except _NETWORK as error:
+        raise BenchError(f"{page}: cannot be read ({error}); run the same command again later") from None
+    found = [urljoin(page, link) for link in parser.links if urlsplit(link).path.lower().endswith(_IMAGES)]
+    if not found:
+        raise BenchError(f"{page}: links to no image; the page has changed, get its files by hand")
+    return list(dict.fromkeys(found))
+
+
+def md5_hash(file: Path) -> str:
+    """MD5 of a file's content."""
+    return _digest(file, hashlib.md5(usedforsecurity=False))
+
+
+def git_blob_hash(file: Path) -> str:
+    """The hash under which git stores a file's content."""
+    return _digest(file, hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False))
+
+
+def _receive_all(url: str, part: Path) -> None:
+    """Request after request until `part` is whole."""
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            return _receive(url, part)
+        except urllib.error.HTTPError as error:
+            if error.code not in _PASSING:
+                advice = f"get {part.stem} by hand into {part.parent}"
+                raise BenchError(f"{url}: {error.code} {error.reason}; {advice}") from None
+            reason: Exception = error
+        except _NETWORK as error:
+            reason = error
+        failures = 1 if _size(part) > before else failures + 1
+        if failures == ATTEMPTS:
+            raise BenchError(f"{url}: the connection fails ({reason}); run the same command again to go on")
+        time.sleep(2 ** (failures - 1))
+
+
+def _receive(url: str, part: Path) -> None:
+    """One request for what is missing of `part`. Raises ConnectionError where the answer ends early."""
+    offset = _size(part)
+    try:
+        response = urllib.request.urlopen(_request(url, _range(part, offset)), timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{offset}":
+            return  # nothing was missing
+        part.unlink()
+        raise ConnectionError("the file on the server is another one than before") from None
+    with response:
+        if response.status != 206:  # the server cannot resume, or the file is another one by now
+            offset = 0
+            _version_file(part).write_text(_version(response.headers), encoding="latin-1")
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+            part.unlink()
+            raise ConnectionError("the server answered with another part of the file")
+        length = response.headers.get("Content-Length")
+        total = offset + int(length) if length else None
+        if total is not None:
+            _check_room(part.parent, total - offset)
+        _append(response, part, offset, total)
+    if total is not None and _size(part) < total:
+        raise ConnectionError(f"closed after {_size(part):,} of {total:,} bytes")
+
+
+def _append(response: Any, part: Path, offset: int, total: int | None) -> None:
+    bar = tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=part.stem, disable=None)
+    with bar, part.open("ab" if offset else "wb") as file:
+        while block := response.read(_BLOCK):
+            file.write(block)
+            bar.update(len(block))
+
+
+def _request(url: str, headers: Mapping[str, str] | None = None) -> urllib.request.Request:
+    always = {"User-Agent": f"ovss-bench/{__version__}", "Accept-Encoding": "identity"}
+    return urllib.request.Request(url, headers={**always, **(headers or {})})
+
+
+def _range(part: Path, offset: int) -> dict[str, str]:
+    """Headers that ask for the rest of the version of the file that `part` is the beginning of."""
+    if not offset:
+        return {}
+    file = _version_file(part)
+    version = file.read_text(encoding="latin-1") if file.exists() else ""
+    return {"Range": f"bytes={offset}-"} | ({"If-Range": version} if version else {})
+
+
+def _version_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.version")
+
+
+def _version(headers: Any) -> str:
+    """What If-Range takes: a strong entity tag, else the date; empty if there is none (RFC 9110, 13.1.5)."""
+    tag: str = headers.get("ETag", "")
+    return tag if tag.startswith('"') else headers.get("Last-Modified", "")
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise BenchError(
+            f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; "
+            "make room or give another folder"
+        )
+
+
+def _check(file: Path, md5: str | None, git_blob: str | None, advice: str) -> None:
+    for kind, expected, digest in (("md5", md5, md5_hash), ("git blob hash", git_blob, git_blob_hash)):
+        if expected and (found := digest(file)) != expected:
+            raise BenchError(f"{file}: wrong {kind}, {found} and not {expected}; {advice}")
+
+
+def _digest(file: Path, digest: Any) -> str:
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    found: str = digest.hexdigest()
+    return found
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+class _Links(HTMLParser):
+    """Collects the link targets of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value for name, value in attrs if tag == "a" and name == "href" and value]

@@ -1,0 +1,95 @@
+"""Which datasets are on disk, from names of files alone: quick however big they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bench.data.cards import Card
+from bench.data.layouts import DatasetMissing, dataset_folders, locate
+from bench.data.prepared import prepared_folder, read_manifest
+from bench.errors import BenchError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What there is of one dataset.
+
+    images: samples found, or the scenes that they are yet to be cut from (`whole_scenes`). direct: whether
+    `bench download` can fetch all of it. problem: why it is incomplete.
+    """
+
+    name: str
+    title: str
+    task: str
+    state: Literal["found", "incomplete", "missing"]
+    folder: str | None
+    layout: str | None
+    prepared: bool
+    images: int
+    whole_scenes: bool
+    expected: int | None
+    licence: str
+    access: str
+    sources: tuple[str, ...]
+    direct: bool
+    problem: str | None
+
+
+def look(card: Card, data_root: Path) -> Entry:
+    """What there is of a dataset below the data root. Raises nothing for what is wrong with it."""
+    folder = prepared_folder(card, data_root)
+    folders = dataset_folders(card, data_root)
+    try:
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            return _entry(card, folder, manifest.layout, len(manifest.ids), manifest.absent, prepared=True)
+        if not folders:
+            return _entry(card, None, None, 0, ())
+        found = locate(card, folders)
+    except DatasetMissing:
+        problem = f"{folders[0]} has no layout of the card; see `bench datasets check {card.name}`"
+        return _entry(card, folders[0], None, 0, (), problem=problem)
+    except BenchError as error:
+        return _entry(card, None, None, 0, (), problem=str(error))
+    scenes = card.layouts[found.layout].cut
+    return _entry(card, found.root, found.layout, len(found.pairs), found.absent, whole_scenes=scenes)
+
+
+def count_is_unverified(card: Card) -> bool:
+    """Whether the card doubts its number of images: an `unverified` statement begins with "the count"."""
+    return any(statement.startswith("the count") for statement in card.unverified)
+
+
+def _entry(
+    card: Card,
+    folder: Path | None,
+    layout: str | None,
+    images: int,
+    absent: tuple[str, ...],
+    prepared: bool = False,
+    whole_scenes: bool = False,
+    problem: str | None = None,
+) -> Entry:
+    if absent:
+        problem = f"{len(absent)} names of the split have no file, e.g. {absent[0]}"
+    elif not problem and folder and not whole_scenes and card.expected_count and images < card.expected_count:
+        problem = f"{images:,} of {card.expected_count:,} images"
+    return Entry(
+        name=card.name,
+        title=card.title,
+        task=card.task,
+        state="incomplete" if problem else "found" if folder else "missing",
+        folder=str(folder) if folder else None,
+        layout=layout,
+        prepared=prepared,
+        images=images,
+        whole_scenes=whole_scenes,
+        expected=card.expected_count,
+        licence=card.licence,
+        access=card.access,
+        sources=card.sources,
+        direct=bool(card.downloads) and all(item.url for item in card.downloads if item.needed),
+        problem=problem,
+    )

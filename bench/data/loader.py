@@ -1,0 +1,185 @@
+"""Decoded and resized samples for the engine, from worker processes, in fixed order.
+
+Each worker owns every n-th source and writes what it makes of it into its own pipe; the consumer reads the
+pipes in the order of the sources. So the order needs no bookkeeping, memory is bounded by what the pipes hold
+back, and a worker whose consumer is gone, by whatever accident, ends at its next write.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import multiprocessing as mp
+import queue
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.images import Resize, resize
+from bench.data.samples import Sample, SampleSet
+from bench.errors import BenchError
+
+_AHEAD = 4  # samples that a worker keeps ready
+# Not "fork": it copies the locks of threads, OpenCV's and CUDA's among them, without the threads.
+_START = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """One sample as the engine takes it.
+
+    label: uint8 (H, W) at the original size; images: for each rule the RGB uint8 (h, w, 3) at its size.
+    error: why the sample cannot be read, in one line that names the file; label (0, 0) and images are empty
+    then.
+    """
+
+    index: int
+    id: str
+    label: NDArray[np.uint8]
+    images: dict[Resize, NDArray[np.uint8]]
+    error: str | None = None
+
+
+def load(
+    samples: SampleSet, indices: Iterable[int], rules: Sequence[Resize], workers: int
+) -> Iterator[Loaded]:
+    """The samples at `indices`, which increase, in that order, for any number of workers.
+
+    A source is decoded once, and not at all if none of its samples is wanted. A file that cannot be read
+    gives items with `error` set, one for each sample wanted from it. workers = 0 reads in this process.
+    Otherwise memory holds one decoded source and a few samples a worker. Closing the iterator ends them.
+
+    Raises BenchError when a worker dies.
+    """
+    tasks = _tasks(samples, indices)
+    if workers < 1 or not tasks:
+        for task in tasks:
+            yield from _read(samples, task, rules)
+        return
+    with contextlib.ExitStack() as stack:
+        crew = [
+            stack.enter_context(_worker(samples, tasks[first::workers], rules))
+            for first in range(min(workers, len(tasks)))
+        ]
+        for turn, task in enumerate(tasks):
+            process, pipe = crew[turn % len(crew)]
+            for _ in task.indices:
+                yield _receive(pipe, process, samples, task)
+
+
+class _Task(NamedTuple):
+    source: int
+    indices: tuple[int, ...]  # wanted of those in the source
+
+
+def _tasks(samples: SampleSet, indices: Iterable[int]) -> list[_Task]:
+    starts = [source.start for source in samples.sources]
+    wanted: dict[int, list[int]] = {}
+    last = -1
+    for index in indices:
+        if not last < index < len(samples):
+            raise ValueError(f"indices must increase within 0 … {len(samples) - 1}; {index} follows {last}")
+        wanted.setdefault(bisect.bisect_right(starts, index) - 1, []).append(index)
+        last = index
+    return [_Task(source, tuple(found)) for source, found in wanted.items()]
+
+
+def _read(samples: SampleSet, task: _Task, rules: Sequence[Resize]) -> Iterator[Loaded]:
+    """One item for each wanted sample of a source, come what may."""
+    left = list(task.indices)
+    reason = f"{samples.ids[left[0]]} is not in its file; get the file again"
+    try:
+        for sample in samples.read_source(task.source):
+            if sample.index == left[0]:
+                yield _resized(sample, rules)
+                del left[0]
+            if not left:
+                return
+    except BenchError as error:
+        reason = str(error)
+    except Exception as error:  # decoders raise what they like; one damaged file must not end a long run
+        reason = f"{samples.ids[left[0]]} cannot be read: {type(error).__name__}: {error}"
+    reason = " ".join(reason.split())
+    for index in left:
+        yield Loaded(index, samples.ids[index], np.zeros((0, 0), np.uint8), {}, reason)
+
+
+def _resized(sample: Sample, rules: Sequence[Resize]) -> Loaded:
+    return Loaded(sample.index, sample.id, sample.label, {rule: resize(sample.image, rule) for rule in rules})
+
+
+@contextlib.contextmanager
+def _worker(
+    samples: SampleSet, tasks: Sequence[_Task], rules: Sequence[Resize]
+) -> Iterator[tuple[BaseProcess, Connection]]:
+    """A running worker process and the pipe that its items come through."""
+    context = _context()
+    reading, writing = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(writing, reading, samples, tasks, rules), daemon=True)
+    process.start()
+    writing.close()  # the worker's is the only one left, so its end is the pipe's end
+    try:
+        yield process, reading
+    finally:
+        reading.close()
+        process.kill()  # nothing to save, and it may be in the middle of a big file
+        process.join()
+
+
+def _context() -> Any:
+    context = mp.get_context(_START)
+    if _START == "forkserver":
+        context.set_forkserver_preload([__name__])  # imported once, not in each worker
+    return context
+
+
+def _work(
+    writing: Connection,
+    reading: Connection,
+    samples: SampleSet,
+    tasks: Sequence[_Task],
+    rules: Sequence[Resize],
+) -> None:
+    """Body of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends the workers
+    reading.close()  # else a write would still succeed when the consumer is gone
+    cv2.setNumThreads(0)
+    with contextlib.suppress(BrokenPipeError):
+        for item in _ahead(loaded for task in tasks for loaded in _read(samples, task, rules)):
+            writing.send(item)
+
+
+def _ahead(items: Iterator[Loaded]) -> Iterator[Loaded]:
+    """The items, made by a thread while earlier ones wait to be taken."""
+    ready: queue.Queue[Loaded | None] = queue.Queue(_AHEAD)
+
+    def fill() -> None:
+        try:
+            for item in items:
+                ready.put(item)
+        finally:
+            ready.put(None)
+
+    threading.Thread(target=fill, daemon=True).start()
+    return iter(ready.get, None)
+
+
+def _receive(pipe: Connection, process: BaseProcess, samples: SampleSet, task: _Task) -> Loaded:
+    try:
+        item: Loaded = pipe.recv()
+    except (EOFError, OSError):
+        process.join()
+        killed = ", killed, often for want of memory" if (process.exitcode or 0) < 0 else ""
+        raise BenchError(
+            f"{samples.card.name}: a loader process died (exit code {process.exitcode}{killed}) at "
+            f"{samples.ids[task.indices[0]]}; use fewer --workers"
+        ) from None
+    return item

@@ -1,0 +1,132 @@
+"""Decoding and resizing."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from data_helpers import SHARED, needs_samples
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from bench.data.images import Resize, read_image, resize
+from bench.errors import BenchError
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@needs_samples
+@pytest.mark.parametrize("name", ["oem", "synth100x224"])
+def test_resize_is_that_of_the_reference(name):
+    golden = np.load(SHARED / "golden/images.npz")
+    source = (
+        read_image(SHARED / "samples/openearthmap/image/koeln_50.tif")
+        if name == "oem"
+        else golden["synth100x224"]
+    )
+    np.testing.assert_array_equal(resize(source, Resize(long_side=448)), golden[f"{name}_resized"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "expected"),
+    [
+        (Resize(long_side=448), (1080, 1280), (378, 448)),
+        (Resize(long_side=448), (100, 224), (200, 448)),
+        (Resize(short_side=448, long_max=2048), (1024, 2048), (448, 896)),
+        (Resize(short_side=448, long_max=2048), (100, 1000), (205, 2048)),
+        (Resize(long_side=10), (1, 1000), (1, 10)),
+    ],
+)
+def test_sizes(rule, size, expected):
+    assert rule.size(*size) == expected
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000))
+def test_the_long_side_is_met(height, width):
+    assert max(Resize(long_side=448).size(height, width)) == 448
+
+
+@pytest.mark.parametrize("rule", [{}, {"long_side": 1, "short_side": 1}])
+def test_a_resize_rule_is_one_of_two(rule):
+    with pytest.raises(BenchError, match="either long_side or short_side"):
+        Resize(**rule)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_the_content_decides_on_the_format(pixels, kind, tmp_path):
+    path = tmp_path / "tile.png"
+    path.write_bytes(encoded(Image.fromarray(pixels), kind))
+    np.testing.assert_array_equal(read_image(path), pixels)
+
+
+def test_grey_becomes_rgb_and_alpha_is_dropped(pixels):
+    grey = read_image(encoded(Image.fromarray(pixels[..., 0]), "PNG"))
+    np.testing.assert_array_equal(grey, pixels[..., :1].repeat(3, axis=-1))
+    rgba = np.concatenate([pixels, np.zeros_like(pixels[..., :1])], axis=-1)
+    np.testing.assert_array_equal(read_image(encoded(Image.fromarray(rgba), "PNG")), pixels)
+
+
+def test_the_orientation_tag_is_heeded(pixels):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    turned = read_image(encoded(Image.fromarray(pixels), "JPEG", exif=exif))
+    upright = read_image(encoded(Image.fromarray(pixels), "JPEG"))
+    np.testing.assert_array_equal(turned, np.rot90(upright, -1))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_a_file_that_is_cut_off_is_refused(pixels, kind):
+    with pytest.raises(BenchError, match=r"a\.x: .*get (it|the file) again"):
+        read_image(encoded(Image.fromarray(pixels), kind)[:-600], "a.x")
+
+
+def test_cameras_append_to_their_files(pixels):
+    photo = encoded(Image.fromarray(pixels), "JPEG")
+    np.testing.assert_array_equal(read_image(photo + bytes(10_000)), read_image(photo))
+
+
+def test_the_end_of_a_thumbnail_is_not_that_of_the_image(pixels):
+    thumbnail = b"\xff\xe1\x00\x06Ex\xff\xd9"  # an application segment that holds an end of image
+    photo = encoded(Image.fromarray(pixels), "JPEG")
+    with pytest.raises(BenchError, match="cut off"):
+        read_image((photo[:2] + thumbnail + photo[2:])[:-200])
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    (tmp_path / "page.jpg").write_text("<html>quota exceeded</html>")
+    with pytest.raises(BenchError, match=r"page\.jpg: not an image"):
+        read_image(tmp_path / "page.jpg")
+    with pytest.raises(BenchError, match=r"gone\.jpg: cannot be read"):
+        read_image(tmp_path / "gone.jpg")
+    with pytest.raises(BenchError, match="not an image"):
+        read_image(b"", "empty.png")
+
+
+def test_16_bits_need_a_stretch():
+    deep = np.linspace(0, 1000, 300).reshape(10, 30, 1).repeat(3, axis=-1).astype(np.uint16)
+    data = cv2.imencode(".tif", deep)[1].tobytes()
+    with pytest.raises(BenchError, match=r"deep\.tif: uint16 pixels; convert the image to 8 bits"):
+        read_image(data, "deep.tif")
+    image = read_image(data, "deep.tif", stretch=(0, 100))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, np.floor(deep / 1000 * 255 + 0.5))
+
+
+@needs_samples
+def test_reading_a_geotiff_is_silent(capfd):
+    path = SHARED / "samples/spacenet_road/image/RGB-PanSharpen_AOI_2_Vegas_img0.tif"
+    with Image.open(path) as rgba:
+        np.testing.assert_array_equal(read_image(path), np.asarray(rgba)[..., :3])
+    assert capfd.readouterr() == ("", "")
