@@ -1,0 +1,111 @@
+"""Small hand-made cells for the tests of store, tables and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bench.store
+import bench.writer
+from bench.config import ResizeRule, Settings
+from bench.metrics import BINS
+from bench.store import Store
+from bench.writer import CellWriter
+
+CLASSES = ("background", "roof", "road")
+INPUTS = {"weights": "aa", "card": "bb", "plug-in": "cc", "data list": "dd", "vocabulary": "ee"}
+
+
+def settings(row: str = "sclip", dataset: str = "loveda", **changes: Any) -> Settings:
+    defaults: dict[str, Any] = {
+        "row": row,
+        "dataset": dataset,
+        "method": row.partition("+")[0],
+        "options": {},
+        "backbone": "clip-vit-b16",
+        "upsampler": "none",
+        "debias": 0.0,
+        "debias_on": "scores",
+        "resize": ResizeRule(long_side=448),
+        "window": 224,
+        "stride": 112,
+        "scale": 50.0,
+        "vocabulary": "cvpr2025",
+        "threshold": 0.0,
+        "background": 0,
+    }
+    return Settings(**{**defaults, **changes})
+
+
+def names(count: int) -> list[tuple[str, str | None]]:
+    """Ids and scenes: two images a scene."""
+    return [(f"img{i:03d}", f"scene{i // 2}") for i in range(count)]
+
+
+def random_counts(index: int, classes: int = len(CLASSES)) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and counts of one image, the same in every process."""
+    generator = np.random.default_rng(index)
+    keys = np.flatnonzero(generator.random((classes + 1) * classes * BINS) < 0.05)
+    return keys.astype(np.int32), generator.integers(1, 5000, len(keys))
+
+
+def certain(confusion: Sequence[Sequence[int]], probability_bin: int = 99) -> tuple[np.ndarray, np.ndarray]:
+    """Keys and counts of an image with this (K, K) confusion, all pixels in one bin of probability."""
+    flat = np.asarray(confusion, np.int64).ravel()
+    keys = np.flatnonzero(flat)
+    return (keys * BINS + probability_bin).astype(np.int32), flat[keys]
+
+
+def opened(store: Store, images: int = 6, **options: Any) -> CellWriter:
+    chosen: dict[str, Any] = {"classes": CLASSES, "metric": "miou", **options}
+    cell = chosen.pop("settings", settings())
+    return store.open(cell, chosen.pop("inputs", INPUTS), names(images), **chosen)
+
+
+def stored(
+    folder: Path,
+    row: str,
+    dataset: str,
+    images: Sequence[Sequence[Sequence[int]]],
+    total: int | None = None,
+    **options: Any,
+) -> None:
+    """A cell whose images have the given confusions; `total` beyond their number leaves it partial."""
+    size = options.pop("size", None) or len(images[0])
+    store = Store(folder, limit=options.pop("limit", None), demo=options.pop("demo", False))
+    writer = opened(
+        store,
+        total or len(images),
+        settings=settings(row, dataset, **options.pop("changes", {})),
+        classes=tuple(f"class{k}" for k in range(size)),
+        **options,
+    )
+    for index, confusion in enumerate(images):
+        writer.add(index, *certain(confusion))
+    writer.finish(seconds=1.5)
+
+
+def write_until_killed(folder: Path, images: int, started: Event) -> None:
+    """One life of a cell after the other: counted, merged, forgotten …; each image a part of its own."""
+    bench.writer.FLUSH_SECONDS = 0.0
+    bench.store.provenance = dict  # it asks git, which takes longer than the process lives
+    store = Store(folder)
+    with store.lock():
+        opened(store, images)
+        started.set()
+        while True:
+            write(store, images)
+            opened(store, images, fresh=True)
+
+
+def write(store: Store, images: int, **options: Any) -> None:
+    """A whole cell of random counts, or what is missing of it."""
+    writer = opened(store, images, **options)
+    for index in range(images):
+        if index not in writer.done:
+            writer.add(index, *random_counts(index))
+    writer.finish()
