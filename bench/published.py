@@ -1,0 +1,112 @@
+"""The numbers of the paper (results/published/*.csv) and what its abstract concludes from them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from bench.errors import BenchError
+from bench.paths import shipped
+
+Mark: TypeAlias = Literal["best", "second"]
+
+PROPOSED = "segearth-ov"
+PREVIOUS = ("clip", "maskclip", "sclip", "gem", "clearclip")
+TASKS: dict[str, tuple[str, ...]] = {
+    "semantic segmentation": (
+        "openearthmap",
+        "loveda",
+        "isaid",
+        "potsdam",
+        "vaihingen",
+        "uavid",
+        "udd5",
+        "vdd",
+    ),
+    "building extraction": ("whu_aerial", "whu_sat_ii", "inria", "xbd_pre"),
+    "road extraction": ("chn6_cug", "deepglobe_road", "massachusetts_road", "spacenet_road"),
+    "flood detection": ("wbs_si",),
+}
+
+
+class PublishedRow(NamedTuple):
+    """One line of a published table: per cent as printed; a dataset without a number is absent."""
+
+    label: str
+    venue: str
+    values: dict[str, Decimal]
+    average: Decimal | None
+
+
+def load_published(name: str) -> dict[str, PublishedRow]:
+    """Row -> line of a file of results/published/, in the paper's order; BenchError if unreadable."""
+    file = shipped("results/published") / name
+    try:
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    except OSError as error:
+        raise BenchError(f"{file}: published numbers cannot be read ({error.strerror})") from None
+    rows = {}
+    for line in csv.DictReader(lines):
+        row, label, venue, average = (line.pop(key, "") for key in ("row", "label", "venue", "average"))
+        values = {dataset: Decimal(value) for dataset, value in line.items() if value}
+        rows[row] = PublishedRow(label, venue, values, Decimal(average) if average else None)
+    return rows
+
+
+def marks(values: Mapping[str, Any]) -> dict[str, Mark]:
+    """Which rows are best and second best of a column; rows that print the same number share their mark."""
+    distinct = sorted(set(values.values()), reverse=True)
+    of_value: dict[Any, Mark] = dict(zip(distinct, ("best", "second"), strict=False))
+    return {row: of_value[value] for row, value in values.items() if value in of_value}
+
+
+def one_digit(points: Decimal) -> Decimal:
+    """To 0.1, halves away from zero, as on paper: the road gain of the abstract is 3.95 printed as 4.0."""
+    return points.quantize(Decimal("0.1"), ROUND_HALF_UP)
+
+
+class Gain(NamedTuple):
+    """Mean of the proposed method and of the best previous one over the datasets of a task; per cent.
+
+    counted: datasets for which every row has a number. None unless that is all of them.
+    """
+
+    task: str
+    counted: int
+    datasets: int
+    proposed: Decimal | None
+    previous: Decimal | None
+    best_previous: str | None
+
+    @property
+    def gain(self) -> Decimal | None:
+        if self.proposed is None or self.previous is None:
+            return None
+        return self.proposed - self.previous
+
+
+def headline_gains(score: Callable[[str, str], Decimal | None]) -> list[Gain]:
+    """The four improvements of the abstract from `score(row, dataset)`, per cent or None."""
+    return [_gain(task, datasets, score) for task, datasets in TASKS.items()]
+
+
+def _gain(task: str, datasets: tuple[str, ...], score: Callable[[str, str], Decimal | None]) -> Gain:
+    numbers = {row: [score(row, dataset) for dataset in datasets] for row in (*PREVIOUS, PROPOSED)}
+    counted = sum(None not in column for column in zip(*numbers.values(), strict=True))
+    if counted < len(datasets):
+        return Gain(task, counted, len(datasets), None, None, None)
+    means = {row: sum(filter(None, values), Decimal(0)) / len(datasets) for row, values in numbers.items()}
+    best = max(PREVIOUS, key=means.__getitem__)
+    return Gain(task, counted, len(datasets), means[PROPOSED], means[best], best)
+
+
+def published_score() -> Callable[[str, str], Decimal | None]:
+    """`score(row, dataset)` of Tables 1 and 2 of the paper."""
+    tables = [load_published("table1.csv"), load_published("table2.csv")]
+
+    def score(row: str, dataset: str) -> Decimal | None:
+        return next((table[row].values[dataset] for table in tables if dataset in table[row].values), None)
+
+    return score
