@@ -1,0 +1,48 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which configuration, backbone, weights, device and precision."""
+    group = parser.add_argument_group("models")
+    group.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
+    group.add_argument(
+        "--backbone",
+        metavar="NAME|JSON",
+        help="a name of benchmark.yaml, an open_clip model (NAME[:TAG]) or its config JSON",
+    )
+    group.add_argument("--checkpoint", metavar="FILE", help="weights of that backbone: safetensors or torch file")
+    group.add_argument(
+        "--upsampler-checkpoint",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="weights of an upsampler (default: simfeatup); may be repeated",
+    )
+    group.add_argument(
+        "--plugin", action="append", default=[], metavar="PATH", help="a plug-in file or a folder of them"
+    )
+    group.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
+    group.add_argument(
+        "--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="of the image tower (default: fp32)"
+    )
+    group.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (default: 4)")
+
+
+def positive(text: str) -> int:
+    """A whole number above zero, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return number
+
+
+def choose_device(flag: str | None) -> str:
+    """--device, else the first GPU that torch sees, else the CPU."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions; fp32 has to mean fp32
+    return flag or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,68 @@
+"""A whole benchmark in a folder, small enough to run in a second or two: data, weights, configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import yaml
+from data_helpers import scene
+from reference import write_tiny
+
+from bench.cli import main
+from bench.data.cards import load_card
+from bench.demo.writers import write_dataset
+from bench.paths import shipped
+from bench.upsamplers import JBUOne
+
+SIZES = {"loveda": [(60, 80), (64, 64), (50, 70)], "whu_aerial": [(48, 64), (64, 40)]}
+
+
+class Project:
+    """Everything that `bench run` needs below one folder, at a geometry of 64 / 48 / 16 pixels."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.data = root / "data"
+        for name, sizes in SIZES.items():
+            card = load_card(name)
+            write_dataset(card, self.data, [scene(card, *size, seed) for seed, size in enumerate(sizes)])
+        self.backbone, self.checkpoint = write_tiny(root)
+        torch.manual_seed(7)
+        upsampler = JBUOne(24)
+        torch.save({"state_dict": {f"upsampler.{k}": v for k, v in upsampler.state_dict().items()}}, root / "up.ckpt")
+        self.config = root / "benchmark.yaml"
+        self.configure()
+
+    def configure(self, **rows: dict) -> None:
+        """Writes the configuration: the shipped one with a small geometry, and these rows changed."""
+        content = yaml.safe_load(shipped("benchmark.yaml").read_text())
+        content["protocol"] |= {"resize": {"long_side": 64}, "window": 48, "stride": 16}
+        for name, row in rows.items():
+            content["rows"][name.replace("_", "-")] = row
+        self.config.write_text(yaml.safe_dump(content))
+
+    def arguments(self, *flags: str, results: str = "results") -> list[str]:
+        return [
+            *(
+                "run",
+                "--config",
+                str(self.config),
+                "--data-root",
+                str(self.data),
+                "--results",
+                str(self.root / results),
+            ),
+            *("--backbone", str(self.backbone), "--checkpoint", str(self.checkpoint), "--device", "cpu"),
+            *("--upsampler-checkpoint", str(self.root / "up.ckpt"), "--workers", "0", *flags),
+        ]
+
+    def run(self, *flags: str, results: str = "results") -> int:
+        return main(self.arguments(*flags, results=results))
+
+    def counts(self, results: str = "results") -> dict[str, bytes]:
+        """Bytes of every counts file, by cell."""
+        cells = self.root / results / "cells"
+        return {
+            str(file.parent.relative_to(cells)): file.read_bytes() for file in sorted(cells.rglob("counts.parquet"))
+        }
