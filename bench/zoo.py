@@ -11,7 +11,7 @@ import torch
 
 from bench.backbone import Backbone
 from bench.checkpoints import file_fingerprint
-from bench.config import BackboneSpec, Config, Settings
+from bench.config import BackboneSpec, Config, Settings, UpsamplerSpec
 from bench.errors import BenchError, did_you_mean
 from bench.methods import Method, find_method
 from bench.paths import weights_dir
@@ -108,11 +108,13 @@ class Zoo:
 
 
 def with_backbone(config: Config, flag: str | None) -> Config:
-    """The configuration with `--backbone`: an entry of `backbones:`, an open_clip ``name[:tag]``, or a
-    model-config JSON.
+    """The configuration with `--backbone`: an entry of `backbones:`, an open_clip ``name[:tag]``, a model-config JSON,
+    or ``demo``, the embedded test bed.
     """
     if flag is None:
         return config
+    if flag == DEMO:
+        return demo_config(config)
     name = flag
     if flag.endswith(".json"):  # results are identified by the weights; where the file lies must not matter
         name = Path(flag).stem
@@ -146,9 +148,12 @@ def upsampler_files(flags: Sequence[str], config: Config, default: str = "simfea
 
 def demo_config(config: Config) -> Config:
     """The configuration of `run --demo`: every row on the embedded backbone, SimFeatUp as trained for it."""
-    from bench.demo.backbone import CONFIG_FILE
+    from bench.demo.backbone import CONFIG_FILE, WEIGHTS
 
     backbones = {DEMO: BackboneSpec(model=str(CONFIG_FILE))}
+    simfeatup = UpsamplerSpec(kind="jbu_one", file=str(WEIGHTS / "simfeatup.safetensors"))
+    upsamplers = {**config.upsamplers, "simfeatup": simfeatup}
     protocol = config.protocol.model_copy(update={"backbone": DEMO})
     rows = {name: row.model_copy(update={"backbone": None}) for name, row in config.rows.items()}
-    return config.model_copy(update={"backbones": backbones, "protocol": protocol, "rows": rows})
+    changes = {"backbones": backbones, "upsamplers": upsamplers, "protocol": protocol, "rows": rows}
+    return config.model_copy(update=changes)

@@ -12,7 +12,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--backbone",
         metavar="NAME|JSON",
-        help="a name of benchmark.yaml, an open_clip model (NAME[:TAG]) or its config JSON",
+        help="a name of benchmark.yaml, an open_clip model (NAME[:TAG]), its config JSON, or `demo`",
     )
     group.add_argument("--checkpoint", metavar="FILE", help="weights of that backbone: safetensors or torch file")
     group.add_argument(

@@ -113,22 +113,16 @@ def _run(args: argparse.Namespace, device: str, peers: Peers) -> int:
 def _models(args: argparse.Namespace, device: str) -> tuple[Config, Zoo]:
     from bench.config import load_config
     from bench.methods import load_methods
-    from bench.zoo import Zoo, demo_config, upsampler_files, with_backbone
+    from bench.zoo import DEMO, Zoo, upsampler_files, with_backbone
 
     config = load_config(args.config)
     if args.demo:
         for flag in ("backbone", "checkpoint", "data_root"):
             if getattr(args, flag):
                 raise BenchError(f"--demo has a backbone and data of its own; leave --{flag.replace('_', '-')} out")
-        from bench.demo.backbone import WEIGHTS
-
-        config = demo_config(config)
-        files = {"simfeatup": WEIGHTS / "simfeatup.safetensors"}
-        checkpoint = None
-    else:
-        config = with_backbone(config, args.backbone)
-        files = upsampler_files(args.upsampler_checkpoint, config)
-        checkpoint = Path(args.checkpoint) if args.checkpoint else None
+    config = with_backbone(config, DEMO if args.demo else args.backbone)
+    files = upsampler_files(args.upsampler_checkpoint, config)
+    checkpoint = Path(args.checkpoint) if args.checkpoint else None
     return config, Zoo(config, load_methods(args.plugin), checkpoint, files, device, args.dtype)
 
 
