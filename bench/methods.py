@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError, create_model
 
@@ -49,8 +49,7 @@ class Method:
         factory: Any = self.factory
         if not inspect.isclass(factory):
             return functools.partial(factory, **checked)
-        built: Callable[..., Any] = factory(**checked)
-        return built
+        return cast("Callable[..., Any]", factory(**checked))
 
     def check(self, options: dict[str, Any]) -> dict[str, Any]:
         """All options of the method with the given ones in place. Raises BenchError for unknown names and values."""

@@ -83,9 +83,7 @@ def _check_maps(label: Uint8s, predicted: Uint8s, probability_bins: Uint8s, clas
     if not label.dtype == predicted.dtype == probability_bins.dtype == np.uint8:
         raise ValueError(f"not uint8: {label.dtype}, {predicted.dtype}, {probability_bins.dtype}")
     if label.size and (predicted.max() >= classes or probability_bins.max() >= BINS):
-        raise ValueError(
-            f"predicted {predicted.max()} or bin {probability_bins.max()}: not below {classes}, {BINS}"
-        )
+        raise ValueError(f"predicted {predicted.max()} or bin {probability_bins.max()}: not below {classes}, {BINS}")
 
 
 def confusion(label: Uint8s, predicted: Uint8s, classes: int) -> Ints:
@@ -103,9 +101,7 @@ def confusion_at(keys: Int32s, counts: Ints, classes: int, threshold: float, bac
     return image
 
 
-def confusions_at(
-    keys: Int32s, counts: Ints, offsets: Ints, classes: int, threshold: float, background: int
-) -> Ints:
+def confusions_at(keys: Int32s, counts: Ints, offsets: Ints, classes: int, threshold: float, background: int) -> Ints:
     """Confusion arrays (N, classes + 1, classes) of N images at a threshold.
 
     keys, counts: those of all images, one after the other; image i has the entries offsets[i]..offsets[i + 1]
@@ -128,9 +124,7 @@ def confusions_at(
 def _first_kept_bin(threshold: float) -> int:
     nearest = round(threshold * BINS)
     if abs(threshold * BINS - nearest) > 1e-6 or not 0 <= nearest < BINS:
-        raise BenchError(
-            f"threshold {threshold}: counts are kept in steps of 0.01; give one of 0, 0.01, … 0.99"
-        )
+        raise BenchError(f"threshold {threshold}: counts are kept in steps of 0.01; give one of 0, 0.01, … 0.99")
     return nearest
 
 
@@ -251,6 +245,22 @@ def score(confusion: Counts, metric: str) -> Floats:
     if metric not in METRICS:
         raise BenchError(f"unknown metric {metric!r}; {did_you_mean(metric, METRICS)}")
     return METRICS[metric](confusion)
+
+
+def constant_score(labels: Ints, metric: str) -> float:
+    """What the best prediction of one class for all pixels scores, on labels with these areas (K,)."""
+    classes = len(labels)
+    predictions = np.zeros((classes, classes + 1, classes), np.int64)  # one for each predicted class
+    for predicted in range(classes):
+        predictions[predicted, :classes, predicted] = labels
+    return float(np.nanmax(score(predictions, metric)))
+
+
+def chance_score(labels: Ints, metric: str) -> float:
+    """What a prediction drawn uniformly for each pixel scores in expectation of its counts."""
+    expected = np.zeros((len(labels) + 1, len(labels)))
+    expected[:-1] = labels[:, None] / len(labels)
+    return float(score(expected, metric))
 
 
 def summary(confusions: Counts, metric: str) -> dict[str, Any]:

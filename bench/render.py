@@ -79,9 +79,7 @@ def _line(line: Line, grid: Grid, notes: list[str]) -> list[list[str]]:
     ours = [_ours(line.entries[column], column == AVERAGE, notes) for column in grid.columns]
     entries = [line.entries[column] for column in grid.columns]
     rest = {
-        "published": [
-            _marked(str(e.published), e.published_mark) if e.published is not None else "" for e in entries
-        ],
+        "published": [_marked(str(e.published), e.published_mark) if e.published is not None else "" for e in entries],
         "difference": [signed(e.difference) for e in entries],
         "interval": [_interval(e) for e in entries],
     }
@@ -98,7 +96,7 @@ def _ours(entry: Entry, is_average: bool, notes: list[str]) -> str:
         return f"{number} ({entry.counted}/{entry.total})" if entry.counted else NOTHING
     score = entry.score
     if score is None:
-        return NOTHING
+        return number or NOTHING
     words = [number] if number else []
     if score.status != "ok":
         words.append(score.status + (f" {score.counted}/{score.total}" if score.counted else ""))
@@ -172,7 +170,7 @@ def _csv_entry(entry: Entry, is_average: bool) -> dict[str, Any]:
         "verdict": entry.verdict,
         "mark": entry.mark,
         "published_mark": entry.published_mark,
-        "status": f"{entry.counted}/{entry.total}" if is_average else "not run",
+        "status": _csv_status(entry, is_average),
     }
     if interval:
         known |= {"low": _points(interval.low), "high": _points(interval.high)}
@@ -192,6 +190,13 @@ def _csv_entry(entry: Entry, is_average: bool) -> dict[str, Any]:
     }
 
 
+def _csv_status(entry: Entry, is_average: bool) -> str:
+    """Of an entry without a score of its own."""
+    if is_average:
+        return f"{entry.counted}/{entry.total}"
+    return "not run" if math.isnan(entry.value) else "computed from the labels"
+
+
 def _limit(collection: str) -> int | None:
     _, _, number = collection.partition("limited-")
     return int(number) if number else None
@@ -205,10 +210,7 @@ def gains_table(pairs: Sequence[tuple[Gain, Gain]], collection: str) -> str:
     """The abstract's improvements over the best previous method, ours and published."""
     from tabulate import tabulate
 
-    lines = [
-        [ours.task, _gain(ours), _means(ours), _gain(published), _means(published)]
-        for ours, published in pairs
-    ]
+    lines = [[ours.task, _gain(ours), _means(ours), _gain(published), _means(published)] for ours, published in pairs]
     headers = ["task", "ours", "means", "published", "means"]
     table = tabulate(lines, headers=headers, tablefmt="pipe", disable_numparse=True)
     heading = title("Headline gains: SegEarth-OV over the best previous method (points)", collection)

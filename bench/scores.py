@@ -12,6 +12,7 @@ from bench.cell import Status, StoredCell
 from bench.config import Config, Overrides
 from bench.data.cards import load_card
 from bench.errors import BenchError
+from bench.metrics import chance_score, constant_score, label_area
 from bench.metrics import score as metric_of
 from bench.store import Store, limits, setting_changes
 
@@ -22,7 +23,8 @@ DRAWS = 1000  # of the bootstrap: an end of a 95 % interval then wobbles by some
 class Score:
     """One cell; value, interval and draws are fractions.
 
-    value: nan where nothing was counted. draws: bootstrap, only of complete cells. stale: settings that
+    value: nan where nothing was counted. constant, chance: what the best constant prediction and a random one
+    score on the same labels. draws: bootstrap, only of complete cells. stale: settings that
     benchmark.yaml and the card now give otherwise, "name old -> new". caveats: why it cannot be held against
     published numbers: another backbone, part of a dataset, or what the run that wrote it said. peak_memory:
     bytes.
@@ -39,6 +41,8 @@ class Score:
     total: int
     value: float
     draws: Draws | None
+    constant: float
+    chance: float
     stale: tuple[str, ...]
     caveats: tuple[str, ...]
     demo: bool
@@ -97,9 +101,12 @@ def read_score(cell: StoredCell, config: Config, draws: int = DRAWS) -> Score:
     info, cost = cell.info, cell.record["cost"] or {}
     stale, caveats = standing(cell, config)
     value, drawn = float("nan"), None
+    constant, chance = float("nan"), float("nan")
     if cell.images.num_rows:
         confusions = cell.confusion()
         value = float(metric_of(confusions.sum(0), cell.metric))
+        labels = label_area(confusions.sum(0))
+        constant, chance = constant_score(labels, cell.metric), chance_score(labels, cell.metric)
         if cell.status == "ok":
             drawn = bootstrap(by_scene(confusions, cell.scenes), cell.metric, draws)
     return Score(
@@ -114,6 +121,8 @@ def read_score(cell: StoredCell, config: Config, draws: int = DRAWS) -> Score:
         total=cell.total,
         value=value,
         draws=drawn,
+        constant=constant,
+        chance=chance,
         stale=stale,
         caveats=caveats,
         demo=bool(cell.record["demo"]),

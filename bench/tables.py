@@ -15,6 +15,7 @@ from bench.scores import Collection, Score
 from bench.stats import Verdict, verdict
 
 AVERAGE = "average"
+GUESSES = (("constant", "Best constant prediction"), ("chance", "Random prediction"))  # fields of Score
 
 
 @dataclass
@@ -108,7 +109,17 @@ def leaderboard(config: Config, collection: Collection) -> Grid:
     lines.sort(key=_standing)
     columns = [*datasets, AVERAGE]
     _mark(lines, columns)
+    lines += [_guesses(collection, datasets, *guess) for guess in GUESSES]
     return Grid("leaderboard", "Leaderboard: all that is stored (%)", columns, lines, collection.name)
+
+
+def _guesses(collection: Collection, datasets: Sequence[str], name: str, label: str) -> Line:
+    """What a prediction that never looks at the image scores: computed from the labels of any complete cell."""
+    complete = {score.dataset: score for score in collection.scores.values() if score.complete}
+    entries = {
+        dataset: Entry(getattr(complete[dataset], name)) if dataset in complete else Entry() for dataset in datasets
+    }
+    return Line(f"({name})", label, "", {**entries, AVERAGE: Entry()})
 
 
 def gains(collection: Collection) -> list[tuple[Gain, Gain]]:

@@ -21,9 +21,7 @@ def random_maps(seed: int, shape: tuple[int, ...], classes: int):
     """label (with 255 and out-of-range values), prediction related to it, probability."""
     rng = np.random.default_rng(seed)
     predicted = rng.integers(classes, size=shape, dtype=np.uint8)
-    label = np.where(rng.random(shape) < 0.6, predicted, rng.integers(classes + 2, size=shape)).astype(
-        np.uint8
-    )
+    label = np.where(rng.random(shape) < 0.6, predicted, rng.integers(classes + 2, size=shape)).astype(np.uint8)
     label[rng.random(shape) < 0.1] = 255
     # in steps of a thousandth: many probabilities lie exactly on the edge of a bin
     probability = (rng.integers(0, 1001, size=shape) / 1000).astype(np.float32)
@@ -75,17 +73,14 @@ def test_nothing_counted_is_nan_everywhere_without_warnings(recwarn):
 def test_mmsegmentation(case):
     golden = np.load(GOLDEN)
     images = range(int(golden[f"{case}/n_images"]))
-    labels, predictions = (
-        [golden[f"{case}/{kind}{image}"] for image in images] for kind in ("label", "pred")
-    )
+    labels, predictions = ([golden[f"{case}/{kind}{image}"] for image in images] for kind in ("label", "pred"))
     classes = int(golden[f"{case}/num_classes"])
     # "binary" also predicts a class 2, which mmsegmentation drops: count it, then cut it off
     counted = max(classes, 1 + max(int(predicted.max()) for predicted in predictions))
     pairs = zip(labels, predictions, strict=True)
     confusions = np.stack([metrics.confusion(label, predicted, counted) for label, predicted in pairs])
     shared, labelled, predicted = (
-        of(confusions)[..., :classes]
-        for of in (metrics.intersection, metrics.label_area, metrics.predicted_area)
+        of(confusions)[..., :classes] for of in (metrics.intersection, metrics.label_area, metrics.predicted_area)
     )
     areas = np.stack([shared, labelled + predicted - shared, predicted, labelled], axis=1)
     np.testing.assert_array_equal(areas, golden[f"{case}/areas"])
@@ -95,9 +90,7 @@ def test_mmsegmentation(case):
     if counted == classes:
         numbers = metrics.summary(confusions, "miou")
         for ours, theirs in {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}.items():
-            assert round(100 * numbers[ours], 2) == pytest.approx(
-                golden[f"{case}/summary_{theirs}"], abs=1e-4
-            )
+            assert round(100 * numbers[ours], 2) == pytest.approx(golden[f"{case}/summary_{theirs}"], abs=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -290,3 +283,13 @@ def test_identities_of_the_metrics(seed):
     np.testing.assert_allclose(metrics.f1(confusion)[defined], harmonic[defined])
     doubled = metrics.iou(2.0 * confusion)  # ratios do not know the scale, and weighted counts are floats
     np.testing.assert_array_equal(doubled, iou)
+
+
+def test_predictions_that_never_look_at_the_image() -> None:
+    labels = np.array([10, 30, 60])
+    assert metrics.constant_score(labels, "miou") == pytest.approx((0 + 0 + 60 / 100) / 3)
+    # Of class k a third of its pixels is hit; the union is its area plus a third of the others'.
+    expected = np.mean([(a / 3) / (a + (100 - a) / 3) for a in (10, 30, 60)])
+    assert metrics.chance_score(labels, "miou") == pytest.approx(expected)
+    assert metrics.constant_score(np.array([75, 25]), "foreground_iou") == pytest.approx(0.25)
+    assert metrics.chance_score(np.array([75, 25]), "foreground_iou") == pytest.approx(12.5 / 62.5)

@@ -46,9 +46,7 @@ def only(folder: Path) -> Collection:
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> Config:
     """No cell is stale, or compared with care, unless the test says so."""
-    monkeypatch.setattr(
-        "bench.scores.standing", lambda cell, _: ((), tuple(cell.info.get("caveat", "").split()))
-    )
+    monkeypatch.setattr("bench.scores.standing", lambda cell, _: ((), tuple(cell.info.get("caveat", "").split())))
     return CONFIG
 
 
@@ -243,7 +241,13 @@ def test_the_leaderboard_holds_all_that_is_stored(tmp_path: Path, config: Config
     stored(tmp_path, "mine", "own_set", [GOOD], metric="foreground_iou")
     grid = leaderboard(config, only(tmp_path))
     assert grid.columns == ["vdd", "whu_aerial", "own_set", "average"]
-    assert [line.row for line in grid.lines] == ["clip", "gem", "mine"]  # most datasets first
+    assert [line.row for line in grid.lines[:-2]] == ["clip", "gem", "mine"]  # most datasets first
+    constant, chance = grid.lines[-2:]
+    assert 0 < constant.entries["vdd"].value < grid.lines[1].entries["vdd"].value
+    assert 0 < chance.entries["own_set"].value < 1
+    assert all(
+        entry.mark is None and not entry.complete for entry in (*constant.entries.values(), *chance.entries.values())
+    )
     assert cells_of(markdown(grid), "gem") == ["**71.4**", "–", "–", "71.4 (1/3)"]
 
 
@@ -278,9 +282,7 @@ def run(*flags: str) -> int:
     return command.main(parser.parse_args(flags))
 
 
-def test_the_command_writes_all_tables(
-    tmp_path: Path, config: Config, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_all_tables(tmp_path: Path, config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path, "clip", "vdd", [GOOD, FAIR])
     put(tmp_path, "clip", "vdd", [GOOD, FAIR], limit=2)
     assert run("--results", str(tmp_path)) == 0
@@ -302,9 +304,7 @@ def test_the_command_writes_all_tables(
 
 
 def test_one_table_in_one_format(tmp_path: Path, config: Config) -> None:
-    assert (
-        run("--results", str(tmp_path), "--out", str(tmp_path / "o"), "--table", "3", "--format", "md") == 0
-    )
+    assert run("--results", str(tmp_path), "--out", str(tmp_path / "o"), "--table", "3", "--format", "md") == 0
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["table3.md"]
 
 
