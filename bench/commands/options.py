@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which configuration, backbone, weights, device and precision."""
-    group = parser.add_argument_group("models")
+def add_backbone_arguments(group: argparse._ArgumentGroup) -> None:
+    """Which configuration, backbone, weights and device."""
     group.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
     group.add_argument(
         "--backbone",
@@ -15,6 +14,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="a name of benchmark.yaml, an open_clip model (NAME[:TAG]), its config JSON, or `demo`",
     )
     group.add_argument("--checkpoint", metavar="FILE", help="weights of that backbone: safetensors or torch file")
+    group.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """All that decides which models run, and how."""
+    group = parser.add_argument_group("models")
+    add_backbone_arguments(group)
     group.add_argument(
         "--upsampler-checkpoint",
         action="append",
@@ -25,7 +31,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--plugin", action="append", default=[], metavar="PATH", help="a plug-in file or a folder of them"
     )
-    group.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
     group.add_argument(
         "--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="of the image tower (default: fp32)"
     )

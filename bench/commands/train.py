@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from bench.commands.options import choose_device, positive
+from bench.commands.options import add_backbone_arguments, choose_device, positive
 
 _RADIUS = {"jbu_one": 5, "jbu_stack": 3}
 
@@ -16,29 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", required=True, metavar="DIR", help="a folder of images of any kind, with its subfolders"
     )
-    parser.add_argument(
-        "--images-list", metavar="FILE", help="take only these images: a path below DIR in each line"
-    )
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="where checkpoint, upsampler, log and pictures go"
-    )
-    _add_backbone(parser)
+    parser.add_argument("--images-list", metavar="FILE", help="take only these images: a path below DIR in each line")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where checkpoint, upsampler, log and pictures go")
+    add_backbone_arguments(parser.add_argument_group("backbone (frozen, float32)"))
     _add_recipe(parser)
     _add_plan(parser)
-
-
-def _add_backbone(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("backbone (frozen, float32)")
-    group.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
-    group.add_argument(
-        "--backbone",
-        metavar="NAME|JSON",
-        help="a name of benchmark.yaml, an open_clip model (NAME[:TAG]) or its config JSON",
-    )
-    group.add_argument(
-        "--checkpoint", metavar="FILE", help="weights of that backbone: safetensors or torch file"
-    )
-    group.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -56,18 +38,12 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--radius", type=positive, metavar="R", help="of the kernels: 5 is 11x11 (jbu_one: 5, jbu_stack: 3)"
     )
-    group.add_argument(
-        "--batch", type=positive, default=4, metavar="N", help="images of each process in a step (4)"
-    )
+    group.add_argument("--batch", type=positive, default=4, metavar="N", help="images of each process in a step (4)")
     group.add_argument(
         "--crop", type=positive, default=224, metavar="N", help="side of the random crops in pixels (224)"
     )
-    group.add_argument(
-        "--jitters", type=positive, default=5, metavar="N", help="transformed views in a step (5)"
-    )
-    group.add_argument(
-        "--image-loss", type=_weight, default=0.1, metavar="G", help="γ of eq. 5; 0: without CRN (0.1)"
-    )
+    group.add_argument("--jitters", type=positive, default=5, metavar="N", help="transformed views in a step (5)")
+    group.add_argument("--image-loss", type=_weight, default=0.1, metavar="G", help="γ of eq. 5; 0: without CRN (0.1)")
     group.add_argument("--lr", type=_rate, default=1e-3, metavar="LR", help="learning rate of NAdam (0.001)")
     group.add_argument(
         "--projection",
@@ -93,9 +69,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="gradients only through the kernel taps 0, 1, 4, 9 …, as in the released CUDA code",
     )
-    group.add_argument(
-        "--upsample-once", action="store_true", help="one upsampling for all views of a step: faster"
-    )
+    group.add_argument("--upsample-once", action="store_true", help="one upsampling for all views of a step: faster")
     group.add_argument("--amp", action="store_true", help="bfloat16 in the trained nets")
     group.add_argument("--seed", type=_natural, default=0, metavar="N", help="of all that is random (0)")
 
@@ -105,9 +79,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     length = group.add_mutually_exclusive_group()
     length.add_argument("--steps", type=positive, metavar="N", help="updates in all")
     length.add_argument("--epochs", type=positive, default=1, metavar="N", help="passes over the images (1)")
-    group.add_argument(
-        "--workers", type=_natural, default=2, metavar="N", help="processes that read images (2)"
-    )
+    group.add_argument("--workers", type=_natural, default=2, metavar="N", help="processes that read images (2)")
     group.add_argument(
         "--save-every",
         type=positive,
@@ -122,9 +94,9 @@ def main(args: argparse.Namespace) -> int:
     from dataclasses import fields
 
     from bench.config import load_config
+    from bench.peers import joined_peers, own_device
     from bench.training.crops import find_images
     from bench.training.loop import Plan, train
-    from bench.training.peers import joined_peers, own_device
     from bench.training.settings import Settings
     from bench.zoo import Zoo, with_backbone
 

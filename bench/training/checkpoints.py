@@ -1,0 +1,91 @@
+"""Files of a training: the checkpoint to go on from, which a run takes too, and the bare upsampler."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from bench.atomic import write_atomic
+from bench.errors import BenchError
+from bench.training.trainer import Trainer
+
+_PREFIX = "upsampler."  # of the released Lightning checkpoints, whose `state_dict` holds such keys alone
+
+
+def save_checkpoint(path: Path, trainer: Trainer, images: str) -> None:
+    """Writes the whole state, atomically. images: fingerprint of the image list.
+
+    ``state_dict`` has the layout of the released checkpoints; nothing in the file needs more than
+    weights-only loading.
+    """
+    nets = {name: value.cpu() for name, value in trainer.learner.state_dict().items()}
+    content = {
+        "state_dict": {name: value for name, value in nets.items() if name.startswith(_PREFIX)},
+        "global_step": trainer.done,
+        "training": {
+            "identity": _identity(trainer, images),
+            "other_nets": {name: value for name, value in nets.items() if not name.startswith(_PREFIX)},
+            "optimizer": trainer.optimizer.state_dict(),
+        },
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def restore_checkpoint(path: Path, trainer: Trainer, images: str) -> None:
+    """Puts the stored state into `trainer`.
+
+    Raises BenchError where the file is missing or no training checkpoint, or belongs to another training.
+    """
+    content = _read(path)
+    training = content["training"]
+    _check_identity(path, training["identity"], _identity(trainer, images))
+    trainer.learner.load_state_dict({**content["state_dict"], **training["other_nets"]})
+    trainer.optimizer.load_state_dict(training["optimizer"])
+    trainer.done = content["global_step"]
+
+
+def save_upsampler(path: Path, trainer: Trainer) -> None:
+    """The upsampler alone as safetensors, by its modules' names; settings are in the metadata."""
+    state = {name: value.cpu().contiguous() for name, value in trainer.learner.upsampler.state_dict().items()}
+    training = {**asdict(trainer.settings), "steps": trainer.done}
+    write_atomic(path, safetensors.torch.save(state, {"training": json.dumps(training)}))
+
+
+def _identity(trainer: Trainer, images: str) -> dict[str, Any]:
+    """What must not change between the parts of one training."""
+    return {
+        **asdict(trainer.settings),
+        "processes": trainer.peers.size,
+        "backbone": trainer.backbone.fingerprint,
+        "images": images,
+    }
+
+
+def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for key, value in wanted.items():
+        if stored.get(key) != value:
+            raise BenchError(
+                f"{path}: was trained with {key} = {stored.get(key)}, not {value}; resume with the same "
+                "flags, or train anew with another --out"
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise BenchError(f"--resume: {path} does not exist; leave --resume out to start anew")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types on damaged files
+        raise BenchError(f"{path}: cannot be read ({type(error).__name__}); train anew with another --out") from None
+    if not isinstance(content, dict) or "training" not in content:
+        raise BenchError(f"{path}: an upsampler without the state of its training; it cannot be resumed")
+    return content

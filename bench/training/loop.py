@@ -1,0 +1,108 @@
+"""A whole training: images in; checkpoints, log, pictures and the upsampler out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bench.atomic import write_atomic
+from bench.backbone import Backbone
+from bench.errors import BenchError
+from bench.peers import Peers
+from bench.training.checkpoints import restore_checkpoint, save_checkpoint, save_upsampler
+from bench.training.crops import Crops, ImageList, Schedule, load_crops
+from bench.training.log import Entry, Log, feature_picture
+from bench.training.settings import Settings
+from bench.training.trainer import StepLosses, Trainer
+
+CHECKPOINT = "last.ckpt"
+UPSAMPLER = "upsampler.safetensors"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where to and how far; none of it changes what a step does.
+
+    out: folder of the results. steps: in all, or else whole `epochs`. save_every: steps between checkpoints
+    and pictures. workers: processes that read images. resume: go on from the checkpoint in `out`.
+    """
+
+    out: Path
+    steps: int | None = None
+    epochs: int = 1
+    save_every: int = 100
+    workers: int = 0
+    resume: bool = False
+
+
+def train(backbone: Backbone, images: ImageList, settings: Settings, plan: Plan, peers: Peers) -> Trainer:
+    """Trains an upsampler; into `plan.out` go last.ckpt, upsampler.safetensors, log.csv and pictures/.
+
+    Raises BenchError for too few or unreadable images, an `out` that holds another training, or a loss that
+    is no number.
+    """
+    schedule = Schedule(len(images.paths), settings.batch, peers.size, settings.seed)
+    checkpoint = plan.out / CHECKPOINT
+    if checkpoint.exists() and not plan.resume:
+        raise BenchError(f"--out {plan.out}: already holds {CHECKPOINT}; go on with --resume, or give another folder")
+    trainer = Trainer(backbone, settings, peers)
+    fingerprint = hashlib.sha256("\n".join(path.name for path in images.paths).encode()).hexdigest()
+    if plan.resume:
+        restore_checkpoint(checkpoint, trainer, fingerprint)
+    stop = plan.steps or plan.epochs * schedule.steps_per_epoch
+    crops = Crops(images.paths, settings.crop, settings.seed)
+    batches = schedule.batches(trainer.done, stop, peers.rank)
+    recorder = _Recorder(trainer, crops, plan.out, stop, schedule.steps_per_epoch) if peers.leads else None
+    for crop in load_crops(crops, batches, plan.workers):
+        for line in crop.unreadable:
+            warnings.warn(f"{line}; another image stands in", stacklevel=2)
+        losses = trainer.step(crop.pixels)
+        if not math.isfinite(losses.total):
+            raise BenchError(
+                f"step {trainer.done}: the loss is {losses.total}; take a lower --lr, or train without --amp"
+            )
+        if recorder is not None:
+            recorder.record(losses)
+            if trainer.done % plan.save_every == 0 or trainer.done == stop:
+                save_checkpoint(checkpoint, trainer, fingerprint)
+                recorder.picture()
+    if recorder is not None:
+        recorder.bar.close()
+        save_upsampler(plan.out / UPSAMPLER, trainer)
+    return trainer
+
+
+class _Recorder:
+    """Shows and writes how the training goes; only the leading process has one."""
+
+    def __init__(self, trainer: Trainer, crops: Crops, out: Path, stop: int, steps_per_epoch: int) -> None:
+        self.trainer = trainer
+        self.steps_per_epoch = steps_per_epoch
+        self.pictures = out / "pictures"
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        self.log = Log(out / "log.csv", trainer.done)
+        self.bar = tqdm(total=stop, initial=trainer.done, unit="step", dynamic_ncols=True)
+        self.sample = crops[0, 0].pixels  # the same in all pictures
+        self.last = time.perf_counter()
+        if not trainer.done:
+            self.picture()
+
+    def record(self, losses: StepLosses) -> None:
+        now = time.perf_counter()
+        epoch = (self.trainer.done - 1) // self.steps_per_epoch + 1
+        self.log.write(Entry(self.trainer.done, epoch, *losses, seconds=round(now - self.last, 3)))
+        self.last = now
+        self.bar.set_postfix({name: f"{value:.4f}" for name, value in losses._asdict().items()})
+        self.bar.update()
+
+    def picture(self) -> None:
+        """Features before and after the upsampler as it is now."""
+        before, after = self.trainer.preview(self.sample[None])
+        picture = feature_picture(self.sample.numpy(), before, after)
+        write_atomic(self.pictures / f"step_{self.trainer.done:06d}.png", picture)

@@ -1,0 +1,31 @@
+"""The gradient that the released upsamplers were trained with.
+
+The CUDA backward pass of the adaptive convolution, in FeatUp and in SimFeatUp, computes the tap that a thread
+works on as z·z. So of the kernel only the taps 0, 1, 4, 9 … ever get a gradient: 11 of 121, or 7 of 49. The
+C++ version is right, and so is ours; this is for reproducing the released weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bench.upsamplers import Upsampler
+from bench.upsamplers.jbu import JointBilateral
+
+
+class ReleasedJointBilateral(JointBilateral):
+    """The same values; gradients reach the kernels through the taps z² alone."""
+
+    def kernels(self, guidance: Tensor) -> Tensor:
+        kernels = super().kernels(guidance)
+        trained = torch.zeros(self.diameter**2, dtype=torch.bool, device=kernels.device)
+        trained[torch.arange(self.diameter) ** 2] = True
+        return torch.where(trained[:, None, None], kernels, kernels.detach())
+
+
+def use_released_gradient(upsampler: Upsampler) -> None:
+    """Replaces the ×2 modules of a new upsampler by ones that train as the released code did."""
+    for name, module in list(upsampler.named_children()):
+        if isinstance(module, JointBilateral):
+            upsampler.add_module(name, ReleasedJointBilateral(module.radius))

@@ -1,0 +1,104 @@
+"""One step of training, exactly repeatable."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.backbone import Backbone
+from bench.peers import Peers
+from bench.training.crops import normalise
+from bench.training.features import feature_map
+from bench.training.jitter import apply_jitter, draw_jitter
+from bench.training.losses import random_directions
+from bench.training.model import Learner, Losses
+from bench.training.seeds import Purpose, seed_layers, torch_generator
+from bench.training.settings import Settings
+
+CAUTIOUS_STEPS = 10  # whose gradients are clipped, to a norm of:
+CAUTIOUS_NORM = 1e-4
+
+
+class StepLosses(NamedTuple):
+    """Means over the jitters and the images of all processes."""
+
+    total: float
+    reconstruction: float
+    image: float
+
+
+class Trainer:
+    """Nets, optimiser, number of steps done. A step's randomness follows from the seed and its number."""
+
+    def __init__(self, backbone: Backbone, settings: Settings, peers: Peers) -> None:
+        self.backbone = backbone
+        self.settings = settings
+        self.peers = peers
+        self.done = 0
+        seed_layers(settings.seed, Purpose.WEIGHTS)
+        self.learner = Learner(settings, backbone.dim, backbone.patch_size).to(backbone.device).train()
+        self.parameters = list(self.learner.parameters())
+        self.optimizer = torch.optim.NAdam(self.parameters, lr=settings.lr)
+
+    def step(self, pixels: Tensor) -> StepLosses:
+        """One update on a batch of crops, uint8 (B, S, S, 3).
+
+        As in the released code each jitter goes back through the upsampler on its own, with dropout drawn
+        anew; with `upsample_once` all share one upsampling, which costs a fifth and is the same but for the
+        dropout. Either way the losses' memory is free before the upsampler's own backward pass begins.
+        """
+        seed_layers(self.settings.seed, Purpose.DROPOUT, self.done, self.peers.rank)
+        images = normalise(pixels, self.settings.normalise, self.backbone.device)
+        patches = self._features(images)
+        jitters = range(self.settings.jitters)
+        self.optimizer.zero_grad()
+        sums = torch.zeros(3, device=images.device)
+        for sharing in [jitters] if self.settings.upsample_once else [[jitter] for jitter in jitters]:
+            upsampled = self.learner.upsample(patches, images)
+            leaf = upsampled.detach().requires_grad_()
+            for jitter in sharing:
+                losses = self._losses(leaf, images, jitter)
+                (losses.total / len(jitters)).backward()  # type: ignore[no-untyped-call]
+                sums += torch.stack(losses).detach()
+            upsampled.backward(leaf.grad)  # type: ignore[no-untyped-call]
+        self._update()
+        means = sums / len(jitters)
+        self.peers.average_([means])
+        return StepLosses(*means.tolist())
+
+    @torch.no_grad()
+    def preview(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a crop, uint8 (1, S, S, 3): features before (C, h, w) and after (C, S, S) the upsampler."""
+        images = normalise(pixels, self.settings.normalise, self.backbone.device)
+        patches = self._features(images)
+        self.learner.eval()
+        upsampled = self.learner.upsample(patches, images)
+        self.learner.train()
+        return patches[0], upsampled[0]
+
+    @torch.no_grad()
+    def _features(self, images: Tensor) -> Tensor:
+        return feature_map(self.backbone.trunk(images), self.settings.feature)
+
+    def _losses(self, upsampled: Tensor, images: Tensor, number: int) -> Losses:
+        """Of one jitter, which is the same for all images; the directions differ by image."""
+        place = (self.done, number)
+        jitter = draw_jitter(images.shape[-1], torch_generator(self.settings.seed, Purpose.JITTER, *place))
+        view = apply_jitter(images, jitter)
+        directions = None
+        if self.settings.projection:
+            generator = torch_generator(self.settings.seed, Purpose.DIRECTIONS, *place)
+            everyone = len(images) * self.peers.size
+            drawn = random_directions(everyone, self.backbone.dim, self.settings.projection, generator)
+            directions = drawn.chunk(self.peers.size)[self.peers.rank].to(images.device)
+        target = self._features(view)
+        return self.learner.losses(upsampled, view, target, directions, jitter)
+
+    def _update(self) -> None:
+        self.peers.average_([p.grad for p in self.parameters if p.grad is not None])
+        if self.done < CAUTIOUS_STEPS:
+            torch.nn.utils.clip_grad_norm_(self.parameters, CAUTIOUS_NORM)
+        self.optimizer.step()
+        self.done += 1

@@ -1,0 +1,59 @@
+"""A small training: images of coloured squares, a tiny backbone with patches of 8 pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from reference import tiny_backbone
+from torch import Tensor, nn
+
+from bench.peers import Peers
+from bench.training.crops import Crops, find_images
+from bench.training.downsampler import AttentionDownsampler
+from bench.training.loop import Plan, train
+from bench.training.settings import Settings
+from bench.training.trainer import Trainer
+
+SMALL = Settings(radius=2, crop=32, batch=2, jitters=2, projection=4)  # a grid of 4×4
+
+
+def write_images(folder: Path, count: int, size: int = 48) -> Path:
+    """Squares of one colour on a ground of another, as PNG files; every other one in a subfolder."""
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        image = np.empty((size, size, 3), np.uint8)
+        image[:] = rng.integers(0, 256, 3)
+        top, left = rng.integers(0, size // 2, 2)
+        image[top : top + size // 2, left : left + size // 2] = rng.integers(0, 256, 3)
+        home = folder / "more" if number % 2 else folder
+        home.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(home / f"{number}.png")
+    return folder
+
+
+def new_trainer(settings: Settings = SMALL, peers: Peers | None = None) -> Trainer:
+    return Trainer(tiny_backbone(8, 32), settings, peers or Peers())
+
+
+def batch_of(folder: Path, indices: range) -> Tensor:
+    """Crops (B, 32, 32, 3) of the images below `folder`."""
+    return Crops(find_images(folder).paths, SMALL.crop, seed=0).batch([(0, index) for index in indices]).pixels
+
+
+def train_small(images: Path, out: Path, steps: int, settings: Settings = SMALL, **plan: Any) -> Trainer:
+    """A whole training in this process."""
+    wanted = Plan(out, steps=steps, **plan)
+    return train(tiny_backbone(8, 32), find_images(images), settings, wanted, Peers())
+
+
+def without_dropout(trainer: Trainer) -> Trainer:
+    """What is left of a step's randomness are jitters and directions."""
+    for module in trainer.learner.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            module.p = 0.0
+        if isinstance(module, AttentionDownsampler):
+            module.patch_dropout = 0.0
+    return trainer
