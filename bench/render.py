@@ -143,9 +143,11 @@ def _marked(text: str, mark: Mark | None) -> str:
 
 
 def signed(points: float | Decimal | None) -> str:
-    """+1.2, −0.4 or 0.0; "" for None."""
+    """+1.2, −0.4 or 0.0; "" for None, – for nan."""
     if points is None:
         return ""
+    if math.isnan(points):
+        return NOTHING
     text = f"{one_digit(Decimal(points)):+}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 

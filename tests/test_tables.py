@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from store_helpers import CLASSES, certain, settings, stored
 
+from bench import render
 from bench.commands import tables as command
 from bench.config import Config, load_config
 from bench.data.cards import load_card
@@ -347,3 +348,8 @@ for command, flags in ((tables, []), (compare, ["clip", "gem"])):
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
     assert (tmp_path / "tables/table2.md").exists()
+
+
+def test_signed_numbers() -> None:
+    shown = [render.signed(points) for points in (1.25, -0.44, -0.04, None, float("nan"))]
+    assert shown == ["+1.3", "−0.4", "0.0", "", "–"]
