@@ -53,9 +53,7 @@ def by_scene(confusions: Ints, scenes: Sequence[str | None]) -> Scenes:
     if len(scenes) != len(confusions):
         raise ValueError(f"{len(confusions)} images, {len(scenes)} scene names")
     places: dict[str | int, int] = {}
-    place = [
-        places.setdefault(image if name is None else name, len(places)) for image, name in enumerate(scenes)
-    ]
+    place = [places.setdefault(image if name is None else name, len(places)) for image, name in enumerate(scenes)]
     total = np.zeros((len(places), *confusions.shape[1:]), np.int64)
     np.add.at(total, place, confusions)
     return Scenes(total, "image" if None in scenes else "scene")
@@ -109,9 +107,7 @@ def bootstrap(scenes: Scenes, metric: str, draws: int = 10_000, seed: int = 0) -
     the number of draws.
     """
     units, *shape = scenes.confusions.shape
-    flat = scenes.confusions.reshape(units, -1).astype(
-        np.float64
-    )  # whole numbers below 2**53: sums stay exact
+    flat = scenes.confusions.reshape(units, -1).astype(np.float64)  # whole numbers below 2**53: sums stay exact
     estimate = float(score(scenes.confusions.sum(0), metric))
     stream = zlib.crc32(scenes.label_counts.tobytes())
     values = np.full(draws, np.nan)
@@ -195,10 +191,7 @@ def rank_intervals(rows: Mapping[str, Draws], level: float = 0.95) -> dict[str, 
     quantiles = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(ranks, quantiles, axis=1, method="inverted_cdf")
     rank = _ranks(np.array([[row.estimate] for row in rows.values()]))[:, 0]
-    return {
-        name: RankInterval(int(rank[row]), int(low[row]), int(high[row]), level)
-        for row, name in enumerate(rows)
-    }
+    return {name: RankInterval(int(rank[row]), int(low[row]), int(high[row]), level) for row, name in enumerate(rows)}
 
 
 def _ranks(values: Floats) -> Ints:

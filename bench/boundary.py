@@ -48,9 +48,7 @@ def _boundary(classes: Uint8s, distance: int) -> Uint8s:
     """The map with IGNORED wherever the pixel is further than `distance` from all that is not its class."""
     framed = np.pad(classes, distance, constant_values=IGNORED)
     width = 2 * distance + 1
-    lowest, highest = (
-        _running(_running(framed, width, of, 0), width, of, 1) for of in (np.minimum, np.maximum)
-    )
+    lowest, highest = (_running(_running(framed, width, of, 0), width, of, 1) for of in (np.minimum, np.maximum))
     return np.where(lowest == highest, np.uint8(IGNORED), classes)
 
 

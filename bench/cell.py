@@ -134,9 +134,7 @@ class StoredCell:
 
     def histogram(self) -> Ints:
         """(K + 1, K, 100) counts over the winning probability of all images, for `bench.metrics.sweep`."""
-        return probability_histogram(
-            flat(self.images, "keys")[0], flat(self.images, "counts")[0], len(self.classes)
-        )
+        return probability_histogram(flat(self.images, "keys")[0], flat(self.images, "counts")[0], len(self.classes))
 
     def boundary(self) -> Ints | None:
         """Boundary counts (n, K, 2) of the counted images, or None where they were not asked for."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from bench.boundary import boundary_counts
 from bench.data.images import Resize
 from bench.data.loader import Loaded
-from bench.metrics import count, probability_bin
-from bench.segmenter import Query, Segmenter, apply_threshold, classify
+from bench.metrics import BINS, count
+from bench.segmenter import Query, Segmenter, classify_binned
+from bench.stages import stage
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,7 @@ def evaluate(
 
 def _image(group: RowGroup, wanted: Sequence[Query], loaded: Loaded, scoring: Scoring) -> Iterator[Outcome]:
     if loaded.error or not wanted:
-        yield from (
-            _failure(loaded.index, query.name, loaded.error or "", gives_up=False) for query in wanted
-        )
+        yield from (_failure(loaded.index, query.name, loaded.error or "", gives_up=False) for query in wanted)
         return
     image = loaded.images[group.resize]
     results = group.segmenter.scores(image, [query.name for query in wanted])
@@ -91,13 +90,14 @@ def _image(group: RowGroup, wanted: Sequence[Query], loaded: Loaded, scoring: Sc
 
 def _counted(loaded: Loaded, query: Query, scores: Tensor, scoring: Scoring) -> Outcome:
     label = loaded.label
-    prediction = classify(scores, label.shape, query.classes, query.scale)
-    bins = probability_bin(prediction.probability)
-    keys, counts = count(label, prediction.classes, bins, scoring.classes)
-    boundary = None
-    if scoring.boundary is not None:
-        final = apply_threshold(prediction, *scoring.boundary[query.name])
-        boundary = boundary_counts(label, final, scoring.classes)
+    classes, bins = classify_binned(scores, label.shape, query.classes, query.scale)
+    with stage("metrics"):
+        keys, counts = count(label, classes, bins, scoring.classes)
+        boundary = None
+        if scoring.boundary is not None:
+            threshold, background = scoring.boundary[query.name]
+            final = np.where(bins < round(threshold * BINS), np.uint8(background), classes)
+            boundary = boundary_counts(label, final, scoring.classes)
     return Outcome(loaded.index, query.name, keys, counts, boundary)
 
 

@@ -247,16 +247,16 @@ def score(confusion: Counts, metric: str) -> Floats:
     return METRICS[metric](confusion)
 
 
-def constant_score(labels: Ints, metric: str) -> float:
+def constant_score(labels: Counts, metric: str) -> float:
     """What the best prediction of one class for all pixels scores, on labels with these areas (K,)."""
     classes = len(labels)
-    predictions = np.zeros((classes, classes + 1, classes), np.int64)  # one for each predicted class
+    predictions = np.zeros((classes, classes + 1, classes))  # one for each predicted class
     for predicted in range(classes):
         predictions[predicted, :classes, predicted] = labels
     return float(np.nanmax(score(predictions, metric)))
 
 
-def chance_score(labels: Ints, metric: str) -> float:
+def chance_score(labels: Counts, metric: str) -> float:
     """What a prediction drawn uniformly for each pixel scores in expectation of its counts."""
     expected = np.zeros((len(labels) + 1, len(labels)))
     expected[:-1] = labels[:, None] / len(labels)

@@ -45,9 +45,7 @@ def write_tables(
         for name, text in texts.items():
             write_atomic(out / name, text.encode())
     except OSError as error:
-        raise BenchError(
-            f"tables folder {out}: cannot be written ({error.strerror}); give another --out"
-        ) from None
+        raise BenchError(f"tables folder {out}: cannot be written ({error.strerror}); give another --out") from None
     return [out / name for name in sorted(texts)]
 
 

@@ -117,9 +117,7 @@ def wilcoxon(first: Sequence[float], second: Sequence[float]) -> Wilcoxon:
 
     difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     if not difference.size or np.isnan(difference).any():
-        raise ValueError(
-            "Wilcoxon's test needs a score of both rows on each dataset, and one dataset at least"
-        )
+        raise ValueError("Wilcoxon's test needs a score of both rows on each dataset, and one dataset at least")
     unequal = difference[difference != 0]
     return Wilcoxon(
         datasets=len(difference),

@@ -136,9 +136,7 @@ class Store:
             return None
         stored: dict[str, str] = old.record["inputs"]
         named = sorted(name for name in {**stored, **inputs} if stored.get(name) != inputs.get(name))
-        recount = setting_changes(old.settings, settings, without=SCORING) + [
-            f"{name} changed" for name in named
-        ]
+        recount = setting_changes(old.settings, settings, without=SCORING) + [f"{name} changed" for name in named]
         return Changes(recount, setting_changes(old.settings, settings, only=SCORING))
 
     def cell(self, row: str, dataset: str) -> StoredCell | None:
@@ -214,9 +212,7 @@ def setting_changes(
 ) -> list[str]:
     """ "name old -> new" for the settings that differ, options of the method one by one."""
     before, after = _flat(old), _flat(new)
-    names = [
-        name for name in {**before, **after} if (not only or name in only) and name not in (*without, *NAMING)
-    ]
+    names = [name for name in {**before, **after} if (not only or name in only) and name not in (*without, *NAMING)]
     missing = "none"
     return [
         f"{name} {before.get(name, missing)} -> {after.get(name, missing)}"

@@ -62,3 +62,30 @@ class Canvas:
     def mean(self) -> Tensor:
         """(Q, H, W); every pixel must lie in at least one window."""
         return self._sum / self._count
+
+
+class RollingCanvas(Canvas):
+    """A canvas as wide as the image and only as high as the windows that still overlap: its upper rows are taken
+    away as soon as no further window will touch them.
+
+    top: the image's row that is the canvas's first.
+    """
+
+    def __init__(self, queries: int, width: int, device: torch.device) -> None:
+        super().__init__(queries, 0, width, device)
+        self.top = 0
+
+    def add(self, box: Box, scores: Tensor) -> None:
+        missing = box.bottom - self.top - len(self._count)
+        if missing > 0:
+            self._sum = F.pad(self._sum, (0, 0, 0, missing))
+            self._count = F.pad(self._count, (0, 0, 0, missing))
+        super().add(Box(box.top - self.top, box.left, box.bottom - self.top, box.right), scores)
+
+    def take(self, bottom: int) -> Tensor:
+        """The mean (Q, bottom - top, W) of the rows above `bottom`, which must be complete; they are forgotten."""
+        rows = bottom - self.top
+        mean = self._sum[:, :rows] / self._count[:rows]
+        self._sum, self._count = self._sum[:, rows:].clone(), self._count[rows:].clone()
+        self.top = bottom
+        return mean

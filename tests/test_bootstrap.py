@@ -146,9 +146,7 @@ def test_rows_that_were_not_drawn_together_are_not_subtracted(change):
 
 
 def test_the_average_over_datasets_has_the_error_of_independent_datasets():
-    parts = [
-        bootstrap.bootstrap(Scenes(some_images(size, seed=size), "scene"), "aacc") for size in (30, 31, 45)
-    ]
+    parts = [bootstrap.bootstrap(Scenes(some_images(size, seed=size), "scene"), "aacc") for size in (30, 31, 45)]
     together = bootstrap.average(parts).interval()
     errors = [part.interval().standard_error for part in parts]
     assert together.standard_error == pytest.approx(np.sqrt(np.sum(np.square(errors))) / 3, rel=0.05)

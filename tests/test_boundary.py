@@ -15,9 +15,7 @@ def by_definition(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.
     """Mask by mask: frame of zeros, as many erosions by 3 x 3 as the distance, mask minus what is left."""
 
     def boundary(mask: np.ndarray) -> np.ndarray:
-        eroded = ndimage.binary_erosion(
-            np.pad(mask, 1), np.ones((3, 3)), iterations=boundary_distance(*mask.shape)
-        )
+        eroded = ndimage.binary_erosion(np.pad(mask, 1), np.ones((3, 3)), iterations=boundary_distance(*mask.shape))
         return mask & ~eroded[1:-1, 1:-1]
 
     counts = []
@@ -55,15 +53,11 @@ def test_distance_is_two_percent_of_the_diagonal(height, width, pixels):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1), shape=st.sampled_from([(1, 5), (3, 3), (17, 23), (60, 80), (110, 140)])
-)
+@given(seed=st.integers(0, 2**32 - 1), shape=st.sampled_from([(1, 5), (3, 3), (17, 23), (60, 80), (110, 140)]))
 def test_all_classes_at_once_equals_class_by_class(seed, shape):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(5, size=(shape[0] // 9 + 1, shape[1] // 9 + 1), dtype=np.uint8)
-    label = np.kron(coarse, np.ones((9, 9), np.uint8))[
-        : shape[0], : shape[1]
-    ]  # 4: out of range for 4 classes
+    label = np.kron(coarse, np.ones((9, 9), np.uint8))[: shape[0], : shape[1]]  # 4: out of range for 4 classes
     predicted = np.minimum(np.roll(label, rng.integers(0, 4, 2), (0, 1)), 3)
     label = label.copy()
     label[rng.random(shape) < 0.005] = 255

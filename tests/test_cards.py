@@ -201,9 +201,7 @@ def run_python(code: str) -> str:
 
 
 def test_the_folder_of_cards_does_not_shadow_hugging_face():
-    code = (
-        "import sys, datasets, bench.data.cards; print(datasets.load_dataset.__module__, datasets.__file__)"
-    )
+    code = "import sys, datasets, bench.data.cards; print(datasets.load_dataset.__module__, datasets.__file__)"
     module, file = run_python(code).split()
     assert module == "datasets.load"
     assert ROOT / "datasets" not in Path(file).parents

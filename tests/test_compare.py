@@ -103,9 +103,7 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert (record["difference"], record["p"], record["exact"]) == ("10.0", "0.125", "True")
 
 
-def test_limited_results_are_compared_among_themselves(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_limited_results_are_compared_among_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for row in ("a", "b"):
         put(tmp_path, row, "vdd", [GOOD, FAIR], limit=2)
     assert run("a", "b", "--results", str(tmp_path), "--limit", "2") == 0

@@ -269,9 +269,7 @@ def test_the_check_command_and_its_exit_codes(tmp_path: Path, capsys: pytest.Cap
         (["check", "lovda"], "did you mean loveda"),
     ],
 )
-def test_mistakes(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["datasets", *arguments, "--data-root", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
 

@@ -52,9 +52,7 @@ def test_a_dataset_with_an_address_is_downloaded_once(server: Server, tmp_path: 
 
 
 def test_an_unknown_checksum_is_said(server: Server, tmp_path: Path) -> None:
-    card = load_card("loveda").model_copy(
-        update={"downloads": (Download(file="a.zip", url=f"{server.url}/data.zip"),)}
-    )
+    card = load_card("loveda").model_copy(update={"downloads": (Download(file="a.zip", url=f"{server.url}/data.zip"),)})
     said: list[str] = []
     assert download_dataset(card, tmp_path, said.append)
     assert said[1].endswith(f"downloaded, no checksum is known; md5 {MD5}")

@@ -40,9 +40,7 @@ def test_a_file_is_fetched_checked_and_named_at_last(server: Server, tmp_path: P
     assert server.requests == [("/data.zip", None)]
 
 
-def test_a_broken_connection_is_resumed_where_it_broke(
-    server: Server, tmp_path: Path, pauses: list[float]
-) -> None:
+def test_a_broken_connection_is_resumed_where_it_broke(server: Server, tmp_path: Path, pauses: list[float]) -> None:
     server.breaks = 300_000
     assert fetch(f"{server.url}/data.zip", tmp_path / "data.zip", md5=MD5)
     assert (tmp_path / "data.zip").read_bytes() == CONTENT
@@ -115,9 +113,7 @@ def test_a_missing_address_is_not_tried_again(server: Server, tmp_path: Path) ->
     assert len(server.requests) == 1 and list(tmp_path.iterdir()) == []
 
 
-def test_a_busy_server_is_tried_again_with_growing_pauses(
-    server: Server, tmp_path: Path, pauses: list[float]
-) -> None:
+def test_a_busy_server_is_tried_again_with_growing_pauses(server: Server, tmp_path: Path, pauses: list[float]) -> None:
     server.codes = [503, 429, 500]
     assert fetch(f"{server.url}/data.zip", tmp_path / "data.zip", md5=MD5)
     assert pauses == [1, 2, 4]

@@ -31,11 +31,7 @@ def pixels():
 @pytest.mark.parametrize("name", ["oem", "synth100x224"])
 def test_resize_is_that_of_the_reference(name):
     golden = np.load(SHARED / "golden/images.npz")
-    source = (
-        read_image(SHARED / "samples/openearthmap/image/koeln_50.tif")
-        if name == "oem"
-        else golden["synth100x224"]
-    )
+    source = read_image(SHARED / "samples/openearthmap/image/koeln_50.tif") if name == "oem" else golden["synth100x224"]
     np.testing.assert_array_equal(resize(source, Resize(long_side=448)), golden[f"{name}_resized"])
 
 

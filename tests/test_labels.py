@@ -20,9 +20,7 @@ from bench.errors import BenchError
 
 def encoded(pixels, kind: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
-    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(np.asarray(pixels))).save(
-        buffer, kind, **options
-    )
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(np.asarray(pixels))).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -98,9 +96,7 @@ def test_one_bit_masks(photometric):
     info = ImageFileDirectory_v2()
     info[262] = photometric  # WhiteIsZero or BlackIsZero
     data = encoded(mask, "TIFF", compression="tiff_ccitt", tiffinfo=info)
-    assert read_label(data, ThresholdRule(rule="threshold"), load_card("whu_aerial"), "a").tolist() == [
-        [1, 0, 1]
-    ]
+    assert read_label(data, ThresholdRule(rule="threshold"), load_card("whu_aerial"), "a").tolist() == [[1, 0, 1]]
 
 
 def test_reference_jpeg_is_what_saving_the_mask_as_jpeg_gives():

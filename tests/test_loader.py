@@ -148,9 +148,7 @@ def test_real_damage_is_reported_with_the_file(tmp_path: Path) -> None:
 
 def test_a_killed_worker_is_an_error_and_no_hang() -> None:
     items = load(Counted("killed"), range(10), [SMALL], 2)
-    with pytest.raises(
-        BenchError, match=r"loveda: a loader process died \(exit code -9, killed.* fewer --workers"
-    ):
+    with pytest.raises(BenchError, match=r"loveda: a loader process died \(exit code -9, killed.* fewer --workers"):
         list(items)
     assert not mp.active_children()
 

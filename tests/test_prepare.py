@@ -38,9 +38,7 @@ def assert_same(one: SampleSet, other: SampleSet) -> None:
     assert one.ids == other.ids and one.fingerprint() == other.fingerprint() and one.layout == other.layout
     assert (one.absent, one.warnings) == (other.absent, other.warnings)
     assert [one.scene(n) for n in range(len(one))] == [other.scene(n) for n in range(len(other))]
-    pairs = zip(
-        load(one, range(len(one)), [SMALL], 0), load(other, range(len(other)), [SMALL], 0), strict=True
-    )
+    pairs = zip(load(one, range(len(one)), [SMALL], 0), load(other, range(len(other)), [SMALL], 0), strict=True)
     for first, second in pairs:
         assert first.error is None and second.error is None and first.id == second.id
         assert np.array_equal(first.label, second.label) and second.label.dtype == np.uint8
@@ -93,9 +91,7 @@ def test_hugging_face_datasets_opens_the_shards(tmp_path: Path) -> None:
     write(card, tmp_path)
     prepare(card, None, tmp_path)
     files = str(prepared_folder(card, tmp_path) / "*.parquet")
-    rows = hugging_face.load_dataset(
-        "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "hf")
-    )
+    rows = hugging_face.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "hf"))
     first = open_samples(card, tmp_path).read(0)
     assert rows.num_rows == 12 and rows[0]["id"] == first.id and rows[0]["scene"] == "2_13"
     assert np.array_equal(np.asarray(rows[0]["image"]), first.image)
@@ -119,9 +115,7 @@ def test_the_source_may_lie_elsewhere_and_be_packed(kind: str, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("_tiny_shards")
-def test_an_interrupted_run_goes_on_after_its_finished_shards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_goes_on_after_its_finished_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = small_potsdam()
     write(card, tmp_path)
     folder = prepared_folder(card, tmp_path)
@@ -138,9 +132,7 @@ def test_an_interrupted_run_goes_on_after_its_finished_shards(
     with pytest.raises(KeyboardInterrupt):
         prepare(card, None, tmp_path)
     assert not folder.exists() and isinstance(find_samples(card, tmp_path), FileSamples)
-    before = {
-        file.name: file.stat().st_mtime_ns for file in folder.with_name("potsdam.part").glob("*.parquet")
-    }
+    before = {file.name: file.stat().st_mtime_ns for file in folder.with_name("potsdam.part").glob("*.parquet")}
     assert list(before) and set(before) == set(written)
     monkeypatch.setattr(module, "_write_shard", original)
     prepare(card, None, tmp_path)
@@ -171,9 +163,7 @@ def test_what_is_prepared_already_is_left_alone(tmp_path: Path) -> None:
     prepare(card, None, tmp_path)
     before = {file.name: file.stat().st_mtime_ns for file in prepared_folder(card, tmp_path).iterdir()}
     prepare(card, None, tmp_path)
-    assert before == {
-        file.name: file.stat().st_mtime_ns for file in prepared_folder(card, tmp_path).iterdir()
-    }
+    assert before == {file.name: file.stat().st_mtime_ns for file in prepared_folder(card, tmp_path).iterdir()}
 
 
 def test_a_changed_source_is_prepared_anew(tmp_path: Path) -> None:

@@ -72,9 +72,7 @@ def test_the_gains_of_the_abstract() -> None:
 
 def test_a_gain_needs_every_number() -> None:
     full = published_score()
-    gains = headline_gains(
-        lambda row, dataset: None if (row, dataset) == ("gem", "inria") else full(row, dataset)
-    )
+    gains = headline_gains(lambda row, dataset: None if (row, dataset) == ("gem", "inria") else full(row, dataset))
     assert gains[1] == Gain("building extraction", 3, 4, None, None, None)
     assert gains[1].gain is None
     assert gains[0].gain == headline_gains(full)[0].gain

@@ -38,9 +38,7 @@ def everything(samples: SampleSet):
 
 def written_layouts() -> list[tuple[str, str]]:
     cards = [load_card(name) for name in card_names()]
-    return [
-        (card.name, layout) for card in cards for layout in card.layouts if not layout.startswith("official")
-    ]
+    return [(card.name, layout) for card in cards for layout in card.layouts if not layout.startswith("official")]
 
 
 @pytest.fixture
@@ -80,9 +78,7 @@ def test_original_and_prepared_layout_give_the_same_arrays(name, tmp_path):
         open_samples(card, tmp_path / "b", second),
     )
     assert originals.ids == prepared.ids
-    assert [originals.scene(i) for i in range(len(originals))] == [
-        prepared.scene(i) for i in range(len(prepared))
-    ]
+    assert [originals.scene(i) for i in range(len(originals))] == [prepared.scene(i) for i in range(len(prepared))]
     for one, other in zip(everything(originals), everything(prepared), strict=True):
         np.testing.assert_array_equal(one.image, other.image)
         np.testing.assert_array_equal(one.label, other.label)
@@ -144,9 +140,7 @@ def test_a_source_is_cut_from_one_decoding(tmp_path, monkeypatch):
     write_dataset(card, tmp_path, scenes(card, 1))
     samples = open_samples(card, tmp_path)
     reads = []
-    monkeypatch.setattr(
-        "bench.data.samples.read_image", lambda *args: reads.append(args) or scenes(card, 1)[0][0]
-    )
+    monkeypatch.setattr("bench.data.samples.read_image", lambda *args: reads.append(args) or scenes(card, 1)[0][0])
     tiles = list(samples.read_source(0))
     assert len(tiles) == 4 and len(reads) == 1
     assert not np.shares_memory(tiles[0].image, tiles[1].image)
@@ -255,9 +249,7 @@ def test_missing_dataset(tmp_path):
     with pytest.raises(DatasetMissing, match=r"loveda: no folder LoveDA in .* Download Val\.zip"):
         open_samples(card, tmp_path)
     (tmp_path / "LoveDA").mkdir()
-    with pytest.raises(
-        DatasetMissing, match=r"nothing to evaluate in .*LoveDA \(layout original: no <Val\|val>"
-    ):
+    with pytest.raises(DatasetMissing, match=r"nothing to evaluate in .*LoveDA \(layout original: no <Val\|val>"):
         open_samples(card, tmp_path)
     with pytest.raises(DatasetMissing, match="does not exist"):
         open_folder(card, tmp_path / "Val.zip")
@@ -288,9 +280,7 @@ def test_unknown_layout(loveda):
 def test_an_image_without_a_label_is_an_error_that_names_both(loveda):
     card, root, folder = loveda
     (folder / "Val/Rural/masks_png/2523.png").unlink()
-    with pytest.raises(
-        BenchError, match=r"images_png/2523\.png has no label; expected Val/Rural/masks_png/2523\.png"
-    ):
+    with pytest.raises(BenchError, match=r"images_png/2523\.png has no label; expected Val/Rural/masks_png/2523\.png"):
         open_samples(card, root)
 
 
@@ -305,9 +295,7 @@ def test_a_label_without_an_image_is_a_warning(loveda):
 def test_two_images_of_one_name(loveda):
     card, root, folder = loveda
     shutil.copytree(folder / "Val/Rural", folder / "Val/Urban")
-    with pytest.raises(
-        BenchError, match=r"Rural.*2522\.png and .*Urban.*2522\.png are both sample '2522'; remove one"
-    ):
+    with pytest.raises(BenchError, match=r"Rural.*2522\.png and .*Urban.*2522\.png are both sample '2522'; remove one"):
         open_samples(card, root)
 
 
@@ -370,9 +358,7 @@ def test_masks_that_were_not_converted(tmp_path):
 
 def test_labels_of_something_else(tmp_path):
     (reason,) = spoilt(load_card("loveda"), tmp_path, lambda label: label + (label == 7))
-    assert reason.startswith(
-        "labels hold the value 7, but the 7 classes are 0 to 6: the labels are those of another"
-    )
+    assert reason.startswith("labels hold the value 7, but the 7 classes are 0 to 6: the labels are those of another")
 
 
 def test_labels_that_cannot_be_read_are_suspicious(loveda):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
+import functools
 
 import numpy as np
 import pytest
@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import GOLDEN, golden, needs_golden, recipe, tiny_backbone
 
+from bench import metrics
 from bench.backbone import Features, Trunk
 from bench.config import BackboneSpec
 from bench.errors import BenchError
 from bench.methods import load_methods
-from bench.segmenter import Query, Segmenter, apply_threshold, classify
+from bench.segmenter import Query, Segmenter, apply_threshold, classify, classify_binned, probability_bin
 from bench.upsamplers import JBUOne, Upsampler, load_upsampler
 from bench.vocabulary import Vocabulary, encode
 from bench.weights import load_backbone
@@ -218,3 +219,42 @@ def test_threshold_is_strict() -> None:
     certain = prediction._replace(classes=np.array([[1]], dtype=np.uint8))
     assert apply_threshold(certain, 0.5, 0).item() == 1
     assert apply_threshold(certain, 0.51, 0).item() == 0
+
+
+def test_binned_classification_is_classification_and_numpys_bins() -> None:
+    scores = torch.randn(5, 30, 40) * 0.05
+    classes = torch.tensor([0, 1, 1, 2, 3])
+    plain, binned = classify(scores, (90, 70), classes, 50.0), classify_binned(scores, (90, 70), classes, 50.0)
+    assert np.array_equal(binned.classes, plain.classes)
+    assert np.array_equal(binned.bins, metrics.probability_bin(plain.probability))
+
+
+def test_bins_at_their_edges_are_numpys() -> None:
+    edges = (np.arange(101) / 100).astype(np.float32)
+    near = [np.nextafter(edges, np.float32(side)).clip(0, 1) for side in (-1, 2)]
+    probability = np.concatenate([edges, *near])
+    assert np.array_equal(probability_bin(torch.from_numpy(probability)).numpy(), metrics.probability_bin(probability))
+
+
+def test_the_first_of_equal_queries_wins_also_among_hundreds() -> None:
+    scores = torch.zeros(300, 1, 2)
+    scores[270, 0, 1] = scores[280, 0, 1] = 1.0
+    classes = torch.arange(300) // 2
+    assert classify(scores, (1, 2), classes, 50.0).classes.tolist() == [[0, 135]]
+
+
+def test_rows_of_one_method_compute_its_features_once() -> None:
+    calls = []
+
+    def counted(trunk: Trunk, option: int = 0) -> Features:
+        calls.append(option)
+        return trunk.project(trunk.input(-1))
+
+    good = _query(tiny_backbone())
+    methods = {"a": {"option": 1}, "a+": {"option": 1}, "b": {"option": 2}}
+    queries = [
+        Query(name, functools.partial(counted, **options), good.text, good.classes) for name, options in methods.items()
+    ]
+    scores = Segmenter(tiny_backbone(), queries, 224, 112).scores(_image(224, 224))
+    assert calls == [1, 2]
+    assert torch.equal(scores["a"], scores["a+"])

@@ -425,9 +425,7 @@ def test_a_stale_cell_is_counted_again(tmp_path: Path) -> None:
     write(store, 6, settings=settings(debias=0.3))
     assert opened(store).done == set()
     assert the_cell(store).status == "partial"
-    assert opened(store, settings=settings(debias=0.3)).done == set(
-        range(6)
-    )  # nothing lost by a change of mind
+    assert opened(store, settings=settings(debias=0.3)).done == set(range(6))  # nothing lost by a change of mind
 
 
 def test_new_scene_names_reach_stored_counts(tmp_path: Path) -> None:

@@ -115,7 +115,5 @@ def test_a_crop_is_a_copy():
 
 
 def test_a_scene_smaller_than_a_tile_is_refused():
-    with pytest.raises(
-        BenchError, match="300x600 pixels is smaller than the tile, 512x512; use the original"
-    ):
+    with pytest.raises(BenchError, match="300x600 pixels is smaller than the tile, 512x512; use the original"):
         boxes(Tiling(width=512, height=512), 600, 300)

@@ -16,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("second", metavar="B", help="the row it is held against")
     parser.add_argument("--datasets", metavar="X,Y", help="only these (default: all that are stored)")
     parser.add_argument("--results", metavar="D", default="results", help="results folder (default: results)")
-    parser.add_argument(
-        "--limit", type=positive, metavar="N", help="compare the results of runs with --limit N"
-    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="compare the results of runs with --limit N")
     parser.add_argument("--draws", type=positive, metavar="B", help="bootstrap draws (default: 1000)")
     parser.add_argument("--out", metavar="FILE", help="write the numbers as CSV, too")
 

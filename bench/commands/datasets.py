@@ -19,15 +19,9 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "action", nargs="?", choices=["list", "check", "schema"], default="list", help="default: list"
-    )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="datasets to check; `all` means those on disk"
-    )
-    parser.add_argument(
-        "--all", action="store_true", help="check every image and label, not a sample of them"
-    )
+    parser.add_argument("action", nargs="?", choices=["list", "check", "schema"], default="list", help="default: list")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets to check; `all` means those on disk")
+    parser.add_argument("--all", action="store_true", help="check every image and label, not a sample of them")
     parser.add_argument(
         "--layout", metavar="L", help="check this one of the card's layouts (default: the first that matches)"
     )
@@ -86,11 +80,7 @@ def _check(cards: Sequence[Card], root: Path, args: argparse.Namespace) -> int:
         if not args.json:
             _show(reports[-1])
     if args.json:
-        print(
-            json.dumps(
-                [{**dataclasses.asdict(report), "healthy": report.healthy} for report in reports], indent=2
-            )
-        )
+        print(json.dumps([{**dataclasses.asdict(report), "healthy": report.healthy} for report in reports], indent=2))
     return 0 if all(report.healthy for report in reports) else 1
 
 
@@ -121,9 +111,7 @@ def _images(entry: Entry) -> str:
 def _where(entry: Entry) -> str:
     if entry.problem:
         return entry.problem
-    return (
-        f"bench download {entry.name}" if entry.direct else f"{entry.access}: {next(iter(entry.sources), '')}"
-    )
+    return f"bench download {entry.name}" if entry.direct else f"{entry.access}: {next(iter(entry.sources), '')}"
 
 
 def _show(report: Report) -> None:
@@ -136,20 +124,11 @@ def _show(report: Report) -> None:
             f"  {report.folder} (layout {report.layout}{shards}), {report.images:,} images, "
             f"{report.checked:,} looked at"
         )
-        print(
-            f"  sizes: {', '.join(f'{size} ({count:,})' for size, count in list(report.sizes.items())[:5])}"
-        )
+        print(f"  sizes: {', '.join(f'{size} ({count:,})' for size, count in list(report.sizes.items())[:5])}")
         print(f"  fingerprints: files {report.files}, labels looked at {report.labels}\n")
         total = max(1, sum(report.pixels.values()) + sum(report.beyond.values()))
-        rows = [
-            (name, f"{pixels / total:.2%}", f"{report.present[name]:,}")
-            for name, pixels in report.pixels.items()
-        ]
-        print(
-            tabulate(
-                rows, headers=["class", "of the pixels", "in images"], colalign=("left", "right", "right")
-            )
-        )
+        rows = [(name, f"{pixels / total:.2%}", f"{report.present[name]:,}") for name, pixels in report.pixels.items()]
+        print(tabulate(rows, headers=["class", "of the pixels", "in images"], colalign=("left", "right", "right")))
         print(f"  and {report.ignored:,} ignored pixels")
     for problem in report.problems:
         print(f"  {problem.severity}: {problem.where}: {problem.what}; {problem.advice}")

@@ -14,9 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR_OR_ZIP",
         help="the download (default: the dataset's folder below the data root)",
     )
-    parser.add_argument(
-        "--layout", metavar="L", help="one of the card's layouts (default: the first that matches)"
-    )
+    parser.add_argument("--layout", metavar="L", help="one of the card's layouts (default: the first that matches)")
     add_data_arguments(parser)
 
 

@@ -145,9 +145,7 @@ def _plain(path: Path) -> Path:
                 shutil.copyfileobj(packed, file, 1 << 20)
             partial.replace(copy)
         except (OSError, EOFError) as error:
-            raise BenchError(
-                f"{path}: cannot be decompressed to {copy.parent} ({error}); unpack it by hand"
-            ) from None
+            raise BenchError(f"{path}: cannot be decompressed to {copy.parent} ({error}); unpack it by hand") from None
         finally:
             partial.unlink(missing_ok=True)
     return copy

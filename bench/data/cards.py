@@ -17,9 +17,7 @@ from bench.data.schema import Colour, Download, Geometry, Layout, Split, Strict,
 from bench.errors import BenchError, did_you_mean
 from bench.paths import shipped
 
-_Loader = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)  # ten times faster, where PyYAML was built with libyaml
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with libyaml
 Words = Annotated[tuple[str, ...], Field(min_length=1)]  # prompt words of one class, synonyms of each other
 
 
@@ -58,9 +56,7 @@ class Card(Strict):
     layouts: Annotated[dict[str, Layout], Field(min_length=1, description="the first that is found is used")]
 
     notes: tuple[str, ...] = ()
-    unverified: tuple[str, ...] = Field(
-        (), description="statements of this card that no source could confirm"
-    )
+    unverified: tuple[str, ...] = Field((), description="statements of this card that no source could confirm")
 
     @model_validator(mode="after")
     def _classes_agree(self) -> Card:
@@ -98,9 +94,7 @@ class Card(Strict):
                 raise ValueError(f"layouts.{name} says cut, but the card has no tiling")
             raw_ids = getattr(layout.labels, "raw_ids", ())
             if raw_ids and len(raw_ids) != len(self.classes):
-                raise ValueError(
-                    f"layouts.{name}.labels.raw_ids: {len(raw_ids)} values, {len(self.classes)} classes"
-                )
+                raise ValueError(f"layouts.{name}.labels.raw_ids: {len(raw_ids)} values, {len(self.classes)} classes")
         return self
 
     @property
@@ -155,9 +149,7 @@ def _files(folders: Sequence[Path]) -> dict[str, Path]:
             raise BenchError(f"{folder}: no such folder of dataset cards")
         for file in sorted(folder.glob("*.yaml")):
             if file.stem in files:
-                raise BenchError(
-                    f"two cards are called '{file.stem}': {files[file.stem]} and {file}; rename one"
-                )
+                raise BenchError(f"two cards are called '{file.stem}': {files[file.stem]} and {file}; rename one")
             files[file.stem] = file
     return files
 

@@ -116,9 +116,7 @@ def _rule(layout: Layout) -> str:
     if rule.rule == "threshold":
         text = f"grey values from {rule.at} are foreground"
         return (
-            text
-            if rule.jpeg_quality is None
-            else f"{text}, with the faults of a JPEG of quality {rule.jpeg_quality}"
+            text if rule.jpeg_quality is None else f"{text}, with the faults of a JPEG of quality {rule.jpeg_quality}"
         )
     if rule.reduce_zero:
         return "class numbers from 1, 0 is ignored"

@@ -65,9 +65,7 @@ class Report:
         return all(problem.severity != "error" for problem in self.problems)
 
 
-def check(
-    card: Card, data_root: Path, all_labels: bool = False, layout: str | None = None, workers: int = 0
-) -> Report:
+def check(card: Card, data_root: Path, all_labels: bool = False, layout: str | None = None, workers: int = 0) -> Report:
     """Look at a dataset as `run` would read it: count, sizes, pairs, labels.
 
     What is wrong with it is reported, not raised. all_labels: decode every image and label; else those of a
@@ -77,9 +75,7 @@ def check(
     try:
         samples = find_samples(card, data_root, layout)
     except DatasetMissing as error:
-        report.problems.append(
-            Problem("error", str(data_root), str(error), f"see `bench download {card.name}`")
-        )
+        report.problems.append(Problem("error", str(data_root), str(error), f"see `bench download {card.name}`"))
         return report
     except BenchError as error:
         report.problems.append(Problem("error", str(data_root), str(error), "mend that, then check again"))
@@ -123,9 +119,7 @@ def _decode(report: Report, samples: SampleSet, indices: list[int], workers: int
     sizes: Counter[str] = Counter()
     digest = hashlib.sha256()
     unreadable = []
-    for item in tqdm(
-        load(samples, indices, (), workers), total=len(indices), desc=samples.card.name, disable=None
-    ):
+    for item in tqdm(load(samples, indices, (), workers), total=len(indices), desc=samples.card.name, disable=None):
         if item.error:
             unreadable.append(item)
             continue
@@ -182,10 +176,6 @@ def _wrong(samples: SampleSet, report: Report, known: set[str]) -> Iterator[Prob
     for value, pixels in report.beyond.items():
         what = f"label value {value} on {pixels:,} pixels is no class"
         if value in rule.stray:
-            yield Problem(
-                "note", where, f"{what}; it counts in the union, as in the reference", "nothing to do"
-            )
+            yield Problem("note", where, f"{what}; it counts in the union, as in the reference", "nothing to do")
         elif not any(f"value {value}," in reason for reason in reasons):
-            yield Problem(
-                "error", where, what, rule.foreign.get(value, "get the labels of the original download")
-            )
+            yield Problem("error", where, what, rule.foreign.get(value, "get the labels of the original download"))

@@ -79,9 +79,7 @@ def _one_bit_png(data: bytes) -> bool:
 def _from_index(image: Image.Image, rule: IndexRule, name: str) -> Label:
     values = np.asarray(image.convert("L") if image.mode in ("LA", "PA") else image)
     if values.ndim != 2:
-        raise BenchError(
-            f"{name}: the label has colours where class numbers are expected; see the dataset's layouts"
-        )
+        raise BenchError(f"{name}: the label has colours where class numbers are expected; see the dataset's layouts")
     values = values.astype(np.uint8)
     if rule.raw_ids:
         table = np.full(256, IGNORED, np.uint8)
@@ -94,9 +92,7 @@ def _from_index(image: Image.Image, rule: IndexRule, name: str) -> Label:
 
 def _from_colours(image: Image.Image, rule: PaletteRule, card: Card, name: str) -> Label:
     if image.mode in ("1", "L", "LA"):
-        raise BenchError(
-            f"{name}: the label is grey where colours are expected; it was packed anew, get the original"
-        )
+        raise BenchError(f"{name}: the label is grey where colours are expected; it was packed anew, get the original")
     table = _colour_table(palette_table(rule, card))
     label = np.empty((image.height, image.width), np.uint8)
     known = 0

@@ -40,9 +40,7 @@ def draw_lines(geojson: bytes, geotiff: bytes, width_m: float, name: str) -> NDA
     return mask
 
 
-def _draw_segment(
-    mask: NDArray[np.uint8], start: NDArray[np.float64], end: NDArray[np.float64], radius: float
-) -> None:
+def _draw_segment(mask: NDArray[np.uint8], start: NDArray[np.float64], end: NDArray[np.float64], radius: float) -> None:
     size = mask.shape[::-1]
     x0, y0 = np.clip(np.floor(np.minimum(start, end) - radius), 0, size).astype(int)
     x1, y1 = np.clip(np.ceil(np.maximum(start, end) + radius), 0, size).astype(int)
@@ -58,16 +56,12 @@ def _grid(geotiff: bytes, name: str) -> tuple[tuple[int, int], tuple[float, floa
     with Image.open(io.BytesIO(geotiff)) as image:
         tags: Any = getattr(image, "tag_v2", {})
         if _PIXEL_SCALE not in tags or _TIE_POINT not in tags:
-            raise BenchError(
-                f"{name}: its image has no georeference, so no lines can be drawn; get the GeoTIFF"
-            )
+            raise BenchError(f"{name}: its image has no georeference, so no lines can be drawn; get the GeoTIFF")
         dx, dy, *_ = tags[_PIXEL_SCALE]
         column, row, _, longitude, latitude, *_ = tags[_TIE_POINT]
         corner = (longitude - column * dx, latitude + row * dy)
         if not (math.isfinite(dx * dy) and abs(corner[0]) <= 180 and abs(corner[1]) <= 90):
-            raise BenchError(
-                f"{name}: its image is not in degrees (WGS 84); get the tile of the official release"
-            )
+            raise BenchError(f"{name}: its image is not in degrees (WGS 84); get the tile of the official release")
         return (image.height, image.width), corner, (dx, dy)
 
 

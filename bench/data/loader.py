@@ -48,9 +48,7 @@ class Loaded:
     error: str | None = None
 
 
-def load(
-    samples: SampleSet, indices: Iterable[int], rules: Sequence[Resize], workers: int
-) -> Iterator[Loaded]:
+def load(samples: SampleSet, indices: Iterable[int], rules: Sequence[Resize], workers: int) -> Iterator[Loaded]:
     """The samples at `indices`, which increase, in that order, for any number of workers.
 
     A source is decoded once, and not at all if none of its samples is wanted. A file that cannot be read

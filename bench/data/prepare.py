@@ -102,9 +102,7 @@ def _write_shard(file: Path, samples: SampleSet, sources: Iterable[int], bar: tq
             rows.append(_row(samples, sample))
             bar.update()
     partial = file.with_suffix(".tmp")
-    Dataset.from_list(rows, features=features).to_parquet(
-        partial, batch_size=1
-    )  # a row group for each sample
+    Dataset.from_list(rows, features=features).to_parquet(partial, batch_size=1)  # a row group for each sample
     partial.replace(file)
 
 

@@ -65,9 +65,7 @@ class PreparedSamples(SampleSet):
     def read_source(self, source: int) -> Iterator[Sample]:
         row = self._row(source, ["id", "image", "label"])
         if row["id"] != self.ids[source]:
-            raise BenchError(
-                f"{self.root}: holds '{row['id']}' for '{self.ids[source]}'; run `bench prepare` again"
-            )
+            raise BenchError(f"{self.root}: holds '{row['id']}' for '{self.ids[source]}'; run `bench prepare` again")
         image = _decode(row["image"]["bytes"], cv2.IMREAD_COLOR, self.ids[source], self.root)[..., ::-1]
         yield Sample(source, self.ids[source], np.ascontiguousarray(image), self._label(row, source))
 
@@ -110,12 +108,8 @@ def find_samples(card: Card, data_root: Path, layout: str | None = None) -> Samp
     try:
         samples = open_samples(card, data_root, layout)
     except DatasetMissing:
-        raise BenchError(
-            f"{stale}, and the original files are gone; run `bench prepare {card.name}` again"
-        ) from None
-    warnings.warn(
-        f"{stale}, the original files are used instead; run `bench prepare {card.name}` again", stacklevel=2
-    )
+        raise BenchError(f"{stale}, and the original files are gone; run `bench prepare {card.name}` again") from None
+    warnings.warn(f"{stale}, the original files are used instead; run `bench prepare {card.name}` again", stacklevel=2)
     return samples
 
 
@@ -164,7 +158,5 @@ def _opened(file: Path, changed: int) -> Any:
 def _decode(data: bytes, flags: int, name: str, folder: Path) -> NDArray[np.uint8]:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
-        raise BenchError(
-            f"{folder}: sample '{name}' is damaged; delete the folder and run `bench prepare` again"
-        )
+        raise BenchError(f"{folder}: sample '{name}' is damaged; delete the folder and run `bench prepare` again")
     return np.asarray(pixels, dtype=np.uint8)

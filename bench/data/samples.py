@@ -50,9 +50,7 @@ class SampleSet(ABC):
         self.root = root
         self.ids = tuple(name for names in ids_by_source for name in names)
         ends = np.cumsum([len(names) for names in ids_by_source]).tolist()
-        self.sources = tuple(
-            range(end - len(names), end) for end, names in zip(ends, ids_by_source, strict=True)
-        )
+        self.sources = tuple(range(end - len(names), end) for end, names in zip(ends, ids_by_source, strict=True))
         self.absent: tuple[str, ...] = ()
         self.warnings: tuple[str, ...] = ()
 
@@ -141,9 +139,7 @@ class FileSamples(SampleSet):
         for pair, indices in zip(self._pairs, self.sources, strict=True):
             for name in self.ids[indices.start : indices.stop]:
                 if name in seen:
-                    raise BenchError(
-                        f"{seen[name]} and {pair.image} are both sample '{name}'; remove one of them"
-                    )
+                    raise BenchError(f"{seen[name]} and {pair.image} are both sample '{name}'; remove one of them")
                 seen[name] = pair.image
 
 
@@ -162,9 +158,7 @@ def open_samples(card: Card, root: Path, layout: str | None = None) -> SampleSet
 def open_folder(card: Card, folder: Path, layout: str | None = None) -> SampleSet:
     """As `open_samples`, from the dataset's own folder, or an archive in its place."""
     if not folder.exists():
-        raise DatasetMissing(
-            f"{card.name}: {folder} does not exist; give the folder or archive of the download"
-        )
+        raise DatasetMissing(f"{card.name}: {folder} does not exist; give the folder or archive of the download")
     return FileSamples(card, locate(card, [folder], layout))
 
 

@@ -27,9 +27,7 @@ class Strict(BaseModel):
         for key in data if isinstance(data, dict) else ():
             if key not in cls.model_fields:
                 hint = did_you_mean(str(key), cls.model_fields)
-                raise PydanticCustomError(
-                    "unknown_key", "unknown key '{key}'; {hint}", {"key": key, "hint": hint}
-                )
+                raise PydanticCustomError("unknown_key", "unknown key '{key}'; {hint}", {"key": key, "hint": hint})
         return data
 
 

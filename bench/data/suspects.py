@@ -33,9 +33,7 @@ def suspicious(samples: SampleSet) -> tuple[str, ...]:
     seen = set(np.flatnonzero(counts).tolist()) - {IGNORED}
     for value in sorted(seen - set(range(classes)) - set(rule.stray)):
         reason = rule.foreign.get(value, "the labels are those of another dataset or version")
-        reasons.append(
-            f"labels hold the value {value}, but the {classes} classes are 0 to {classes - 1}: {reason}"
-        )
+        reasons.append(f"labels hold the value {value}, but the {classes} classes are 0 to {classes - 1}: {reason}")
     if looked_at >= _ENOUGH and len(seen) < 2:
         only = f"class {seen.pop()}" if seen else "ignored pixels"
         reasons.append(

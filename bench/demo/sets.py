@@ -100,15 +100,15 @@ _PLANS: Final[dict[str, Plan]] = {
             Shot("uav", (384, 512), ("other", "water", "roof")),
         )
     ),
-    "whu_aerial": Plan(_shots(("town", "city", "town", "rural"), _SQUARE, shows=_BUILDING)),
-    "whu_sat_ii": Plan(_shots(("city", "rural", "industry", "town"), _SQUARE, shows=_BUILDING)),
+    "whu_aerial": Plan(_shots(("town", "city"), _SQUARE, shows=_BUILDING)),
+    "whu_sat_ii": Plan(_shots(("city", "rural"), _SQUARE, shows=_BUILDING)),
     "inria": Plan(_shots(("town", "city"), (500, 650), (500, 500), shows=_BUILDING), enlarged=2.0),
-    "xbd_pre": Plan(_shots(("town", "rural", "coast", "city"), _SQUARE, shows=_BUILDING)),
-    "chn6_cug": Plan(_shots(("city", "town", "industry", "city"), _SQUARE, shows=_ROAD)),
-    "deepglobe_road": Plan(_shots(("rural", "town", "rural", "wild"), _SQUARE, shows=_ROAD)),
-    "massachusetts_road": Plan(_shots(("town", "rural", "town", "city"), _SQUARE, shows=_ROAD)),
-    "spacenet_road": Plan(_shots(("city", "town", "rural", "industry"), _SQUARE, shows=_ROAD)),
-    "wbs_si": Plan(_shots(("wild", "coast", "wild", "rural"), (300, 400), (384, 384), (448, 336), shows=("water",))),
+    "xbd_pre": Plan(_shots(("town", "coast"), _SQUARE, shows=_BUILDING)),
+    "chn6_cug": Plan(_shots(("city", "town"), _SQUARE, shows=_ROAD)),
+    "deepglobe_road": Plan(_shots(("rural", "town"), _SQUARE, shows=_ROAD)),
+    "massachusetts_road": Plan(_shots(("town", "rural"), _SQUARE, shows=_ROAD)),
+    "spacenet_road": Plan(_shots(("city", "town"), _SQUARE, shows=_ROAD)),
+    "wbs_si": Plan(_shots(("wild", "coast", "rural"), (300, 400), (384, 384), (448, 336), shows=("water",))),
 }
 
 

@@ -1,0 +1,143 @@
+"""``bench speed``: where the time goes, and what all rows cost in passes of the bare encoder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.commands.options import choose_device, positive
+
+if TYPE_CHECKING:
+    from bench.speed import Bench, Case, Timing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sizes",
+        type=_sizes,
+        default="448x448,1024x1024,1080x1280,3000x4000",
+        metavar="HxW,…",
+        help="original image sizes (448x448,1024x1024,1080x1280,3000x4000)",
+    )
+    parser.add_argument(
+        "--queries",
+        type=_numbers,
+        default="9,3,60",
+        metavar="N,…",
+        help="prompt words; the first for all sizes (9,3,60)",
+    )
+    parser.add_argument("--methods", metavar="A,B", help="rows as in `bench run` (all)")
+    parser.add_argument(
+        "--row-counts", type=_numbers, default="1,3,6", metavar="N,…", help="also time the first N rows alone (1,3,6)"
+    )
+    parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="repetitions; medians are shown (3)")
+    parser.add_argument("--one-by-one", action="store_true", help="also time the rows one after the other")
+    parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="PATH", help="a plug-in file or a folder of them"
+    )
+    parser.add_argument(
+        "--model",
+        default="ViT-B-16-quickgelu",
+        metavar="NAME|JSON",
+        help="open_clip model, built with random weights (ViT-B-16-quickgelu)",
+    )
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
+    parser.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="of the image tower (fp32)")
+    parser.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (4)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of torch and OpenCV (default: all cores)")
+
+
+def main(args: argparse.Namespace) -> int:
+    import cv2
+    import torch
+
+    from bench.config import load_config
+    from bench.methods import load_methods
+    from bench.plan import choose_rows
+    from bench.speed import Bench, cases
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+        cv2.setNumThreads(args.threads)
+    config, methods = load_config(args.config), load_methods(args.plugin)
+    rows = choose_rows(config, methods, args.methods, None)
+    device = choose_device(args.device)
+    bench = Bench(config, methods, args.model, device, args.dtype, args.batch)
+    print(f"{args.model} (random weights), {args.dtype}, batch {args.batch}, {_machine(device)}\n")
+    plan = cases(args.sizes, args.queries, rows, args.row_counts)
+    timings = [bench.measure(case, args.repeats, args.one_by_one and index == 0) for index, case in enumerate(plan)]
+    upsampler = bench.measure_upsampler(args.queries[0], args.repeats)
+    _show(bench, plan, timings, upsampler)
+    if args.json:
+        record = _record(args, device, plan, timings, upsampler)
+        Path(args.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _show(bench: Bench, plan: Sequence[Case], timings: Sequence[Timing], upsampler: dict[str, float]) -> None:
+    from tabulate import tabulate
+
+    from bench.speed import STAGES
+
+    lines = [
+        [
+            *(f"{c.height}x{c.width}", c.queries, len(c.rows), t.windows, t.encoder, t.all_rows),
+            *(f"{t.ratio:.2f}", f"{1 / t.all_rows:.2f}", f"{t.peak_memory / 2**30:.1f}"),
+        ]
+        for c, t in zip(plan, timings, strict=True)
+    ]
+    heads = ["image", "queries", "rows", "windows", "encoder s", "rows s", "ratio", "images/s", "peak GiB so far"]
+    print(tabulate(lines, headers=heads, floatfmt=".3f"), "\n")
+    shares = [
+        [f"{c.height}x{c.width}", c.queries, len(c.rows), *(100 * t.shares[name] / t.all_rows for name in STAGES)]
+        for c, t in zip(plan, timings, strict=True)
+    ]
+    print("Per cent of the rows' time\n")
+    print(tabulate(shares, headers=["image", "queries", "rows", *STAGES], floatfmt=".1f"), "\n")
+    apart = timings[0].one_by_one
+    if apart is not None:
+        first = timings[0]
+        print(f"the same rows one by one: {apart:.2f} s, {apart / first.all_rows:.1f} x all at once")
+    taps, operator, scores = (upsampler[name] for name in ("taps", "operator", "scores"))
+    upsampled = sum(bench.upsampled(row) for row in plan[0].rows)
+    ours = operator + upsampled * scores
+    print(
+        f"upsampler, one window: operator {operator:.3f} s, scores {scores:.3f} s a row; a loop over the taps "
+        f"{taps:.2f} s a row: for {upsampled} rows {upsampled * taps / ours:.1f} x"
+    )
+
+
+def _record(
+    args: argparse.Namespace, device: str, plan: Sequence[Case], timings: Sequence[Timing], upsampler: dict[str, float]
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    setting = {"model": args.model, "dtype": args.dtype, "batch": args.batch, "repeats": args.repeats, "device": device}
+    measured = [{**asdict(case), **timing.as_dict()} for case, timing in zip(plan, timings, strict=True)]
+    return {**setting, "machine": _machine(device), "cases": measured, "upsampler_seconds_a_window": upsampler}
+
+
+def _machine(device: str) -> str:
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"{name}, {torch.get_num_threads()} threads ({instructions}), torch {torch.__version__}"
+
+
+def _sizes(text: str) -> list[tuple[int, int]]:
+    sizes = []
+    for part in text.split(","):
+        height, _, width = part.partition("x")
+        sizes.append((positive(height), positive(width)))
+    return sizes
+
+
+def _numbers(text: str) -> list[int]:
+    return [positive(part) for part in text.split(",")]

@@ -1,0 +1,296 @@
+"""Where the time goes: all rows on generated images, against the stock image encoder in the same process.
+
+The weights are random and the images noise, which the arithmetic does not mind. Decoding, windows, rows, counts
+and store are those of a run (`bench.data.images`, `bench.evaluate`, `bench.store`).
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.backbone import Backbone, Trunk
+from bench.config import Config, Settings
+from bench.data.images import Resize, read_image, resize
+from bench.data.loader import Loaded
+from bench.errors import BenchError
+from bench.evaluate import RowGroup, Scoring, evaluate
+from bench.methods import Method, find_method
+from bench.segmenter import Query, Segmenter
+from bench.stages import Stopwatch, stage
+from bench.store import Store
+from bench.upsamplers import JBUOne, Upsampler, scores_from_operator, steps_for
+from bench.windows import window_boxes
+from bench.writer import CellWriter
+
+STAGES = (
+    "decode, resize",
+    "trunk",
+    "tails",
+    "operator",
+    "scores",
+    "stitching",
+    "post-processing",
+    "metrics",
+    "store",
+    "other",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one measurement is of: original size, number of prompt words, rows."""
+
+    height: int
+    width: int
+    queries: int
+    rows: tuple[str, ...]
+
+
+@dataclass
+class Timing:
+    """Medians over the repetitions, seconds an image.
+
+    encoder: stock `encode_image` over the image's windows. all_rows: the case's rows, decoding to store.
+    shares: that time by stage. one_by_one: the same rows, each on its own from the decoding on; None if not asked
+    for. peak_memory: bytes of the process so far, or of the GPU's allocator.
+    """
+
+    windows: int
+    encoder: float
+    all_rows: float
+    shares: dict[str, float] = field(default_factory=dict)
+    one_by_one: float | None = None
+    peak_memory: int = 0
+
+    @property
+    def ratio(self) -> float:
+        """Encoder passes that all rows cost."""
+        return self.all_rows / self.encoder
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"ratio": self.ratio, "images_per_second": 1 / self.all_rows}
+
+
+class Bench:
+    """Models with random weights, and the measurements on them.
+
+    model: an open_clip model name or the path of a model-config JSON. batch: windows that go through the tower
+    together, in the encoder pass as well.
+    """
+
+    def __init__(
+        self, config: Config, methods: dict[str, Method], model: str, device: str, dtype: str, batch: int = 4
+    ) -> None:
+        torch.manual_seed(0)
+        self.config = config
+        self.methods = methods
+        self.backbone = _random_backbone(model, device, dtype)
+        self.upsampler: Upsampler = JBUOne(self.backbone.dim).eval().requires_grad_(False).to(device)
+        self.batch = batch
+
+    def measure(self, case: Case, repeats: int, one_by_one: bool = False) -> Timing:
+        """Encoder and rows by turns, after one round of warming up."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "image.jpg"
+            _write_noise(file, case)
+            windows = self._windows(resize(read_image(file), self._resize(case.rows[0])))
+            writers = self._writers(Path(folder), case, repeats + 2)
+            encoder, rows, shares = [], [], []
+            for turn in range(repeats + 1):
+                bare = self._seconds(self._encode, windows)
+                with Stopwatch() as watch:
+                    took = self._seconds(self._run, case, file, writers, turn)
+                if turn:
+                    encoder.append(bare)
+                    rows.append(took)
+                    shares.append({**watch.seconds, "other": took - sum(watch.seconds.values())})
+            timing = Timing(len(windows), statistics.median(encoder), statistics.median(rows))
+            timing.shares = {name: statistics.median(share.get(name, 0.0) for share in shares) for name in STAGES}
+            if one_by_one:
+                alone = [Case(case.height, case.width, case.queries, (row,)) for row in case.rows]
+                timing.one_by_one = sum(self._seconds(self._run, each, file, writers, repeats + 1) for each in alone)
+        timing.peak_memory = self._peak_memory()
+        return timing
+
+    @torch.inference_mode()
+    def measure_upsampler(self, queries: int, repeats: int) -> dict[str, float]:
+        """Seconds for the pixel scores of one row in one window, from its patch tokens on.
+
+        taps: the straightforward way, a loop over the kernels' taps on all channels, then the norms and the
+        products with the text. operator: what a run does, where the operator is shared by all rows. scores: what
+        each row adds to it.
+        """
+        patch, device = self.backbone.patch_size, self.backbone.device
+        side = self.config.protocol.window // patch * patch
+        steps, grid = steps_for(patch), (side // patch, side // patch)
+        guidance = torch.randn(1, 3, side, side, device=device)
+        patches = torch.randn(1, grid[0] * grid[1], self.backbone.dim, device=device)
+        text = self._text(queries)
+        operator = self.upsampler.operator(guidance, grid, steps)
+
+        def taps() -> Tensor:
+            features = self.upsampler(patches.mT.reshape(1, -1, *grid), guidance, steps)
+            return torch.einsum("qc,bchw->bqhw", text, F.normalize(features, dim=1))
+
+        ways: dict[str, Callable[[], object]] = {
+            "taps": taps,
+            "operator": lambda: self.upsampler.operator(guidance, grid, steps),
+            "scores": lambda: scores_from_operator(operator, patches, self.upsampler.projection, text),
+        }
+        return {name: statistics.median(self._seconds(way) for _ in range(repeats)) for name, way in ways.items()}
+
+    def upsampled(self, row: str) -> bool:
+        """Whether the row has an upsampler."""
+        return self._settings(row).upsampler != "none"
+
+    def _run(self, case: Case, file: Path, writers: dict[str, CellWriter], index: int) -> None:
+        """One image through the rows and, as number `index`, onto the disk."""
+        with stage("decode, resize"):
+            image = read_image(file)
+            rule = self._resize(case.rows[0])
+            label = np.zeros(image.shape[:2], np.uint8)
+            loaded = Loaded(index, str(index), label, {rule: resize(image, rule)})
+        settings = [self._settings(row) for row in case.rows]
+        queries = [self._query(setting, case.queries) for setting in settings]
+        segmenter = Segmenter(self.backbone, queries, settings[0].window, settings[0].stride, self.batch)
+        pending = {row: {index} for row in case.rows}
+        for outcome in evaluate([RowGroup(rule, segmenter)], [loaded], pending, Scoring(case.queries)):
+            if outcome.error:
+                raise BenchError(f"row '{outcome.row}': {outcome.error}")
+            with stage("store"):
+                writers[outcome.row].add(index, outcome.keys, outcome.counts)
+                writers[outcome.row].flush()
+
+    def _writers(self, folder: Path, case: Case, images: int) -> dict[str, CellWriter]:
+        store = Store(folder)
+        ids = [(str(index), None) for index in range(images)]
+        names = [f"class {index}" for index in range(case.queries)]
+        return {row: store.open(self._settings(row), {}, ids, classes=names, metric="miou") for row in case.rows}
+
+    def _settings(self, row: str) -> Settings:
+        chosen = self.config.row(row)
+        method = find_method(chosen.method, self.methods)
+        settled = self.config.settle(chosen, method.defaults, {"threshold": 0.0, "background": 0})
+        return Settings(row=row, dataset="noise", method=chosen.method, **settled)
+
+    def _resize(self, row: str) -> Resize:
+        return Resize(**self._settings(row).resize.model_dump())
+
+    def _query(self, settings: Settings, queries: int) -> Query:
+        return Query(
+            settings.row,
+            find_method(settings.method, self.methods).build(settings.options),
+            self._text(queries),
+            torch.arange(queries),
+            None if settings.upsampler == "none" else self.upsampler,
+            settings.debias,
+            settings.debias_on,
+            settings.scale,
+        )
+
+    def _text(self, queries: int) -> Tensor:
+        generator = torch.Generator().manual_seed(queries)
+        return F.normalize(torch.randn(queries, self.backbone.dim, generator=generator), dim=-1).to(
+            self.backbone.device
+        )
+
+    def _windows(self, image: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+        """The windows of the protocol as one batch (n, 3, window, window)."""
+        protocol = self.config.protocol
+        boxes = window_boxes(image.shape[0], image.shape[1], protocol.window, protocol.stride)
+        if min(image.shape[:2]) < protocol.window:
+            raise BenchError(
+                f"images of {image.shape[0]} x {image.shape[1]} at network size are smaller than a window, which the "
+                "stock encoder cannot read; give --sizes with less elongated images"
+            )
+        pixels = self.backbone.normalise(torch.from_numpy(image))
+        return torch.stack([pixels[:, b.top : b.bottom, b.left : b.right] for b in boxes])
+
+    @torch.inference_mode()
+    def _encode(self, windows: Tensor) -> None:
+        for chunk in torch.split(windows.to(self.backbone.dtype), self.batch):
+            self.backbone.model.encode_image(chunk)
+
+    def _seconds(self, work: Callable[..., object], *arguments: Any) -> float:
+        started = time.perf_counter()
+        work(*arguments)
+        if self.backbone.device.type == "cuda":
+            torch.cuda.synchronize(self.backbone.device)
+        return time.perf_counter() - started
+
+    def _peak_memory(self) -> int:
+        if self.backbone.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.backbone.device)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+class _TimedTrunk(Trunk):
+    def input(self, index: int = -1) -> Tensor:
+        with stage("trunk"):
+            return super().input(index)
+
+    def qkv(self, index: int = -1) -> tuple[Tensor, Tensor, Tensor]:
+        with stage("trunk"):
+            return super().qkv(index)
+
+
+class _TimedBackbone(Backbone):
+    def trunk(self, images: Tensor) -> Trunk:
+        return _TimedTrunk(self.visual, images)
+
+
+def _random_backbone(model: str, device: str, dtype: str) -> Backbone:
+    from bench.weights import DTYPES
+
+    if model.endswith(".json"):
+        open_clip.add_model_config(Path(model))
+        model = Path(model).stem
+    logging.disable(logging.WARNING)  # open_clip warns that the weights are random, as they are meant to be
+    try:
+        built = open_clip.create_model(model, pretrained=None, load_weights=False)
+    except RuntimeError as error:
+        raise BenchError(
+            f"--model {model}: {str(error).splitlines()[0]}; give an open_clip model name or JSON"
+        ) from None
+    finally:
+        logging.disable(logging.NOTSET)
+    built.requires_grad_(False).eval()
+    built.visual.to(DTYPES[dtype])
+    return _TimedBackbone(model, built.to(device), None, "random")
+
+
+def _write_noise(file: Path, case: Case) -> None:
+    """A JPEG that compresses about as a photograph does: coarse noise under some fine noise."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (case.height // 16 + 1, case.width // 16 + 1, 3), dtype=np.uint8)
+    smooth = cv2.resize(coarse, (case.width, case.height), interpolation=cv2.INTER_CUBIC)
+    grain = random.integers(0, 12, smooth.shape, dtype=np.uint8)
+    cv2.imwrite(str(file), cv2.add(smooth, grain))
+
+
+def cases(
+    sizes: Sequence[tuple[int, int]], queries: Sequence[int], rows: Sequence[str], row_counts: Sequence[int]
+) -> list[Case]:
+    """Each size at the first number of queries, each other number of queries at the first size, and there the
+    first n rows for each of `row_counts`."""
+    found = [Case(*size, queries[0], tuple(rows)) for size in sizes]
+    found += [Case(*sizes[0], count, tuple(rows)) for count in queries[1:]]
+    found += [Case(*sizes[0], queries[0], tuple(rows[:count])) for count in row_counts if count < len(rows)]
+    return found
