@@ -1,17 +1,14 @@
-"""Label maps as pictures: palette PNG, overlay, GeoTIFF."""
+"""Label maps as pictures: palette PNG and overlay."""
 
 from __future__ import annotations
 
 import colorsys
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from bench.errors import BenchError
 
 Colour = tuple[int, int, int]
 
@@ -37,32 +34,6 @@ def overlay_png(
     table = np.array(colours, dtype=np.uint8)
     blended = ((image.astype(np.uint16) + table[labels]) // 2).astype(np.uint8)
     return _png(Image.fromarray(np.concatenate([blended, _legend(blended.shape[1], colours, names)])))
-
-
-def write_geotiff(path: Path, source: Path, labels: NDArray[np.uint8], colours: Sequence[Colour]) -> None:
-    """The label map as a GeoTIFF with the coordinate system and transform of `source`. Needs the extra `geo`."""
-    try:
-        import rasterio
-    except ImportError:
-        raise BenchError(
-            f"{path}: writing a GeoTIFF needs rasterio; pip install 'ovss-bench[geo]' or write a .png"
-        ) from None
-    with rasterio.open(source) as reference:
-        profile = {"crs": reference.crs, "transform": reference.transform}
-    height, width = labels.shape
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=height,
-        width=width,
-        count=1,
-        dtype="uint8",
-        compress="deflate",
-        **profile,
-    ) as target:
-        target.write(labels, 1)
-        target.write_colormap(1, dict(enumerate(colours)))
 
 
 def _legend(width: int, colours: Sequence[Colour], names: Sequence[str]) -> NDArray[np.uint8]:

@@ -29,7 +29,7 @@ def provenance() -> dict[str, str]:
             facts[package] = version(package)
         except PackageNotFoundError:
             continue
-    return facts | {"commit": _commit(), "host": platform.node(), "system": platform.platform()}
+    return facts | {"commit": _commit(), "host": platform.node(), "system": f"{platform.system()} {platform.machine()}"}
 
 
 def _commit() -> str:

@@ -13,6 +13,7 @@ from reference import GOLDEN, SAMPLES, golden, needs_golden, recipe, tiny_backbo
 
 from bench.cli import main
 from bench.data.images import Resize, read_image, resize
+from bench.figures import palette_png
 from bench.methods import load_methods
 from bench.segmenter import Query, Segmenter, classify
 from bench.upsamplers import JBUOne
@@ -259,3 +260,13 @@ def test_a_plug_in_that_raises_is_named(
         flags = ("--resize", flag, "--plugin", plugin)
         assert predict(models, image, "-o", tmp_path / "out.png", *flags, method="broken") == 2
         assert "the method 'broken' failed: ValueError: no luck" in error_of(capsys)
+
+
+def test_words_that_the_demos_clip_has_not_learned_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(palette_png(np.zeros((32, 32), np.uint8), [(0, 90, 0)]))
+    flags = ["--method", "maskclip", "--backbone", "demo", "--classes", "road; flamingo", "--long-side", "64"]
+    assert main(["predict", str(image), *flags, "-o", str(tmp_path / "out.png")]) == 0
+    assert "has not learned flamingo" in capsys.readouterr().err

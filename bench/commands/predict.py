@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -64,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
     from bench.methods import load_methods
     from bench.segmenter import Segmenter
     from bench.vocabulary import Vocabulary
-    from bench.zoo import Zoo, upsampler_files, with_backbone
+    from bench.zoo import DEMO, Zoo, upsampler_files, with_backbone
 
     vocabulary = Vocabulary.parse(args.classes)
     _check(args, vocabulary)
@@ -79,12 +80,23 @@ def main(args: argparse.Namespace) -> int:
         [q for q, c in zip(vocabulary.queries, vocabulary.classes, strict=True) if c == i]
         for i in range(vocabulary.size)
     ]
+    if settings.backbone == DEMO:
+        _warn_of_unknown_words(vocabulary)
     query, _ = zoo.query(settings, words)
     segmenter = Segmenter(zoo.backbone(settings.backbone), [query], settings.window, settings.stride, args.batch)
     for image, target in zip(args.images, targets, strict=True):
         _segment(Path(image), target, segmenter, settings, vocabulary, args)
         print(target)
     return 0
+
+
+def _warn_of_unknown_words(vocabulary: Vocabulary) -> None:
+    from bench.demo.words import unknown_words
+
+    if unknown := unknown_words(vocabulary.queries):
+        warnings.warn(
+            f"the demo's CLIP has not learned {', '.join(unknown)}: what it finds for them means nothing", stacklevel=2
+        )
 
 
 def _segment(
