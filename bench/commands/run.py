@@ -212,9 +212,8 @@ def _announce(run: Run, columns: Sequence[Column], args: argparse.Namespace) -> 
         seconds = sum(
             probe(run, column) * len(run.indices(column)) for column in columns if column.samples and column.due
         )
-        print(
-            f"\nabout {seconds / 60:.0f} minutes on {run.zoo.device} (one image of network size timed for each dataset)"
-        )
+        time = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+        print(f"\nabout {time} on {run.zoo.device} (one image of network size timed for each dataset)")
 
 
 def _execute(run: Run, columns: Sequence[Column]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ def steps_for(patch_size: int) -> int:
     return math.ceil(math.log2(patch_size))
 
 
-class Upsampler(nn.Module):
+class Upsampler(nn.Module, ABC):
     """Patch features to pixel features, ×2 a step, guided by the image.
 
     Attributes:
@@ -38,9 +39,9 @@ class Upsampler(nn.Module):
         self.radius = radius
         self.fixup_proj = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(dim, dim, 1))
 
+    @abstractmethod
     def modules_for(self, steps: int) -> list[JointBilateral]:
         """The module of each of the ×2 steps, first (coarsest) step first."""
-        raise NotImplementedError
 
     def forward(self, patches: Tensor, guidance: Tensor, steps: int = 4) -> Tensor:
         """Features (B, C, h, w) -> (B, C, h * 2**steps, w * 2**steps), the direct way.
