@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 import bench.store
 import bench.writer
+from bench.cell import StoredCell
 from bench.config import ResizeRule, Settings
 from bench.metrics import BINS
 from bench.store import Store
@@ -109,3 +111,18 @@ def write(store: Store, images: int, **options: Any) -> None:
         if index not in writer.done:
             writer.add(index, *random_counts(index))
     writer.finish()
+
+
+def the_cell(store: Store) -> StoredCell:
+    cell = store.cell("sclip", "loveda")
+    assert cell is not None
+    return cell
+
+
+def record(folder: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((folder / "cells/loveda/sclip/cell.json").read_text())
+    return content
+
+
+def counts_file(folder: Path) -> bytes:
+    return (folder / "cells/loveda/sclip/counts.parquet").read_bytes()
