@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.boundary import boundary_counts
+from bench.classify import classify_binned
 from bench.data.images import Resize
 from bench.data.loader import Loaded
 from bench.metrics import BINS, count
-from bench.segmenter import Query, Segmenter, classify_binned
+from bench.segmenter import Query, Segmenter
 from bench.stages import stage
 
 

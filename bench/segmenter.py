@@ -1,4 +1,4 @@
-"""Image -> cosine scores -> label map, for many rows of the benchmark at once.
+"""Image -> cosine scores, for many rows of the benchmark at once.
 
 Rows that share backbone and geometry travel together: normalisation, windows, the trunk's blocks and the
 upsampler's operator are computed once for all of them, a method's features once for all of its rows; each row
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,7 +21,7 @@ from torch import Tensor
 from bench.backbone import Backbone, Features, Trunk
 from bench.errors import BenchError
 from bench.stages import stage
-from bench.upsamplers import Upsampler, scores_from_operator, steps_for
+from bench.upsamplers import Ask, Upsampler, steps_for, upsampled_scores
 from bench.windows import Box, Canvas, pad_to_multiple, window_boxes
 
 
@@ -43,20 +41,6 @@ class Query:
     debias: float = 0.0
     debias_on: str = "scores"
     scale: float = 50.0
-
-
-class Prediction(NamedTuple):
-    """Per pixel at the label's size: winning class before any threshold (uint8), and its probability (float32)."""
-
-    classes: NDArray[np.uint8]
-    probability: NDArray[np.float32]
-
-
-class BinnedPrediction(NamedTuple):
-    """Per pixel at the label's size: winning class before any threshold, and the bin 0..99 of its probability."""
-
-    classes: NDArray[np.uint8]
-    bins: NDArray[np.uint8]
 
 
 class Segmenter:
@@ -95,7 +79,7 @@ class Segmenter:
         """(B, Q, h, w) scores of equal windows, uint8 (B, h, w, 3), of one row; not stitched."""
         windows = torch.stack([self.backbone.normalise(image) for image in images])
         try:
-            return _Batch(self.backbone, windows).scores(query)
+            return _Batch(self.backbone, windows, [query]).scores(query)
         except Exception as error:
             if _is_out_of_memory(error):
                 raise BenchError(f"out of memory on {self.backbone.device}; use a smaller --batch") from error
@@ -112,10 +96,9 @@ class Segmenter:
         for start in range(0, len(boxes), self.batch):
             chunk = boxes[start : start + self.batch]
             windows = torch.stack([pixels[:, b.top : b.bottom, b.left : b.right] for b in chunk])
-            shared = _Batch(self.backbone, windows)
-            for query in asked:
-                if query.name in failures:
-                    continue
+            going = [query for query in asked if query.name not in failures]
+            shared = _Batch(self.backbone, windows, going)
+            for query in going:
                 try:
                     scores = shared.scores(query)
                     with stage("stitching"):
@@ -140,15 +123,16 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 @dataclass
 class _Batch:
-    """A batch of equal windows (B, 3, h, w), normalised, and what the rows share of it."""
+    """A batch of equal windows (B, 3, h, w), normalised, and what the rows that ask share of it."""
 
     backbone: Backbone
     windows: Tensor
+    queries: Sequence[Query]
     padded: Tensor = field(init=False)
     inside: Box = field(init=False)
     trunk: Trunk = field(init=False)
     _features: dict[Hashable, Features] = field(init=False, default_factory=dict)
-    _operators: dict[int, Tensor] = field(init=False, default_factory=dict)
+    _upsampled: dict[str, Tensor] = field(init=False, default_factory=dict)  # query -> (B, Q, H, W), until it asks
 
     def __post_init__(self) -> None:
         self.padded, self.inside = pad_to_multiple(self.windows, self.backbone.patch_size)
@@ -156,62 +140,88 @@ class _Batch:
 
     def scores(self, query: Query) -> Tensor:
         """(B, Q, h, w) cosine scores of the windows, debiased."""
-        own: Any = getattr(query.method, "scores", None)
-        if own is None:
-            scores = self._from_features(query)
-        else:
+        if _has_own_scores(query):
             with stage("tails"):
-                scores = own(self.trunk, query.text)
+                scores: Tensor = query.method.scores(self.trunk, query.text)  # type: ignore[attr-defined]
+        else:
+            scores = self._from_features(query)
         inside = self.inside
         return scores[..., inside.top : inside.bottom, inside.left : inside.right]
 
     def _from_features(self, query: Query) -> Tensor:
-        features = self._features_of(query.method)
-        if query.debias and features.cls is None:
-            raise BenchError(
-                f"row '{query.name}': its method gives no CLS token, so debias must be 0 (it is {query.debias})"
-            )
-        shift = -query.debias * features.cls if query.debias and features.cls is not None else None  # (B, C)
-        on_features = shift if query.debias_on == "features" else None
-        with stage("scores"):
-            way = self._upsampled if query.upsampler else self._plain
-            scores = way(query, features, on_features)
-        if shift is not None and on_features is None and features.cls is not None:
+        features = self._features_of(query)
+        if query.upsampler is None:
+            with stage("scores"):
+                scores = self._plain(query, features)
+        else:
+            if query.name not in self._upsampled:
+                self._upsample_together(query.upsampler)
+            scores = self._upsampled.pop(query.name)
+        if query.debias and query.debias_on == "scores" and features.cls is not None:
             # Patches and CLS are normalised apart; λ times the CLS's own cosine is subtracted at every pixel.
             scores -= query.debias * (F.normalize(features.cls, dim=-1) @ query.text.T)[..., None, None]
         return scores
 
-    def _features_of(self, method: Callable[[Trunk], Features]) -> Features:
-        key = _identity(method)
+    def _features_of(self, query: Query) -> Features:
+        key = _identity(query.method)
         if key not in self._features:
             with stage("tails"):
-                self._features[key] = method(self.trunk)
-        return self._features[key]
+                self._features[key] = query.method(self.trunk)
+        features = self._features[key]
+        if query.debias and features.cls is None:
+            raise BenchError(
+                f"row '{query.name}': its method gives no CLS token, so debias must be 0 (it is {query.debias})"
+            )
+        return features
 
-    def _plain(self, query: Query, features: Features, shift: Tensor | None) -> Tensor:
+    def _plain(self, query: Query, features: Features) -> Tensor:
         """Cosine at the patches, enlarged bilinearly to the window."""
+        shift = _shift(query, features)
         patches = features.patches if shift is None else features.patches + shift[:, None]
         scores = F.normalize(patches, dim=-1) @ query.text.T  # (B, hw, Q)
-        return self._to_window(scores, self.trunk.grid)
+        return self._to_window(scores.view(len(scores), *self.trunk.grid, -1))
 
-    def _upsampled(self, query: Query, features: Features, shift: Tensor | None) -> Tensor:
-        """Cosine of the upsampler's pixel features."""
-        upsampler = query.upsampler
-        assert upsampler is not None
-        steps = steps_for(self.backbone.patch_size)
-        h, w = self.trunk.grid
-        if id(upsampler) not in self._operators:
-            with stage("operator"):
-                self._operators[id(upsampler)] = upsampler.operator(self.padded, (h, w), steps)
-        operator = self._operators[id(upsampler)]
-        scores = scores_from_operator(operator, features.patches, upsampler.projection, query.text, shift)  # (B, P, Q)
-        return self._to_window(scores, (h << steps, w << steps))
+    def _upsample_together(self, upsampler: Upsampler) -> None:
+        """Cosine of the upsampler's pixel features, for all rows that use it."""
+        rows = {query.name: query for query in self.queries if query.upsampler is upsampler}
+        asking = {name: features for name, query in rows.items() if (features := self._features_if_any(query))}
+        with stage("operator"):
+            operators = upsampler.operators(self.padded, self.trunk.grid, steps_for(self.backbone.patch_size))
+        windows = []
+        for number, operator in enumerate(operators):
+            asks = []
+            for name, features in asking.items():
+                shift = _shift(rows[name], features)
+                of_window = None if shift is None else shift[number]
+                asks.append(Ask(features.patches[number], rows[name].text, of_window))
+            windows.append(upsampled_scores(operator, asks, upsampler.projection))
+        for name, maps in zip(asking, zip(*windows, strict=True), strict=True):
+            self._upsampled[name] = self._to_window(torch.stack(maps))
 
-    def _to_window(self, scores: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, h*w, Q) -> (B, Q, H, W) at the padded window's size; bilinear where the sizes differ."""
-        maps = scores.mT.reshape(len(scores), -1, *grid)
-        size = tuple(self.padded.shape[-2:])
-        return maps if grid == size else F.interpolate(maps.contiguous(), size=size, mode="bilinear")
+    def _features_if_any(self, query: Query) -> Features | None:
+        """None where the row's method raises, which it will do again when it is its turn."""
+        try:
+            return None if _has_own_scores(query) else self._features_of(query)
+        except Exception as error:  # a plug-in may raise anything
+            if _is_out_of_memory(error):
+                raise
+            return None
+
+    def _to_window(self, scores: Tensor) -> Tensor:
+        """(B, h, w, Q) -> (B, Q, H, W) at the padded window's size; bilinear where the sizes differ."""
+        maps, size = scores.movedim(3, 1), tuple(self.padded.shape[-2:])
+        return maps if maps.shape[2:] == size else F.interpolate(maps.contiguous(), size=size, mode="bilinear")
+
+
+def _has_own_scores(query: Query) -> bool:
+    return getattr(query.method, "scores", None) is not None
+
+
+def _shift(query: Query, features: Features) -> Tensor | None:
+    """What is added to the features of each window, (B, C), where λ acts on them (eq. 9 as printed)."""
+    if not query.debias or query.debias_on != "features" or features.cls is None:
+        return None
+    return -query.debias * features.cls
 
 
 def _identity(method: Callable[[Trunk], Features]) -> Hashable:
@@ -219,90 +229,3 @@ def _identity(method: Callable[[Trunk], Features]) -> Hashable:
     if isinstance(method, functools.partial):
         return method.func, repr(sorted(method.keywords.items()))
     return method
-
-
-@torch.inference_mode()
-def classify(scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float) -> Prediction:
-    """Winning class and its probability for each pixel at the original size.
-
-    scores: (Q, h, w). size: (H, W). classes: (Q,) class of each query. The scores are resized bilinearly,
-    multiplied by `scale` and passed through a softmax over all queries; a class is as probable as its best
-    query, and not renormalised.
-    """
-    with stage("post-processing"):
-        strips = [
-            (winner.cpu(), probability.cpu()) for winner, probability in _classified(scores, size, classes, scale)
-        ]
-        winners, probabilities = (torch.cat(parts).numpy() for parts in zip(*strips, strict=True))
-        return Prediction(winners, probabilities)
-
-
-@torch.inference_mode()
-def classify_binned(scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float) -> BinnedPrediction:
-    """What `classify` finds, with `bench.metrics.probability_bin` of the probability in its place."""
-    with stage("post-processing"):
-        strips = [
-            torch.stack([winner, probability_bin(probability)]).cpu()
-            for winner, probability in _classified(scores, size, classes, scale)
-        ]
-        winners, bins = torch.cat(strips, dim=1).numpy()
-        return BinnedPrediction(winners, bins)
-
-
-def apply_threshold(prediction: Prediction, threshold: float, background: int) -> NDArray[np.uint8]:
-    """Label map (H, W): pixels whose best probability is strictly below `threshold` become `background`."""
-    uncertain = prediction.probability < np.float32(threshold)
-    return np.where(uncertain, np.uint8(background), prediction.classes)
-
-
-def probability_bin(probability: Tensor) -> Tensor:
-    """`bench.metrics.probability_bin` for a tensor on any device: float32 -> uint8."""
-    guess = (probability * 100).floor_()
-    # In float32 k / 100 is float32(k / 100) for each k here, so these comparisons are with the edges themselves.
-    guess -= (probability < guess / 100).float()
-    guess += (probability >= (guess + 1) / 100).float()
-    return guess.clamp_(max=99).to(torch.uint8)
-
-
-def _classified(
-    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Strips (rows, W) of winning class (uint8) and probability (float32), from top to bottom."""
-    queries = len(scores)
-    small = torch.uint8 if queries < 256 else torch.int16
-    rank = torch.arange(queries, 0, -1, device=scores.device).to(small)[:, None, None]
-    class_of_rank = F.pad(classes.to(scores.device, torch.uint8).flip(0), (1, 0))  # ranks start at 1
-    for strip in _resized_strips(scores * scale, size):
-        best = strip.amax(dim=0)
-        # The first query that reaches the maximum. Comparing costs a fifth of torch's own argmax over dim 0.
-        winner = ((strip == best) * rank).amax(dim=0)
-        total = strip.sub_(best).exp_().sum(dim=0)  # of the softmax whose winner has weight 1
-        yield class_of_rank.index_select(0, winner.flatten().int()).view_as(winner), total.reciprocal_()
-
-
-def _resized_strips(scores: Tensor, size: tuple[int, int], values: int = 1 << 19) -> Iterator[Tensor]:
-    """(Q, rows, W) strips of the bilinearly resized scores, of about `values` numbers each, so that they stay
-    in cache. They may be written to.
-
-    The same arithmetic for every pixel, whatever the strips: rows are blended first, columns within them.
-    """
-    queries, height, width = scores.shape
-    out_height, out_width = size
-    rows = max(1, values // (queries * max(out_width, width)))
-    position = ((torch.arange(out_height, device=scores.device) + 0.5) * (height / out_height) - 0.5).clamp_(min=0)
-    upper = position.long().clamp_(max=height - 1)
-    lower = (upper + 1).clamp_(max=height - 1)
-    weight = (position - upper)[:, None]  # (H, 1)
-    for start in range(0, out_height, rows):
-        strip = slice(start, start + rows)
-        above, below = (scores.index_select(1, neighbours[strip]) for neighbours in (upper, lower))
-        blended = torch.lerp(above, below, weight[strip])
-        lines = blended.flatten(0, 1)
-        yield (lines if out_width == width else _widened(lines, out_width)).view(queries, -1, out_width)
-
-
-def _widened(lines: Tensor, width: int) -> Tensor:
-    """Each line (n, w) resized linearly to `width`."""
-    if lines.device.type == "cpu":  # OpenCV takes half the time that torch's linear mode takes, a third of its bilinear
-        return torch.from_numpy(cv2.resize(lines.numpy(), (width, len(lines)), interpolation=cv2.INTER_LINEAR))
-    return F.interpolate(lines[None, None], size=(len(lines), width), mode="bilinear")[0, 0]

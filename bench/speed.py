@@ -34,7 +34,7 @@ from bench.methods import Method, find_method
 from bench.segmenter import Query, Segmenter
 from bench.stages import Stopwatch, stage
 from bench.store import Store
-from bench.upsamplers import JBUOne, Upsampler, scores_from_operator, steps_for
+from bench.upsamplers import Ask, JBUOne, Upsampler, steps_for, upsampled_scores
 from bench.windows import window_boxes
 from bench.writer import CellWriter
 
@@ -129,12 +129,12 @@ class Bench:
         return timing
 
     @torch.inference_mode()
-    def measure_upsampler(self, queries: int, repeats: int) -> dict[str, float]:
-        """Seconds for the pixel scores of one row in one window, from its patch tokens on.
+    def measure_upsampler(self, queries: int, rows: int, repeats: int) -> dict[str, float]:
+        """Seconds for the pixel scores in one window, from its patch tokens on.
 
-        taps: the straightforward way, a loop over the kernels' taps on all channels, then the norms and the
-        products with the text. operator: what a run does, where the operator is shared by all rows. scores: what
-        each row adds to it.
+        taps: of one row the straightforward way, a loop over the kernels' taps on all channels, then the norms and
+        the products with the text. operator: the operator alone, made strip by strip. scores: operator and scores of
+        `rows` rows, as a run does it.
         """
         patch, device = self.backbone.patch_size, self.backbone.device
         side = self.config.protocol.window // patch * patch
@@ -142,17 +142,21 @@ class Bench:
         guidance = torch.randn(1, 3, side, side, device=device)
         patches = torch.randn(1, grid[0] * grid[1], self.backbone.dim, device=device)
         text = self._text(queries)
-        operator = self.upsampler.operator(guidance, grid, steps)
 
         def taps() -> Tensor:
             features = self.upsampler(patches.mT.reshape(1, -1, *grid), guidance, steps)
             return torch.einsum("qc,bchw->bqhw", text, F.normalize(features, dim=1))
 
-        ways: dict[str, Callable[[], object]] = {
-            "taps": taps,
-            "operator": lambda: self.upsampler.operator(guidance, grid, steps),
-            "scores": lambda: scores_from_operator(operator, patches, self.upsampler.projection, text),
-        }
+        def operator() -> None:
+            for window in self.upsampler.operators(guidance, grid, steps):
+                for _ in window.strips():
+                    pass
+
+        def scores() -> None:
+            for window in self.upsampler.operators(guidance, grid, steps):
+                upsampled_scores(window, [Ask(patches[0], text)] * rows, self.upsampler.projection)
+
+        ways: dict[str, Callable[[], object]] = {"taps": taps, "operator": operator, "scores": scores}
         return {name: statistics.median(self._seconds(way) for _ in range(repeats)) for name, way in ways.items()}
 
     def upsampled(self, row: str) -> bool:

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from reference import GOLDEN, SAMPLES, golden, needs_golden, recipe, tiny_backbone, write_tiny
 
+from bench.classify import classify
 from bench.cli import main
 from bench.data.images import Resize, read_image, resize
 from bench.figures import palette_png
 from bench.methods import load_methods
-from bench.segmenter import Query, Segmenter, classify
+from bench.segmenter import Query, Segmenter
 from bench.upsamplers import JBUOne
 from bench.vocabulary import Vocabulary, encode
 

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from project import Project
 
+from bench.classify import apply_threshold, classify
 from bench.config import load_config
 from bench.data.cards import load_card
 from bench.data.images import Resize, resize
 from bench.data.prepared import find_samples
 from bench.methods import load_methods
 from bench.metrics import confusion
-from bench.segmenter import Segmenter, apply_threshold, classify
+from bench.segmenter import Segmenter
 from bench.store import Store
 from bench.zoo import Zoo, upsampler_files, with_backbone
 

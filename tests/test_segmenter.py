@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from reference import GOLDEN, golden, needs_golden, recipe, tiny_backbone
 
-from bench import metrics
 from bench.backbone import Features, Trunk
+from bench.classify import apply_threshold, classify
 from bench.config import BackboneSpec
 from bench.errors import BenchError
 from bench.methods import load_methods
-from bench.segmenter import Query, Segmenter, apply_threshold, classify, classify_binned, probability_bin
+from bench.segmenter import Query, Segmenter
 from bench.upsamplers import JBUOne, Upsampler, load_upsampler
 from bench.vocabulary import Vocabulary, encode
 from bench.weights import load_backbone
@@ -153,6 +151,20 @@ def test_a_row_that_raises_leaves_the_others_alone() -> None:
     assert torch.equal(scores["clip"], Segmenter(backbone, [good], 224, 112).scores(_image(448, 448))["clip"])
 
 
+def test_an_upsampled_row_that_raises_leaves_the_others_alone() -> None:
+    def broken(trunk: Trunk) -> Features:
+        raise ZeroDivisionError("no features today")
+
+    backbone, upsampler = tiny_backbone(), JBUOne(24).eval()
+    good = _query(backbone, upsampler=upsampler, debias=0.3)
+    bad = Query("broken", broken, good.text, good.classes, upsampler)
+    for order in ([good, bad], [bad, good]):
+        scores = Segmenter(backbone, order, 224, 112).scores(_image(300, 224))
+        assert isinstance(scores["broken"], ZeroDivisionError)
+        alone = Segmenter(backbone, [good], 224, 112).scores(_image(300, 224))
+        assert torch.equal(scores["segearth-ov"], alone["segearth-ov"])
+
+
 def test_no_cls_and_a_debias_is_an_error() -> None:
     def patches_only(trunk: Trunk) -> Features:
         return Features(trunk.project(trunk.input(-1)).patches, None)
@@ -195,52 +207,6 @@ def test_own_scores_of_a_plug_in_are_taken_as_they_are() -> None:
     scores = Segmenter(backbone, [query], 224, 112).scores(_image(50, 60))["own"]
     expected = backbone.normalise(torch.from_numpy(_image(50, 60))).mean(dim=0)
     assert torch.allclose(scores[0], expected, atol=1e-6)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(2, 30), st.integers(2, 30), st.integers(1, 70), st.integers(1, 70))
-def test_classify_is_resize_scale_softmax_best_synonym_argmax(h: int, w: int, height: int, width: int) -> None:
-    generator = torch.Generator().manual_seed(h * 31 + w)
-    scores = torch.randn(5, h, w, generator=generator) * 0.05
-    classes = torch.tensor([0, 1, 1, 2, 3])
-    resized = F.interpolate(scores[None], size=(height, width), mode="bilinear")[0]
-    probability = (resized * 50).softmax(dim=0)
-    by_class = torch.stack([probability[classes == index].max(dim=0).values for index in range(4)])
-    prediction = classify(scores, (height, width), classes, 50.0)
-    best, index = by_class.max(dim=0)
-    assert np.allclose(prediction.probability, best.numpy(), atol=1e-5)
-    clear = (by_class.topk(2, dim=0).values.diff(dim=0)[0].abs() > 1e-4).numpy()
-    assert np.array_equal(prediction.classes[clear], index.to(torch.uint8).numpy()[clear])
-
-
-def test_threshold_is_strict() -> None:
-    prediction = classify(torch.zeros(2, 1, 1), (1, 1), torch.tensor([0, 1]), 50.0)
-    assert prediction.probability.item() == 0.5
-    certain = prediction._replace(classes=np.array([[1]], dtype=np.uint8))
-    assert apply_threshold(certain, 0.5, 0).item() == 1
-    assert apply_threshold(certain, 0.51, 0).item() == 0
-
-
-def test_binned_classification_is_classification_and_numpys_bins() -> None:
-    scores = torch.randn(5, 30, 40) * 0.05
-    classes = torch.tensor([0, 1, 1, 2, 3])
-    plain, binned = classify(scores, (90, 70), classes, 50.0), classify_binned(scores, (90, 70), classes, 50.0)
-    assert np.array_equal(binned.classes, plain.classes)
-    assert np.array_equal(binned.bins, metrics.probability_bin(plain.probability))
-
-
-def test_bins_at_their_edges_are_numpys() -> None:
-    edges = (np.arange(101) / 100).astype(np.float32)
-    near = [np.nextafter(edges, np.float32(side)).clip(0, 1) for side in (-1, 2)]
-    probability = np.concatenate([edges, *near])
-    assert np.array_equal(probability_bin(torch.from_numpy(probability)).numpy(), metrics.probability_bin(probability))
-
-
-def test_the_first_of_equal_queries_wins_also_among_hundreds() -> None:
-    scores = torch.zeros(300, 1, 2)
-    scores[270, 0, 1] = scores[280, 0, 1] = 1.0
-    classes = torch.arange(300) // 2
-    assert classify(scores, (1, 2), classes, 50.0).classes.tolist() == [[0, 135]]
 
 
 def test_rows_of_one_method_compute_its_features_once() -> None:

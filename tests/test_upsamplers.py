@@ -12,10 +12,10 @@ from reference import golden, needs_golden, recipe
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.upsamplers import JBUOne, JBUStack, Upsampler, scores_from_operator, steps_for
+from bench.upsamplers import Ask, JBUOne, JBUStack, PixelScores, Upsampler, steps_for, upsampled_scores
 from bench.upsamplers.adaptive import adaptive_conv
 from bench.upsamplers.jbu import JointBilateral
-from bench.upsamplers.operator import Step, linear_operator
+from bench.upsamplers.operator import Operator, Step
 from bench.upsamplers.tiles import Strip, TileGrid
 
 KINDS = {"jbu_one": JBUOne, "jbu_stack": JBUStack}
@@ -33,10 +33,15 @@ def lively(upsampler: Upsampler) -> Upsampler:
     return upsampler.eval()
 
 
+def matrices(upsampler: Upsampler, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> Tensor:
+    """W (B, P, n) of each window."""
+    return torch.stack([operator.matrix() for operator in upsampler.operators(guidance, grid, steps)])
+
+
 def through_operator(upsampler: Upsampler, patches: Tensor, guidance: Tensor, steps: int) -> Tensor:
     """Pixel features (B, C, H, W) by way of W."""
     grid = (patches.shape[2], patches.shape[3])
-    operator = upsampler.operator(guidance, grid, steps)
+    operator = matrices(upsampler, guidance, grid, steps)
     weight, bias = upsampler.projection
     features = operator @ patches.flatten(2).mT
     features = features + 0.1 * (features @ weight.T + bias)
@@ -188,16 +193,16 @@ def test_operator_is_the_direct_way_at_full_size(kind: str, grid: tuple[int, int
 def test_operator_with_all_columns_of_tiles_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way it runs on an accelerator."""
     upsampler, guidance = lively(JBUOne(4)), torch.randn(2, 3, 52, 36)
-    by_columns = upsampler.operator(guidance, (13, 9), 2)
+    by_columns = matrices(upsampler, guidance, (13, 9), 2)
     monkeypatch.setattr(TileGrid, "strips", lambda tiles: [Strip(0, tiles.across)])
-    torch.testing.assert_close(upsampler.operator(guidance, (13, 9), 2), by_columns, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(matrices(upsampler, guidance, (13, 9), 2), by_columns, atol=1e-6, rtol=1e-5)
 
 
 def test_operator_stays_in_float32_under_autocast() -> None:
     upsampler, guidance = lively(JBUOne(4)), torch.randn(1, 3, 16, 16)
-    expected = upsampler.operator(guidance, (4, 4), 2)
+    expected = matrices(upsampler, guidance, (4, 4), 2)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(upsampler.operator(guidance, (4, 4), 2), expected)
+        assert torch.equal(matrices(upsampler, guidance, (4, 4), 2), expected)
     assert expected.dtype == torch.float32 and not expected.requires_grad
 
 
@@ -205,10 +210,10 @@ def test_steps_of_a_stack_have_weights_of_their_own() -> None:
     upsampler, guidance = lively(JBUStack(4)), torch.randn(1, 3, 12, 12)
     first, second = upsampler.modules_for(2)
     pooled = F.adaptive_avg_pool2d(guidance, 6)
-    one = linear_operator([Step(first, pooled)], (3, 3))
-    torch.testing.assert_close(upsampler.operator(guidance, (3, 3), 1), one)
-    two = linear_operator([Step(second, guidance)], (6, 6)) @ one
-    torch.testing.assert_close(upsampler.operator(guidance, (3, 3), 2), two, atol=1e-5, rtol=1e-5)
+    one = Operator([Step(first, pooled[0])], (3, 3)).matrix()[None]
+    torch.testing.assert_close(matrices(upsampler, guidance, (3, 3), 1), one)
+    two = Operator([Step(second, guidance[0])], (6, 6)).matrix() @ one
+    torch.testing.assert_close(matrices(upsampler, guidance, (3, 3), 2), two, atol=1e-5, rtol=1e-5)
 
 
 # --- scores without features
@@ -223,6 +228,12 @@ def direct_scores(operator, patches, projection, text, shift) -> Tensor:
     return F.normalize(features, dim=-1) @ text.T
 
 
+def from_matrices(operator, patches, projection, text, shift=None) -> Tensor:
+    shifts = [None] * len(operator) if shift is None else shift
+    asks = [Ask(tokens, text, offset) for tokens, offset in zip(patches, shifts, strict=True)]
+    return torch.stack([PixelScores(ask, projection)(rows) for ask, rows in zip(asks, operator, strict=True)])
+
+
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize(("patches", "channels"), [(12, 64), (12, 13), (12, 12), (40, 16), (1, 8)])
 def test_scores_are_cosines_of_the_features(patches: int, channels: int, shifted: bool) -> None:
@@ -232,7 +243,7 @@ def test_scores_are_cosines_of_the_features(patches: int, channels: int, shifted
     text = F.normalize(torch.randn(7, channels), dim=1)
     shift = -0.3 * torch.randn(2, channels) if shifted else None
     expected = direct_scores(operator, tokens, projection, text, shift)
-    scores = scores_from_operator(operator, tokens, projection, text, shift)
+    scores = from_matrices(operator, tokens, projection, text, shift)
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
 
 
@@ -249,8 +260,39 @@ def test_scores_of_degenerate_features(tokens: str) -> None:
     projection = torch.zeros(channels, channels), torch.zeros(channels)
     text = F.normalize(torch.randn(3, channels), dim=1)
     expected = direct_scores(operator, patches, projection, text, None)
-    scores = scores_from_operator(operator, patches, projection, text)
+    scores = from_matrices(operator, patches, projection, text)
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
+
+
+def test_scores_where_other_columns_are_zero() -> None:
+    projection = torch.randn(64, 64) / 8, torch.randn(64)
+    pixels = torch.randn(20, 150)
+    pixels[:, :7] = pixels[:, 40:] = 0
+    score = PixelScores(Ask(torch.randn(150, 64), F.normalize(torch.randn(5, 64), dim=1)), projection)
+    torch.testing.assert_close(score(pixels[:, 7:40], first=7), score(pixels), atol=1e-6, rtol=1e-5)
+
+
+def test_who_else_asks_changes_nothing() -> None:
+    upsampler, guidance = lively(JBUOne(16)), torch.randn(1, 3, 48, 64)
+    asks = [Ask(torch.randn(12, 16), F.normalize(torch.randn(words, 16), dim=1)) for words in (1, 5, 3)]
+    (operator,) = upsampler.operators(guidance, (3, 4))
+    together = upsampled_scores(operator, asks, upsampler.projection)
+    for ask, scores in zip(asks, together, strict=True):
+        (alone,) = upsampled_scores(operator, [ask], upsampler.projection)
+        assert scores.shape == (48, 64, len(ask.text))
+        assert torch.equal(scores, alone)
+
+
+@pytest.mark.parametrize(("kind", "grid", "steps"), [("jbu_one", (4, 23), 3), ("jbu_stack", (2, 17), 4)])
+def test_operator_of_a_wide_window_leaves_out_zeros_only(kind: str, grid: tuple[int, int], steps: int) -> None:
+    upsampler = lively(KINDS[kind](6))
+    guidance = torch.randn(1, 3, grid[0] << steps, grid[1] << steps)
+    (operator,) = upsampler.operators(guidance, grid, steps)
+    widths = [rows.values.shape[1] for rows in operator.strips()]
+    assert min(widths) < grid[0] * grid[1]
+    patches = torch.randn(1, 6, *grid)
+    direct = upsampler(patches, guidance, steps)
+    torch.testing.assert_close(through_operator(upsampler, patches, guidance, steps), direct, atol=2e-5, rtol=1e-5)
 
 
 @needs_golden
@@ -260,10 +302,9 @@ def test_scores_match_the_direct_way_on_a_real_window(golden_inputs) -> None:
     text = torch.from_numpy(golden("a_text")["query_features"])
     shift = -0.3 * torch.from_numpy(golden("b_tokens_square")["sq/SegEarth/ir1/cls"])[None]
     direct = upsampler(patches, window).flatten(2).mT + shift
-    scores = scores_from_operator(
-        upsampler.operator(window, (14, 14)), patches.flatten(2).mT, upsampler.projection, text, shift
-    )
-    torch.testing.assert_close(scores, F.normalize(direct, dim=-1) @ text.T, atol=1e-5, rtol=0)
+    (operator,) = upsampler.operators(window, (14, 14))
+    (scores,) = upsampled_scores(operator, [Ask(patches[0].flatten(1).T, text, shift[0])], upsampler.projection)
+    torch.testing.assert_close(scores.flatten(0, 1), (F.normalize(direct, dim=-1) @ text.T)[0], atol=1e-5, rtol=0)
 
 
 # --- what cannot be done
@@ -279,15 +320,15 @@ def test_too_few_patches(kind: str, least: int) -> None:
     upsampler = lively(KINDS[kind](4))
     guidance = torch.randn(1, 3, 32, 32)
     assert upsampler(torch.randn(1, 4, least, 5), guidance, 1).shape == (1, 4, 2 * least, 10)
-    assert upsampler.operator(guidance, (least, 5), 1).isfinite().all()
+    assert matrices(upsampler, guidance, (least, 5), 1).isfinite().all()
     with pytest.raises(BenchError, match=f"at least {least} x {least} patches, not {least - 1} x 5"):
         upsampler(torch.randn(1, 4, least - 1, 5), guidance, 1)
     with pytest.raises(BenchError, match=f"not 5 x {least - 1}"):
-        upsampler.operator(guidance, (5, least - 1), 1)
+        matrices(upsampler, guidance, (5, least - 1), 1)
 
 
 def test_more_steps_than_modules() -> None:
     with pytest.raises(BenchError, match=r"4 modules.* 5 doublings"):
-        JBUStack(4).operator(torch.randn(1, 3, 96, 96), (3, 3), 5)
+        JBUStack(4).operators(torch.randn(1, 3, 96, 96), (3, 3), 5)
     assert len(JBUStack(4, modules=5).modules_for(5)) == 5
     assert len(JBUOne(4).modules_for(5)) == 5

@@ -155,7 +155,7 @@ def _native(segmenter: Segmenter, raster: Raster, settings: Settings) -> Iterato
 
 
 def _labels(scores: Tensor, size: tuple[int, int], query: Query, settings: Settings) -> NDArray[np.uint8]:
-    from bench.segmenter import apply_threshold, classify
+    from bench.classify import apply_threshold, classify
 
     prediction = classify(scores, size, query.classes, query.scale)
     return apply_threshold(prediction, settings.threshold, settings.background)

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.classify import classify
 from bench.data.cards import load_card
 from bench.demo.scenes import HELD_OUT_SEEDS, Image, Label, scene
 from bench.demo.taxonomy import class_table
 from bench.methods import find_method, load_methods
-from bench.segmenter import Query, Segmenter, classify
+from bench.segmenter import Query, Segmenter
 from bench.vocabulary import Vocabulary, encode
 from bench.weights import demo_backbone
 

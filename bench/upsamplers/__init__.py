@@ -2,13 +2,15 @@
 
 from bench.upsamplers.checkpoints import load_upsampler
 from bench.upsamplers.model import JBUOne, JBUStack, Upsampler, steps_for
-from bench.upsamplers.scores import scores_from_operator
+from bench.upsamplers.scores import Ask, PixelScores, upsampled_scores
 
 __all__ = [
+    "Ask",
     "JBUOne",
     "JBUStack",
+    "PixelScores",
     "Upsampler",
     "load_upsampler",
-    "scores_from_operator",
     "steps_for",
+    "upsampled_scores",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.upsamplers.jbu import FIXUP_WEIGHT, JointBilateral
-from bench.upsamplers.operator import Step, linear_operator
+from bench.upsamplers.operator import Operator, Step
 
 
 def steps_for(patch_size: int) -> int:
@@ -55,18 +55,20 @@ class Upsampler(nn.Module, ABC):
         fixup: Tensor = self.fixup_proj(patches)
         return patches + FIXUP_WEIGHT * fixup
 
-    def operator(self, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> Tensor:
-        """The ×2 steps of `forward`, without the closing projection, as one float32 matrix a window.
+    def operators(self, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> list[Operator]:
+        """The ×2 steps of `forward`, without the closing projection, as a linear operator for each of the B windows.
 
-        Returns W (B, h * 2**steps * w * 2**steps, h * w), rows and columns row-major: W @ patch tokens
-        (h * w, C) are the pixel features before the projection. For inference: no gradients, no dropout.
+        W @ patch tokens (h * w, C) are the pixel features before the projection. For inference: no gradients, no
+        dropout.
         """
         self._check_grid(*grid)
-        plan = []
-        for number, module in enumerate(self.modules_for(steps), start=1):
-            size = (grid[0] * 2**number, grid[1] * 2**number)
-            plan.append(Step(module, F.adaptive_avg_pool2d(guidance.float(), size)))
-        return linear_operator(plan, grid)
+        sizes = [(grid[0] * 2**number, grid[1] * 2**number) for number in range(1, steps + 1)]
+        pooled = [F.adaptive_avg_pool2d(guidance.float(), size) for size in sizes]
+        modules = self.modules_for(steps)
+        return [
+            Operator([Step(module, images[window]) for module, images in zip(modules, pooled, strict=True)], grid)
+            for window in range(len(guidance))
+        ]
 
     @property
     def projection(self) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ source are the filtered tile. On a CPU one column of tiles at a time keeps all o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,51 +19,97 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.upsamplers.jbu import FIXUP_WEIGHT, KERNEL_FLOOR, JointBilateral
-from bench.upsamplers.tiles import TileGrid
+from bench.upsamplers.tiles import TILE, Strip, TileGrid, source_columns
 
 
 class Step(NamedTuple):
-    """One ×2 step: its module and the guidance (B, 3, H, W) at the step's own size."""
+    """One ×2 step: its module and the guidance (3, H, W) of one window at the step's own size."""
 
     module: JointBilateral
     guidance: Tensor
 
 
-@torch.no_grad()
-def linear_operator(steps: list[Step], grid: tuple[int, int]) -> Tensor:
-    """W (B, H * W, h * w) float32 of `steps`, for patch grid (h, w) and guidance (H, W) of the last step."""
-    last = steps[-1].guidance
-    patches = grid[0] * grid[1]
-    out = last.new_empty(last.shape[0], *last.shape[-2:], patches)
-    identity = torch.eye(patches, device=out.device).view(*grid, patches)
-    with torch.autocast(out.device.type, enabled=False):
-        for window in range(out.shape[0]):  # one at a time: for the memory, and for the cache
-            features = identity
-            for step in steps:
-                image = step.guidance[window].permute(1, 2, 0)
-                target = out[window] if step is steps[-1] else out.new_empty(*image.shape[:2], patches)
-                _upsample(step.module, image, features, target)
-                features = target
-    return out.flatten(1, 2)
+class Rows(NamedTuple):
+    """Rows of an operator: those of a strip's pixels, in the order that `TileGrid.write` takes.
+
+    values (pixels, m) are the columns `first` to first + m; all others are zero.
+    """
+
+    strip: Strip
+    first: int
+    values: Tensor
 
 
-def _upsample(module: JointBilateral, guidance: Tensor, source: Tensor, out: Tensor) -> None:
-    """Features (h, w, n) and guidance (2h, 2w, 3) -> `out` (2h, 2w, n), all channels last."""
-    tiles = TileGrid(out.shape[0], out.shape[1], module.radius, out.device)
-    guidance = tiles.pad(guidance)
-    keys = _mlp(module.range_proj, guidance)
-    queries = keys * module.temperature()
-    kernel_maker = _KernelMaker(module)
-    source = tiles.pad_source(source)
-    tap_weights = tiles.tap_weights().to(out.device)
-    for strip in tiles.strips():
-        tile_queries = tiles.pixels(queries, strip).permute(2, 3, 0, 1, 4).flatten(2, 3)  # (s, t, TILE², 32)
-        products = tiles.taps(tile_queries @ tiles.reach(keys, strip).mT)
-        kernels = kernel_maker(products.reshape(-1, module.diameter**2), tiles.pixels(guidance, strip))
-        tiles.fold_border(kernels.view(products.shape), strip)
-        on_source = kernels.view(len(tap_weights), -1, module.diameter**2) @ tap_weights
-        on_source = on_source.view(len(tap_weights), *products.shape[2:4], -1).permute(1, 2, 0, 3)
-        tiles.write(on_source @ tiles.source_reach(source, strip), out, strip)
+class Operator:
+    """W (H * W, n) float32 of `steps` for one window: n = h * w patches of `grid`, pixels of the last step.
+
+    The steps before the last are done at once, and the last, which holds three quarters of the work and nearly all of
+    the memory, strip by strip for whoever asks, so W need never be there as a whole.
+
+    tiles: of the last step. order (n,): the patch of each column. Patches are taken column by column of the grid, so
+    that what a strip of pixels cannot see lies at either end.
+    """
+
+    def __init__(self, steps: list[Step], grid: tuple[int, int]) -> None:
+        self._grid = grid
+        self._steps = steps
+        device = steps[0].guidance.device
+        self.order = torch.arange(grid[0] * grid[1], device=device).view(grid).T.flatten()
+        source = torch.eye(len(self.order), device=device).view(*grid[::-1], -1).transpose(0, 1).contiguous()
+        for number in range(len(steps) - 1):
+            source = self._enlarged(number, source)
+        self._source = source
+        self.tiles = _tiles(steps[-1])
+
+    def strips(self) -> Iterator[Rows]:
+        """All rows of W, strip by strip."""
+        return self._rows(len(self._steps) - 1, self._source, self.tiles)
+
+    def matrix(self) -> Tensor:
+        """All of W (H * W, n), rows and columns in the row-major order of pixels and patches."""
+        return self._enlarged(len(self._steps) - 1, self._source).flatten(0, 1)[:, self.order.argsort()]
+
+    def _enlarged(self, number: int, source: Tensor) -> Tensor:
+        """Features (h, w, n) after step `number`: (2h, 2w, n)."""
+        tiles = _tiles(self._steps[number])
+        out = tiles.zeros(source.shape[2])
+        for strip, first, values in self._rows(number, source, tiles):
+            tiles.write(values, out[..., first : first + values.shape[1]], strip)
+        return out
+
+    @torch.no_grad()
+    def _rows(self, number: int, source: Tensor, tiles: TileGrid) -> Iterator[Rows]:
+        module, guidance = self._steps[number]
+        guidance = tiles.pad(guidance.permute(1, 2, 0))
+        with torch.autocast(guidance.device.type, enabled=False):
+            keys = _mlp(module.range_proj, guidance)
+            temperature = module.temperature()
+            kernel_maker = _KernelMaker(module)
+            tap_weights = tiles.tap_weights().to(source.device)
+        for strip in tiles.strips():
+            first, last = (column * self._grid[0] for column in self._seen(strip, number))
+            with torch.autocast(guidance.device.type, enabled=False):
+                # queries (s, t, TILE², 32)
+                queries = tiles.pixels(keys, strip).permute(2, 3, 0, 1, 4).flatten(2, 3) * temperature
+                products = tiles.taps(queries @ tiles.reach(keys, strip).mT)
+                kernels = kernel_maker(products.reshape(-1, module.diameter**2), tiles.pixels(guidance, strip))
+                tiles.fold_border(kernels.view(products.shape), strip)
+                on_source = kernels.view(len(tap_weights), -1, module.diameter**2) @ tap_weights
+                on_source = on_source.view(len(tap_weights), *products.shape[2:4], -1).permute(1, 2, 0, 3)
+                values = on_source @ tiles.source_reach(source[..., first:last], strip)
+            yield Rows(strip, first, values.flatten(0, 2))
+
+    def _seen(self, strip: Strip, number: int) -> tuple[int, int]:
+        """Columns of the patch grid that can count in a strip of step `number`: from, up to not including."""
+        first, last = strip.first * TILE, strip.last * TILE
+        for step in reversed(self._steps[: number + 1]):
+            first, last = source_columns(first, last, step.module.radius)
+            first, last = max(first, 0), min(last, step.guidance.shape[2] // 2)
+        return first, last
+
+
+def _tiles(step: Step) -> TileGrid:
+    return TileGrid(step.guidance.shape[1], step.guidance.shape[2], step.module.radius, step.guidance.device)
 
 
 class _KernelMaker:

@@ -2,63 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from bench.stages import stage
 from bench.upsamplers.jbu import FIXUP_WEIGHT
+from bench.upsamplers.operator import Operator
 
-_PIXELS = 2048  # at a time, so that a strip of the operator and its products stay in the cache
-_COLUMNS = 64  # of L at a time
+_COLUMNS = 48  # of a matrix product: what CPUs take at a time; more leave out fewer of the zeros in L
+
+
+class Ask(NamedTuple):
+    """What one row asks of one window.
+
+    patches: tokens F (n, C), not normalised. text: (Q, C), each of length one. shift: (C,) added to each pixel's
+    feature before the norm (eq. 9: -λ times the CLS token), or None.
+    """
+
+    patches: Tensor
+    text: Tensor
+    shift: Tensor | None = None
+
+
+class PixelScores:
+    """Cosine similarities of pixels' upsampled features with one row's text embeddings.
+
+    The features are H = W X + 1 xᵀ with X = F (I + 0.1 Aᵀ) and x = 0.1 b + shift, so H Tᵀ = W (X Tᵀ) + 1 (x Tᵀ), and
+    any L with L Lᵀ = [X; x] [X; x]ᵀ gives ‖H_p‖ = ‖[W_p, 1] L‖.
+
+    L comes from a QR factorisation of the rows themselves, which no rank deficiency upsets as it would a Cholesky
+    factorisation of their Gram matrix. It is lower triangular: a block of its columns needs the rows from its own
+    first one on. The first block stands beside X Tᵀ in one product.
+    """
+
+    @torch.no_grad()
+    def __init__(self, ask: Ask, projection: tuple[Tensor, Tensor]) -> None:
+        weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
+        tokens, text = ask.patches.float(), ask.text.float()
+        offset = bias if ask.shift is None else bias + ask.shift.float()
+        rows = torch.cat([tokens + tokens @ weight.T, offset[None]])  # [X; x]
+        root = torch.linalg.qr(rows.T, mode="r").R.T  # L, (n + 1, min(C, n + 1))
+        self._queries = len(text)
+        beside = -self._queries % _COLUMNS
+        self._first_block = torch.cat([rows @ text.T, root[:, :beside]], dim=1)
+        starts = range(beside, root.shape[1], _COLUMNS)
+        self._blocks = [(start, root[start:, start : start + _COLUMNS].contiguous()) for start in starts]
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor, first: int = 0) -> Tensor:
+        """Rows of W -> scores (P, Q) float32.
+
+        pixels: (P, m) float32, the columns `first` to first + m of W, all others being zero.
+        """
+        last = first + pixels.shape[1]
+        part = torch.addmm(self._first_block[-1], pixels, self._first_block[first:last])
+        scores, part = part[:, : self._queries], part[:, self._queries :]
+        squares = torch.linalg.vecdot(part, part)
+        for start, block in self._blocks:
+            seen = max(first, start)
+            if seen < last:
+                part = torch.addmm(block[-1], pixels[:, seen - first :], block[seen - start : last - start])
+            else:  # of these columns of L, the pixels only see the last row
+                part = block[-1]
+            squares += torch.linalg.vecdot(part, part)
+        return scores.div_(squares.sqrt_().clamp_min_(1e-12)[:, None])
 
 
 @torch.no_grad()
-def scores_from_operator(
-    operator: Tensor,
-    patches: Tensor,
-    projection: tuple[Tensor, Tensor],
-    text: Tensor,
-    shift: Tensor | None = None,
-) -> Tensor:
-    """Cosine similarity of every pixel's upsampled feature with every text embedding.
+def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Cosine scores (H, W, Q) of every pixel of a window, for each asking row.
 
-    Args:
-        operator: W (B, P, n) of `Upsampler.operator`.
-        patches: patch tokens F (B, n, C), not normalised.
-        projection: A (C, C), b (C) of `Upsampler.projection`.
-        text: (Q, C), each row of length one.
-        shift: (B, C) added to each pixel's feature before the norm (eq. 9: -λ times the CLS token), or None.
-
-    Returns:
-        (B, P, Q) float32. The features are H = W X + 1 xᵀ with X = F (I + 0.1 Aᵀ) and x = 0.1 b + shift, so
-        H Tᵀ = W (X Tᵀ) + 1 (x Tᵀ), and any L with L Lᵀ = [X; x] [X; x]ᵀ gives ‖H_p‖ = ‖[W_p, 1] L‖.
+    projection: A (C, C) and b (C) of `Upsampler.projection`. Rows that ask together share the operator's strips while
+    these are in the cache; each has products of its own, so its scores do not depend on who else asks.
     """
-    weight, bias = (part.float() for part in projection)
-    text = text.float()
-    scores = operator.new_empty(*operator.shape[:2], text.shape[0])
-    with torch.autocast(operator.device.type, enabled=False):
-        for window, tokens in enumerate(patches.float()):
-            offset = FIXUP_WEIGHT * bias if shift is None else FIXUP_WEIGHT * bias + shift[window].float()
-            rows = torch.cat([tokens + FIXUP_WEIGHT * tokens @ weight.T, offset[None]])
-            _window_scores(operator[window], rows, text, scores[window])
-    return scores
-
-
-def _window_scores(operator: Tensor, rows: Tensor, text: Tensor, out: Tensor) -> None:
-    """Fill `out` (P, Q) for one window; `rows` (n + 1, C) are [X; x].
-
-    L comes from a QR factorisation of the rows themselves, which no rank deficiency upsets as it would a
-    Cholesky factorisation of their Gram matrix. It is lower triangular: a block of columns needs the rows
-    from its own first one on.
-    """
-    queries = rows @ text.T
-    root = torch.linalg.qr(rows.T, mode="r").R.T  # L, (n + 1, min(C, n + 1))
-    for start in range(0, operator.shape[0], _PIXELS):
-        strip = slice(start, start + _PIXELS)
-        pixels = operator[strip]
-        squares = pixels.new_zeros(pixels.shape[0])
-        for first in range(0, root.shape[1], _COLUMNS):
-            block = root[first:, first : first + _COLUMNS]
-            part = torch.addmm(block[-1], pixels[:, first:], block[:-1])
-            squares += torch.linalg.vecdot(part, part)
-        norms = squares.sqrt_().clamp_min_(1e-12)
-        torch.div(torch.addmm(queries[-1], pixels, queries[:-1]), norms[:, None], out=out[strip])
+    tiles, strips = operator.tiles, operator.strips()
+    with torch.autocast(projection[0].device.type, enabled=False):
+        with stage("scores"):
+            scorers = [PixelScores(ask._replace(patches=ask.patches[operator.order]), projection) for ask in asks]
+            maps = [tiles.zeros(len(ask.text)) for ask in asks]
+        while True:
+            with stage("operator"):
+                rows = next(strips, None)
+            if rows is None:
+                return maps
+            with stage("scores"):
+                for scorer, out in zip(scorers, maps, strict=True):
+                    tiles.write(scorer(rows.values, rows.first), out, rows.strip)

@@ -31,6 +31,7 @@ class TileGrid:
         self.height, self.width, self.radius = height, width, radius
         self.diameter = 2 * radius + 1
         self.down, self.across = -(-height // TILE), -(-width // TILE)
+        self._device = device
         self._margin = radius // 2 + 2  # source pixels that count beyond a tile, bicubic's own two included
         self._columns_at_once = 1 if device.type == "cpu" else self.across  # one stays in the cache
 
@@ -45,12 +46,6 @@ class TileGrid:
         columns = _reflected(torch.arange(-self.radius, self.across * TILE + self.radius), self.width)
         return _take(image, rows, columns)
 
-    def pad_source(self, source: Tensor) -> Tensor:
-        """(height / 2, width / 2, n) with its edge repeated as for bicubic enlargement, and filled up."""
-        rows = torch.arange(-self._margin, self.down * TILE // 2 + self._margin)
-        columns = torch.arange(-self._margin, self.across * TILE // 2 + self._margin)
-        return _take(source, rows.clamp(0, source.shape[0] - 1), columns.clamp(0, source.shape[1] - 1))
-
     def pixels(self, padded: Tensor, strip: Strip) -> Tensor:
         """The tiles of a padded image: (i, j, s, t, n)."""
         rows = padded[self.radius : -self.radius]
@@ -60,11 +55,24 @@ class TileGrid:
 
     def reach(self, padded: Tensor, strip: Strip) -> Tensor:
         """All pixels of a padded image that the kernels of a tile touch: (s, t, (TILE + 2 * radius)², n)."""
-        return self._around(padded, strip, TILE, self.radius)
+        side = TILE + 2 * self.radius
+        columns = padded[:, strip.first * TILE : strip.last * TILE + 2 * self.radius]
+        columns = columns.unfold(1, side, TILE).permute(1, 0, 3, 2).contiguous()  # (s, padded rows, side, n)
+        return _overlapping(columns, self.down, TILE, side)
 
-    def source_reach(self, padded_source: Tensor, strip: Strip) -> Tensor:
-        """All source pixels behind those: (s, t, (TILE / 2 + 2 * margin)², n)."""
-        return self._around(padded_source, strip, TILE // 2, self._margin)
+    def source_reach(self, source: Tensor, strip: Strip) -> Tensor:
+        """All source pixels behind those, of a source (height / 2, width / 2, n), whose edge counts as repeated, as
+        for bicubic enlargement: (s, t, (TILE / 2 + 2 * margin)², n).
+        """
+        half, side = TILE // 2, TILE // 2 + 2 * self._margin
+        height, width, channels = source.shape
+        rows = torch.arange(-self._margin, self.down * half + self._margin, device=self._device).clamp(0, height - 1)
+        tiles = torch.arange(strip.first, strip.last, device=self._device)[:, None] * half
+        columns = (tiles + torch.arange(-self._margin, half + self._margin, device=self._device)).clamp(0, width - 1)
+        index = rows[:, None] * width + columns[:, None]  # (s, padded rows, side)
+        pixels = source.as_strided((height * width, channels), (source.stride(1), 1), source.storage_offset())
+        gathered = pixels.index_select(0, index.flatten())
+        return _overlapping(gathered.view(*index.shape, channels), self.down, half, side)
 
     def taps(self, products: Tensor) -> Tensor:
         """Of products (s, t, TILE², reach) of pixels and reach, those of taps: (i, j, s, t, d, d)."""
@@ -101,21 +109,32 @@ class TileGrid:
                 if strip.first <= x // TILE < strip.last:
                     _fold(kernels[:, x % TILE, x // TILE - strip.first], -1, outside, at_start=x == near)
 
+    def zeros(self, channels: int) -> Tensor:
+        """An image (height, width, channels) to `write` to."""
+        return torch.zeros(self.height, self.width, channels, device=self._device)
+
     def write(self, tiles: Tensor, out: Tensor, strip: Strip) -> None:
-        """Put tiles (s, t, TILE², n) at their place in the image `out` (height, width, n)."""
-        pixels = tiles.view(*tiles.shape[:2], TILE, TILE, -1)
+        """Put the pixels (s * t * TILE², n) of a strip at their place in the image `out` (height, width, n)."""
+        pixels = tiles.view(strip.last - strip.first, self.down, TILE, TILE, -1)
         image = pixels.permute(1, 2, 0, 3, 4).flatten(2, 3).flatten(0, 1)
         target = out[:, strip.first * TILE : strip.last * TILE]
         target.copy_(image[: target.shape[0], : target.shape[1]])
 
-    def _around(self, padded: Tensor, strip: Strip, tile: int, border: int) -> Tensor:
-        side = tile + 2 * border
-        columns = padded[:, strip.first * tile : strip.last * tile + 2 * border]
-        columns = columns.unfold(1, side, tile).permute(1, 0, 3, 2).contiguous()  # (s, padded rows, side, n)
-        across, rows, _, channels = columns.shape  # a view: what neighbouring tiles share is held once
-        line = side * channels
-        shape = (across, self.down, side * side, channels)
-        return columns.as_strided(shape, (rows * line, tile * line, channels, 1))
+
+def source_columns(first: int, last: int, radius: int) -> tuple[int, int]:
+    """Columns of the source behind columns `first` up to `last` of the enlarged image: their taps' bicubic neighbours.
+    May lie outside the source.
+    """
+    return (first - radius) // 2 - 2, (last - 1 + radius) // 2 + 3
+
+
+def _overlapping(columns: Tensor, down: int, tile: int, side: int) -> Tensor:
+    """Columns (s, padded rows, side, n) -> (s, down, side², n) at every `tile` rows: a view, in which what tiles
+    share is held once.
+    """
+    across, rows, _, channels = columns.shape
+    line = side * channels
+    return columns.as_strided((across, down, side * side, channels), (rows * line, tile * line, channels, 1))
 
 
 def _take(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

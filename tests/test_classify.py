@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench import classify as module
+from bench import metrics
+from bench.classify import apply_threshold, classify, classify_binned, probability_bin
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 30), st.integers(2, 30), st.integers(1, 70), st.integers(1, 70))
+def test_classify_is_resize_scale_softmax_best_synonym_argmax(h: int, w: int, height: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(h * 31 + w)
+    scores = torch.randn(5, h, w, generator=generator) * 0.05
+    classes = torch.tensor([0, 1, 1, 2, 3])
+    resized = F.interpolate(scores[None], size=(height, width), mode="bilinear")[0]
+    probability = (resized * 50).softmax(dim=0)
+    by_class = torch.stack([probability[classes == index].max(dim=0).values for index in range(4)])
+    prediction = classify(scores, (height, width), classes, 50.0)
+    best, index = by_class.max(dim=0)
+    assert np.allclose(prediction.probability, best.numpy(), atol=1e-5)
+    clear = (by_class.topk(2, dim=0).values.diff(dim=0)[0].abs() > 1e-4).numpy()
+    assert np.array_equal(prediction.classes[clear], index.to(torch.uint8).numpy()[clear])
+
+
+def test_threshold_is_strict() -> None:
+    prediction = classify(torch.zeros(2, 1, 1), (1, 1), torch.tensor([0, 1]), 50.0)
+    assert prediction.probability.item() == 0.5
+    certain = prediction._replace(classes=np.array([[1]], dtype=np.uint8))
+    assert apply_threshold(certain, 0.5, 0).item() == 1
+    assert apply_threshold(certain, 0.51, 0).item() == 0
+
+
+def test_binned_classification_is_classification_and_numpys_bins() -> None:
+    scores = torch.randn(5, 30, 40) * 0.05
+    classes = torch.tensor([0, 1, 1, 2, 3])
+    plain, binned = classify(scores, (90, 70), classes, 50.0), classify_binned(scores, (90, 70), classes, 50.0)
+    assert np.array_equal(binned.classes, plain.classes)
+    assert np.array_equal(binned.bins, metrics.probability_bin(plain.probability))
+
+
+def test_bins_at_their_edges_are_numpys() -> None:
+    edges = (np.arange(101) / 100).astype(np.float32)
+    near = [np.nextafter(edges, np.float32(side)).clip(0, 1) for side in (-1, 2)]
+    probability = np.concatenate([edges, *near])
+    assert np.array_equal(probability_bin(torch.from_numpy(probability)).numpy(), metrics.probability_bin(probability))
+
+
+def test_the_first_of_equal_queries_wins_also_among_hundreds() -> None:
+    scores = torch.zeros(300, 1, 2)
+    scores[270, 0, 1] = scores[280, 0, 1] = 1.0
+    classes = torch.arange(300) // 2
+    assert classify(scores, (1, 2), classes, 50.0).classes.tolist() == [[0, 135]]
+
+
+@pytest.mark.parametrize("queries", [2, 9, 256, 300])
+@pytest.mark.parametrize("binned", [False, True])
+@pytest.mark.parametrize("size", [(61, 90), (30, 40), (300, 41)])
+def test_the_way_of_an_accelerator_finds_the_same(queries: int, binned: bool, size: tuple[int, int]) -> None:
+    scores = torch.randn(queries, 30, 40)
+    winner, certainty = module._on_cpu(scores, size, binned)
+    other_winner, other_certainty = module._on_accelerator(scores, size, binned)
+    assert winner.shape == certainty.shape == size
+    assert np.mean(winner != other_winner) < 1e-3  # the resize rounds differently
+    if binned:
+        assert certainty.dtype == other_certainty.dtype == np.uint8
+        assert np.mean(certainty != other_certainty) < 1e-2
+    else:
+        np.testing.assert_allclose(certainty, other_certainty, atol=2e-5)
+
+
+def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, classes = torch.randn(5, 20, 31), torch.arange(5)
+    whole = classify(scores, (70, 93), classes, 1.0)
+    monkeypatch.setattr(module, "_VALUES", 1)
+    by_lines = classify(scores, (70, 93), classes, 1.0)
+    assert np.array_equal(whole.classes, by_lines.classes)
+    assert np.array_equal(whole.probability, by_lines.probability)
+
+
+def test_far_apart_scores_do_not_overflow() -> None:
+    scores = torch.tensor([-300.0, 300.0, 0.0])[:, None, None]
+    prediction = classify(scores, (2, 2), torch.arange(3), 50.0)
+    assert prediction.classes.tolist() == [[1, 1], [1, 1]]
+    assert prediction.probability.tolist() == [[1, 1], [1, 1]]
