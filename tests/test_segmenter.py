@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,26 +41,55 @@ RUNS = {
 }
 
 
+Scores = dict[str, torch.Tensor]
+
+
 @pytest.fixture(scope="module")
-def golden_scores(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def golden_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the golden weights as checkpoints."""
     folder = tmp_path_factory.mktemp("golden")
     torch.save(recipe().tiny_state_dict(), folder / "tiny.pt")
-    backbone = load_backbone(BackboneSpec(model=str(GOLDEN / "tiny_clip.json")), folder / "tiny.pt")
-    upsamplers: dict[str, Upsampler | None] = {"": None}
     for kind in ("jbu_one", "jbu_stack"):
         torch.save(recipe().upsampler_checkpoint(kind), folder / f"{kind}.ckpt")
+    return folder
+
+
+def _golden_run(folder: Path, runs: Iterable[str], dtype: str = "fp32") -> tuple[Scores, torch.Tensor]:
+    backbone = load_backbone(BackboneSpec(model=str(GOLDEN / "tiny_clip.json")), folder / "tiny.pt", dtype=dtype)
+    upsamplers: dict[str, Upsampler | None] = {"": None}
+    for kind in ("jbu_one", "jbu_stack"):
         upsamplers[kind] = load_upsampler(kind, folder / f"{kind}.ckpt", backbone.dim)
     words = golden("a_text")
     vocabulary = Vocabulary(tuple(map(str, words["names"])), tuple(map(int, words["query_idx"])))
     text = encode(backbone, vocabulary, folder)
     assert np.abs(text.numpy() - words["query_features"]).max() < 1e-5
     classes = torch.tensor(vocabulary.classes)
-    queries = [
-        Query(run, load_methods()[method].build(options), text, classes, upsamplers[kind], debias)
-        for run, (method, options, kind, debias) in RUNS.items()
-    ]
-    image = golden("images")["oem_resized"]
-    return Segmenter(backbone, queries, 224, 112).scores(image), classes
+    queries = []
+    for run in runs:
+        method, options, kind, debias = RUNS[run]
+        built = load_methods()[method].build(options)
+        queries.append(Query(run, built, text, classes, upsamplers[kind], debias))
+    return Segmenter(backbone, queries, 224, 112).scores(golden("images")["oem_resized"]), classes
+
+
+@pytest.fixture(scope="module")
+def golden_scores(golden_folder: Path) -> tuple[Scores, torch.Tensor]:
+    return _golden_run(golden_folder, RUNS)
+
+
+@needs_golden
+@pytest.mark.parametrize(("dtype", "share"), [("fp16", 0.997), ("bf16", 0.98)])
+def test_half_precision_agrees_in_nearly_all_labels(
+    golden_scores: tuple, golden_folder: Path, dtype: str, share: float
+) -> None:
+    """The weights are random, so the best classes are close to each other; docs/performance.md has all runs."""
+    full, classes = golden_scores
+    half, _ = _golden_run(golden_folder, ("vanilla_res", "gem", "segearth_ov"), dtype)
+    for run, scores in half.items():
+        assert scores.dtype == torch.float32
+        assert not torch.equal(scores, full[run])
+        labels, expected = (classify(s, (1000, 1000), classes, 50.0).classes for s in (scores, full[run]))
+        assert np.mean(labels == expected) > share
 
 
 @needs_golden
