@@ -7,7 +7,6 @@ in the processor's cache.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeAlias
 
 import cv2
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import metrics
+from bench.parallel import in_threads
 from bench.stages import stage
 
 Uint8s: TypeAlias = NDArray[np.uint8]
@@ -92,8 +92,7 @@ def _on_cpu(scores: Tensor, size: tuple[int, int], binned: bool) -> tuple[NDArra
         probability = 1 / strip.sum(axis=0)  # of the softmax whose winner has weight 1
         certainty[lines.rows] = (metrics.probability_bin(probability) if binned else probability).reshape(-1, size[1])
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(work, _strips(scores.shape, size)))
+    in_threads(work, list(_strips(scores.shape, size)))
     return winner, certainty
 
 

@@ -31,10 +31,13 @@ from bench.data.loader import Loaded
 from bench.errors import BenchError
 from bench.evaluate import RowGroup, Scoring, evaluate
 from bench.methods import Method, find_method
+from bench.parallel import in_threads
 from bench.segmenter import Query, Segmenter
 from bench.stages import Stopwatch, stage
 from bench.store import Store
 from bench.upsamplers import Ask, JBUOne, Upsampler, steps_for, upsampled_scores
+from bench.upsamplers.operator import Operator
+from bench.upsamplers.tiles import Strip
 from bench.windows import window_boxes
 from bench.writer import CellWriter
 
@@ -149,8 +152,11 @@ class Bench:
 
         def operator() -> None:
             for window in self.upsampler.operators(guidance, grid, steps):
-                for _ in window.strips():
-                    pass
+
+                def work(strip: Strip, window: Operator = window) -> None:
+                    window.rows(strip)
+
+                in_threads(work, window.tiles.strips())
 
         def scores() -> None:
             for window in self.upsampler.operators(guidance, grid, steps):

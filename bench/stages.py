@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,14 +10,20 @@ from contextlib import contextmanager
 
 import torch
 
-_watch: Stopwatch | None = None
+
+class _Current(threading.local):
+    watch: Stopwatch | None = None
+
+
+_current = _Current()
 
 
 class Stopwatch:
-    """Seconds spent in each stage while this is entered (`with Stopwatch() as watch:`).
+    """Seconds that this thread, and the `Crew` that works for it, spends in each stage while this is entered
+    (`with Stopwatch() as watch:`).
 
     A stage within another one is subtracted from it. Where there is a GPU, its queue is waited for at every
-    boundary, which costs a little speed. Not for several threads.
+    boundary, which costs a little speed.
     """
 
     def __init__(self) -> None:
@@ -25,22 +32,27 @@ class Stopwatch:
         self._since = 0.0
 
     def __enter__(self) -> Stopwatch:
-        global _watch
-        _watch = self
+        _current.watch = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        global _watch
-        _watch = None
+        _current.watch = None
 
     def switch(self) -> None:
         """Books the time since the last boundary for the stage that is open."""
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.synchronize()
-        now = time.perf_counter()
+        elapsed = self._elapsed()
         if self._open:
-            self.seconds[self._open[-1]] += now - self._since
-        self._since = now
+            self.seconds[self._open[-1]] += elapsed
+
+    def share(self, seconds: dict[str, float]) -> None:
+        """Books the time since the last boundary for several stages, in proportion to `seconds`."""
+        total = sum(seconds.values())
+        if not total:
+            self.switch()
+            return
+        elapsed = self._elapsed()
+        for name, part in seconds.items():
+            self.seconds[name] += elapsed * part / total
 
     def enter(self, name: str) -> None:
         self.switch()
@@ -50,11 +62,44 @@ class Stopwatch:
         self.switch()
         self._open.pop()
 
+    def _elapsed(self) -> float:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        elapsed, self._since = now - self._since, now
+        return elapsed
+
+
+class Crew:
+    """Threads that work for the one that makes this, while it waits: their stages are booked in its stopwatch."""
+
+    def __init__(self) -> None:
+        self._foreman = _current.watch
+        self._watches: list[Stopwatch] = []
+        if self._foreman is not None:
+            self._foreman.switch()
+
+    def join(self) -> None:
+        """To be called once in each of the threads."""
+        if self._foreman is not None:
+            watch = Stopwatch()
+            self._watches.append(watch)
+            watch.__enter__()
+
+    def dismiss(self) -> None:
+        """To be called when they are done: the time they took, by the clock on the wall, goes to their stages."""
+        if self._foreman is not None:
+            total: dict[str, float] = defaultdict(float)
+            for watch in self._watches:
+                for name, seconds in watch.seconds.items():
+                    total[name] += seconds
+            self._foreman.share(total)
+
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
     """Marks what runs inside as `name`."""
-    watch = _watch
+    watch = _current.watch
     if watch is None:
         yield
         return

@@ -53,6 +53,7 @@ class _AdaptiveConv(torch.autograd.Function):
             for tap, neighbour in enumerate(shifted(grad_source, ctx.diameter)):
                 neighbour.addcmul_(grad_out, kernels[:, tap, None])
         if grad_kernels is not None:
+            product = torch.empty_like(grad_out)  # one for all taps: fresh memory each time costs more than the product
             for tap, neighbour in enumerate(shifted(source, ctx.diameter)):
-                torch.sum(grad_out * neighbour, dim=1, out=grad_kernels[:, tap])
+                torch.sum(torch.mul(grad_out, neighbour, out=product), dim=1, out=grad_kernels[:, tap])
         return grad_source, grad_kernels

@@ -6,18 +6,19 @@ linear in the features, so the identity sent through the steps gives the matrix 
 Each step is made of dense matrix products over small tiles. Keys of a tile times keys of all that its kernels
 touch hold the inner products of the range term. Kernels times the bicubic weights behind their taps are
 kernels on the source itself: a quarter of the pixels, and the same ones for a whole tile. Those times the
-source are the filtered tile. On a CPU one column of tiles at a time keeps all of it in the cache.
+source are the filtered tile. On a CPU one column of tiles at a time keeps all of it in the cache, and the columns
+are shared out among threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.parallel import in_threads
 from bench.upsamplers.jbu import FIXUP_WEIGHT, KERNEL_FLOOR, JointBilateral
 from bench.upsamplers.tiles import TILE, Strip, TileGrid, source_columns
 
@@ -57,47 +58,34 @@ class Operator:
         self.order = torch.arange(grid[0] * grid[1], device=device).view(grid).T.flatten()
         source = torch.eye(len(self.order), device=device).view(*grid[::-1], -1).transpose(0, 1).contiguous()
         for number in range(len(steps) - 1):
-            source = self._enlarged(number, source)
+            source = self._enlarged(_StepFilter(steps[number]), source, number)
         self._source = source
-        self.tiles = _tiles(steps[-1])
+        self._last = _StepFilter(steps[-1])
+        self.tiles = self._last.tiles
 
-    def strips(self) -> Iterator[Rows]:
-        """All rows of W, strip by strip."""
-        return self._rows(len(self._steps) - 1, self._source, self.tiles)
+    def rows(self, strip: Strip) -> Rows:
+        """Those of the pixels of one of the strips of `tiles`."""
+        return self._rows(self._last, self._source, strip, len(self._steps) - 1)
 
     def matrix(self) -> Tensor:
         """All of W (H * W, n), rows and columns in the row-major order of pixels and patches."""
-        return self._enlarged(len(self._steps) - 1, self._source).flatten(0, 1)[:, self.order.argsort()]
+        return self._enlarged(self._last, self._source, len(self._steps) - 1).flatten(0, 1)[:, self.order.argsort()]
 
-    def _enlarged(self, number: int, source: Tensor) -> Tensor:
+    def _enlarged(self, step_filter: _StepFilter, source: Tensor, number: int) -> Tensor:
         """Features (h, w, n) after step `number`: (2h, 2w, n)."""
-        tiles = _tiles(self._steps[number])
+        tiles = step_filter.tiles
         out = tiles.zeros(source.shape[2])
-        for strip, first, values in self._rows(number, source, tiles):
+
+        def work(strip: Strip) -> None:
+            _, first, values = self._rows(step_filter, source, strip, number)
             tiles.write(values, out[..., first : first + values.shape[1]], strip)
+
+        in_threads(work, tiles.strips())
         return out
 
-    @torch.no_grad()
-    def _rows(self, number: int, source: Tensor, tiles: TileGrid) -> Iterator[Rows]:
-        module, guidance = self._steps[number]
-        guidance = tiles.pad(guidance.permute(1, 2, 0))
-        with torch.autocast(guidance.device.type, enabled=False):
-            keys = _mlp(module.range_proj, guidance)
-            temperature = module.temperature()
-            kernel_maker = _KernelMaker(module)
-            tap_weights = tiles.tap_weights().to(source.device)
-        for strip in tiles.strips():
-            first, last = (column * self._grid[0] for column in self._seen(strip, number))
-            with torch.autocast(guidance.device.type, enabled=False):
-                # queries (s, t, TILE², 32)
-                queries = tiles.pixels(keys, strip).permute(2, 3, 0, 1, 4).flatten(2, 3) * temperature
-                products = tiles.taps(queries @ tiles.reach(keys, strip).mT)
-                kernels = kernel_maker(products.reshape(-1, module.diameter**2), tiles.pixels(guidance, strip))
-                tiles.fold_border(kernels.view(products.shape), strip)
-                on_source = kernels.view(len(tap_weights), -1, module.diameter**2) @ tap_weights
-                on_source = on_source.view(len(tap_weights), *products.shape[2:4], -1).permute(1, 2, 0, 3)
-                values = on_source @ tiles.source_reach(source[..., first:last], strip)
-            yield Rows(strip, first, values.flatten(0, 2))
+    def _rows(self, step_filter: _StepFilter, source: Tensor, strip: Strip, number: int) -> Rows:
+        first, last = (column * self._grid[0] for column in self._seen(strip, number))
+        return Rows(strip, first, step_filter(source[..., first:last], strip))
 
     def _seen(self, strip: Strip, number: int) -> tuple[int, int]:
         """Columns of the patch grid that can count in a strip of step `number`: from, up to not including."""
@@ -108,8 +96,34 @@ class Operator:
         return first, last
 
 
-def _tiles(step: Step) -> TileGrid:
-    return TileGrid(step.guidance.shape[1], step.guidance.shape[2], step.module.radius, step.guidance.device)
+class _StepFilter:
+    """One step of one window: what its strips share."""
+
+    @torch.no_grad()
+    def __init__(self, step: Step) -> None:
+        module, guidance = step
+        self._diameter = module.diameter
+        self.tiles = TileGrid(guidance.shape[1], guidance.shape[2], module.radius, guidance.device)
+        self._guidance = self.tiles.pad(guidance.permute(1, 2, 0))
+        with torch.autocast(guidance.device.type, enabled=False):
+            self._keys = _mlp(module.range_proj, self._guidance)
+            self._temperature = module.temperature()
+            self._kernels_of = _KernelMaker(module)
+            self._tap_weights = self.tiles.tap_weights().to(guidance.device)
+
+    @torch.no_grad()
+    def __call__(self, source: Tensor, strip: Strip) -> Tensor:
+        """Features (h, w, n) -> those of a strip after the step, (pixels, n), in the order of `TileGrid.write`."""
+        tiles, diameter = self.tiles, self._diameter
+        with torch.autocast(source.device.type, enabled=False):
+            # queries (s, t, TILE², 32)
+            queries = tiles.pixels(self._keys, strip).permute(2, 3, 0, 1, 4).flatten(2, 3) * self._temperature
+            products = tiles.taps(queries @ tiles.reach(self._keys, strip).mT)
+            kernels = self._kernels_of(products.reshape(-1, diameter**2), tiles.pixels(self._guidance, strip))
+            tiles.fold_border(kernels.view(products.shape), strip)
+            on_source = kernels.view(len(self._tap_weights), -1, diameter**2) @ self._tap_weights
+            on_source = on_source.view(len(self._tap_weights), *products.shape[2:4], -1).permute(1, 2, 0, 3)
+            return (on_source @ tiles.source_reach(source, strip)).flatten(0, 2)
 
 
 class _KernelMaker:

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bench.parallel import in_threads
 from bench.stages import stage
 from bench.upsamplers.jbu import FIXUP_WEIGHT
 from bench.upsamplers.operator import Operator
+from bench.upsamplers.tiles import Strip
 
 _COLUMNS = 48  # of a matrix product: what CPUs take at a time; more leave out fewer of the zeros in L
 
@@ -47,9 +49,9 @@ class PixelScores:
         root = torch.linalg.qr(rows.T, mode="r").R.T  # L, (n + 1, min(C, n + 1))
         self._queries = len(text)
         beside = -self._queries % _COLUMNS
-        self._first_block = torch.cat([rows @ text.T, root[:, :beside]], dim=1)
-        starts = range(beside, root.shape[1], _COLUMNS)
-        self._blocks = [(start, root[start:, start : start + _COLUMNS].contiguous()) for start in starts]
+        blocks = [(0, torch.cat([rows @ text.T, root[:, :beside]], dim=1))]
+        blocks += [(start, root[start:, start : start + _COLUMNS]) for start in range(beside, root.shape[1], _COLUMNS)]
+        self._blocks = [(start, block.contiguous()) for start, block in blocks]  # from this row of L on
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, first: int = 0) -> Tensor:
@@ -58,17 +60,17 @@ class PixelScores:
         pixels: (P, m) float32, the columns `first` to first + m of W, all others being zero.
         """
         last = first + pixels.shape[1]
-        part = torch.addmm(self._first_block[-1], pixels, self._first_block[first:last])
-        scores, part = part[:, : self._queries], part[:, self._queries :]
-        squares = torch.linalg.vecdot(part, part)
-        for start, block in self._blocks:
+        widths = [block.shape[1] for _, block in self._blocks]
+        products = pixels.new_empty(len(pixels), sum(widths))
+        for (start, block), out in zip(self._blocks, torch.split(products, widths, dim=1), strict=True):
             seen = max(first, start)
             if seen < last:
-                part = torch.addmm(block[-1], pixels[:, seen - first :], block[seen - start : last - start])
+                torch.addmm(block[-1], pixels[:, seen - first :], block[seen - start : last - start], out=out)
             else:  # of these columns of L, the pixels only see the last row
-                part = block[-1]
-            squares += torch.linalg.vecdot(part, part)
-        return scores.div_(squares.sqrt_().clamp_min_(1e-12)[:, None])
+                out.copy_(block[-1].expand_as(out))
+        norms = torch.linalg.vector_norm(products[:, self._queries :], dim=1, keepdim=True)
+        scores: Tensor = products[:, : self._queries] / norms.clamp_min_(1e-12)
+        return scores
 
 
 @torch.no_grad()
@@ -78,16 +80,18 @@ def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[
     projection: A (C, C) and b (C) of `Upsampler.projection`. Rows that ask together share the operator's strips while
     these are in the cache; each has products of its own, so its scores do not depend on who else asks.
     """
-    tiles, strips = operator.tiles, operator.strips()
+    tiles = operator.tiles
     with torch.autocast(projection[0].device.type, enabled=False):
         with stage("scores"):
             scorers = [PixelScores(ask._replace(patches=ask.patches[operator.order]), projection) for ask in asks]
             maps = [tiles.zeros(len(ask.text)) for ask in asks]
-        while True:
+
+        def work(strip: Strip) -> None:
             with stage("operator"):
-                rows = next(strips, None)
-            if rows is None:
-                return maps
+                rows = operator.rows(strip)
             with stage("scores"):
                 for scorer, out in zip(scorers, maps, strict=True):
-                    tiles.write(scorer(rows.values, rows.first), out, rows.strip)
+                    tiles.write(scorer(rows.values, rows.first), out, strip)
+
+        in_threads(work, tiles.strips())
+    return maps
