@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bench.backbone import Backbone, Features, Trunk
 from bench.errors import BenchError
+from bench.parallel import in_threads
 from bench.stages import stage
 from bench.upsamplers import Ask, Upsampler, steps_for, upsampled_scores
 from bench.windows import Box, Canvas, pad_to_multiple, window_boxes
@@ -185,16 +186,20 @@ class _Batch:
         """Cosine of the upsampler's pixel features, for all rows that use it."""
         rows = {query.name: query for query in self.queries if query.upsampler is upsampler}
         asking = {name: features for name, query in rows.items() if (features := self._features_if_any(query))}
-        with stage("operator"):
-            operators = upsampler.operators(self.padded, self.trunk.grid, steps_for(self.backbone.patch_size))
-        windows = []
-        for number, operator in enumerate(operators):
+        steps = steps_for(self.backbone.patch_size)
+
+        def scores_of(number: int) -> list[Tensor]:
+            with stage("operator"):
+                operator = upsampler.operator(self.padded[number], self.trunk.grid, steps)
             asks = []
             for name, features in asking.items():
                 shift = _shift(rows[name], features)
-                of_window = None if shift is None else shift[number]
-                asks.append(Ask(features.patches[number], rows[name].text, of_window))
-            windows.append(upsampled_scores(operator, asks, upsampler.projection))
+                asks.append(Ask(features.patches[number], rows[name].text, None if shift is None else shift[number]))
+            return upsampled_scores(operator, asks, upsampler.projection)
+
+        # A window for each core; where there are more cores than windows, all of them at the strips of one window.
+        enough = self.padded.device.type == "cpu" and len(self.padded) >= torch.get_num_threads()
+        windows = in_threads(scores_of, range(len(self.padded))) if enough else map(scores_of, range(len(self.padded)))
         for name, maps in zip(asking, zip(*windows, strict=True), strict=True):
             self._upsampled[name] = self._to_window(torch.stack(maps))
 

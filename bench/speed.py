@@ -36,7 +36,6 @@ from bench.segmenter import Query, Segmenter
 from bench.stages import Stopwatch, stage
 from bench.store import Store
 from bench.upsamplers import Ask, JBUOne, Upsampler, steps_for, upsampled_scores
-from bench.upsamplers.operator import Operator
 from bench.upsamplers.tiles import Strip
 from bench.windows import window_boxes
 from bench.writer import CellWriter
@@ -151,16 +150,16 @@ class Bench:
             return torch.einsum("qc,bchw->bqhw", text, F.normalize(features, dim=1))
 
         def operator() -> None:
-            for window in self.upsampler.operators(guidance, grid, steps):
+            window = self.upsampler.operator(guidance[0], grid, steps)
 
-                def work(strip: Strip, window: Operator = window) -> None:
-                    window.rows(strip)
+            def work(strip: Strip) -> None:
+                window.rows(strip)
 
-                in_threads(work, window.tiles.strips())
+            in_threads(work, window.tiles.strips())
 
         def scores() -> None:
-            for window in self.upsampler.operators(guidance, grid, steps):
-                upsampled_scores(window, [Ask(patches[0], text)] * rows, self.upsampler.projection)
+            window = self.upsampler.operator(guidance[0], grid, steps)
+            upsampled_scores(window, [Ask(patches[0], text)] * rows, self.upsampler.projection)
 
         ways: dict[str, Callable[[], object]] = {"taps": taps, "operator": operator, "scores": scores}
         return {name: statistics.median(self._seconds(way) for _ in range(repeats)) for name, way in ways.items()}

@@ -63,8 +63,9 @@ def test_the_first_of_equal_queries_wins_also_among_hundreds() -> None:
 @pytest.mark.parametrize("size", [(61, 90), (30, 40), (300, 41)])
 def test_the_way_of_an_accelerator_finds_the_same(queries: int, binned: bool, size: tuple[int, int]) -> None:
     scores = torch.randn(queries, 30, 40)
-    winner, certainty = module._on_cpu(scores, size, binned)
-    other_winner, other_certainty = module._on_accelerator(scores, size, binned)
+    classes = (np.arange(queries) // 2).astype(np.uint8)
+    winner, certainty = module._on_cpu(scores, size, classes, binned)
+    other_winner, other_certainty = module._on_accelerator(scores, size, classes, binned)
     assert winner.shape == certainty.shape == size
     assert np.mean(winner != other_winner) < 1e-3  # the resize rounds differently
     if binned:

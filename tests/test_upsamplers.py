@@ -35,7 +35,7 @@ def lively(upsampler: Upsampler) -> Upsampler:
 
 def matrices(upsampler: Upsampler, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> Tensor:
     """W (B, P, n) of each window."""
-    return torch.stack([operator.matrix() for operator in upsampler.operators(guidance, grid, steps)])
+    return torch.stack([upsampler.operator(image, grid, steps).matrix() for image in guidance])
 
 
 def through_operator(upsampler: Upsampler, patches: Tensor, guidance: Tensor, steps: int) -> Tensor:
@@ -231,7 +231,7 @@ def direct_scores(operator, patches, projection, text, shift) -> Tensor:
 def from_matrices(operator, patches, projection, text, shift=None) -> Tensor:
     shifts = [None] * len(operator) if shift is None else shift
     asks = [Ask(tokens, text, offset) for tokens, offset in zip(patches, shifts, strict=True)]
-    return torch.stack([PixelScores(ask, projection)(rows) for ask, rows in zip(asks, operator, strict=True)])
+    return torch.stack([PixelScores([ask], projection)(rows)[:, 0] for ask, rows in zip(asks, operator, strict=True)])
 
 
 @pytest.mark.parametrize("shifted", [False, True])
@@ -268,14 +268,14 @@ def test_scores_where_other_columns_are_zero() -> None:
     projection = torch.randn(64, 64) / 8, torch.randn(64)
     pixels = torch.randn(20, 150)
     pixels[:, :7] = pixels[:, 40:] = 0
-    score = PixelScores(Ask(torch.randn(150, 64), F.normalize(torch.randn(5, 64), dim=1)), projection)
+    score = PixelScores([Ask(torch.randn(150, 64), F.normalize(torch.randn(5, 64), dim=1))], projection)
     torch.testing.assert_close(score(pixels[:, 7:40], first=7), score(pixels), atol=1e-6, rtol=1e-5)
 
 
 def test_who_else_asks_changes_nothing() -> None:
     upsampler, guidance = lively(JBUOne(16)), torch.randn(1, 3, 48, 64)
-    asks = [Ask(torch.randn(12, 16), F.normalize(torch.randn(words, 16), dim=1)) for words in (1, 5, 3)]
-    (operator,) = upsampler.operators(guidance, (3, 4))
+    asks = [Ask(torch.randn(12, 16), F.normalize(torch.randn(words, 16), dim=1)) for words in (1, 5, 3, 5)]
+    operator = upsampler.operator(guidance[0], (3, 4))
     together = upsampled_scores(operator, asks, upsampler.projection)
     for ask, scores in zip(asks, together, strict=True):
         (alone,) = upsampled_scores(operator, [ask], upsampler.projection)
@@ -287,7 +287,7 @@ def test_who_else_asks_changes_nothing() -> None:
 def test_operator_of_a_wide_window_leaves_out_zeros_only(kind: str, grid: tuple[int, int], steps: int) -> None:
     upsampler = lively(KINDS[kind](6))
     guidance = torch.randn(1, 3, grid[0] << steps, grid[1] << steps)
-    (operator,) = upsampler.operators(guidance, grid, steps)
+    operator = upsampler.operator(guidance[0], grid, steps)
     widths = [operator.rows(strip).values.shape[1] for strip in operator.tiles.strips()]
     assert min(widths) < grid[0] * grid[1]
     patches = torch.randn(1, 6, *grid)
@@ -302,7 +302,7 @@ def test_scores_match_the_direct_way_on_a_real_window(golden_inputs) -> None:
     text = torch.from_numpy(golden("a_text")["query_features"])
     shift = -0.3 * torch.from_numpy(golden("b_tokens_square")["sq/SegEarth/ir1/cls"])[None]
     direct = upsampler(patches, window).flatten(2).mT + shift
-    (operator,) = upsampler.operators(window, (14, 14))
+    operator = upsampler.operator(window[0], (14, 14))
     (scores,) = upsampled_scores(operator, [Ask(patches[0].flatten(1).T, text, shift[0])], upsampler.projection)
     torch.testing.assert_close(scores.flatten(0, 1), (F.normalize(direct, dim=-1) @ text.T)[0], atol=1e-5, rtol=0)
 
@@ -329,6 +329,6 @@ def test_too_few_patches(kind: str, least: int) -> None:
 
 def test_more_steps_than_modules() -> None:
     with pytest.raises(BenchError, match=r"4 modules.* 5 doublings"):
-        JBUStack(4).operators(torch.randn(1, 3, 96, 96), (3, 3), 5)
+        JBUStack(4).operator(torch.randn(3, 96, 96), (3, 3), 5)
     assert len(JBUStack(4, modules=5).modules_for(5)) == 5
     assert len(JBUOne(4).modules_for(5)) == 5

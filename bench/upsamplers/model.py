@@ -55,8 +55,8 @@ class Upsampler(nn.Module, ABC):
         fixup: Tensor = self.fixup_proj(patches)
         return patches + FIXUP_WEIGHT * fixup
 
-    def operators(self, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> list[Operator]:
-        """The ×2 steps of `forward`, without the closing projection, as a linear operator for each of the B windows.
+    def operator(self, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> Operator:
+        """The ×2 steps of `forward`, without the closing projection, as a linear operator for one window (3, H, W).
 
         W @ patch tokens (h * w, C) are the pixel features before the projection. For inference: no gradients, no
         dropout.
@@ -64,11 +64,7 @@ class Upsampler(nn.Module, ABC):
         self._check_grid(*grid)
         sizes = [(grid[0] * 2**number, grid[1] * 2**number) for number in range(1, steps + 1)]
         pooled = [F.adaptive_avg_pool2d(guidance.float(), size) for size in sizes]
-        modules = self.modules_for(steps)
-        return [
-            Operator([Step(module, images[window]) for module, images in zip(modules, pooled, strict=True)], grid)
-            for window in range(len(guidance))
-        ]
+        return Operator([Step(*step) for step in zip(self.modules_for(steps), pooled, strict=True)], grid)
 
     @property
     def projection(self) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ class Ask(NamedTuple):
 
 
 class PixelScores:
-    """Cosine similarities of pixels' upsampled features with one row's text embeddings.
+    """Cosine similarities of pixels' upsampled features with the text embeddings of R rows, Q for each.
 
     The features are H = W X + 1 xᵀ with X = F (I + 0.1 Aᵀ) and x = 0.1 b + shift, so H Tᵀ = W (X Tᵀ) + 1 (x Tᵀ), and
     any L with L Lᵀ = [X; x] [X; x]ᵀ gives ‖H_p‖ = ‖[W_p, 1] L‖.
@@ -41,36 +42,45 @@ class PixelScores:
     """
 
     @torch.no_grad()
-    def __init__(self, ask: Ask, projection: tuple[Tensor, Tensor]) -> None:
-        weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
-        tokens, text = ask.patches.float(), ask.text.float()
-        offset = bias if ask.shift is None else bias + ask.shift.float()
-        rows = torch.cat([tokens + tokens @ weight.T, offset[None]])  # [X; x]
-        root = torch.linalg.qr(rows.T, mode="r").R.T  # L, (n + 1, min(C, n + 1))
-        self._queries = len(text)
+    def __init__(self, asks: Sequence[Ask], projection: tuple[Tensor, Tensor]) -> None:
+        stacks = [_coefficients(ask, projection) for ask in asks]
+        products = torch.stack([by_text for by_text, _ in stacks])  # (R, n + 1, Q)
+        root = torch.stack([root for _, root in stacks])  # (R, n + 1, min(C, n + 1))
+        self._queries = products.shape[2]
         beside = -self._queries % _COLUMNS
-        blocks = [(0, torch.cat([rows @ text.T, root[:, :beside]], dim=1))]
-        blocks += [(start, root[start:, start : start + _COLUMNS]) for start in range(beside, root.shape[1], _COLUMNS)]
+        blocks = [(0, torch.cat([products, root[..., :beside]], dim=2))]
+        starts = range(beside, root.shape[2], _COLUMNS)
+        blocks += [(start, root[:, start:, start : start + _COLUMNS]) for start in starts]
         self._blocks = [(start, block.contiguous()) for start, block in blocks]  # from this row of L on
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, first: int = 0) -> Tensor:
-        """Rows of W -> scores (P, Q) float32.
+        """Rows of W -> scores (P, R, Q) float32.
 
         pixels: (P, m) float32, the columns `first` to first + m of W, all others being zero.
         """
         last = first + pixels.shape[1]
-        widths = [block.shape[1] for _, block in self._blocks]
-        products = pixels.new_empty(len(pixels), sum(widths))
-        for (start, block), out in zip(self._blocks, torch.split(products, widths, dim=1), strict=True):
+        rows, widths = len(self._blocks[0][1]), [block.shape[2] for _, block in self._blocks]
+        products = pixels.new_empty(rows, len(pixels), sum(widths))
+        for (start, block), out in zip(self._blocks, torch.split(products, widths, dim=2), strict=True):
             seen = max(first, start)
             if seen < last:
-                torch.addmm(block[-1], pixels[:, seen - first :], block[seen - start : last - start], out=out)
+                alike = pixels[:, seen - first :].expand(rows, -1, -1)
+                torch.baddbmm(block[:, -1:], alike, block[:, seen - start : last - start], out=out)
             else:  # of these columns of L, the pixels only see the last row
-                out.copy_(block[-1].expand_as(out))
-        norms = torch.linalg.vector_norm(products[:, self._queries :], dim=1, keepdim=True)
-        scores: Tensor = products[:, : self._queries] / norms.clamp_min_(1e-12)
-        return scores
+                out.copy_(block[:, -1:].expand_as(out))
+        norms = torch.linalg.vector_norm(products[..., self._queries :], dim=2, keepdim=True)
+        scores: Tensor = products[..., : self._queries] / norms.clamp_min_(1e-12)
+        return scores.transpose(0, 1)
+
+
+def _coefficients(ask: Ask, projection: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """[X; x] Tᵀ (n + 1, Q) and L (n + 1, min(C, n + 1))."""
+    weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
+    tokens, text = ask.patches.float(), ask.text.float()
+    offset = bias if ask.shift is None else bias + ask.shift.float()
+    rows = torch.cat([tokens + tokens @ weight.T, offset[None]])
+    return rows @ text.T, torch.linalg.qr(rows.T, mode="r").R.T
 
 
 @torch.no_grad()
@@ -81,17 +91,26 @@ def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[
     these are in the cache; each has products of its own, so its scores do not depend on who else asks.
     """
     tiles = operator.tiles
+    by_queries: dict[int, list[int]] = defaultdict(list)
+    for number, ask in enumerate(asks):
+        by_queries[len(ask.text)].append(number)
     with torch.autocast(projection[0].device.type, enabled=False):
         with stage("scores"):
-            scorers = [PixelScores(ask._replace(patches=ask.patches[operator.order]), projection) for ask in asks]
-            maps = [tiles.zeros(len(ask.text)) for ask in asks]
+            ordered = [ask._replace(patches=ask.patches[operator.order]) for ask in asks]
+            groups = [
+                (PixelScores([ordered[number] for number in numbers], projection), tiles.zeros(len(numbers) * queries))
+                for queries, numbers in by_queries.items()
+            ]
 
         def work(strip: Strip) -> None:
             with stage("operator"):
                 rows = operator.rows(strip)
             with stage("scores"):
-                for scorer, out in zip(scorers, maps, strict=True):
-                    tiles.write(scorer(rows.values, rows.first), out, strip)
+                for scorer, out in groups:
+                    tiles.write(scorer(rows.values, rows.first).flatten(1), out, strip)
 
         in_threads(work, tiles.strips())
-    return maps
+    maps: dict[int, Tensor] = {}
+    for numbers, (_, out) in zip(by_queries.values(), groups, strict=True):
+        maps.update(zip(numbers, out.chunk(len(numbers), dim=2), strict=True))
+    return [maps[number] for number in range(len(asks))]

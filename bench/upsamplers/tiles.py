@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TILE = 4  # pixels; larger tiles waste more of the dense products, smaller ones make them too thin to be fast
+_IN_CACHE = 1024  # pixels whose kernels and filtered features stay in a core's cache
 
 
 class Strip(NamedTuple):
@@ -33,7 +34,8 @@ class TileGrid:
         self.down, self.across = -(-height // TILE), -(-width // TILE)
         self._device = device
         self._margin = radius // 2 + 2  # source pixels that count beyond a tile, bicubic's own two included
-        self._columns_at_once = 1 if device.type == "cpu" else self.across  # one stays in the cache
+        pixels = self.down * TILE**2  # of a column of tiles
+        self._columns_at_once = max(1, _IN_CACHE // pixels) if device.type == "cpu" else self.across
 
     def strips(self) -> list[Strip]:
         """The whole image, strip by strip."""
