@@ -19,7 +19,7 @@ LEGEND = (
     "ranked, averaged or compared."
 )
 WARNINGS = {
-    "demo": "**Demo: synthetic scenes and a tiny backbone. These are no results on real data.**",
+    "demo": "**Demo: synthetic scenes, and one tiny backbone for all rows. These are no results on real data.**",
     "limited": "**Limited: only the first images of each dataset. These are no results on whole datasets.**",
 }
 CSV_COLUMNS = (

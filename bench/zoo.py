@@ -38,7 +38,7 @@ class Zoo:
     device: str = "cpu"
     dtype: str = "fp32"
     _backbones: dict[str, Backbone] = field(default_factory=dict, init=False)
-    _upsamplers: dict[tuple[str, int], tuple[Upsampler, str]] = field(default_factory=dict, init=False)
+    _upsamplers: dict[tuple[Path, int], tuple[Upsampler, str]] = field(default_factory=dict, init=False)
 
     def backbone(self, name: str) -> Backbone:
         """The backbone called `name` in benchmark.yaml."""
@@ -52,9 +52,9 @@ class Zoo:
 
     def upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
         """The upsampler called `name` in benchmark.yaml for features of `dim` channels, and the hash of its file."""
-        if (name, dim) not in self._upsamplers:
-            spec = self.config.upsamplers[name]
-            file = self.upsampler_files.get(name) or weights_dir() / spec.file
+        spec = self.config.upsamplers[name]
+        file = self.upsampler_files.get(name) or weights_dir() / spec.file
+        if (file, dim) not in self._upsamplers:
             if not file.is_file():
                 source = (
                     f"get it with `python -m bench download weights {name}`"
@@ -66,8 +66,8 @@ class Zoo:
                     f"or give it with --upsampler-checkpoint {name}=FILE"
                 )
             loaded = load_upsampler(None if name in self.upsampler_files else spec.kind, file, dim)
-            self._upsamplers[name, dim] = loaded.to(self.device), file_fingerprint(file)
-        return self._upsamplers[name, dim]
+            self._upsamplers[file, dim] = loaded.to(self.device), file_fingerprint(file)
+        return self._upsamplers[file, dim]
 
     def query(
         self,
@@ -147,12 +147,16 @@ def upsampler_files(flags: Sequence[str], config: Config, default: str = "simfea
 
 
 def demo_config(config: Config) -> Config:
-    """The configuration of `run --demo`: every row on the embedded backbone, SimFeatUp as trained for it."""
+    """The configuration of `run --demo`: every row on the embedded backbone, every upsampler as trained for it."""
     from bench.demo.backbone import CONFIG_FILE, WEIGHTS
 
     backbones = {DEMO: BackboneSpec(model=str(CONFIG_FILE))}
-    simfeatup = UpsamplerSpec(kind="jbu_one", file=str(WEIGHTS / "simfeatup.safetensors"))
-    upsamplers = {**config.upsamplers, "simfeatup": simfeatup}
+    upsamplers = {}
+    for name, spec in config.upsamplers.items():
+        own = WEIGHTS / f"{name}.safetensors"  # Table 3's have none, as there is but one backbone
+        upsamplers[name] = UpsamplerSpec(
+            kind=spec.kind, file=str(own if own.exists() else WEIGHTS / "simfeatup.safetensors")
+        )
     protocol = config.protocol.model_copy(update={"backbone": DEMO})
     rows = {name: row.model_copy(update={"backbone": None}) for name, row in config.rows.items()}
     changes = {"backbones": backbones, "upsamplers": upsamplers, "protocol": protocol, "rows": rows}

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from bench.config import load_config
 from bench.data.cards import load_card
 from bench.demo import sets
 from bench.demo.canvas import Canvas, ellipse, rectangle
@@ -111,7 +112,7 @@ def test_noise_fills_its_shape(cell: float) -> None:
     assert noise.shape == (37, 61) and np.isfinite(noise).all() and np.abs(noise).max() < 2
 
 
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("name", load_config().default_datasets)
 def test_every_class_of_every_dataset_is_asked_for(name: str) -> None:
     """`dataset_scenes` holds to what the plan asks for (next test), so no class is missing from the demo."""
     card = load_card(name)
@@ -119,6 +120,13 @@ def test_every_class_of_every_dataset_is_asked_for(name: str) -> None:
     assert set(table.tolist()) == set(range(len(card.classes)))
     rest = card.classes[card.background]
     assert {shown for shot in sets._PLANS[name].shots for shown in shot.shows} | {rest} == set(card.classes)
+
+
+def test_what_a_dataset_of_natural_images_has_no_class_for_is_not_labelled() -> None:
+    card = load_card("cityscapes")
+    table = class_table(card)
+    assert table[MASTER_INDEX["water"]] == table[MASTER_INDEX["clutter"]] == 255
+    assert table[MASTER_INDEX["human"]] == card.classes.index("person")
 
 
 def test_a_scene_shows_what_its_plan_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,5 +148,6 @@ def test_binary_sets_show_one_thing() -> None:
 
 
 def test_a_card_without_a_demo_is_named() -> None:
-    with pytest.raises(BenchError, match="no dataset 'cityscapes'"):
-        class_table(load_card("cityscapes"))
+    other = load_card("cityscapes").model_copy(update={"name": "cityscope"})
+    with pytest.raises(BenchError, match="no dataset 'cityscope'; did you mean cityscapes"):
+        class_table(other)

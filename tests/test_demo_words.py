@@ -6,8 +6,9 @@ import numpy as np
 import open_clip
 import pytest
 
+from bench.config import load_config
 from bench.data.cards import load_card
-from bench.demo.taxonomy import CARDS, MASTER, MASTER_INDEX
+from bench.demo.taxonomy import MASTER, MASTER_INDEX
 from bench.demo.words import (
     WORDS,
     Captions,
@@ -70,7 +71,7 @@ def test_sentences_of_training_hold_every_token_of_captions() -> None:
         assert (drawn[:, -1] == 0).all()  # none is cut at the context length
 
 
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("name", load_config().default_datasets)
 def test_the_words_of_every_dataset_are_known(name: str) -> None:
     for vocabulary in load_card(name).vocabularies.values():
         assert unknown_words(word for synonyms in vocabulary for word in synonyms) == ()

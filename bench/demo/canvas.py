@@ -68,6 +68,15 @@ class Canvas:
         if mask is not None:
             self.image[window][mask] *= np.float32(factor)
 
+    def ribs(self, points: Points, heading: float, period: float, depth: float) -> None:
+        """Add waves of `depth` grey levels, `period` pixels long, that run along `heading` (radians)."""
+        window, mask = self._mask(points)
+        if mask is None:
+            return
+        y, x = np.nonzero(mask)
+        way = (x + window[1].start) * np.cos(heading) + (y + window[0].start) * np.sin(heading)
+        self.image[window][mask] += (np.sin(way * (2 * np.pi / period)) * depth).astype(np.float32)[:, None]
+
     def cast_shadow(self, points: Points, height: float) -> None:
         """Darken the ground that a thing of this outline and height (metres) hides from the sun."""
         shifted = points + self.sun * height * self.metre

@@ -19,11 +19,11 @@ from bench.segmenter import Query, Segmenter
 from bench.vocabulary import Vocabulary, encode
 from bench.weights import demo_backbone
 
-_CARD: Final = "openearthmap"
+CARD: Final = "openearthmap"
 _KINDS: Final = ("rural", "town", "city", "wild")
 _METHODS: Final = ("clip", "maskclip", "sclip", "clearclip", "segearth-ov")  # plain: no upsampler, λ = 0
 _SIDE: Final = 448
-_SCALE: Final = 50.0
+SCALE: Final = 50.0
 
 Confusion = NDArray[np.int64]  # (K, K): label, prediction
 
@@ -32,7 +32,7 @@ def held_out(count: int) -> Iterator[tuple[Image, Label]]:
     """Scenes that no training run sees, with OpenEarthMap's classes less background (0..7); the rest is
     255.
     """
-    table = class_table(load_card(_CARD)) - np.uint8(1)  # background, index 0, becomes 255
+    table = class_table(load_card(CARD)) - np.uint8(1)  # background, index 0, becomes 255
     for index, seed in enumerate(HELD_OUT_SEEDS[:count]):
         image, master = scene(seed, _SIDE, _KINDS[index % len(_KINDS)])
         yield image, table[master]
@@ -44,8 +44,8 @@ def probe(count: int) -> dict[str, NDArray[np.float64]]:
     random: each class equally often. constant: the best one class. mean colour: the class whose mean colour,
     taken from the labels of these very scenes, is nearest.
     """
-    names = load_card(_CARD).classes[1:]
-    vocabulary = Vocabulary.of(load_card(_CARD).vocabularies["cvpr2025"][1:])
+    names = load_card(CARD).classes[1:]
+    vocabulary = Vocabulary.of(load_card(CARD).vocabularies["cvpr2025"][1:])
     backbone, methods = demo_backbone(), load_methods()
     text = encode(backbone, vocabulary)
     classes = torch.tensor(vocabulary.classes)
@@ -57,7 +57,7 @@ def probe(count: int) -> dict[str, NDArray[np.float64]]:
         for name, scores in segmenter.scores(image).items():
             if isinstance(scores, Exception):
                 raise scores
-            confusions[name] += _confusion(label, classify(scores, label.shape, classes, _SCALE).classes, len(names))
+            confusions[name] += confusion_of(label, classify(scores, label.shape, classes, SCALE).classes, len(names))
     return {name: iou(confusion) for name, confusion in (_simple(scenes, len(names)) | confusions).items()}
 
 
@@ -74,15 +74,15 @@ def _simple(scenes: Sequence[tuple[Image, Label]], count: int) -> dict[str, Conf
     images, labels = (np.stack(part) for part in zip(*scenes, strict=True))
     means = np.stack([images[labels == index].mean(0) for index in range(count)])
     nearest = np.argmin(((images[..., None, :] - means) ** 2).sum(-1), -1)
-    constant = [_confusion(labels, np.full_like(labels, index), count) for index in range(count)]
+    constant = [confusion_of(labels, np.full_like(labels, index), count) for index in range(count)]
     return {
-        "random": _confusion(labels, rng.integers(count, size=labels.shape), count),
+        "random": confusion_of(labels, rng.integers(count, size=labels.shape), count),
         "constant": max(constant, key=lambda confusion: float(np.nanmean(iou(confusion)))),
-        "mean colour": _confusion(labels, nearest, count),
+        "mean colour": confusion_of(labels, nearest, count),
     }
 
 
-def _confusion(label: NDArray[np.uint8], predicted: NDArray[np.integer], count: int) -> Confusion:
+def confusion_of(label: NDArray[np.uint8], predicted: NDArray[np.integer], count: int) -> Confusion:
     known = label < count
     pairs = label[known].astype(np.int64) * count + predicted[known]
     return np.bincount(pairs, minlength=count * count).reshape(count, count)
@@ -90,7 +90,7 @@ def _confusion(label: NDArray[np.uint8], predicted: NDArray[np.integer], count: 
 
 def table(results: Mapping[str, NDArray[np.float64]]) -> str:
     """A markdown table of mIoU and the IoU of each class."""
-    names = load_card(_CARD).classes[1:]
+    names = load_card(CARD).classes[1:]
     lines = [f"| | mIoU | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
     lines += [f"| {name} | {np.nanmean(v):.1f} | {' | '.join(f'{x:.1f}' for x in v)} |" for name, v in results.items()]
     return "\n".join(lines)

@@ -109,6 +109,10 @@ _PLANS: Final[dict[str, Plan]] = {
     "massachusetts_road": Plan(_shots(("town", "rural"), _SQUARE, shows=_ROAD)),
     "spacenet_road": Plan(_shots(("city", "town"), _SQUARE, shows=_ROAD)),
     "wbs_si": Plan(_shots(("wild", "coast", "rural"), (300, 400), (384, 384), (448, 336), shows=("water",))),
+    # The natural images of Table 6: their file formats, classes and words, but scenes from the air
+    "pascal_context59": Plan(_shots(("uav", "uav"), (375, 500), (500, 375), shows=("building", "road", "person"))),
+    "coco_stuff164k": Plan(_shots(("uav", "uav"), (427, 640), (480, 640), shows=("roof", "road", "person"))),
+    "cityscapes": Plan(_shots(("uav",), (512, 1024), shows=("road", "building", "person")), enlarged=2.0),
 }
 
 

@@ -130,6 +130,7 @@ def _flat_roof(
     canvas.polygon(outline, np.minimum(colour * 1.18, 248), "building")
     inner = rectangle(centre, (length - 1.6) * canvas.metre, (width - 1.6) * canvas.metre, angle)
     canvas.polygon(inner, colour)
+    canvas.ribs(inner, angle, *_sheets(canvas))
     for _ in range(canvas.rng.integers(1, 5)):
         offset = canvas.rng.uniform(-0.35, 0.35, 2) * (length, width) * canvas.metre
         place = to_frame(centre, angle, offset[None])[0]
@@ -153,9 +154,16 @@ def _pitched_roof(
         (np.stack([outline[0], outline[3], ridge[0]]), angle + np.pi),
         (np.stack([outline[1], outline[2], ridge[1]]), angle),
     )
+    sheets = _sheets(canvas)
     for slope, normal in slopes:
         canvas.polygon(slope, colour * (1 - 0.24 * float(unit(normal) @ canvas.sun)))
+        canvas.ribs(slope, normal, *sheets)
     canvas.line(ridge, 1, np.minimum(colour * 1.25, 250).tolist())
+
+
+def _sheets(canvas: Canvas) -> tuple[float, float]:
+    """Period (pixels) and depth (grey levels) of a roof's courses of tiles or sheets."""
+    return float(canvas.rng.uniform(2.4, 3.2)), float(canvas.rng.uniform(8, 20))
 
 
 def parking(canvas: Canvas, centre: Points, angle: float, length: float, width: float) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.cards import Card
+from bench.data.schema import IGNORED
 from bench.errors import BenchError, did_you_mean
 
 MASTER: Final = (
@@ -61,7 +62,7 @@ _VEHICLES: Final = ("car", "truck")
 _BUILDING: Final[dict[str, tuple[str, ...]]] = {"building": ("building", "facade", "store tank")}
 _ROAD: Final[dict[str, tuple[str, ...]]] = {"road": ("road", "bridge", "roundabout", "car", "truck")}
 
-# A class without an entry takes whatever is left.
+# Where one class has no entry, it takes whatever is left; where several have none, what is left is not labelled.
 _PARTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "openearthmap": _LAND_COVER,
     "loveda": {
@@ -116,6 +117,48 @@ _PARTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     **dict.fromkeys(("whu_aerial", "whu_sat_ii", "inria", "xbd_pre"), _BUILDING),
     **dict.fromkeys(("chn6_cug", "deepglobe_road", "massachusetts_road", "spacenet_road"), _ROAD),
     "wbs_si": {"water": ("water", "swimming pool")},
+    "pascal_context59": {
+        "aeroplane": ("plane",),
+        "boat": ("ship",),
+        "building": ("building", "facade", "store tank"),
+        "car": ("car",),
+        "grass": ("grass", "soccer field"),
+        "ground": ("bareland", "baseball diamond"),
+        "person": ("human",),
+        "road": _LAND_COVER["road"][:3],
+        "sidewalk": ("pavement",),
+        "tree": ("tree",),
+        "truck": ("truck",),
+        "water": ("water", "swimming pool"),
+    },
+    "coco_stuff164k": {
+        "person": ("human",),
+        "car": ("car",),
+        "airplane": ("plane",),
+        "truck": ("truck",),
+        "boat": ("ship",),
+        "bridge": ("bridge",),
+        "dirt": ("bareland",),
+        "grass": ("grass",),
+        "pavement": ("pavement",),
+        "playingfield": ("soccer field", "baseball diamond", "tennis court", "basketball court"),
+        "river": ("water",),
+        "road": ("road", "roundabout"),
+        "roof": ("building",),
+        "tree": ("tree",),
+        "wall-other": ("facade",),
+    },
+    "cityscapes": {
+        "road": _LAND_COVER["road"][:3],
+        "sidewalk": ("pavement",),
+        "building": ("building",),
+        "wall": ("facade",),
+        "vegetation": ("tree",),
+        "terrain": ("grass", "bareland", "cropland"),
+        "person": ("human",),
+        "car": ("car",),
+        "truck": ("truck",),
+    },
 }
 
 CARDS: Final = tuple(_PARTS)
@@ -126,8 +169,8 @@ def class_table(card: Card) -> NDArray[np.uint8]:
     if card.name not in _PARTS:
         raise BenchError(f"the demo has no dataset '{card.name}'; {did_you_mean(card.name, _PARTS)}")
     parts = _PARTS[card.name]
-    (rest,) = set(card.classes) - set(parts)
-    table = np.full(len(MASTER), card.classes.index(rest), np.uint8)
+    rest = [name for name in card.classes if name not in parts]
+    table = np.full(len(MASTER), card.classes.index(rest[0]) if len(rest) == 1 else IGNORED, np.uint8)
     for name, masters in parts.items():
         table[[MASTER_INDEX[master] for master in masters]] = card.classes.index(name)
     return table

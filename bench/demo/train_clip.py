@@ -37,7 +37,7 @@ class Stage:
     until: float
 
 
-STAGES: Final = (Stage(32, 192, 0.4), Stage(48, 128, 0.7), Stage(112, 40, 0.96), Stage(224, 12, 1.0))
+STAGES: Final = (Stage(32, 192, 0.25), Stage(48, 160, 0.6), Stage(112, 48, 0.93), Stage(224, 16, 1.0))
 
 
 class Trainer:
@@ -126,10 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.demo.train_clip", description=__doc__)
     parser.add_argument("--out", type=Path, default=WEIGHTS / "tiny-clip.safetensors", help="the weights' file")
-    parser.add_argument("--minutes", type=float, default=45, help="training time, without rendering")
+    parser.add_argument("--minutes", type=float, default=60, help="training time, without rendering")
     parser.add_argument("--from", type=Path, dest="start_from", help="weights to go on from")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scenes", type=int, default=2208, help="how many scenes to render")
+    parser.add_argument("--scenes", type=int, default=4000, help="how many scenes to render")
     parser.add_argument("--pool", type=Path, help="folder of rendered scenes to use, or to fill and keep")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
