@@ -222,7 +222,10 @@ def _runs(pid: int) -> bool:
     except ProcessLookupError:
         return False
     status = Path(f"/proc/{pid}/stat")  # a dead child of a process that does not ask for it stays listed
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+    try:
+        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:  # it went between the opening of the file and the reading
+        return False
 
 
 def test_a_worker_does_not_run_ahead_without_bound(tmp_path: Path) -> None:
