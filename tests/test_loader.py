@@ -156,7 +156,7 @@ def test_a_killed_worker_is_an_error_and_no_hang() -> None:
 def test_closing_early_ends_the_workers_at_once() -> None:
     items = load(Counted("slow"), range(10), [SMALL], 2)
     assert next(items).index == 0
-    assert len(mp.active_children()) == 2
+    assert mp.active_children()  # one may have sent all of its items already
     start = time.monotonic()
     items.close()  # type: ignore[attr-defined]
     assert time.monotonic() - start < 5
