@@ -18,9 +18,11 @@ def in_threads(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list
     """What `work` makes of each piece, in order, by as many threads as torch uses.
 
     Inside `work` torch keeps to one core, so that many small operations need not wait for one another's threads, and
-    what comes out does not depend on the number of cores. Gradients are not recorded.
+    what comes out does not depend on the number of threads. A single piece has all cores to itself. Gradients are
+    not recorded.
     """
-    threads = min(torch.get_num_threads(), len(pieces))
+    cores = torch.get_num_threads()
+    threads = min(cores, len(pieces))
     if threads <= 1:
         with torch.no_grad():
             return [work(piece) for piece in pieces]
@@ -35,10 +37,9 @@ def in_threads(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list
         with torch.inference_mode(inference), torch.no_grad():
             return work(piece)
 
-    with_all = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=begin) as pool:
             return list(pool.map(piecework, pieces))
     finally:
-        torch.set_num_threads(with_all)  # what threads yet to come start with
+        torch.set_num_threads(cores)  # what threads yet to come start with
         crew.dismiss()
