@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.blocks import Block, Heads
 from bench.errors import BenchError
 
 # CLIP's normalisation on the 0..255 scale, rounded as in the released configuration.
@@ -34,18 +36,21 @@ class Trunk:
     methods that look at the same windows pay for the blocks once. Tokens are (B, 1 + h*w, D) with CLS first.
     """
 
-    def __init__(self, visual: nn.Module, images: Tensor, antialias: bool = False) -> None:
-        """images: (B, 3, H, W) normalised, H and W multiples of the patch size. antialias: see `antialiased`."""
+    def __init__(self, visual: nn.Module, blocks: Sequence[Block], images: Tensor, antialias: bool = False) -> None:
+        """blocks: of `visual`. images: (B, 3, H, W) normalised, H and W multiples of the patch size. antialias: see
+        `antialiased`.
+        """
         self.visual: Any = visual
         self.images = images
         tower: Any = visual
         self.blocks: Any = tower.transformer.resblocks
         self.depth = len(self.blocks)
+        self._computed = blocks
         patch_h, patch_w = tower.patch_size
         self.grid = (images.shape[2] // patch_h, images.shape[3] // patch_w)
         self._antialias = antialias
         self._inputs: list[Tensor] = []
-        self._qkv: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._qkv: dict[int, Heads] = {}
 
     def input(self, index: int = -1) -> Tensor:
         """Input of block `index`, (B, N, D). Negative counts from the last block; `depth` is the tower's output."""
@@ -53,21 +58,28 @@ class Trunk:
         if not self._inputs:
             self._inputs.append(self._embed())
         while len(self._inputs) <= index:
-            block = self.blocks[len(self._inputs) - 1]
-            self._inputs.append(block(self._inputs[-1]))
+            number, tokens = len(self._inputs) - 1, self._inputs[-1]
+            # Only those of the last block are sure to be asked for again, and worth the memory.
+            heads = self.qkv(number) if number == self.depth - 1 else self._computed[number].qkv(tokens)
+            self._inputs.append(self._computed[number](tokens, heads))
         return self._inputs[index]
 
-    def qkv(self, index: int = -1) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, index: int = -1) -> Heads:
         """Queries, keys and values of block `index`, each (B, heads, N, D/heads)."""
         index = index + self.depth if index < 0 else index
         if index not in self._qkv:
-            attn = self.blocks[index].attn
-            normed = self.blocks[index].ln_1(self.input(index))
-            batch, tokens, width = normed.shape
-            qkv = F.linear(normed, attn.in_proj_weight, attn.in_proj_bias)
-            q, k, v = qkv.view(batch, tokens, 3, attn.num_heads, width // attn.num_heads).permute(2, 0, 3, 1, 4)
-            self._qkv[index] = (q, k, v)  # (B, heads, N, D/heads)
+            self._qkv[index] = self._computed[index].qkv(self.input(index))
         return self._qkv[index]
+
+    def merge_heads(self, index: int, mixed: Tensor) -> Tensor:
+        """(B, heads, N, D/heads) -> (B, N, D) through the output projection (and layer scale) of block `index`."""
+        return self._computed[index].merge_heads(mixed)
+
+    def feed_forward(self, index: int, tokens: Tensor) -> Tensor:
+        """What the feed-forward network of block `index` makes of tokens (B, N, D), layer norm included, its residual
+        not.
+        """
+        return self._computed[index].feed_forward(tokens)
 
     def project(self, tokens: Tensor) -> Features:
         """Final layer norm and projection of (B, N, D) tokens into the joint space."""
@@ -84,7 +96,11 @@ class Trunk:
         At the grid of pretraining the two are equal, and this is the same object.
         """
         native = tuple(self.visual.grid_size)
-        return self if self._antialias or self.grid == native else Trunk(self.visual, self.images, antialias=True)
+        return (
+            self
+            if self._antialias or self.grid == native
+            else Trunk(self.visual, self._computed, self.images, antialias=True)
+        )
 
     def _embed(self) -> Tensor:
         visual = self.visual
@@ -132,6 +148,7 @@ class Backbone:
         self.visual = visual
         self.patch_size: int = visual.patch_size[0]
         self.dim: int = visual.output_dim
+        self.blocks = [Block(block) for block in visual.transformer.resblocks]
         self._mean = torch.tensor(PIXEL_MEAN).view(3, 1, 1)
         self._std = torch.tensor(PIXEL_STD).view(3, 1, 1)
 
@@ -152,7 +169,7 @@ class Backbone:
 
     def trunk(self, images: Tensor) -> Trunk:
         """images: (B, 3, H, W) normalised, sides multiples of the patch size."""
-        return Trunk(self.visual, images)
+        return Trunk(self.visual, self.blocks, images)
 
     def encode_prompts(self, prompts: list[str]) -> Tensor:
         """Un-normalised text embeddings of whole sentences, (n, C) float32."""

@@ -262,7 +262,7 @@ class _TimedTrunk(Trunk):
 
 class _TimedBackbone(Backbone):
     def trunk(self, images: Tensor) -> Trunk:
-        return _TimedTrunk(self.visual, images)
+        return _TimedTrunk(self.visual, self.blocks, images)
 
 
 def _random_backbone(model: str, device: str, dtype: str) -> Backbone:

@@ -18,15 +18,13 @@ def attention(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
     a, b: (B, heads, N, d), e.g. the queries twice for q·q self-attention. bias: added after the scaling.
     """
-    scores: Tensor = a @ b.transpose(-2, -1) * float(a.shape[-1] ** -0.5)
+    scores: Tensor = (a * float(a.shape[-1] ** -0.5)) @ b.transpose(-2, -1)
     return (scores if bias is None else scores + bias).softmax(dim=-1)
 
 
 def merge_heads(trunk: Trunk, index: int, mixed: Tensor) -> Tensor:
     """(B, heads, N, d) -> (B, N, D) through the output projection (and layer scale) of block `index`."""
-    block = trunk.blocks[index]
-    merged: Tensor = block.ls_1(block.attn.out_proj(mixed.transpose(1, 2).flatten(2)))
-    return merged
+    return trunk.merge_heads(index, mixed)
 
 
 def last_block(trunk: Trunk, mix: Mix, *, residual: bool, ffn: bool) -> Features:
@@ -40,8 +38,7 @@ def last_block(trunk: Trunk, mix: Mix, *, residual: bool, ffn: bool) -> Features
     if residual:
         tokens = trunk.input(-1) + tokens
     if ffn:
-        block = trunk.blocks[-1]
-        tokens = tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+        tokens = tokens + trunk.feed_forward(-1, tokens)
     return trunk.project(tokens)
 
 
@@ -53,6 +50,6 @@ def self_self(u: Tensor, inverse_temperature: Tensor, iterations: int = 1) -> Te
     """
     for _ in range(iterations):
         u = F.normalize(u, dim=-1)
-        u = (inverse_temperature * u @ u.transpose(-2, -1)).softmax(dim=-1) @ u
+        u = F.scaled_dot_product_attention(inverse_temperature * u, u, u, scale=1.0)
     u = F.normalize(u, dim=-1)
     return (inverse_temperature * u @ u.transpose(-2, -1)).softmax(dim=-1)

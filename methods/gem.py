@@ -25,7 +25,7 @@ def gem(trunk: Trunk, residual: Literal["keep", "drop"] = "drop", blocks: int = 
     for index in range(first, trunk.depth):
         branch = _self_self_branch(trunk, index)
         stream = stream + branch if residual == "keep" else branch
-    return Features(trunk.project(stream).patches, trunk.project(trunk.input(trunk.depth)).cls)
+    return Features(trunk.project(stream).patches, trunk.project(trunk.input(trunk.depth)[:, :1]).cls)
 
 
 def _self_self_branch(trunk: Trunk, index: int) -> torch.Tensor:
@@ -33,5 +33,7 @@ def _self_self_branch(trunk: Trunk, index: int) -> torch.Tensor:
     normed = trunk.blocks[index].ln_1(trunk.input(index))
     norm = normed.norm(dim=-1).mean(dim=1)[:, None, None, None]  # (B, 1, 1, 1)
     inverse_temperature = norm * v.shape[-1] ** -0.5
-    weights = torch.stack([self_self(u, inverse_temperature) for u in (q, k, v)]).mean(dim=0)
-    return merge_heads(trunk, index, weights @ v)
+    weights = self_self(q, inverse_temperature)
+    for u in (k, v):
+        weights += self_self(u, inverse_temperature)
+    return merge_heads(trunk, index, weights @ v / 3)

@@ -70,7 +70,9 @@ def test_the_whole_tower_is_open_clips_own() -> None:
 def test_methods_share_the_blocks_of_a_trunk() -> None:
     backbone = tiny_backbone()
     calls = []
-    hooks = [block.register_forward_hook(lambda *_: calls.append(1)) for block in backbone.visual.transformer.resblocks]
+    hooks = [
+        block.ln_2.register_forward_hook(lambda *_: calls.append(1)) for block in backbone.visual.transformer.resblocks
+    ]
     try:
         with torch.inference_mode():
             trunk = backbone.trunk(torch.randn(1, 3, 224, 224))

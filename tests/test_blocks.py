@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import open_clip
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench import blocks
+from bench.blocks import Block
+
+
+def transformer_block(activation: type[nn.Module] = nn.GELU, scale: float | None = None) -> nn.Module:
+    torch.manual_seed(0)
+    block = open_clip.transformer.ResidualAttentionBlock(32, 4, act_layer=activation, ls_init_value=scale)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return block.eval().requires_grad_(False)
+
+
+def computed(block: nn.Module, tokens: Tensor) -> Tensor:
+    fast = Block(block)
+    with torch.inference_mode():
+        return fast(tokens, fast.qkv(tokens))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("scale", [None, 0.5])
+@pytest.mark.parametrize("activation", [nn.GELU, open_clip.transformer.QuickGELU, nn.SiLU])
+def test_a_block_is_open_clips(
+    activation: type[nn.Module], scale: float | None, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not packed:
+        monkeypatch.setattr(blocks, "_can_pack", lambda: False)
+    block, tokens = transformer_block(activation, scale), torch.randn(3, 11, 32)
+    torch.testing.assert_close(computed(block, tokens), block(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_the_activation_is_the_same_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, tokens = transformer_block(open_clip.transformer.QuickGELU), torch.randn(2, 7, 32)
+    whole = computed(block, tokens)
+    monkeypatch.setattr(blocks, "_IN_CACHE", 13)
+    torch.testing.assert_close(computed(block, tokens), whole, atol=1e-6, rtol=0)
+
+
+def test_half_precision_is_not_packed() -> None:
+    block, tokens = transformer_block(), torch.randn(2, 7, 32)
+    half = transformer_block().bfloat16()
+    assert Block(half)._widen._packed is None
+    torch.testing.assert_close(computed(half, tokens.bfloat16()).float(), block(tokens), atol=0.3, rtol=0.05)
+
+
+def test_what_is_asked_of_is_left_as_it_was() -> None:
+    block, tokens = transformer_block(), torch.randn(1, 5, 32)
+    before = tokens.clone()
+    weights = {name: value.clone() for name, value in block.state_dict().items()}
+    computed(block, tokens)
+    assert torch.equal(tokens, before)
+    assert all(torch.equal(value, weights[name]) for name, value in block.state_dict().items())
