@@ -12,6 +12,7 @@ from typing import Any
 
 from bench import __version__
 from bench.errors import BenchError
+from bench.memory import keep_freed_memory
 
 COMMANDS = {
     "run": "evaluate methods on datasets and store every cell",
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser(arguments)
     args = parser.parse_args(arguments)
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
+    keep_freed_memory()
     try:
         code: int = args.main(args)
     except BenchError as error:
