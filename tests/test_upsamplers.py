@@ -12,7 +12,7 @@ from reference import golden, needs_golden, recipe
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.upsamplers import Ask, JBUOne, JBUStack, PixelScores, Upsampler, steps_for, upsampled_scores
+from bench.upsamplers import Ask, JBUOne, JBUStack, PixelScores, Upsampler, operator, steps_for, tiles, upsampled_scores
 from bench.upsamplers.adaptive import adaptive_conv
 from bench.upsamplers.jbu import JointBilateral
 from bench.upsamplers.operator import Operator, Step
@@ -293,6 +293,15 @@ def test_operator_of_a_wide_window_leaves_out_zeros_only(kind: str, grid: tuple[
     patches = torch.randn(1, 6, *grid)
     direct = upsampler(patches, guidance, steps)
     torch.testing.assert_close(through_operator(upsampler, patches, guidance, steps), direct, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["jbu_one", "jbu_stack"])
+def test_all_at_once_as_on_an_accelerator(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    upsampler, guidance = lively(KINDS[kind](6)), torch.randn(1, 3, 144, 96)
+    pieces = matrices(upsampler, guidance, (9, 6), 4)
+    monkeypatch.setattr(tiles, "small_pieces", lambda _: False)
+    monkeypatch.setattr(operator, "small_pieces", lambda _: False)
+    torch.testing.assert_close(matrices(upsampler, guidance, (9, 6), 4), pieces, atol=1e-6, rtol=1e-5)
 
 
 @needs_golden

@@ -12,6 +12,8 @@ are shared out among threads.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +22,10 @@ from torch import Tensor, nn
 
 from bench.parallel import in_threads
 from bench.upsamplers.jbu import FIXUP_WEIGHT, KERNEL_FLOOR, JointBilateral
-from bench.upsamplers.tiles import TILE, Strip, TileGrid, source_columns
+from bench.upsamplers.tiles import TILE, Strip, TileGrid, small_pieces, source_columns
+
+_ROWS = 16  # of pixels, whose hidden layers fit into a core's cache
+_TOGETHER = 14  # tiles of a column, whose source does
 
 
 class Step(NamedTuple):
@@ -56,11 +61,17 @@ class Operator:
         self._steps = steps
         device = steps[0].guidance.device
         self.order = torch.arange(grid[0] * grid[1], device=device).view(grid).T.flatten()
-        source = torch.eye(len(self.order), device=device).view(*grid[::-1], -1).transpose(0, 1).contiguous()
-        for number in range(len(steps) - 1):
-            source = self._enlarged(_StepFilter(steps[number]), source, number)
+        filters = [_StepFilter(step) for step in steps]
+        source = filters[0].tiles.source(len(self.order))
+        filters[0].tiles.inner(source).copy_(torch.eye(len(self.order)).view(*grid[::-1], -1).transpose(0, 1))
+        filters[0].tiles.repeat_edge(source)
+        for number, (this, following) in enumerate(itertools.pairwise(filters)):
+            enlarged = following.tiles.source(len(self.order))
+            self._enlarge(this, source, number, following.tiles.inner(enlarged))
+            following.tiles.repeat_edge(enlarged)
+            source = enlarged
         self._source = source
-        self._last = _StepFilter(steps[-1])
+        self._last = filters[-1]
         self.tiles = self._last.tiles
 
     def rows(self, strip: Strip) -> Rows:
@@ -69,19 +80,23 @@ class Operator:
 
     def matrix(self) -> Tensor:
         """All of W (H * W, n), rows and columns in the row-major order of pixels and patches."""
-        return self._enlarged(self._last, self._source, len(self._steps) - 1).flatten(0, 1)[:, self.order.argsort()]
+        out = self.tiles.empty(len(self.order))
+        self._enlarge(self._last, self._source, len(self._steps) - 1, out)
+        matrix: Tensor = out.flatten(0, 1)[:, self.order.argsort()]
+        return matrix
 
-    def _enlarged(self, step_filter: _StepFilter, source: Tensor, number: int) -> Tensor:
-        """Features (h, w, n) after step `number`: (2h, 2w, n)."""
+    def _enlarge(self, step_filter: _StepFilter, source: Tensor, number: int, out: Tensor) -> None:
+        """Step `number`: from its source (…, …, n) to `out` (height, width, n)."""
         tiles = step_filter.tiles
-        out = tiles.zeros(source.shape[2])
 
         def work(strip: Strip) -> None:
             _, first, values = self._rows(step_filter, source, strip, number)
-            tiles.write(values, out[..., first : first + values.shape[1]], strip)
+            last = first + values.shape[1]
+            columns = out[:, strip.first * TILE : strip.last * TILE]
+            columns[..., :first], columns[..., last:] = 0, 0
+            tiles.write(values, out[..., first:last], strip)
 
         in_threads(work, tiles.strips())
-        return out
 
     def _rows(self, step_filter: _StepFilter, source: Tensor, strip: Strip, number: int) -> Rows:
         first, last = (column * self._grid[0] for column in self._seen(strip, number))
@@ -109,21 +124,54 @@ class _StepFilter:
             self._keys = _mlp(module.range_proj, self._guidance)
             self._temperature = module.temperature()
             self._kernels_of = _KernelMaker(module)
-            self._tap_weights = self.tiles.tap_weights().to(guidance.device)
+            self._tap_weights = self.tiles.tap_weights()
 
     @torch.no_grad()
     def __call__(self, source: Tensor, strip: Strip) -> Tensor:
-        """Features (h, w, n) -> those of a strip after the step, (pixels, n), in the order of `TileGrid.write`."""
+        """Features in `TileGrid.source` -> those of a strip after the step, (pixels, n), in the order of
+        `TileGrid.write`.
+        """
         tiles, diameter = self.tiles, self._diameter
         with torch.autocast(source.device.type, enabled=False):
             # queries (s, t, TILE², 32)
             queries = tiles.pixels(self._keys, strip).permute(2, 3, 0, 1, 4).flatten(2, 3) * self._temperature
-            products = tiles.taps(queries @ tiles.reach(self._keys, strip).mT)
+            reach = tiles.reach(self._keys, strip).mT
+            products = tiles.taps(_product(queries, reach))
             kernels = self._kernels_of(products.reshape(-1, diameter**2), tiles.pixels(self._guidance, strip))
             tiles.fold_border(kernels.view(products.shape), strip)
-            on_source = kernels.view(len(self._tap_weights), -1, diameter**2) @ self._tap_weights
-            on_source = on_source.view(len(self._tap_weights), *products.shape[2:4], -1).permute(1, 2, 0, 3)
-            return (on_source @ tiles.source_reach(source, strip)).flatten(0, 2)
+            on_source = self._on_source(kernels, products.shape)
+            return self._filtered(on_source, source, strip).flatten(0, 2)
+
+    def _filtered(self, kernels: Tensor, source: Tensor, strip: Strip) -> Tensor:
+        """Kernels (s, t, TILE², source reach) times the source: (s, t, TILE², n)."""
+        tiles = self.tiles
+        if not small_pieces(source.device):
+            return kernels @ tiles.source_reach(source, strip)
+        out = kernels.new_empty(*kernels.shape[:3], source.shape[2])
+        for column in range(len(kernels)):
+            alone = Strip(strip.first + column, strip.first + column + 1)
+            for first in range(0, tiles.down, _TOGETHER):
+                last = min(first + _TOGETHER, tiles.down)
+                reach = tiles.source_reach(source, alone, first, last)[0]
+                torch.bmm(kernels[column, first:last], reach, out=out[column, first:last])
+        return out
+
+    def _on_source(self, kernels: Tensor, shape: Sequence[int]) -> Tensor:
+        """Kernels (pixels, d * d), which are (i, j, s, t, d, d), as kernels on the source: (s, t, TILE², reach)."""
+        pixels = kernels.view(TILE**2, -1, kernels.shape[1])
+        out = kernels.new_empty(pixels.shape[1], TILE**2, self._tap_weights.shape[2])
+        torch.bmm(pixels, self._tap_weights, out=out.transpose(0, 1))
+        return out.view(*shape[2:4], *out.shape[1:])
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, all (s, t, …). The tiles of `b` may overlap: both axes as one batch would make a copy of them."""
+    if not small_pieces(a.device):
+        return a @ b
+    out = a.new_empty(*a.shape[:3], b.shape[3])
+    for column in range(len(a)):
+        torch.bmm(a[column], b[column], out=out[column])
+    return out
 
 
 class _KernelMaker:
@@ -148,7 +196,10 @@ class _KernelMaker:
 def _mlp(network: nn.Sequential, pixels: Tensor) -> Tensor:
     """A pixelwise network of `JointBilateral` on channels-last pixels, without its dropout."""
     first, second = _linear_parts(network)
-    return F.linear(F.gelu(F.linear(pixels, *first)), *second)
+    out = pixels.new_empty(*pixels.shape[:2], len(second[0]))
+    for rows, part in zip(torch.split(pixels, _ROWS), torch.split(out, _ROWS), strict=True):
+        part.copy_(F.linear(F.gelu(F.linear(rows, *first)), *second))
+    return out
 
 
 def _linear_parts(network: nn.Sequential) -> list[tuple[Tensor, Tensor]]:

@@ -30,6 +30,16 @@ class Ask(NamedTuple):
     shift: Tensor | None = None
 
 
+class _Block(NamedTuple):
+    """Columns that are multiplied together: the pixels' columns from `skipped` on times `rows` (R, …, columns), plus
+    `offset` (R, 1, columns).
+    """
+
+    skipped: int
+    rows: Tensor
+    offset: Tensor
+
+
 class PixelScores:
     """Cosine similarities of pixels' upsampled features with the text embeddings of R rows, Q for each.
 
@@ -50,8 +60,8 @@ class PixelScores:
         beside = -self._queries % _COLUMNS
         blocks = [(0, torch.cat([products, root[..., :beside]], dim=2))]
         starts = range(beside, root.shape[2], _COLUMNS)
-        blocks += [(start, root[:, start:, start : start + _COLUMNS]) for start in starts]
-        self._blocks = [(start, block.contiguous()) for start, block in blocks]  # from this row of L on
+        self._blocks = [*blocks, *((start, root[..., start : start + _COLUMNS]) for start in starts)]
+        self._cut: dict[tuple[int, int], list[_Block]] = {}
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, first: int = 0) -> Tensor:
@@ -59,19 +69,26 @@ class PixelScores:
 
         pixels: (P, m) float32, the columns `first` to first + m of W, all others being zero.
         """
-        last = first + pixels.shape[1]
-        rows, widths = len(self._blocks[0][1]), [block.shape[2] for _, block in self._blocks]
-        products = pixels.new_empty(rows, len(pixels), sum(widths))
-        for (start, block), out in zip(self._blocks, torch.split(products, widths, dim=2), strict=True):
-            seen = max(first, start)
-            if seen < last:
-                alike = pixels[:, seen - first :].expand(rows, -1, -1)
-                torch.baddbmm(block[:, -1:], alike, block[:, seen - start : last - start], out=out)
-            else:  # of these columns of L, the pixels only see the last row
-                out.copy_(block[:, -1:].expand_as(out))
-        norms = torch.linalg.vector_norm(products[..., self._queries :], dim=2, keepdim=True)
-        scores: Tensor = products[..., : self._queries] / norms.clamp_min_(1e-12)
+        products = [
+            torch.baddbmm(offset, pixels[:, skipped:].expand(len(rows), -1, -1), rows)
+            for skipped, rows, offset in self._blocks_for(first, first + pixels.shape[1])
+        ]
+        scores, products[0] = products[0].tensor_split([self._queries], dim=2)
+        square = scores.new_zeros(scores.shape[:2])  # of the norm, (R, P)
+        for product in products:
+            square += torch.linalg.vector_norm(product, dim=2).square_()
+        scores = scores / square.sqrt_().clamp_min_(1e-12)[..., None]
         return scores.transpose(0, 1)
+
+    def _blocks_for(self, first: int, last: int) -> list[_Block]:
+        """The blocks where only the columns `first` to `last` of W are not zero."""
+        if (first, last) not in self._cut:
+            seen = [max(first, min(start, last)) for start, _ in self._blocks]
+            self._cut[first, last] = [
+                _Block(row - first, block[:, row:last].contiguous(), block[:, -1:])
+                for row, (_, block) in zip(seen, self._blocks, strict=True)
+            ]
+        return self._cut[first, last]
 
 
 def _coefficients(ask: Ask, projection: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -98,7 +115,7 @@ def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[
         with stage("scores"):
             ordered = [ask._replace(patches=ask.patches[operator.order]) for ask in asks]
             groups = [
-                (PixelScores([ordered[number] for number in numbers], projection), tiles.zeros(len(numbers) * queries))
+                (PixelScores([ordered[number] for number in numbers], projection), tiles.empty(len(numbers) * queries))
                 for queries, numbers in by_queries.items()
             ]
 

@@ -5,6 +5,7 @@ Axes in the shapes below: i, j are a pixel's row and column in its tile; s, t th
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TILE = 4  # pixels; larger tiles waste more of the dense products, smaller ones make them too thin to be fast
-_IN_CACHE = 1024  # pixels whose kernels and filtered features stay in a core's cache
+_IN_CACHE = 2048  # pixels whose kernels and filtered features stay in a core's cache
+
+
+def small_pieces(device: torch.device) -> bool:
+    """Whether work is cut into pieces that fit into a core's cache, and not done at once."""
+    return device.type == "cpu"
 
 
 class Strip(NamedTuple):
@@ -33,9 +39,10 @@ class TileGrid:
         self.diameter = 2 * radius + 1
         self.down, self.across = -(-height // TILE), -(-width // TILE)
         self._device = device
-        self._margin = radius // 2 + 2  # source pixels that count beyond a tile, bicubic's own two included
+        self._row_folds, self._column_folds = (_folds(size, radius, device) for size in (height, width))
+        self._margin = _margin(radius)
         pixels = self.down * TILE**2  # of a column of tiles
-        self._columns_at_once = max(1, _IN_CACHE // pixels) if device.type == "cpu" else self.across
+        self._columns_at_once = max(1, _IN_CACHE // pixels) if small_pieces(device) else self.across
 
     def strips(self) -> list[Strip]:
         """The whole image, strip by strip."""
@@ -58,23 +65,34 @@ class TileGrid:
     def reach(self, padded: Tensor, strip: Strip) -> Tensor:
         """All pixels of a padded image that the kernels of a tile touch: (s, t, (TILE + 2 * radius)², n)."""
         side = TILE + 2 * self.radius
-        columns = padded[:, strip.first * TILE : strip.last * TILE + 2 * self.radius]
-        columns = columns.unfold(1, side, TILE).permute(1, 0, 3, 2).contiguous()  # (s, padded rows, side, n)
-        return _overlapping(columns, self.down, TILE, side)
+        return _overlapping(_columns(padded, strip, TILE, side), self.down, TILE, side)
 
-    def source_reach(self, source: Tensor, strip: Strip) -> Tensor:
-        """All source pixels behind those, of a source (height / 2, width / 2, n), whose edge counts as repeated, as
-        for bicubic enlargement: (s, t, (TILE / 2 + 2 * margin)², n).
+    def source(self, channels: int) -> Tensor:
+        """Room for a source (height / 2, width / 2, n), to be filled through `inner`, and for what tiles see beyond."""
+        down, across = (tiles * TILE // 2 + 2 * self._margin for tiles in (self.down, self.across))
+        return torch.empty(down, across, channels, device=self._device)
+
+    def inner(self, source: Tensor) -> Tensor:
+        """The source itself in what `source` gave."""
+        rows, columns = (slice(self._margin, self._margin + size // 2) for size in (self.height, self.width))
+        return source[rows, columns]
+
+    def repeat_edge(self, source: Tensor) -> None:
+        """Fills what lies beyond `inner` with its edge, as for bicubic enlargement."""
+        for axis, size in ((source, self.height), (source.transpose(0, 1), self.width)):
+            last = self._margin + size // 2 - 1
+            axis[: self._margin] = axis[self._margin]
+            axis[last + 1 :] = axis[last]
+
+    def source_reach(self, source: Tensor, strip: Strip, first: int = 0, last: int | None = None) -> Tensor:
+        """All source pixels behind those of a strip: (s, t, (TILE / 2 + 2 * margin)², n).
+
+        source: filled, edge and all. first, last: only these rows of tiles, `last` not included.
         """
         half, side = TILE // 2, TILE // 2 + 2 * self._margin
-        height, width, channels = source.shape
-        rows = torch.arange(-self._margin, self.down * half + self._margin, device=self._device).clamp(0, height - 1)
-        tiles = torch.arange(strip.first, strip.last, device=self._device)[:, None] * half
-        columns = (tiles + torch.arange(-self._margin, half + self._margin, device=self._device)).clamp(0, width - 1)
-        index = rows[:, None] * width + columns[:, None]  # (s, padded rows, side)
-        pixels = source.as_strided((height * width, channels), (source.stride(1), 1), source.storage_offset())
-        gathered = pixels.index_select(0, index.flatten())
-        return _overlapping(gathered.view(*index.shape, channels), self.down, half, side)
+        last = self.down if last is None else last
+        pixels = source[first * half : (last - 1) * half + side]
+        return _overlapping(_columns(pixels, strip, half, side), last - first, half, side)
 
     def taps(self, products: Tensor) -> Tensor:
         """Of products (s, t, TILE², reach) of pixels and reach, those of taps: (i, j, s, t, d, d)."""
@@ -90,33 +108,29 @@ class TileGrid:
 
         Kernels times these weights are kernels on the source, and the enlarged source need never be made.
         """
-        low = TILE // 2 + 2 * self._margin
-        spare = 2  # so that the line's own ends are out of bicubic's sight
-        enlarged = _bicubic(low + 2 * spare)[:, spare:-spare]
-        first = 2 * (spare + self._margin) - self.radius
-        line = enlarged[first:].unfold(0, self.diameter, 1)[:TILE].mT  # (i, d, low)
-        weights = torch.einsum("iya,jxb->ijyxab", line, line)
-        return weights.reshape(TILE**2, self.diameter**2, low**2).contiguous()  # einsum leaves it transposed
+        return _tap_weights(self.radius, self._device)
 
     def fold_border(self, kernels: Tensor, strip: Strip) -> None:
         """Reflect padding: taps outside the image are added, in place, to those that they mirror.
 
         `kernels` is (i, j, s, t, d, d).
         """
-        for outside in range(1, self.radius + 1):
-            near = self.radius - outside
-            for y in (near, self.height - 1 - near):
-                _fold(kernels[y % TILE, :, :, y // TILE], -2, outside, at_start=y == near)
-            for x in (near, self.width - 1 - near):
-                if strip.first <= x // TILE < strip.last:
-                    _fold(kernels[:, x % TILE, x // TILE - strip.first], -1, outside, at_start=x == near)
+        for row, fold in self._row_folds.items():
+            tiles = kernels[:, :, :, row]
+            tiles.copy_(fold[:, None, None] @ tiles)
+        for column, fold in self._column_folds.items():
+            if strip.first <= column < strip.last:
+                tiles = kernels[:, :, column - strip.first]
+                tiles.copy_(tiles @ fold.mT[:, None])
 
-    def zeros(self, channels: int) -> Tensor:
-        """An image (height, width, channels) to `write` to."""
-        return torch.zeros(self.height, self.width, channels, device=self._device)
+    def empty(self, channels: int) -> Tensor:
+        """An image (height, width, channels) to `write` to, strip by strip."""
+        return torch.empty(self.height, self.width, channels, device=self._device)
 
     def write(self, tiles: Tensor, out: Tensor, strip: Strip) -> None:
-        """Put the pixels (s * t * TILE², n) of a strip at their place in the image `out` (height, width, n)."""
+        """Put the pixels (s, t, TILE², n) of a strip, in this order, at their place in the image `out` (height, width,
+        n).
+        """
         pixels = tiles.view(strip.last - strip.first, self.down, TILE, TILE, -1)
         image = pixels.permute(1, 2, 0, 3, 4).flatten(2, 3).flatten(0, 1)
         target = out[:, strip.first * TILE : strip.last * TILE]
@@ -128,6 +142,15 @@ def source_columns(first: int, last: int, radius: int) -> tuple[int, int]:
     May lie outside the source.
     """
     return (first - radius) // 2 - 2, (last - 1 + radius) // 2 + 3
+
+
+def _columns(padded: Tensor, strip: Strip, tile: int, side: int) -> Tensor:
+    """What each column of tiles of a strip touches of a padded image: (s, padded rows, side, n).
+
+    Tiles are `tile` pixels wide and touch `side`.
+    """
+    columns = padded[:, strip.first * tile : (strip.last - 1) * tile + side]
+    return columns.unfold(1, side, tile).permute(1, 0, 3, 2).contiguous()
 
 
 def _overlapping(columns: Tensor, down: int, tile: int, side: int) -> Tensor:
@@ -149,13 +172,34 @@ def _reflected(index: Tensor, size: int) -> Tensor:
     return (last - (last - index.abs()).abs()).clamp_min(0)
 
 
-def _fold(kernels: Tensor, dim: int, outside: int, at_start: bool) -> None:
-    """Move the first (or last) `outside` taps along `dim` onto their images in the next tap, the mirror."""
-    taps = kernels.shape[dim]
-    lost = kernels.narrow(dim, 0 if at_start else taps - outside, outside)
-    kept = kernels.narrow(dim, outside + 1 if at_start else taps - 2 * outside - 1, outside)
-    kept += lost.flip(dim)
-    lost.zero_()
+@functools.lru_cache
+def _folds(size: int, radius: int, device: torch.device) -> dict[int, Tensor]:
+    """Of the tiles along an axis from which taps reach outside: (TILE, d, d), from each tap to the one that counts."""
+    folds = {}
+    for tile, first in enumerate(range(0, size, TILE)):
+        pixels = torch.arange(first, first + TILE)[:, None]
+        taps = pixels + torch.arange(-radius, radius + 1)
+        counts = torch.where(pixels < size, _reflected(taps, size), taps)  # pixels beyond the image are never used
+        if not torch.equal(counts, taps):
+            fold = F.one_hot(counts - pixels + radius, 2 * radius + 1).mT
+            folds[tile] = fold.to(device, torch.float32)
+    return folds
+
+
+@functools.lru_cache
+def _tap_weights(radius: int, device: torch.device) -> Tensor:
+    low = TILE // 2 + 2 * _margin(radius)
+    spare = 2  # so that the line's own ends are out of bicubic's sight
+    enlarged = _bicubic(low + 2 * spare)[:, spare:-spare]
+    first = 2 * (spare + _margin(radius)) - radius
+    line = enlarged[first:].unfold(0, 2 * radius + 1, 1)[:TILE].mT  # (i, d, low)
+    weights = torch.einsum("iya,jxb->ijyxab", line, line).reshape(TILE**2, (2 * radius + 1) ** 2, low**2)
+    return weights.contiguous().to(device)  # einsum leaves it transposed
+
+
+def _margin(radius: int) -> int:
+    """Source pixels that count beyond a tile, bicubic's own two included."""
+    return radius // 2 + 2
 
 
 def _bicubic(size: int) -> Tensor:
