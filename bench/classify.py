@@ -1,12 +1,15 @@
 """Cosine scores -> winning class and its probability for each pixel at the original size.
 
-At the original size the scores would be the largest thing of a whole run, so they only ever exist as strips that stay
-in the processor's cache.
+At the original size the scores would be the largest thing of a whole run, so they only ever exist in strips.
+
+Most images are larger than the network's input, so several lines in turn lie between the same two lines of scores. From
+each to the next a score grows by the same amount, hence its exponential by the same factor: on a CPU one exponential a
+column and pair of lines, then products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import cv2
@@ -23,8 +26,10 @@ from bench.stages import stage
 Uint8s: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
-_VALUES = 1 << 18  # scores in a strip
-_TOGETHER = 16  # strips that a thread takes at a time
+_VALUES = 1 << 19  # scores in a strip
+_TOGETHER = 2  # strips that a thread takes at a time
+_LINES = 16  # that one exponential serves: each further one adds a rounding error
+_RANGE = 160.0  # of scores whose exponentials, and a thousand of them together, fit into float32
 
 
 class Prediction(NamedTuple):
@@ -68,79 +73,158 @@ def _classified(
 ) -> tuple[Uint8s, NDArray[Any]]:
     """Winning class (H, W), and its probability or the bin of that."""
     with stage("post-processing"):
-        way = _on_cpu if scores.device.type == "cpu" else _on_accelerator
-        return way(scores * scale, size, classes.cpu().numpy().astype(np.uint8), binned)
+        scaled, of_query = scores * scale, classes.cpu().numpy().astype(np.uint8)
+        lowest, highest = scaled.aminmax()
+        if scores.device.type == "cpu" and highest - lowest <= _RANGE:
+            return _on_cpu(scaled.sub_((lowest + highest) / 2), size, of_query, binned)
+        return _on_accelerator(scaled, size, of_query, binned)
 
 
 def _on_cpu(scores: Tensor, size: tuple[int, int], classes: Uint8s, binned: bool) -> tuple[Uint8s, NDArray[Any]]:
-    """Winning class (H, W) and its probability or bin. Strips are shared out among threads, in NumPy and OpenCV, whose
-    comparison and exponential take a tenth and a seventh of torch's time.
+    """Winning class (H, W) and its probability or bin, of scores no further than _RANGE / 2 from 0.
+
+    Strips are shared out among threads, in NumPy and OpenCV, whose comparison and exponential take a tenth and a
+    seventh of torch's time.
     """
     values = scores.numpy()
-    winner = np.empty(size, np.uint8)
-    certainty = np.empty(size, np.uint8 if binned else np.float32)
-    # The first query that reaches the maximum: counted backwards it is the greatest.
-    rank = np.arange(len(values), 0, -1).astype(np.uint8 if len(values) < 256 else np.int16)[:, None]
-    of_rank = np.append(classes, classes[:1])[::-1]  # the class of each rank; none has rank 0
+    found = _Found(np.empty(size, np.uint8), np.empty(size, np.uint8 if binned else np.float32))
+    of_rank = _class_of_rank(classes)
+    runs = _runs(values.shape[1], size[0])
+    count = max(1, _VALUES // (len(values) * size[1]))
+    strips = [runs.part(start, start + count) for start in range(0, len(runs.first), count)]
 
-    def work(strips: list[_Lines]) -> None:
-        # Memory for all of them: fresh memory for each would cost as much as the arithmetic.
-        space = _Space(values, strips[0], size[1], rank.dtype)
-        for lines in strips:
-            strip, reached = space.resized(values, lines)
-            best = strip.max(axis=0)
-            np.multiply(np.equal(strip, best, out=reached[1]).view(np.uint8), rank, out=reached[0])
-            of_rank.take(reached[0].max(axis=0), out=winner[lines.rows].reshape(-1), mode="clip")
-            strip -= best
-            cv2.exp(strip, strip)
-            probability = 1 / strip.sum(axis=0)  # of the softmax whose winner has weight 1
-            certainty[lines.rows].reshape(-1)[...] = metrics.probability_bin(probability) if binned else probability
+    def work(strips: list[_Runs]) -> None:
+        space = _Space(len(values), len(strips[0].first), size[1])
+        for strip in strips:
+            _classify_strip(values, strip, space, of_rank, found)
 
-    strips = list(_strips(scores.shape, size))
     in_threads(work, [strips[start : start + _TOGETHER] for start in range(0, len(strips), _TOGETHER)])
-    return winner, certainty
+    return found
+
+
+class _Found(NamedTuple):
+    """What is found of each pixel (H, W): winning class, and its probability or the bin of that."""
+
+    winner: Uint8s
+    certainty: NDArray[Any]
+
+
+class _Runs(NamedTuple):
+    """Runs of lines of the enlarged image, each run between the same two lines of the scores.
+
+    All (n,). first, lines: where a run starts, and how many lines it has. upper, lower: the two lines of scores.
+    weight: share of the lower one in the first line; growth: what each next line adds to it.
+    """
+
+    first: NDArray[np.int64]
+    lines: NDArray[np.int64]
+    upper: NDArray[np.int64]
+    lower: NDArray[np.int64]
+    weight: Floats
+    growth: Floats
+
+    def part(self, start: int, stop: int) -> _Runs:
+        """The runs `start` up to, not including, `stop`."""
+        part = slice(start, stop)
+        places = (self.first[part], self.lines[part], self.upper[part], self.lower[part])
+        return _Runs(*places, self.weight[part], self.growth[part])
+
+
+def _runs(height: int, enlarged: int) -> _Runs:
+    """The lines of an image enlarged bilinearly from `height` lines to `enlarged`."""
+    index = np.arange(enlarged)
+    position = (index + 0.5) * (height / enlarged) - 0.5
+    beyond = position < 0  # above the middle of the first line of scores nothing changes
+    upper = np.floor(position).astype(np.int64).clip(0)
+    starts = np.diff(2 * upper + beyond, prepend=-1) != 0
+    starts |= (index - np.maximum.accumulate(np.where(starts, index, 0))) % _LINES == 0
+    first = np.flatnonzero(starts)
+    lines = np.diff(first, append=enlarged)
+    upper, weight = upper[first], (position.clip(0) - upper)[first].astype(np.float32)
+    growth = np.where(beyond[first], 0, height / enlarged).astype(np.float32)
+    return _Runs(first, lines, upper, (upper + 1).clip(max=height - 1), weight, growth)
 
 
 class _Space:
-    """Memory for one strip at a time, none with more lines than `lines`."""
+    """Memory for one strip at a time: fresh memory for each would cost as much as the arithmetic."""
 
-    def __init__(self, scores: Floats, lines: _Lines, width: int, rank: np.dtype[Any]) -> None:
-        queries, _, narrow = scores.shape
-        count = len(lines.weight)
-        self._width = width
-        self._narrow = np.empty((2, queries * count * narrow), np.float32)
-        self._wide = np.empty(queries * count * width, np.float32)
-        self._reached = np.empty(queries * count * width, rank), np.empty(queries * count * width, np.bool_)
+    def __init__(self, queries: int, runs: int, width: int) -> None:
+        shape = (queries, runs, width)
+        self.scores, self.slope = (np.empty(shape, np.float32) for _ in range(2))
+        self.reached = np.empty(shape, np.bool_)
+        self.rank = np.empty(shape, np.uint8 if queries < 256 else np.uint16)
 
-    def resized(self, scores: Floats, lines: _Lines) -> tuple[Floats, tuple[NDArray[Any], NDArray[np.bool_]]]:
-        """(Q, rows * width), and two arrays of that shape to write to.
+    def of(self, runs: int) -> tuple[NDArray[Any], ...]:
+        """Its arrays for so many runs of lines."""
+        arrays = (self.scores, self.slope, self.reached, self.rank)
+        queries, _, width = self.scores.shape
+        return tuple(array.ravel()[: queries * runs * width].reshape(queries, runs, width) for array in arrays)
 
-        The same arithmetic for every pixel, whatever the strips: rows first, columns within them.
-        """
-        queries, _, narrow = scores.shape
-        count = len(lines.weight)
-        blended, above = (part[: queries * count * narrow].reshape(queries, count, narrow) for part in self._narrow)
-        scores.take(lines.lower, axis=1, out=blended, mode="clip")
-        scores.take(lines.upper, axis=1, out=above, mode="clip")
-        blended -= above
-        blended *= lines.weight[:, None]
-        blended += above
-        ranks, equal = (part[: queries * count * self._width].reshape(queries, -1) for part in self._reached)
-        if self._width == narrow:
-            return blended.reshape(queries, -1), (ranks, equal)
-        wide = self._wide[: queries * count * self._width].reshape(queries * count, self._width)
-        cv2.resize(blended.reshape(-1, narrow), (self._width, len(wide)), wide, interpolation=cv2.INTER_LINEAR)
-        return wide.reshape(queries, -1), (ranks, equal)
+
+def _classify_strip(
+    values: Floats, runs: _Runs, space: _Space, of_rank: Callable[[NDArray[Any]], Uint8s], found: _Found
+) -> None:
+    """Fills the lines of a strip. Every pixel's arithmetic is the same, whatever the strips."""
+    scores, slope, reached, rank = space.of(len(runs.first))
+    (queries, _, width), top, last = scores.shape, runs.upper[0], runs.lines.max() - 1
+    narrow = np.ascontiguousarray(values[:, top : runs.lower[-1] + 1])
+    wide = cv2.resize(narrow.reshape(-1, values.shape[2]), (width, queries * narrow.shape[1]))
+    wide = wide.reshape(queries, -1, width)
+    above, below = _take_lines(wide, runs.upper - top), _take_lines(wide, runs.lower - top)
+    np.subtract(below, above, out=slope)
+    np.multiply(slope, runs.weight[:, None], out=scores)
+    scores += above
+    exponential = cv2.exp(scores.reshape(-1, width), scores.reshape(-1, width)).reshape(scores.shape)
+    if last:
+        slope *= runs.growth[:, None]
+        factor = cv2.exp(slope.reshape(-1, width), slope.reshape(-1, width)).reshape(slope.shape)
+    # The first query that reaches the maximum: counted backwards it is the greatest.
+    ranks = np.arange(queries, 0, -1).astype(rank.dtype)[:, None, None]
+    strip = slice(runs.first[0], runs.first[-1] + runs.lines[-1])
+    highest = np.empty((strip.stop - strip.start, width), rank.dtype)
+    probability = np.empty(highest.shape, np.float32)  # of the softmax over the queries
+    going = np.arange(len(runs.first))
+    for step in range(last + 1):
+        if step:
+            longer = runs.lines[going] > step
+            if not longer.all():
+                going, exponential, factor = going[longer], exponential[:, longer], factor[:, longer]
+                reached, rank = reached[:, : len(going)], rank[:, : len(going)]
+            exponential *= factor
+        line = runs.first[going] + (step - strip.start)
+        best = exponential.max(axis=0)
+        np.multiply(np.equal(exponential, best, out=reached).view(np.uint8), ranks, out=rank)
+        highest[line] = rank.max(axis=0)
+        probability[line] = best / exponential.sum(axis=0)
+    binned = found.certainty.dtype == np.uint8
+    found.winner[strip] = of_rank(highest)
+    found.certainty[strip] = metrics.probability_bin(probability) if binned else probability
+
+
+def _take_lines(wide: Floats, index: NDArray[np.int64]) -> Floats:
+    """Some of the lines (Q, n, W), without a copy where they follow one another."""
+    if np.all(np.diff(index) == 1):
+        return wide[:, index[0] : index[-1] + 1]
+    return wide.take(index, axis=1)
+
+
+def _class_of_rank(classes: Uint8s) -> Callable[[NDArray[Any]], Uint8s]:
+    """From ranks to classes: the last of Q queries has rank 1, the first rank Q, and none has rank 0."""
+    of_rank = np.append(classes, classes[:1])[::-1]
+    if len(of_rank) > 256:
+        return lambda rank: of_rank.take(rank, mode="clip")
+    table = np.zeros(256, np.uint8)
+    table[: len(of_rank)] = of_rank
+    return lambda rank: cv2.LUT(rank, table).astype(np.uint8, copy=False)
 
 
 def _on_accelerator(
     scores: Tensor, size: tuple[int, int], classes: Uint8s, binned: bool
 ) -> tuple[Uint8s, NDArray[Any]]:
-    """The same with torch, where the scores are; only what is found leaves the device."""
+    """The same with torch, where the scores are, however far apart; only what is found leaves the device."""
     winners, certainties = [], []
     class_of = torch.from_numpy(classes).to(scores.device)
-    for lines in _strips(scores.shape, size):
-        upper, lower, weight = (torch.from_numpy(part).to(scores.device) for part in lines[1:])
+    for upper, lower, weight in _strips(scores.shape, size, scores.device):
         blended = torch.lerp(scores.index_select(1, upper), scores.index_select(1, lower), weight[:, None])
         flat = blended.flatten(0, 1)[None, None]
         strip = F.interpolate(flat, size=(flat.shape[2], size[1]), mode="bilinear").view(len(scores), -1, size[1])
@@ -157,22 +241,18 @@ def probability_bin(probability: Tensor) -> Tensor:
     return half_an_ulp_up.mul_(metrics.BINS).clamp_(max=metrics.BINS - 1).to(torch.uint8)
 
 
-class _Lines(NamedTuple):
-    """Lines of the enlarged image. Each blends an upper and a lower line of the scores, whose share is `weight`."""
+def _strips(
+    shape: tuple[int, ...], size: tuple[int, int], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The lines of an image of `size`, enlarged bilinearly from scores (Q, h, w), in strips of about _VALUES scores.
 
-    rows: slice
-    upper: NDArray[np.int64]
-    lower: NDArray[np.int64]
-    weight: Floats
-
-
-def _strips(shape: tuple[int, ...], size: tuple[int, int]) -> Iterator[_Lines]:
-    """The lines of an image of `size`, enlarged bilinearly from scores (Q, h, w), in strips of about _VALUES scores."""
+    Of each line: the upper and the lower line of scores, and the share of the lower.
+    """
     queries, height, width = shape
     count = max(1, _VALUES // (queries * max(size[1], width)))
-    position = ((np.arange(size[0], dtype=np.float32) + 0.5) * np.float32(height / size[0]) - 0.5).clip(0)
-    upper = position.astype(np.int64).clip(max=height - 1)
-    weight = (position - upper).astype(np.float32)
+    position = ((torch.arange(size[0], device=device) + 0.5) * (height / size[0]) - 0.5).clamp_min(0)
+    upper = position.long().clamp_max(height - 1)
+    weight = position - upper
     for start in range(0, size[0], count):
-        rows = slice(start, min(start + count, size[0]))
-        yield _Lines(rows, upper[rows], (upper[rows] + 1).clip(max=height - 1), weight[rows])
+        rows = slice(start, start + count)
+        yield upper[rows], (upper[rows] + 1).clamp_max(height - 1), weight[rows]

@@ -84,6 +84,46 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(whole.probability, by_lines.probability)
 
 
+@pytest.mark.parametrize(("height", "enlarged"), [(1, 7), (5, 5), (30, 31), (7, 100), (40, 13), (3, 300)])
+def test_every_line_is_in_one_run_and_weighs_what_exact_arithmetic_says(height: int, enlarged: int) -> None:
+    runs = module._runs(height, enlarged)
+    assert np.array_equal(np.repeat(runs.first, runs.lines) + _counting(runs.lines), np.arange(enlarged))
+    weight = np.repeat(runs.weight, runs.lines) + _counting(runs.lines) * np.repeat(runs.growth, runs.lines)
+    upper, lower = np.repeat(runs.upper, runs.lines), np.repeat(runs.lower, runs.lines)
+    ramp = torch.arange(height, dtype=torch.float64)[None, None, :, None]
+    exact = F.interpolate(ramp, size=(enlarged, 1), mode="bilinear")[0, 0, :, 0]
+    np.testing.assert_allclose(upper * (1 - weight) + lower * weight, exact.numpy(), atol=1e-5)
+
+
+def _counting(lengths: np.ndarray) -> np.ndarray:
+    """0, 1, … of each length, one after the other."""
+    return np.concatenate([np.arange(length) for length in lengths])
+
+
+def test_large_enlargements_are_those_of_exact_arithmetic() -> None:
+    scores = F.interpolate(torch.randn(1, 9, 6, 8), size=(48, 64), mode="bicubic")[0] * 0.02
+    found = classify(scores, (1200, 1000), torch.arange(9), 50.0)
+    exact = (F.interpolate(scores[None].double(), size=(1200, 1000), mode="bilinear")[0] * 50).softmax(dim=0)
+    probability, winner = exact.max(dim=0)
+    assert np.mean(found.classes != winner.numpy()) < 1e-5
+    np.testing.assert_allclose(found.probability, probability.numpy(), atol=2e-6)
+
+
+def test_scores_too_far_apart_for_float32_go_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, classes = torch.randn(4, 9, 11) * 3, torch.arange(4)
+    near = classify(scores, (40, 50), classes, 1.0)
+    monkeypatch.setattr(module, "_RANGE", 1.0)
+    monkeypatch.setattr(module, "_on_cpu", None)
+    far = classify(scores, (40, 50), classes, 1.0)
+    assert np.mean(near.classes != far.classes) < 1e-3
+    np.testing.assert_allclose(near.probability, far.probability, atol=1e-5)
+
+
+def test_scores_that_are_no_numbers_still_give_a_map() -> None:
+    found = classify_binned(torch.full((3, 4, 5), torch.nan), (8, 10), torch.arange(3), 50.0)
+    assert found.classes.shape == found.bins.shape == (8, 10)
+
+
 def test_far_apart_scores_do_not_overflow() -> None:
     scores = torch.tensor([-300.0, 300.0, 0.0])[:, None, None]
     prediction = classify(scores, (2, 2), torch.arange(3), 50.0)
