@@ -195,7 +195,8 @@ def _classify_strip(
         best = exponential.max(axis=0)
         np.multiply(np.equal(exponential, best, out=reached).view(np.uint8), ranks, out=rank)
         highest[line] = rank.max(axis=0)
-        probability[line] = best / exponential.sum(axis=0)
+        total = cv2.reduce(exponential.reshape(queries, -1), 0, cv2.REDUCE_SUM).reshape(best.shape)
+        probability[line] = best / total
     binned = found.certainty.dtype == np.uint8
     found.winner[strip] = of_rank(highest)
     found.certainty[strip] = metrics.probability_bin(probability) if binned else probability

@@ -15,7 +15,9 @@ absent from the labels and predicted somewhere has IoU 0 and counts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import cv2
@@ -34,7 +36,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Counts: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]  # floats: sums of weighted counts
 Metric: TypeAlias = Callable[[Counts], Floats]
 
-_STRIP = 1 << 23  # pixels; OpenCV counts in float32, exact up to 2**24
+_STRIP = 1 << 21  # pixels that a thread counts at a time; OpenCV counts in float32, exact up to 2**24
 
 
 # Counting one image
@@ -65,17 +67,21 @@ def count(label: Uint8s, predicted: Uint8s, probability_bins: Uint8s, classes: i
     row = np.minimum(np.arange(256), classes).astype(np.uint8)
     row[IGNORED] = 255  # outside of the histogram
     sizes = [classes + 1, classes, BINS]
-    histogram = np.zeros(sizes, np.int64)
-    maps = [
-        pixels.reshape(1, -1) for pixels in (cv2.LUT(np.ascontiguousarray(label), row), predicted, probability_bins)
-    ]
-    for start in range(0, label.size, _STRIP):
-        strip = [pixels[:, start : start + _STRIP] for pixels in maps]
-        ends = [float(end) for size in sizes for end in (0, size)]
-        histogram += cv2.calcHist(strip, [0, 1, 2], None, sizes, ends).astype(np.int64)
-    flat = histogram.ravel()
-    keys = np.flatnonzero(flat)
-    return keys.astype(np.int32), flat[keys]
+    ends = [float(end) for size in sizes for end in (0, size)]
+    maps = [pixels.reshape(1, -1) for pixels in (np.ascontiguousarray(label), predicted, probability_bins)]
+
+    def histogram(start: int) -> Ints:
+        labels, *others = (pixels[:, start : start + _STRIP] for pixels in maps)
+        counted = cv2.calcHist([cv2.LUT(labels, row), *others], [0, 1, 2], None, sizes, ends)
+        flat: Ints = counted.ravel().astype(np.int64)
+        return flat
+
+    starts = range(0, label.size, _STRIP)
+    with ThreadPoolExecutor(max(1, cv2.getNumThreads())) as pool:
+        counted = pool.map(histogram, starts) if len(starts) > 1 else map(histogram, starts)
+        total = sum(counted, np.zeros(math.prod(sizes), np.int64))
+    keys = np.flatnonzero(total)
+    return keys.astype(np.int32), total[keys]
 
 
 def _check_maps(label: Uint8s, predicted: Uint8s, probability_bins: Uint8s, classes: int) -> None:

@@ -293,3 +293,14 @@ def test_predictions_that_never_look_at_the_image() -> None:
     assert metrics.chance_score(labels, "miou") == pytest.approx(expected)
     assert metrics.constant_score(np.array([75, 25]), "foreground_iou") == pytest.approx(0.25)
     assert metrics.chance_score(np.array([75, 25]), "foreground_iou") == pytest.approx(12.5 / 62.5)
+
+
+def test_strips_change_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    maps = [random.integers(0, top, (37, 29)).astype(np.uint8) for top in (256, 5, 100)]
+    keys, counts = metrics.count(*maps, classes=5)
+    monkeypatch.setattr(metrics, "_STRIP", 100)
+    by_strips = metrics.count(*maps, classes=5)
+    assert np.array_equal(by_strips[0], keys)
+    assert np.array_equal(by_strips[1], counts)
+    assert counts.sum() == (maps[0] != 255).sum()
