@@ -65,10 +65,11 @@ class Trunk:
         return self._inputs[index]
 
     def qkv(self, index: int = -1) -> Heads:
-        """Queries, keys and values of block `index`, each (B, heads, N, D/heads)."""
+        """Queries, keys and values of block `index`, each (B, heads, N, D/heads) float32."""
         index = index + self.depth if index < 0 else index
         if index not in self._qkv:
-            self._qkv[index] = self._computed[index].qkv(self.input(index))
+            q, k, v = self._computed[index].qkv(self.input(index))
+            self._qkv[index] = q.float(), k.float(), v.float()
         return self._qkv[index]
 
     def merge_heads(self, index: int, mixed: Tensor) -> Tensor:
@@ -83,10 +84,9 @@ class Trunk:
 
     def project(self, tokens: Tensor) -> Features:
         """Final layer norm and projection of (B, N, D) tokens into the joint space."""
-        projected = self.visual.ln_post(tokens)
+        projected = self.visual.ln_post(tokens.float())
         if self.visual.proj is not None:
             projected = projected @ self.visual.proj
-        projected = projected.float()
         return Features(projected[:, 1:], projected[:, 0])
 
     @cached_property
@@ -104,10 +104,10 @@ class Trunk:
 
     def _embed(self) -> Tensor:
         visual = self.visual
-        x = visual.conv1(self.images.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, hw, D)
-        cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = visual.conv1(self.images).flatten(2).transpose(1, 2)  # (B, hw, D)
+        cls = visual.class_embedding.expand(len(x), 1, -1)
         x = torch.cat([cls, x], dim=1)  # (B, 1 + hw, D)
-        embedded: Tensor = visual.ln_pre(x + self._position_embedding().to(x.dtype))
+        embedded: Tensor = visual.ln_pre(x + self._position_embedding())
         return embedded
 
     def _position_embedding(self) -> Tensor:
@@ -156,11 +156,6 @@ class Backbone:
     def device(self) -> torch.device:
         device: torch.device = self.visual.conv1.weight.device
         return device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.visual.conv1.weight.dtype
-        return dtype
 
     def normalise(self, image: Tensor) -> Tensor:
         """uint8 RGB (H, W, 3) -> float32 (3, H, W) on the backbone's device, in units of CLIP's pixel statistics."""

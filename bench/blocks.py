@@ -24,6 +24,20 @@ _IN_CACHE: Final = 1 << 16  # values a core
 _ELEMENTWISE: Final = (nn.GELU, open_clip.transformer.QuickGELU)
 
 
+def lower_precision(visual: nn.Module, dtype: torch.dtype) -> None:
+    """Has all blocks of a tower but the last multiply in `dtype`, float16 or bfloat16.
+
+    What is added up from block to block, layer norms and the last block, on which the methods differ, stay float32: a
+    tower that is half precision throughout changes two to three times as many labels.
+    """
+    tower: Any = visual
+    for block in tower.transformer.resblocks[:-1]:
+        for module in block.modules():
+            if isinstance(module, nn.Linear | nn.MultiheadAttention):
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = parameter.data.to(dtype)
+
+
 class Block:
     """One frozen `ResidualAttentionBlock`, its two halves callable apart."""
 
@@ -70,14 +84,14 @@ class Block:
 
 
 class _Linear:
-    """x Wᵀ + b with a frozen W (outputs, inputs)."""
+    """x Wᵀ + b with a frozen W (outputs, inputs), computed in the precision of W."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight, self._bias = weight, bias
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._packed is None:
-            return F.linear(x, self._weight, self._bias)
+            return F.linear(x.to(self._weight.dtype), self._weight, self._bias)
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), self._packed, self._bias, "none", [], "")
         return product
 

@@ -6,6 +6,7 @@ and store are those of a run (`bench.data.images`, `bench.evaluate`, `bench.stor
 
 from __future__ import annotations
 
+import copy
 import logging
 import resource
 import statistics
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.backbone import Backbone, Trunk
+from bench.blocks import lower_precision
 from bench.config import Config, Settings
 from bench.data.images import Resize, read_image, resize
 from bench.data.loader import Loaded
@@ -37,6 +39,7 @@ from bench.stages import Stopwatch, stage
 from bench.store import Store
 from bench.upsamplers import Ask, JBUOne, Upsampler, steps_for, upsampled_scores
 from bench.upsamplers.tiles import Strip
+from bench.weights import DTYPES
 from bench.windows import window_boxes
 from bench.writer import CellWriter
 
@@ -102,7 +105,13 @@ class Bench:
         torch.manual_seed(0)
         self.config = config
         self.methods = methods
-        self.backbone = _random_backbone(model, device, dtype)
+        built = _random_model(model).to(device)
+        self._stock: Any = copy.deepcopy(built)  # all of it in half precision, if that is asked for
+        self._dtype = DTYPES[dtype]
+        self._stock.visual.to(self._dtype)
+        if dtype != "fp32":
+            lower_precision(built.visual, self._dtype)
+        self.backbone: Backbone = _TimedBackbone(model, built, None, "random")
         self.upsampler: Upsampler = JBUOne(self.backbone.dim).eval().requires_grad_(False).to(device)
         self.batch = batch
 
@@ -233,8 +242,8 @@ class Bench:
 
     @torch.inference_mode()
     def _encode(self, windows: Tensor) -> None:
-        for chunk in torch.split(windows.to(self.backbone.dtype), self.batch):
-            self.backbone.model.encode_image(chunk)
+        for chunk in torch.split(windows.to(self._dtype), self.batch):
+            self._stock.encode_image(chunk)
 
     def _seconds(self, work: Callable[..., object], *arguments: Any) -> float:
         started = time.perf_counter()
@@ -265,9 +274,7 @@ class _TimedBackbone(Backbone):
         return _TimedTrunk(self.visual, self.blocks, images)
 
 
-def _random_backbone(model: str, device: str, dtype: str) -> Backbone:
-    from bench.weights import DTYPES
-
+def _random_model(model: str) -> Any:
     if model.endswith(".json"):
         open_clip.add_model_config(Path(model))
         model = Path(model).stem
@@ -280,9 +287,7 @@ def _random_backbone(model: str, device: str, dtype: str) -> Backbone:
         ) from None
     finally:
         logging.disable(logging.NOTSET)
-    built.requires_grad_(False).eval()
-    built.visual.to(DTYPES[dtype])
-    return _TimedBackbone(model, built.to(device), None, "random")
+    return built.requires_grad_(False).eval()
 
 
 def _write_noise(file: Path, case: Case) -> None:

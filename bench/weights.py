@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.backbone import Backbone
+from bench.blocks import lower_precision
 from bench.checkpoints import load_strictly, read_state_dict, state_fingerprint
 from bench.config import BackboneSpec
 from bench.errors import BenchError, did_you_mean
@@ -35,8 +36,8 @@ def load_backbone(
     """The frozen model that `spec` describes, in evaluation mode.
 
     spec.model: an open_clip model name, or the path of an open_clip model-config JSON. checkpoint: a local
-    file that stands for the pretrained weights. dtype: fp32, fp16 or bf16, of the image tower; text is always
-    encoded in fp32.
+    file that stands for the pretrained weights. dtype: fp32, fp16 or bf16, of the products in all blocks of the
+    image tower but the last; text is always encoded in fp32.
 
     Raises BenchError where the model is unknown, the weights are missing or differ from the model, naming
     what to do.
@@ -76,7 +77,7 @@ def _frozen(name: str, model: Any, tokenizer: Any, device: str, dtype: str) -> B
     model.requires_grad_(False).eval()
     fingerprint = state_fingerprint(model.state_dict())
     if dtype != "fp32":
-        model.visual.to(DTYPES[dtype])
+        lower_precision(model.visual, DTYPES[dtype])
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import blocks
-from bench.blocks import Block
+from bench.blocks import Block, lower_precision
 
 
 def transformer_block(activation: type[nn.Module] = nn.GELU, scale: float | None = None) -> nn.Module:
@@ -42,11 +42,22 @@ def test_the_activation_is_the_same_however_it_is_cut(monkeypatch: pytest.Monkey
     torch.testing.assert_close(computed(block, tokens), whole, atol=1e-6, rtol=0)
 
 
-def test_half_precision_is_not_packed() -> None:
-    block, tokens = transformer_block(), torch.randn(2, 7, 32)
-    half = transformer_block().bfloat16()
-    assert Block(half)._widen._packed is None
-    torch.testing.assert_close(computed(half, tokens.bfloat16()).float(), block(tokens), atol=0.3, rtol=0.05)
+def test_lower_precision_is_of_the_products_of_all_blocks_but_the_last() -> None:
+    tower = nn.Module()
+    tower.transformer = nn.Module()
+    tower.transformer.resblocks = nn.ModuleList([transformer_block(), transformer_block()])
+    lower_precision(tower, torch.bfloat16)
+    lowered, last = tower.transformer.resblocks
+    dtypes = {name: value.dtype for name, value in lowered.state_dict().items()}
+    assert {dtype for name, dtype in dtypes.items() if name.startswith("ln_")} == {torch.float32}
+    assert {dtype for name, dtype in dtypes.items() if not name.startswith("ln_")} == {torch.bfloat16}
+    assert {value.dtype for value in last.state_dict().values()} == {torch.float32}
+    assert Block(lowered)._widen._packed is None
+    tokens = torch.randn(2, 7, 32)
+    out = computed(lowered, tokens)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, transformer_block()(tokens), atol=0.3, rtol=0.05)
+    assert not torch.equal(out, computed(last, tokens))
 
 
 def test_what_is_asked_of_is_left_as_it_was() -> None:

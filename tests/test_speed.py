@@ -16,6 +16,7 @@ from bench.methods import load_methods
 from bench.paths import shipped
 from bench.speed import STAGES, Bench, Case, cases
 from bench.stages import Stopwatch, stage
+from bench.weights import DTYPES
 
 
 def test_stages_within_stages_are_subtracted() -> None:
@@ -51,6 +52,14 @@ def test_plan_grows_in_one_direction_at_a_time() -> None:
         (448, 448, 60, 3),
         *((448, 448, 9, 1), (448, 448, 9, 2)),
     ]
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_half_precision_is_held_against_a_stock_encoder_of_that_precision(tmp_path: Path, dtype: str) -> None:
+    model, config = _small(tmp_path)
+    bench = Bench(load_config(config), load_methods(), str(model), "cpu", dtype)
+    assert {value.dtype for value in bench._stock.visual.parameters()} == {DTYPES[dtype]}
+    assert bench.measure(Case(200, 300, 5, ("clip", "gem", "sclip+ours")), repeats=1).ratio > 0
 
 
 def test_measures_every_stage_of_a_real_run(tmp_path: Path) -> None:

@@ -32,7 +32,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--plugin", action="append", default=[], metavar="PATH", help="a plug-in file or a folder of them"
     )
     group.add_argument(
-        "--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="of the image tower (default: fp32)"
+        "--dtype",
+        choices=["fp32", "fp16", "bf16"],
+        default="fp32",
+        help="of the image tower's products (default: fp32)",
     )
     group.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (default: 4)")
 
