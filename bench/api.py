@@ -17,7 +17,7 @@ once a run with its options and may offer, besides ``__call__(trunk) -> Features
 
 from bench.backbone import Backbone, Features, Trunk
 from bench.methods import method
-from bench.surgery import attention, last_block, merge_heads, self_self
+from bench.surgery import attention, inverse_temperature, last_block, merge_heads, self_self
 from bench.vocabulary import Vocabulary, ensemble
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Vocabulary",
     "attention",
     "ensemble",
+    "inverse_temperature",
     "last_block",
     "merge_heads",
     "method",

@@ -42,6 +42,12 @@ def last_block(trunk: Trunk, mix: Mix, *, residual: bool, ffn: bool) -> Features
     return trunk.project(tokens)
 
 
+def inverse_temperature(trunk: Trunk, index: int) -> Tensor:
+    """GEM's, for `self_self` in block `index`: mean norm of the block's normalised input over √d, (B, 1, 1, 1)."""
+    norm: Tensor = trunk.blocks[index].ln_1(trunk.input(index)).norm(dim=-1).mean(dim=1)
+    return norm[:, None, None, None] * float(trunk.qkv(index)[0].shape[-1] ** -0.5)
+
+
 def self_self(u: Tensor, inverse_temperature: Tensor, iterations: int = 1) -> Tensor:
     """GEM's self-self attention weights of one of q, k, v (Bousselham et al. 2024, section 3).
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from bench.api import Features, Trunk, merge_heads, method, self_self
+from bench.api import Features, Trunk, inverse_temperature, merge_heads, method, self_self
 
 
 @method("gem", label="GEM", venue="CVPR'24")
@@ -30,10 +30,8 @@ def gem(trunk: Trunk, residual: Literal["keep", "drop"] = "drop", blocks: int = 
 
 def _self_self_branch(trunk: Trunk, index: int) -> torch.Tensor:
     q, k, v = trunk.qkv(index)
-    normed = trunk.blocks[index].ln_1(trunk.input(index))
-    norm = normed.norm(dim=-1).mean(dim=1)[:, None, None, None]  # (B, 1, 1, 1)
-    inverse_temperature = norm * v.shape[-1] ** -0.5
-    weights = self_self(q, inverse_temperature)
+    heat = inverse_temperature(trunk, index)
+    weights = self_self(q, heat)
     for u in (k, v):
-        weights += self_self(u, inverse_temperature)
+        weights += self_self(u, heat)
     return merge_heads(trunk, index, weights @ v / 3)

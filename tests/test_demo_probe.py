@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.demo.backbone import WEIGHTS
-from bench.demo.probe import confusion_of, iou
+from bench.demo.probe import confusion_of, iou, spread
 from bench.demo.probe_upsamplers import BILINEAR, MEASURES, SceneCounts, accuracy, near_borders, probe, table
 
 
@@ -25,6 +25,13 @@ def test_pixels_without_a_class_are_not_counted() -> None:
     assert confusion.tolist() == [[1, 1], [0, 1]]
     assert iou(confusion).tolist() == [50.0, 50.0]
     assert accuracy(confusion) == pytest.approx(200 / 3)
+
+
+def test_spread_is_between_one_token_and_all() -> None:
+    tokens = spread(1)
+    assert {"q·k (CLIP)", "v·v", "GEM's k"} <= set(tokens)
+    assert all(1 < count <= 197.01 for count in tokens.values())
+    assert tokens["v·v"] < tokens["GEM's v"]
 
 
 def test_gains_are_differences_to_bilinear_over_the_same_scenes() -> None:

@@ -14,14 +14,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bench.backbone import Backbone
 from bench.demo import train_clip
 from bench.demo.backbone import CONFIG_FILE, WEIGHTS, demo_backbone, load_packed, read_config, save_packed
-from bench.demo.contrastive import TinyClip, contrastive_loss, jitter
+from bench.demo.contrastive import READINGS, TinyClip, contrastive_loss, jitter
 from bench.demo.pool import SIDE, Pool, load_pool
 from bench.demo.probe import held_out, iou
 from bench.demo.taxonomy import MASTER, MASTER_INDEX
 from bench.demo.train_clip import STAGES, Trainer
 from bench.errors import BenchError
+from bench.surgery import attention, last_block
 
 
 def _micro_config() -> dict[str, Any]:
@@ -67,15 +69,35 @@ def test_captions_are_encoded_as_open_clip_does(micro: TinyClip) -> None:
 def test_whole_images_are_encoded_as_open_clip_does(micro: TinyClip) -> None:
     images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
-        ours = micro.encode_crops(images, (0, 0), torch.tensor([False, False]))
+        ours = micro.encode_crops(images, (0, 0), torch.tensor([0, 0]))
         torch.testing.assert_close(ours, micro.clip.encode_image(images, normalize=True), atol=1e-5, rtol=1e-4)
-        mixed = micro.encode_crops(images, (0, 0), torch.tensor([False, True]))
-    torch.testing.assert_close(mixed[0], ours[0])
-    assert (mixed[1] - ours[1]).abs().max() > 1e-3
+
+
+def test_what_is_read_of_each_crop_is_its_own_choice(micro: TinyClip) -> None:
+    images = torch.randn(3, 3, 224, 224)
+    with torch.no_grad():
+        mixed = micro.encode_crops(images, (0, 0), torch.arange(3))
+        apart = [micro.encode_crops(images, (0, 0), torch.full((3,), reading)) for reading in range(len(READINGS))]
+    for index, same in enumerate(apart):
+        torch.testing.assert_close(mixed[index], same[index], atol=1e-5, rtol=1e-4)
+        assert all((same - other).abs().max() > 1e-3 for other in apart if other is not same)
+
+
+def test_readings_are_those_of_the_dense_methods(micro: TinyClip) -> None:
+    """Patches: what CLIP gives densely, averaged. The class token without the rest: what M-SA's family gives of it."""
+    backbone = Backbone("micro", micro.clip.eval().requires_grad_(False), None, "")
+    images = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        trunk = backbone.trunk(images)
+        patches = trunk.project(trunk.input(trunk.depth)).patches.mean(1)
+        plain = last_block(trunk, lambda q, k, v: attention(q, k) @ v, residual=False, ffn=False).cls
+        for reading, expected in ((1, plain), (2, patches)):
+            read = micro.encode_crops(images, (0, 0), torch.tensor([reading] * 2))
+            torch.testing.assert_close(read, F.normalize(expected, dim=-1), atol=1e-5, rtol=1e-4)
 
 
 def test_crops_use_the_position_embeddings_of_their_window(micro: TinyClip) -> None:
-    images, whole = torch.randn(1, 3, 48, 48), torch.tensor([False])
+    images, whole = torch.randn(1, 3, 48, 48), torch.tensor([0])
     with torch.no_grad():
         assert not torch.allclose(micro.encode_crops(images, (0, 0), whole), micro.encode_crops(images, (11, 4), whole))
 
@@ -177,7 +199,7 @@ def test_the_shipped_backbone_tells_what_it_was_trained_on() -> None:
         seen = model.encode_crops(
             jitter(torch.from_numpy(np.stack(crops)), generator),
             (6, 6),
-            torch.ones(len(crops), dtype=torch.bool),
+            torch.ones(len(crops), dtype=torch.long),
         )
         told = F.normalize(model.encode_captions(tuple(f"an aerial image of {name}." for name in names)), dim=-1)
     right = (seen @ told.T).argmax(1).numpy() == np.array(truth)

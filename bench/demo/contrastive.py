@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import open_clip
 import torch
@@ -44,12 +44,11 @@ class TinyClip(nn.Module):
         last = x[torch.arange(len(ids)), ids.argmax(1)]  # the end-of-text token is the highest
         return F.normalize(last @ clip.text_projection, dim=-1)
 
-    def encode_crops(self, images: Tensor, corner: tuple[int, int], plain: Tensor) -> Tensor:
-        """Unit embeddings (N, C) of normalised crops (N, 3, S, S), the class token's.
+    def encode_crops(self, images: Tensor, corner: tuple[int, int], readings: Tensor) -> Tensor:
+        """Unit embeddings (N, C) of normalised crops (N, 3, S, S).
 
-        corner: where in the grid of position embeddings the crop's grid lies (row, column).
-        plain (N,) bool: crops whose last block has neither residual nor FFN. That is the path which dense
-        prediction uses.
+        corner: where in the grid of position embeddings the crop's grid lies (row, column). readings (N,): what is
+        read of each crop, an index of READINGS.
         """
         visual = self.clip.visual
         x = visual.conv1(images)
@@ -61,12 +60,41 @@ class TinyClip(nn.Module):
         *blocks, last = visual.transformer.resblocks
         for block in blocks:
             x = block(x)
-        normed = last.ln_1(x)
-        attended = last.attn(normed[:, :1], normed, normed, need_weights=False)[0]
-        whole = x[:, :1] + attended
-        whole = whole + last.mlp(last.ln_2(whole))
-        token = torch.where(plain[:, None, None], attended, whole)[:, 0]
-        return F.normalize(visual.ln_post(token) @ visual.proj, dim=-1)
+        read = x.new_empty(len(x), visual.output_dim)
+        for index, reading in enumerate(READINGS):
+            chosen = readings == index
+            read = read.index_put((chosen,), _projected(visual, reading(last, x[chosen])).mean(1))
+        return F.normalize(read, dim=-1)
+
+
+def _class_token(block: Any, x: Tensor) -> Tensor:
+    normed = block.ln_1(x)
+    attended = x[:, :1] + block.attn(normed[:, :1], normed, normed, need_weights=False)[0]
+    whole: Tensor = attended + block.mlp(block.ln_2(attended))
+    return whole
+
+
+def _plain_class_token(block: Any, x: Tensor) -> Tensor:
+    normed = block.ln_1(x)
+    attended: Tensor = block.attn(normed[:, :1], normed, normed, need_weights=False)[0]
+    return attended
+
+
+def _patches(block: Any, x: Tensor) -> Tensor:
+    whole: Tensor = block(x)
+    return whole[:, 1:]
+
+
+READINGS: Final = (_class_token, _plain_class_token, _patches)
+"""What training reads of the last block, given that block and its input: the class token, as CLIP does; the same
+without residual and feed-forward network, the path of most dense methods; or all patches, whose embeddings are
+averaged.
+"""
+
+
+def _projected(visual: Any, tokens: Tensor) -> Tensor:
+    projected: Tensor = visual.ln_post(tokens) @ visual.proj
+    return projected
 
 
 def contrastive_loss(scores: Tensor, weight: Tensor, unsure: Tensor) -> Tensor:

@@ -16,12 +16,13 @@ from bench.demo.scenes import HELD_OUT_SEEDS, Image, Label, scene
 from bench.demo.taxonomy import class_table
 from bench.methods import find_method, load_methods
 from bench.segmenter import Query, Segmenter
+from bench.surgery import attention, inverse_temperature, self_self
 from bench.vocabulary import Vocabulary, encode
 from bench.weights import demo_backbone
 
 CARD: Final = "openearthmap"
 _KINDS: Final = ("rural", "town", "city", "wild")
-_METHODS: Final = ("clip", "maskclip", "sclip", "clearclip", "segearth-ov")  # plain: no upsampler, λ = 0
+_METHODS: Final = ("clip", "maskclip", "sclip", "gem", "clearclip", "segearth-ov")  # plain: no upsampler, λ = 0
 _SIDE: Final = 448
 SCALE: Final = 50.0
 
@@ -69,6 +70,22 @@ def iou(confusion: Confusion) -> NDArray[np.float64]:
     return percent
 
 
+@torch.inference_mode()
+def spread(count: int) -> dict[str, float]:
+    """Over how many tokens (of 197) each attention map of the last block averages: e to the power of its entropy, mean
+    over heads, tokens and a window of each scene.
+    """
+    backbone = demo_backbone()
+    windows = torch.stack([backbone.normalise(torch.from_numpy(image[:224, :224])) for image, _ in held_out(count)])
+    trunk = backbone.trunk(windows)
+    q, k, v = trunk.qkv(-1)
+    maps = {"q·k (CLIP)": attention(q, k)}
+    maps |= {f"{name}·{name}": attention(u, u) for name, u in (("q", q), ("k", k), ("v", v))}
+    heat = inverse_temperature(trunk, -1)
+    maps |= {f"GEM's {name}": self_self(u, heat) for name, u in (("q", q), ("k", k), ("v", v))}
+    return {name: float(torch.special.entr(weights).sum(-1).exp().mean()) for name, weights in maps.items()}
+
+
 def _simple(scenes: Sequence[tuple[Image, Label]], count: int) -> dict[str, Confusion]:
     rng = np.random.default_rng(0)
     images, labels = (np.stack(part) for part in zip(*scenes, strict=True))
@@ -100,7 +117,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.demo.probe", description=__doc__)
     parser.add_argument("--scenes", type=int, default=16, help="how many held-out scenes")
-    print(table(probe(parser.parse_args(arguments).scenes)))
+    scenes = parser.parse_args(arguments).scenes
+    print(table(probe(scenes)))
+    print("\nTokens that a map of the last block averages over, of 197:")
+    print(", ".join(f"{name} {tokens:.0f}" for name, tokens in spread(scenes).items()))
 
 
 if __name__ == "__main__":

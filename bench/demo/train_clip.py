@@ -22,7 +22,7 @@ from bench.demo.contrastive import TinyClip, contrastive_loss, jitter
 from bench.demo.pool import Pool, load_pool
 from bench.demo.words import draw_captions, matches
 
-_PLAIN: Final = 0.5  # share of crops whose last block has neither residual nor FFN
+_SHARES: Final = (1 / 3, 1 / 3, 1 / 3)  # of the crops, for each of READINGS
 _SEVERAL: Final = 16  # captions of more than one word in a step
 _AVERAGING: Final = 0.99  # of the moving average of the weights, which is what is saved
 _SAVE_EVERY: Final = 120.0  # seconds
@@ -68,8 +68,8 @@ class Trainer:
         weight, unsure = (torch.from_numpy(array) for array in matches(shares, captions))
         rows, columns = (side - images.shape[1] // 16 + 1 for side in self.model.clip.visual.grid_size)
         corner = int(self.rng.integers(rows)), int(self.rng.integers(columns))
-        plain = torch.rand(len(images), generator=self.generator) < _PLAIN
-        seen = self.model.encode_crops(jitter(images, self.generator), corner, plain)
+        readings = torch.multinomial(torch.tensor(_SHARES), len(images), replacement=True, generator=self.generator)
+        seen = self.model.encode_crops(jitter(images, self.generator), corner, readings)
         told = self.model.encode_captions(captions.sentences)
         loss = contrastive_loss(seen @ told.T * self.model.clip.logit_scale.exp(), weight, unsure)
         self.optimiser.zero_grad()
