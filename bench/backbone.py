@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 from bench.blocks import Block, Heads
@@ -74,13 +75,13 @@ class Trunk:
 
     def merge_heads(self, index: int, mixed: Tensor) -> Tensor:
         """(B, heads, N, D/heads) -> (B, N, D) through the output projection (and layer scale) of block `index`."""
-        return self._computed[index].merge_heads(mixed)
+        return self._computed[index].merge_heads(mixed).float()
 
     def feed_forward(self, index: int, tokens: Tensor) -> Tensor:
         """What the feed-forward network of block `index` makes of tokens (B, N, D), layer norm included, its residual
         not.
         """
-        return self._computed[index].feed_forward(tokens)
+        return self._computed[index].feed_forward(tokens).float()
 
     def project(self, tokens: Tensor) -> Features:
         """Final layer norm and projection of (B, N, D) tokens into the joint space."""
@@ -175,7 +176,7 @@ class Backbone:
 
 def _check_tower(name: str, visual: Any) -> None:
     plain = hasattr(visual, "transformer") and hasattr(visual, "conv1") and getattr(visual, "attn_pool", None) is None
-    if not plain or not all(isinstance(block.attn, nn.MultiheadAttention) for block in visual.transformer.resblocks):
+    if not plain or not all(type(block) is ResidualAttentionBlock for block in visual.transformer.resblocks):
         raise BenchError(
             f"backbone {name}: its image tower ({type(visual).__name__}) is not a plain CLIP ViT; "
             "take an open_clip model whose vision_cfg has layers, width and patch_size and no attentional pool"

@@ -180,9 +180,7 @@ def _classify_strip(
         factor = cv2.exp(slope.reshape(-1, width), slope.reshape(-1, width)).reshape(slope.shape)
     # The first query that reaches the maximum: counted backwards it is the greatest.
     ranks = np.arange(queries, 0, -1).astype(rank.dtype)[:, None, None]
-    strip = slice(runs.first[0], runs.first[-1] + runs.lines[-1])
-    highest = np.empty((strip.stop - strip.start, width), rank.dtype)
-    probability = np.empty(highest.shape, np.float32)  # of the softmax over the queries
+    binned = found.certainty.dtype == np.uint8
     going = np.arange(len(runs.first))
     for step in range(last + 1):
         if step:
@@ -191,15 +189,12 @@ def _classify_strip(
                 going, exponential, factor = going[longer], exponential[:, longer], factor[:, longer]
                 reached, rank = reached[:, : len(going)], rank[:, : len(going)]
             exponential *= factor
-        line = runs.first[going] + (step - strip.start)
         best = exponential.max(axis=0)
         np.multiply(np.equal(exponential, best, out=reached).view(np.uint8), ranks, out=rank)
-        highest[line] = rank.max(axis=0)
         total = cv2.reduce(exponential.reshape(queries, -1), 0, cv2.REDUCE_SUM).reshape(best.shape)
-        probability[line] = best / total
-    binned = found.certainty.dtype == np.uint8
-    found.winner[strip] = of_rank(highest)
-    found.certainty[strip] = metrics.probability_bin(probability) if binned else probability
+        probability = best / total  # of the softmax over the queries
+        found.winner[runs.first[going] + step] = of_rank(rank.max(axis=0))
+        found.certainty[runs.first[going] + step] = metrics.probability_bin(probability) if binned else probability
 
 
 def _take_lines(wide: Floats, index: NDArray[np.int64]) -> Floats:

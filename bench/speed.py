@@ -106,10 +106,11 @@ class Bench:
         self.config = config
         self.methods = methods
         built = _random_model(model).to(device)
-        self._stock: Any = copy.deepcopy(built)  # all of it in half precision, if that is asked for
+        self._stock: Any = built
         self._dtype = DTYPES[dtype]
-        self._stock.visual.to(self._dtype)
         if dtype != "fp32":
+            self._stock = copy.deepcopy(built)
+            self._stock.visual.to(self._dtype)  # all of it, where a run keeps parts in float32
             lower_precision(built.visual, self._dtype)
         self.backbone: Backbone = _TimedBackbone(model, built, None, "random")
         self.upsampler: Upsampler = JBUOne(self.backbone.dim).eval().requires_grad_(False).to(device)

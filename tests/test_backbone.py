@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
 from reference import GOLDEN, golden, needs_golden, recipe, tiny_backbone
 
 from bench.backbone import Backbone, Trunk
@@ -118,6 +119,16 @@ def test_normalise_uses_clips_pixel_statistics() -> None:
     image = torch.tensor([[[122, 116, 104]]], dtype=torch.uint8)
     expected = [(122 - 122.771) / 68.501, (116 - 116.746) / 66.632, (104 - 104.094) / 70.323]
     assert tiny_backbone().normalise(image)[:, 0, 0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_tower_of_other_blocks_is_refused() -> None:
+    class Parallel(ResidualAttentionBlock):
+        """Attention and network side by side: computing it as the usual block would be silently wrong."""
+
+    backbone = tiny_backbone()
+    backbone.visual.transformer.resblocks[1].__class__ = Parallel
+    with pytest.raises(BenchError, match="is not a plain CLIP ViT"):
+        Backbone("parallel", backbone.model, None, "")
 
 
 def test_a_tower_that_is_no_plain_vit_is_refused() -> None:

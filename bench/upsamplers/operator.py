@@ -6,8 +6,8 @@ linear in the features, so the identity sent through the steps gives the matrix 
 Each step is made of dense matrix products over small tiles. Keys of a tile times keys of all that its kernels
 touch hold the inner products of the range term. Kernels times the bicubic weights behind their taps are
 kernels on the source itself: a quarter of the pixels, and the same ones for a whole tile. Those times the
-source are the filtered tile. On a CPU one column of tiles at a time keeps all of it in the cache, and the columns
-are shared out among threads.
+source are the filtered tile. On a CPU a few columns of tiles at a time stay near the core, and they are shared
+out among threads.
 """
 
 from __future__ import annotations
@@ -197,7 +197,8 @@ def _mlp(network: nn.Sequential, pixels: Tensor) -> Tensor:
     """A pixelwise network of `JointBilateral` on channels-last pixels, without its dropout."""
     first, second = _linear_parts(network)
     out = pixels.new_empty(*pixels.shape[:2], len(second[0]))
-    for rows, part in zip(torch.split(pixels, _ROWS), torch.split(out, _ROWS), strict=True):
+    count = _ROWS if small_pieces(pixels.device) else len(pixels)
+    for rows, part in zip(torch.split(pixels, count), torch.split(out, count), strict=True):
         part.copy_(F.linear(F.gelu(F.linear(rows, *first)), *second))
     return out
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TILE = 4  # pixels; larger tiles waste more of the dense products, smaller ones make them too thin to be fast
-_IN_CACHE = 2048  # pixels whose kernels and filtered features stay in a core's cache
+_IN_CACHE = 2048  # pixels at a time; fewer stay in a core's own cache, but then calls cost more than they save
 
 
 def small_pieces(device: torch.device) -> bool:
