@@ -1,17 +1,13 @@
 """A transformer block of open_clip, computed as it defines it and faster on a CPU.
 
-The products are the block's own. What is saved is around them: weights that are packed once in the order in which
-oneDNN reads them, and an activation that is applied while its input is in the cache, without a second and a third
-array of that size, whose fresh memory costs as much as a product.
+The products are the block's own, with weights that are packed once in the order in which oneDNN reads them.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, Final
 
-import open_clip.transformer
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,8 +16,6 @@ Heads = tuple[Tensor, Tensor, Tensor]
 """Queries, keys and values, each (B, heads, N, D/heads)."""
 
 _ROWS: Final = 4 * 197  # that packing is told to expect; any number of rows can be multiplied
-_IN_CACHE: Final = 1 << 16  # values a core
-_ELEMENTWISE: Final = (nn.GELU, open_clip.transformer.QuickGELU)
 
 
 def lower_precision(visual: nn.Module, dtype: torch.dtype) -> None:
@@ -65,7 +59,7 @@ class Block:
 
     def feed_forward(self, tokens: Tensor) -> Tensor:
         """What the feed-forward network (and layer scale) makes of tokens (B, N, D)."""
-        hidden = self._activated(self._widen(self._block.ln_2(tokens)))
+        hidden = self._block.mlp.gelu(self._widen(self._block.ln_2(tokens)))
         made: Tensor = self._block.ls_2(self._narrow(hidden))
         return made
 
@@ -73,14 +67,6 @@ class Block:
         """The block's output, of its input (B, N, D) and what `qkv` gave of that."""
         tokens = tokens + self.merge_heads(F.scaled_dot_product_attention(*heads))
         return tokens + self.feed_forward(tokens)
-
-    def _activated(self, hidden: Tensor) -> Tensor:
-        activation: Callable[[Tensor], Tensor] = self._block.mlp.gelu
-        if hidden.device.type != "cpu" or not isinstance(activation, _ELEMENTWISE):
-            return activation(hidden)
-        for part in torch.split(hidden.view(-1), _IN_CACHE * torch.get_num_threads()):
-            part.copy_(activation(part))
-        return hidden
 
 
 class _Linear:

@@ -72,7 +72,8 @@ def count(label: Uint8s, predicted: Uint8s, probability_bins: Uint8s, classes: i
 
     def histogram(start: int) -> Ints:
         labels, *others = (pixels[:, start : start + _STRIP] for pixels in maps)
-        counted = cv2.calcHist([cv2.LUT(labels, row), *others], [0, 1, 2], None, sizes, ends)
+        rows = labels if labels.max() < classes else cv2.LUT(labels, row)
+        counted = cv2.calcHist([rows, *others], [0, 1, 2], None, sizes, ends)
         flat: Ints = counted.ravel().astype(np.int64)
         return flat
 
