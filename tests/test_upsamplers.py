@@ -283,6 +283,20 @@ def test_who_else_asks_changes_nothing() -> None:
         assert torch.equal(scores, alone)
 
 
+def test_the_number_of_threads_changes_nothing() -> None:
+    upsampler, guidance = lively(JBUOne(128)), torch.randn(3, 224, 224)
+    asks = [Ask(torch.randn(196, 128), F.normalize(torch.randn(5, 128), dim=1))] * 2
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(upsampled_scores(upsampler.operator(guidance, (14, 14)), asks, upsampler.projection)[1])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(scores, found[0]) for scores in found)
+
+
 @pytest.mark.parametrize(("kind", "grid", "steps"), [("jbu_one", (4, 23), 3), ("jbu_stack", (2, 17), 4)])
 def test_operator_of_a_wide_window_leaves_out_zeros_only(kind: str, grid: tuple[int, int], steps: int) -> None:
     upsampler = lively(KINDS[kind](6))

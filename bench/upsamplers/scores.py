@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.parallel import in_threads
+from bench.parallel import in_threads, one_core
 from bench.stages import stage
 from bench.upsamplers.jbu import FIXUP_WEIGHT
 from bench.upsamplers.operator import Operator
@@ -97,7 +97,9 @@ def _coefficients(ask: Ask, projection: tuple[Tensor, Tensor]) -> tuple[Tensor, 
     tokens, text = ask.patches.float(), ask.text.float()
     offset = bias if ask.shift is None else bias + ask.shift.float()
     rows = torch.cat([tokens + tokens @ weight.T, offset[None]])
-    return rows @ text.T, torch.linalg.qr(rows.T, mode="r").R.T
+    with one_core():
+        root = torch.linalg.qr(rows.T, mode="r").R.T
+    return rows @ text.T, root
 
 
 @torch.no_grad()
