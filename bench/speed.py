@@ -92,6 +92,20 @@ class Timing:
         return asdict(self) | {"ratio": self.ratio, "images_per_second": 1 / self.all_rows}
 
 
+def mean(timings: Sequence[Timing]) -> Timing:
+    """Of the same case in several processes; the peak memory is the highest."""
+    first = timings[0]
+    apart = [timing.one_by_one for timing in timings if timing.one_by_one is not None]
+    return Timing(
+        first.windows,
+        statistics.mean(timing.encoder for timing in timings),
+        statistics.mean(timing.all_rows for timing in timings),
+        {name: statistics.mean(timing.shares[name] for timing in timings) for name in first.shares},
+        statistics.mean(apart) if apart else None,
+        max(timing.peak_memory for timing in timings),
+    )
+
+
 class Bench:
     """Models with random weights, and the measurements on them.
 

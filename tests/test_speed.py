@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from reference import tiny_config
 
@@ -14,7 +15,7 @@ from bench.cli import main
 from bench.config import load_config
 from bench.methods import load_methods
 from bench.paths import shipped
-from bench.speed import STAGES, Bench, Case, cases
+from bench.speed import STAGES, Bench, Case, Timing, cases, mean
 from bench.stages import Stopwatch, stage
 from bench.weights import DTYPES
 
@@ -100,6 +101,36 @@ def test_command_prints_tables_and_writes_json(tmp_path: Path, capsys: pytest.Ca
         *((96, 5, 2), (96, 3, 1)),
     ]
     assert set(record["upsampler_seconds_a_window"]) == {"taps", "operator", "scores"}
+
+
+def test_processes_side_by_side_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, config = _small(tmp_path)
+    target = tmp_path / "speed.json"
+    flags = ["--config", str(config), "--sizes", "96x96", "--queries", "3", "--methods", "clip", "--row-counts", "1"]
+    flags += ["--repeats", "1", "--processes", "2", "--json", str(target)]
+    assert main(["speed", "--model", str(model), *flags]) == 0
+    assert f"{max(1, torch.get_num_threads() // 2)} threads" in (shown := capsys.readouterr().out)
+    assert "2 processes at a time" in shown
+    record = json.loads(target.read_text())
+    (case,) = record["cases"]
+    assert record["processes"] == 2
+    assert case["ratio"] == case["all_rows"] / case["encoder"] > 0
+
+
+def test_a_mistake_in_one_of_several_processes_is_answered_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, config = _small(tmp_path)
+    flags = ["--config", str(config), "--methods", "sclp", "--processes", "2"]
+    assert main(["speed", "--model", str(model), *flags]) == 2
+    assert "bench: --methods: unknown row or method 'sclp'" in capsys.readouterr().err
+
+
+def test_means_by_hand() -> None:
+    one = Timing(9, 2.0, 4.0, {"trunk": 1.0, "tails": 3.0}, 20.0, 100)
+    two = Timing(9, 4.0, 5.0, {"trunk": 3.0, "tails": 2.0}, 30.0, 70)
+    assert mean([one, two]) == Timing(9, 3.0, 4.5, {"trunk": 2.0, "tails": 2.5}, 25.0, 100)
+    assert mean([Timing(1, 1.0, 2.0)] * 3).one_by_one is None
 
 
 def _small(folder: Path) -> tuple[Path, Path]:

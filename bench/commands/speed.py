@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
+import statistics
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.commands.options import choose_device, positive
 
@@ -50,18 +53,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
     parser.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="of the image tower (fp32)")
     parser.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (4)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="of torch and OpenCV (default: all cores)")
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="of torch and OpenCV, in each process (default: all cores)"
+    )
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="measure in N processes at the same time, which share the cores, as a run under torchrun does (1)",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
+    import torch
+
+    from bench.speed import mean
+
+    if args.processes == 1:
+        found = _measure(args)
+    else:
+        share = max(1, torch.get_num_threads() // args.processes)
+        jobs = [argparse.Namespace(**{**vars(args), "main": None, "threads": args.threads or share})] * args.processes
+        with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
+            each = list(pool.map(_measure, jobs))
+        found = each[0]._replace(
+            timings=[mean(timings) for timings in zip(*(one.timings for one in each), strict=True)],
+            upsampler={name: statistics.mean(one.upsampler[name] for one in each) for name in each[0].upsampler},
+        )
+    several = f", {args.processes} processes at a time" if args.processes > 1 else ""
+    print(f"{args.model} (random weights), {args.dtype}, batch {args.batch}, {found.machine}{several}\n")
+    _show(found, args.processes)
+    if args.json:
+        Path(args.json).write_text(json.dumps(_record(args, found), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+class _Found(NamedTuple):
+    """What one process measured, or the mean of several. upsampled: rows that have an upsampler."""
+
+    machine: str
+    plan: Sequence[Case]
+    timings: Sequence[Timing]
+    upsampler: dict[str, float]
+    upsampled: int
+
+
+def _measure(args: argparse.Namespace) -> _Found:
     import cv2
     import torch
 
     from bench.config import load_config
+    from bench.memory import keep_freed_memory
     from bench.methods import load_methods
     from bench.plan import choose_rows
     from bench.speed import Bench, cases
 
+    keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
@@ -69,27 +117,23 @@ def main(args: argparse.Namespace) -> int:
     rows = choose_rows(config, methods, args.methods, None)
     device = choose_device(args.device)
     bench = Bench(config, methods, args.model, device, args.dtype, args.batch)
-    print(f"{args.model} (random weights), {args.dtype}, batch {args.batch}, {_machine(device)}\n")
     plan = cases(args.sizes, args.queries, rows, args.row_counts)
     timings = [bench.measure(case, args.repeats, args.one_by_one and index == 0) for index, case in enumerate(plan)]
     upsampled = sum(bench.upsampled(row) for row in rows)
     upsampler = bench.measure_upsampler(args.queries[0], upsampled, args.repeats)
-    _show(plan, timings, upsampler, upsampled)
-    if args.json:
-        record = _record(args, device, plan, timings, upsampler)
-        Path(args.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0
+    return _Found(_machine(device), plan, timings, upsampler, upsampled)
 
 
-def _show(plan: Sequence[Case], timings: Sequence[Timing], upsampler: dict[str, float], upsampled: int) -> None:
+def _show(found: _Found, processes: int) -> None:
     from tabulate import tabulate
 
     from bench.speed import STAGES
 
+    _, plan, timings, upsampler, upsampled = found
     lines = [
         [
             *(f"{c.height}x{c.width}", c.queries, len(c.rows), t.windows, t.encoder, t.all_rows),
-            *(f"{t.ratio:.2f}", f"{1 / t.all_rows:.2f}", f"{t.peak_memory / 2**30:.1f}"),
+            *(f"{t.ratio:.2f}", f"{processes / t.all_rows:.2f}", f"{t.peak_memory / 2**30:.1f}"),
         ]
         for c, t in zip(plan, timings, strict=True)
     ]
@@ -112,14 +156,18 @@ def _show(plan: Sequence[Case], timings: Sequence[Timing], upsampler: dict[str, 
     )
 
 
-def _record(
-    args: argparse.Namespace, device: str, plan: Sequence[Case], timings: Sequence[Timing], upsampler: dict[str, float]
-) -> dict[str, Any]:
+def _record(args: argparse.Namespace, found: _Found) -> dict[str, Any]:
     from dataclasses import asdict
 
-    setting = {"model": args.model, "dtype": args.dtype, "batch": args.batch, "repeats": args.repeats, "device": device}
-    measured = [{**asdict(case), **timing.as_dict()} for case, timing in zip(plan, timings, strict=True)]
-    return {**setting, "machine": _machine(device), "cases": measured, "upsampler_seconds_a_window": upsampler}
+    setting = {name: getattr(args, name) for name in ("model", "dtype", "batch", "repeats", "processes")}
+    setting["device"] = choose_device(args.device)
+    measured = [{**asdict(case), **timing.as_dict()} for case, timing in zip(found.plan, found.timings, strict=True)]
+    return {
+        **setting,
+        "machine": found.machine,
+        "cases": measured,
+        "upsampler_seconds_a_window": found.upsampler,
+    }
 
 
 def _machine(device: str) -> str:
