@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -125,10 +127,10 @@ def test_a_tower_of_other_blocks_is_refused() -> None:
     class Parallel(ResidualAttentionBlock):
         """Attention and network side by side: computing it as the usual block would be silently wrong."""
 
-    backbone = tiny_backbone()
-    backbone.visual.transformer.resblocks[1].__class__ = Parallel
+    model = copy.deepcopy(tiny_backbone().model)  # tests share the original
+    model.visual.transformer.resblocks[1].__class__ = Parallel
     with pytest.raises(BenchError, match="is not a plain CLIP ViT"):
-        Backbone("parallel", backbone.model, None, "")
+        Backbone("parallel", model, None, "")
 
 
 def test_a_tower_that_is_no_plain_vit_is_refused() -> None:
