@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.data.cards import Card
+from bench.data.cards import Card, load_card
+from bench.data.samples import SampleSet
+from bench.data.schema import Tiling
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 needs_samples = pytest.mark.skipif(not (SHARED / "samples").is_dir(), reason="the real samples are not here")
@@ -83,3 +85,20 @@ def pack(folder: Path, archive: Path) -> None:
                 packed_tar.add(path, path.relative_to(folder).as_posix())
     for path in files:
         path.unlink()
+
+
+def small(name: str) -> Card:
+    """The card with tiles of some ten pixels, so that scenes can be small."""
+    card = load_card(name)
+    if card.tiling is None:
+        return card
+    tiling = Tiling(width=56, height=48, overlap=card.tiling.overlap // 16, pad=card.tiling.pad)
+    return card.model_copy(update={"tiling": tiling})
+
+
+def scenes(card: Card, count: int = 2):
+    return [scene(card, 60 + 8 * seed, 70 + 9 * seed, seed) for seed in range(count)]
+
+
+def everything(samples: SampleSet):
+    return [sample for source in range(len(samples.sources)) for sample in samples.read_source(source)]
