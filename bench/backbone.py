@@ -97,11 +97,9 @@ class Trunk:
         At the grid of pretraining the two are equal, and this is the same object.
         """
         native = tuple(self.visual.grid_size)
-        return (
-            self
-            if self._antialias or self.grid == native
-            else Trunk(self.visual, self._computed, self.images, antialias=True)
-        )
+        if self._antialias or self.grid == native:
+            return self
+        return Trunk(self.visual, self._computed, self.images, antialias=True)
 
     def _embed(self) -> Tensor:
         visual = self.visual
