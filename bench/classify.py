@@ -27,6 +27,7 @@ Uint8s: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
 _VALUES = 1 << 19  # scores in a strip
+_ON_ACCELERATOR = 1 << 24  # the same on a GPU, where one more call costs more than a million more scores
 _TOGETHER = 2  # strips that a thread takes at a time
 _LINES = 16  # that one exponential serves: each further one adds a rounding error
 _RANGE = 160.0  # of scores whose exponentials, and a thousand of them together, fit into float32
@@ -240,12 +241,13 @@ def probability_bin(probability: Tensor) -> Tensor:
 def _strips(
     shape: tuple[int, ...], size: tuple[int, int], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The lines of an image of `size`, enlarged bilinearly from scores (Q, h, w), in strips of about _VALUES scores.
+    """The lines of an image of `size`, enlarged bilinearly from scores (Q, h, w), in strips.
 
     Of each line: the upper and the lower line of scores, and the share of the lower.
     """
     queries, height, width = shape
-    count = max(1, _VALUES // (queries * max(size[1], width)))
+    values = _VALUES if device.type == "cpu" else _ON_ACCELERATOR
+    count = max(1, values // (queries * max(size[1], width)))
     position = ((torch.arange(size[0], device=device) + 0.5) * (height / size[0]) - 0.5).clamp_min(0)
     upper = position.long().clamp_max(height - 1)
     weight = position - upper

@@ -22,6 +22,7 @@ from bench.evaluate import Outcome, RowGroup, Scoring, evaluate
 from bench.peers import Peers
 from bench.plan import Cell, Column
 from bench.segmenter import Segmenter
+from bench.stages import wait_for_gpu
 from bench.store import Store
 from bench.writer import CellWriter
 from bench.zoo import Zoo
@@ -105,6 +106,7 @@ def probe(run: Run, column: Column) -> float:
     for group in groups:
         height, width = group.resize.size(1000, 1000)
         group.segmenter.scores(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+    wait_for_gpu()
     return time.monotonic() - started
 
 

@@ -63,12 +63,3 @@ def joined_peers(device: str) -> Iterator[Peers]:
         yield Peers(dist.get_rank(), size)
     finally:
         dist.destroy_process_group()
-
-
-def own_device(device: str) -> str:
-    """Under torchrun each process takes the GPU of its local rank."""
-    local = os.environ.get("LOCAL_RANK")
-    if device != "cuda" or local is None:
-        return device
-    torch.cuda.set_device(int(local))
-    return f"cuda:{local}"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.backbone import Backbone, Features, Trunk
+from bench.devices import is_out_of_memory
 from bench.errors import BenchError
 from bench.parallel import in_threads
 from bench.stages import stage
@@ -82,7 +83,7 @@ class Segmenter:
         try:
             return _Batch(self.backbone, windows, [query]).scores(query)
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise BenchError(f"out of memory on {self.backbone.device}; use a smaller --batch") from error
             raise
 
@@ -106,7 +107,7 @@ class Segmenter:
                         for box, window in zip(chunk, scores, strict=True):
                             canvases[query.name].add(box, window)
                 except Exception as error:  # a plug-in may raise anything
-                    if _is_out_of_memory(error) and self.batch > 1:
+                    if is_out_of_memory(error) and self.batch > 1:
                         raise _BatchTooLarge from error
                     failures[query.name] = error
         return {name: failures.get(name) or canvas.mean() for name, canvas in canvases.items()}
@@ -114,12 +115,6 @@ class Segmenter:
 
 class _BatchTooLarge(Exception):
     """Memory ran out with more than one window in the batch."""
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed, on a GPU or on the CPU."""
-    on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    return on_cpu or isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
 
 
 @dataclass
@@ -208,7 +203,7 @@ class _Batch:
         try:
             return None if _has_own_scores(query) else self._features_of(query)
         except Exception as error:  # a plug-in may raise anything
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             return None
 

@@ -30,12 +30,11 @@ from bench.blocks import lower_precision
 from bench.config import Config, Settings
 from bench.data.images import Resize, read_image, resize
 from bench.data.loader import Loaded
-from bench.errors import BenchError
+from bench.errors import BenchError, did_you_mean
 from bench.evaluate import RowGroup, Scoring, evaluate
 from bench.methods import Method, find_method
-from bench.parallel import in_threads
 from bench.segmenter import Query, Segmenter
-from bench.stages import Stopwatch, stage
+from bench.stages import Stopwatch, stage, wait_for_gpu
 from bench.store import Store
 from bench.upsamplers import Ask, JBUOne, Upsampler, steps_for, upsampled_scores
 from bench.upsamplers.tiles import Strip
@@ -179,7 +178,7 @@ class Bench:
             def work(strip: Strip) -> None:
                 window.rows(strip)
 
-            in_threads(work, window.tiles.strips())
+            window.tiles.for_strips(work)
 
         def scores() -> None:
             window = self.upsampler.operator(guidance[0], grid, steps)
@@ -263,8 +262,7 @@ class Bench:
     def _seconds(self, work: Callable[..., object], *arguments: Any) -> float:
         started = time.perf_counter()
         work(*arguments)
-        if self.backbone.device.type == "cuda":
-            torch.cuda.synchronize(self.backbone.device)
+        wait_for_gpu()
         return time.perf_counter() - started
 
     def _peak_memory(self) -> int:
@@ -291,8 +289,12 @@ class _TimedBackbone(Backbone):
 
 def _random_model(model: str) -> Any:
     if model.endswith(".json"):
+        if not Path(model).is_file():
+            raise BenchError(f"--model {model}: no such file; give an open_clip model-config JSON, or a model's name")
         open_clip.add_model_config(Path(model))
         model = Path(model).stem
+    if open_clip.get_model_config(model) is None:
+        raise BenchError(f"--model {model}: open_clip has none; {did_you_mean(model, open_clip.list_models())}")
     logging.disable(logging.WARNING)  # open_clip warns that the weights are random, as they are meant to be
     try:
         built = open_clip.create_model(model, pretrained=None, load_weights=False)

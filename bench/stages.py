@@ -11,6 +11,12 @@ from contextlib import contextmanager
 import torch
 
 
+def wait_for_gpu() -> None:
+    """Returns when the GPU has done all that it was given, or at once where none is used."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+
+
 class _Current(threading.local):
     watch: Stopwatch | None = None
 
@@ -63,8 +69,7 @@ class Stopwatch:
         self._open.pop()
 
     def _elapsed(self) -> float:
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.synchronize()
+        wait_for_gpu()
         now = time.perf_counter()
         elapsed, self._since = now - self._since, now
         return elapsed

@@ -46,11 +46,3 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return number
-
-
-def choose_device(flag: str | None) -> str:
-    """--device, else the first GPU that torch sees, else the CPU."""
-    import torch
-
-    torch.backends.cudnn.allow_tf32 = False  # on by default for convolutions; fp32 has to mean fp32
-    return flag or ("cuda" if torch.cuda.is_available() else "cpu")

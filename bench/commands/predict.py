@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from bench.commands.options import add_model_arguments, choose_device, positive
+from bench.commands.options import add_model_arguments, positive
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from bench.config import load_config
+    from bench.devices import choose_device
     from bench.methods import load_methods
     from bench.segmenter import Segmenter
     from bench.vocabulary import Vocabulary

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.commands.options import add_model_arguments, choose_device, positive
+from bench.commands.options import add_model_arguments, positive
 from bench.errors import BenchError, did_you_mean
 
 if TYPE_CHECKING:
@@ -69,9 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from bench.peers import joined_peers, own_device
+    from bench.devices import choose_device
+    from bench.peers import joined_peers
 
-    device = own_device(choose_device(args.device))
+    device = choose_device(args.device)
     with joined_peers(device) as peers:
         return _run(args, device, peers)
 

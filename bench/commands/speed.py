@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.commands.options import choose_device, positive
+from bench.commands.options import positive
 
 if TYPE_CHECKING:
     from bench.speed import Case, Timing
@@ -92,6 +92,7 @@ def main(args: argparse.Namespace) -> int:
 class _Found(NamedTuple):
     """What one process measured, or the mean of several. upsampled: rows that have an upsampler."""
 
+    device: str
     machine: str
     plan: Sequence[Case]
     timings: Sequence[Timing]
@@ -104,6 +105,7 @@ def _measure(args: argparse.Namespace) -> _Found:
     import torch
 
     from bench.config import load_config
+    from bench.devices import choose_device
     from bench.memory import keep_freed_memory
     from bench.methods import load_methods
     from bench.plan import choose_rows
@@ -121,7 +123,7 @@ def _measure(args: argparse.Namespace) -> _Found:
     timings = [bench.measure(case, args.repeats, args.one_by_one and index == 0) for index, case in enumerate(plan)]
     upsampled = sum(bench.upsampled(row) for row in rows)
     upsampler = bench.measure_upsampler(args.queries[0], upsampled, args.repeats)
-    return _Found(_machine(device), plan, timings, upsampler, upsampled)
+    return _Found(device, _machine(device), plan, timings, upsampler, upsampled)
 
 
 def _show(found: _Found, processes: int) -> None:
@@ -129,7 +131,7 @@ def _show(found: _Found, processes: int) -> None:
 
     from bench.speed import STAGES
 
-    _, plan, timings, upsampler, upsampled = found
+    plan, timings, upsampler = found.plan, found.timings, found.upsampler
     lines = [
         [
             *(f"{c.height}x{c.width}", c.queries, len(c.rows), t.windows, t.encoder, t.all_rows),
@@ -151,8 +153,8 @@ def _show(found: _Found, processes: int) -> None:
         print(f"the same rows one by one: {apart:.2f} s, {apart / first.all_rows:.1f} x all at once")
     taps, operator, scores = (upsampler[name] for name in ("taps", "operator", "scores"))
     print(
-        f"upsampler, one window: operator {operator:.3f} s, with the scores of {upsampled} rows {scores:.3f} s; a loop "
-        f"over the taps {taps:.2f} s a row: for {upsampled} rows {upsampled * taps / scores:.1f} x"
+        f"upsampler, one window: operator {operator:.3f} s, with the scores of {found.upsampled} rows {scores:.3f} s; "
+        f"a loop over the taps {taps:.2f} s a row: for {found.upsampled} rows {found.upsampled * taps / scores:.1f} x"
     )
 
 
@@ -160,7 +162,7 @@ def _record(args: argparse.Namespace, found: _Found) -> dict[str, Any]:
     from dataclasses import asdict
 
     setting = {name: getattr(args, name) for name in ("model", "dtype", "batch", "repeats", "processes")}
-    setting["device"] = choose_device(args.device)
+    setting["device"] = found.device
     measured = [{**asdict(case), **timing.as_dict()} for case, timing in zip(found.plan, found.timings, strict=True)]
     return {
         **setting,

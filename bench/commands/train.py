@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from bench.commands.options import add_backbone_arguments, choose_device, positive
+from bench.commands.options import add_backbone_arguments, positive
 
 _RADIUS = {"jbu_one": 5, "jbu_stack": 3}
 
@@ -94,7 +94,8 @@ def main(args: argparse.Namespace) -> int:
     from dataclasses import fields
 
     from bench.config import load_config
-    from bench.peers import joined_peers, own_device
+    from bench.devices import choose_device
+    from bench.peers import joined_peers
     from bench.training.crops import find_images
     from bench.training.loop import Plan, train
     from bench.training.settings import Settings
@@ -105,7 +106,7 @@ def main(args: argparse.Namespace) -> int:
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     plan = Plan(Path(args.out), args.steps, args.epochs, args.save_every, args.workers, args.resume)
     config = with_backbone(load_config(args.config), args.backbone)
-    device = own_device(choose_device(args.device))
+    device = choose_device(args.device)
     checkpoint = Path(args.checkpoint) if args.checkpoint else None
     with joined_peers(device) as peers:
         if peers.leads:

@@ -9,10 +9,12 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
 from bench.atomic import write_atomic
 from bench.backbone import Backbone
+from bench.devices import is_out_of_memory
 from bench.errors import BenchError
 from bench.peers import Peers
 from bench.training.checkpoints import restore_checkpoint, save_checkpoint, save_upsampler
@@ -44,8 +46,8 @@ class Plan:
 def train(backbone: Backbone, images: ImageList, settings: Settings, plan: Plan, peers: Peers) -> Trainer:
     """Trains an upsampler; into `plan.out` go last.ckpt, upsampler.safetensors, log.csv and pictures/.
 
-    Raises BenchError for too few or unreadable images, an `out` that holds another training, or a loss that
-    is no number.
+    Raises BenchError for too few or unreadable images, an `out` that holds another training, too little memory,
+    or a loss that is no number.
     """
     schedule = Schedule(len(images.paths), settings.batch, peers.size, settings.seed)
     checkpoint = plan.out / CHECKPOINT
@@ -62,7 +64,7 @@ def train(backbone: Backbone, images: ImageList, settings: Settings, plan: Plan,
     for crop in load_crops(crops, batches, plan.workers):
         for line in crop.unreadable:
             warnings.warn(f"{line}; another image stands in", stacklevel=2)
-        losses = trainer.step(crop.pixels)
+        losses = _step(trainer, crop.pixels)
         if not math.isfinite(losses.total):
             raise BenchError(
                 f"step {trainer.done}: the loss is {losses.total}; take a lower --lr, or train without --amp"
@@ -76,6 +78,18 @@ def train(backbone: Backbone, images: ImageList, settings: Settings, plan: Plan,
         recorder.bar.close()
         save_upsampler(plan.out / UPSAMPLER, trainer)
     return trainer
+
+
+def _step(trainer: Trainer, pixels: Tensor) -> StepLosses:
+    try:
+        return trainer.step(pixels)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise BenchError(
+                f"step {trainer.done + 1}: out of memory on {trainer.backbone.device} with --batch "
+                f"{trainer.settings.batch} and --crop {trainer.settings.crop}; take a smaller one"
+            ) from error
+        raise
 
 
 class _Recorder:

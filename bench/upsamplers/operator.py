@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.parallel import in_threads
 from bench.upsamplers.jbu import FIXUP_WEIGHT, KERNEL_FLOOR, JointBilateral
 from bench.upsamplers.tiles import TILE, Strip, TileGrid, small_pieces, source_columns
 
@@ -96,7 +95,7 @@ class Operator:
             columns[..., :first], columns[..., last:] = 0, 0
             tiles.write(values, out[..., first:last], strip)
 
-        in_threads(work, tiles.strips())
+        tiles.for_strips(work)
 
     def _rows(self, step_filter: _StepFilter, source: Tensor, strip: Strip, number: int) -> Rows:
         first, last = (column * self._grid[0] for column in self._seen(strip, number))

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.parallel import in_threads, one_core
+from bench.parallel import one_core
 from bench.stages import stage
 from bench.upsamplers.jbu import FIXUP_WEIGHT
 from bench.upsamplers.operator import Operator
-from bench.upsamplers.tiles import Strip
+from bench.upsamplers.tiles import Strip, small_pieces
 
 _COLUMNS = 48  # of a matrix product: what CPUs take at a time; more leave out fewer of the zeros in L
 
@@ -46,18 +46,19 @@ class PixelScores:
     The features are H = W X + 1 xᵀ with X = F (I + 0.1 Aᵀ) and x = 0.1 b + shift, so H Tᵀ = W (X Tᵀ) + 1 (x Tᵀ), and
     any L with L Lᵀ = [X; x] [X; x]ᵀ gives ‖H_p‖ = ‖[W_p, 1] L‖.
 
-    L comes from a QR factorisation of the rows themselves, which no rank deficiency upsets as it would a Cholesky
-    factorisation of their Gram matrix. It is lower triangular: a block of its columns needs the rows from its own
-    first one on. The first block stands beside X Tᵀ in one product.
+    On a CPU L comes from a QR factorisation of the rows themselves, which no rank deficiency upsets as it would a
+    Cholesky factorisation of their Gram matrix. It is lower triangular: a block of its columns needs the rows from its
+    own first one on. The first block stands beside X Tᵀ in one product. An accelerator multiplies faster than it
+    factorises: there L is [X; x] itself, in one block.
     """
 
     @torch.no_grad()
     def __init__(self, asks: Sequence[Ask], projection: tuple[Tensor, Tensor]) -> None:
         stacks = [_coefficients(ask, projection) for ask in asks]
         products = torch.stack([by_text for by_text, _ in stacks])  # (R, n + 1, Q)
-        root = torch.stack([root for _, root in stacks])  # (R, n + 1, min(C, n + 1))
+        root = torch.stack([root for _, root in stacks])  # (R, n + 1, C or less)
         self._queries = products.shape[2]
-        beside = -self._queries % _COLUMNS
+        beside = -self._queries % _COLUMNS if small_pieces(root.device) else root.shape[2]
         blocks = [(0, torch.cat([products, root[..., :beside]], dim=2))]
         starts = range(beside, root.shape[2], _COLUMNS)
         self._blocks = [*blocks, *((start, root[..., start : start + _COLUMNS]) for start in starts)]
@@ -92,13 +93,15 @@ class PixelScores:
 
 
 def _coefficients(ask: Ask, projection: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """[X; x] Tᵀ (n + 1, Q) and L (n + 1, min(C, n + 1))."""
+    """[X; x] Tᵀ (n + 1, Q) and L (n + 1, C or less)."""
     weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
     tokens, text = ask.patches.float(), ask.text.float()
     offset = bias if ask.shift is None else bias + ask.shift.float()
     rows = torch.cat([tokens + tokens @ weight.T, offset[None]])
-    with one_core():
-        root = torch.linalg.qr(rows.T, mode="r").R.T
+    root = rows
+    if small_pieces(rows.device):
+        with one_core():
+            root = torch.linalg.qr(rows.T, mode="r").R.T
     return rows @ text.T, root
 
 
@@ -128,7 +131,7 @@ def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[
                 for scorer, out in groups:
                     tiles.write(scorer(rows.values, rows.first).flatten(1), out, strip)
 
-        in_threads(work, tiles.strips())
+        tiles.for_strips(work)
     maps: dict[int, Tensor] = {}
     for numbers, (_, out) in zip(by_queries.values(), groups, strict=True):
         maps.update(zip(numbers, out.chunk(len(numbers), dim=2), strict=True))

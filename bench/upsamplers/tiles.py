@@ -6,14 +6,20 @@ Axes in the shapes below: i, j are a pixel's row and column in its tile; s, t th
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.parallel import in_threads
+
+Result = TypeVar("Result")
+
 TILE = 4  # pixels; larger tiles waste more of the dense products, smaller ones make them too thin to be fast
 _IN_CACHE = 2048  # pixels at a time; fewer stay in a core's own cache, but then calls cost more than they save
+_ON_ACCELERATOR = 1 << 16  # pixels at a time: a window of 224 × 224 at once, and no larger one beyond its memory
 
 
 def small_pieces(device: torch.device) -> bool:
@@ -42,12 +48,17 @@ class TileGrid:
         self._row_folds, self._column_folds = (_folds(size, radius, device) for size in (height, width))
         self._margin = _margin(radius)
         pixels = self.down * TILE**2  # of a column of tiles
-        self._columns_at_once = max(1, _IN_CACHE // pixels) if small_pieces(device) else self.across
+        self._columns_at_once = max(1, (_IN_CACHE if small_pieces(device) else _ON_ACCELERATOR) // pixels)
 
     def strips(self) -> list[Strip]:
         """The whole image, strip by strip."""
         firsts = range(0, self.across, self._columns_at_once)
         return [Strip(first, min(first + self._columns_at_once, self.across)) for first in firsts]
+
+    def for_strips(self, work: Callable[[Strip], Result]) -> list[Result]:
+        """What `work` makes of each strip, in order: on a CPU by several threads, elsewhere one after the other."""
+        strips = self.strips()
+        return in_threads(work, strips) if small_pieces(self._device) else [work(strip) for strip in strips]
 
     def pad(self, image: Tensor) -> Tensor:
         """(height, width, n) with a border of `radius`, reflected, and filled up to whole tiles."""

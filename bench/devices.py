@@ -1,0 +1,35 @@
+"""Which device a command works on, and what its failures look like."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from bench.errors import BenchError
+
+
+def choose_device(flag: str | None) -> str:
+    """``--device``, else the first GPU that torch sees, else the CPU. Under torchrun "cuda" is the GPU of the
+    process's local rank.
+
+    Raises BenchError where torch cannot use it. Sets float32 to mean float32: TF32 is on by default for convolutions.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    device = flag or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        chosen = torch.empty(0, device=device).device
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise BenchError(f"--device {device}: {reason}; use --device cpu or another device") from None
+    return device
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the CPU."""
+    on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return on_cpu or isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)
