@@ -15,6 +15,7 @@ from bench.training.losses import ContentRetentionNet, UncertaintyNet, image_los
 from bench.training.released import use_released_gradient
 from bench.training.settings import Settings
 from bench.upsamplers import JBUOne, JBUStack, Upsampler, steps_for
+from bench.upsamplers.trainable import upsample
 
 # Tokens a side. Reflect padding wants more pixels than the kernel's radius after the first doubling.
 MIN_GRID = 3
@@ -49,7 +50,7 @@ class Learner(nn.Module):
     def upsample(self, patches: Tensor, images: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, H, W) at the images' size; resized where the doublings miss it."""
         with self._autocast(images):
-            pixels: Tensor = self.upsampler(patches, images, self.steps)
+            pixels = upsample(self.upsampler, patches, images, self.steps)
         size = images.shape[-2:]
         return pixels if pixels.shape[-2:] == size else F.interpolate(pixels, size, mode="bilinear")
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from bench.upsamplers import Upsampler
-from bench.upsamplers.jbu import JointBilateral
+from bench.upsamplers.jbu import JointBilateral, TapProducts
 
 
 class ReleasedJointBilateral(JointBilateral):
     """The same values; gradients reach the kernels through the taps z² alone."""
 
-    def kernels(self, guidance: Tensor) -> Tensor:
-        kernels = super().kernels(guidance)
+    def kernels(self, guidance: Tensor, tap_products: TapProducts | None = None) -> Tensor:
+        kernels = super().kernels(guidance, tap_products)
         trained = torch.zeros(self.diameter**2, dtype=torch.bool, device=kernels.device)
         trained[torch.arange(self.diameter) ** 2] = True
         return torch.where(trained[:, None, None], kernels, kernels.detach())

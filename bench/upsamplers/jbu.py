@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.upsamplers.adaptive import adaptive_conv, shifted
+
+TapProducts: TypeAlias = Callable[[Tensor], Tensor]
 
 KEY_DIM = 32
 GUIDE_DIM = 3
@@ -36,21 +41,26 @@ class JointBilateral(nn.Module):
         enlarged = F.interpolate(source, guidance.shape[-2:], mode="bicubic", align_corners=False)
         return adaptive_conv(self._reflected(enlarged), self.kernels(guidance))
 
-    def kernels(self, guidance: Tensor) -> Tensor:
+    def kernels(self, guidance: Tensor, tap_products: TapProducts | None = None) -> Tensor:
         """Filter kernels (B, d*d, H, W) of a guidance image (B, 3, H, W); taps row-major.
 
-        They sum to one but for the learned fix-up, which the paper does not mention.
+        They sum to one but for the learned fix-up, which the paper does not mention. tap_products: another way to
+        compute what the method of this name does.
         """
-        bilateral = self.range_kernels(guidance) * self.spatial_kernel()[:, None, None]
+        bilateral = self.range_kernels(guidance, tap_products) * self.spatial_kernel()[:, None, None]
         bilateral = bilateral / bilateral.sum(1, keepdim=True).clamp_min(KERNEL_FLOOR)
         fixup: Tensor = self.fixup_proj(torch.cat([bilateral, guidance], dim=1))
         return bilateral + FIXUP_WEIGHT * fixup
 
-    def range_kernels(self, guidance: Tensor) -> Tensor:
+    def range_kernels(self, guidance: Tensor, tap_products: TapProducts | None = None) -> Tensor:
         """Eq. 8: softmax over the d*d neighbours of how alike their projected colours are, (B, d*d, H, W)."""
-        keys = self.range_proj(guidance)
-        products = [(keys * neighbour).sum(1) for neighbour in shifted(self._reflected(keys), self.diameter)]
-        return torch.softmax(self.temperature() * torch.stack(products, dim=1), dim=1)
+        products = (tap_products or self.tap_products)(self.range_proj(guidance))
+        return torch.softmax(self.temperature() * products, dim=1)
+
+    def tap_products(self, keys: Tensor) -> Tensor:
+        """Inner products of each pixel's key (B, n, H, W) with those under its taps, (B, d*d, H, W)."""
+        neighbours = shifted(self._reflected(keys), self.diameter)
+        return torch.stack([(keys * neighbour).sum(1) for neighbour in neighbours], dim=1)
 
     def spatial_kernel(self) -> Tensor:
         """Eq. 7: a Gaussian over the taps, (d*d,), not normalised; distances in units of the radius."""

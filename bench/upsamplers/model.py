@@ -48,7 +48,7 @@ class Upsampler(nn.Module, ABC):
 
         `guidance` (B, 3, H, W) is the whole normalised window; every step averages it to its own size.
         """
-        self._check_grid(patches.shape[-2], patches.shape[-1])
+        self.check_grid(patches.shape[-2], patches.shape[-1])
         for module in self.modules_for(steps):
             size = (2 * patches.shape[-2], 2 * patches.shape[-1])
             patches = module(patches, F.adaptive_avg_pool2d(guidance, size))
@@ -61,7 +61,7 @@ class Upsampler(nn.Module, ABC):
         W @ patch tokens (h * w, C) are the pixel features before the projection. For inference: no gradients, no
         dropout.
         """
-        self._check_grid(*grid)
+        self.check_grid(*grid)
         sizes = [(grid[0] * 2**number, grid[1] * 2**number) for number in range(1, steps + 1)]
         pooled = [F.adaptive_avg_pool2d(guidance.float(), size) for size in sizes]
         return Operator([Step(*step) for step in zip(self.modules_for(steps), pooled, strict=True)], grid)
@@ -73,7 +73,7 @@ class Upsampler(nn.Module, ABC):
         assert isinstance(closing, nn.Conv2d) and closing.bias is not None
         return closing.weight.flatten(1), closing.bias
 
-    def _check_grid(self, height: int, width: int) -> None:
+    def check_grid(self, height: int, width: int) -> None:
         """Reflect padding of the first step needs an enlarged grid that is wider than the radius."""
         least = self.radius // 2 + 1
         if min(height, width) < least:

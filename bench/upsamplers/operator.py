@@ -13,7 +13,6 @@ out among threads.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.upsamplers.jbu import FIXUP_WEIGHT, KERNEL_FLOOR, JointBilateral
-from bench.upsamplers.tiles import TILE, Strip, TileGrid, small_pieces, source_columns
+from bench.upsamplers.tiles import TILE, Strip, TileGrid, small_pieces, source_columns, tiled_product
 
 _ROWS = 16  # of pixels, whose hidden layers fit into a core's cache
 _TOGETHER = 14  # tiles of a column, whose source does
@@ -123,7 +122,6 @@ class _StepFilter:
             self._keys = _mlp(module.range_proj, self._guidance)
             self._temperature = module.temperature()
             self._kernels_of = _KernelMaker(module)
-            self._tap_weights = self.tiles.tap_weights()
 
     @torch.no_grad()
     def __call__(self, source: Tensor, strip: Strip) -> Tensor:
@@ -135,10 +133,9 @@ class _StepFilter:
             # queries (s, t, TILE², 32)
             queries = tiles.pixels(self._keys, strip).permute(2, 3, 0, 1, 4).flatten(2, 3) * self._temperature
             reach = tiles.reach(self._keys, strip).mT
-            products = tiles.taps(_product(queries, reach))
+            products = tiles.taps(tiled_product(queries, reach))
             kernels = self._kernels_of(products.reshape(-1, diameter**2), tiles.pixels(self._guidance, strip))
-            tiles.fold_border(kernels.view(products.shape), strip)
-            on_source = self._on_source(kernels, products.shape)
+            on_source = tiles.on_source(kernels.view(products.shape), strip)
             return self._filtered(on_source, source, strip).flatten(0, 2)
 
     def _filtered(self, kernels: Tensor, source: Tensor, strip: Strip) -> Tensor:
@@ -154,23 +151,6 @@ class _StepFilter:
                 reach = tiles.source_reach(source, alone, first, last)[0]
                 torch.bmm(kernels[column, first:last], reach, out=out[column, first:last])
         return out
-
-    def _on_source(self, kernels: Tensor, shape: Sequence[int]) -> Tensor:
-        """Kernels (pixels, d * d), which are (i, j, s, t, d, d), as kernels on the source: (s, t, TILE², reach)."""
-        pixels = kernels.view(TILE**2, -1, kernels.shape[1])
-        out = kernels.new_empty(pixels.shape[1], TILE**2, self._tap_weights.shape[2])
-        torch.bmm(pixels, self._tap_weights, out=out.transpose(0, 1))
-        return out.view(*shape[2:4], *out.shape[1:])
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, all (s, t, …). The tiles of `b` may overlap: both axes as one batch would make a copy of them."""
-    if not small_pieces(a.device):
-        return a @ b
-    out = a.new_empty(*a.shape[:3], b.shape[3])
-    for column in range(len(a)):
-        torch.bmm(a[column], b[column], out=out[column])
-    return out
 
 
 class _KernelMaker:

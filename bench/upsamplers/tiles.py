@@ -6,7 +6,8 @@ Axes in the shapes below: i, j are a pixel's row and column in its tile; s, t th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -44,7 +45,7 @@ class TileGrid:
         self.height, self.width, self.radius = height, width, radius
         self.diameter = 2 * radius + 1
         self.down, self.across = -(-height // TILE), -(-width // TILE)
-        self._device = device
+        self.device = device
         self._row_folds, self._column_folds = (_folds(size, radius, device) for size in (height, width))
         self._margin = _margin(radius)
         pixels = self.down * TILE**2  # of a column of tiles
@@ -55,10 +56,18 @@ class TileGrid:
         firsts = range(0, self.across, self._columns_at_once)
         return [Strip(first, min(first + self._columns_at_once, self.across)) for first in firsts]
 
-    def for_strips(self, work: Callable[[Strip], Result]) -> list[Result]:
-        """What `work` makes of each strip, in order: on a CPU by several threads, elsewhere one after the other."""
-        strips = self.strips()
-        return in_threads(work, strips) if small_pieces(self._device) else [work(strip) for strip in strips]
+    def for_strips(self, work: Callable[[Strip], object]) -> None:
+        """Has `work` done on each strip: on a CPU by several threads, elsewhere one after the other."""
+        self.for_images(lambda _, strip: work(strip), 1)
+
+    def for_images(self, work: Callable[[int, Strip], Result], count: int) -> Iterator[tuple[int, Strip, Result]]:
+        """The same for `count` images, by number. Gives what `work` made of each of their strips, in order."""
+        pieces = list(itertools.product(range(count), self.strips()))
+        if small_pieces(self.device):
+            found = in_threads(lambda piece: work(*piece), pieces)
+        else:
+            found = [work(*piece) for piece in pieces]
+        return ((*piece, result) for piece, result in zip(pieces, found, strict=True))
 
     def pad(self, image: Tensor) -> Tensor:
         """(height, width, n) with a border of `radius`, reflected, and filled up to whole tiles."""
@@ -81,7 +90,7 @@ class TileGrid:
     def source(self, channels: int) -> Tensor:
         """Room for a source (height / 2, width / 2, n), to be filled through `inner`, and for what tiles see beyond."""
         down, across = (tiles * TILE // 2 + 2 * self._margin for tiles in (self.down, self.across))
-        return torch.empty(down, across, channels, device=self._device)
+        return torch.empty(down, across, channels, device=self.device)
 
     def inner(self, source: Tensor) -> Tensor:
         """The source itself in what `source` gave."""
@@ -94,6 +103,13 @@ class TileGrid:
             last = self._margin + size // 2 - 1
             axis[: self._margin] = axis[self._margin]
             axis[last + 1 :] = axis[last]
+
+    def pad_source(self, images: Tensor) -> Tensor:
+        """Sources (B, height / 2, width / 2, n) with their edges repeated, each laid out as `source` is."""
+        for axis, tiles in ((1, self.down), (2, self.across)):
+            index = torch.arange(-self._margin, tiles * TILE // 2 + self._margin, device=images.device)
+            images = images.index_select(axis, index.clamp(0, images.shape[axis] - 1))
+        return images
 
     def source_reach(self, source: Tensor, strip: Strip, first: int = 0, last: int | None = None) -> Tensor:
         """All source pixels behind those of a strip: (s, t, (TILE / 2 + 2 * margin)², n).
@@ -114,29 +130,47 @@ class TileGrid:
         strides = (TILE * side**2 + side, side**2 + 1, down * tile, tile, side, 1)
         return products.as_strided((TILE, TILE, across, down, self.diameter, self.diameter), strides)
 
-    def tap_weights(self) -> Tensor:
-        """Bicubic weights of the source pixels in each tap: (TILE², d * d, source reach).
+    def on_source(self, kernels: Tensor, strip: Strip) -> Tensor:
+        """Kernels (i, j, s, t, d, d) on the enlarged source as kernels on the source, (s, t, TILE², source reach).
 
-        Kernels times these weights are kernels on the source, and the enlarged source need never be made.
+        The enlarged source need never be made. `kernels` is overwritten.
         """
-        return _tap_weights(self.radius, self._device)
+        self._fold_border(kernels, strip)
+        weights = _tap_weights(self.radius, self.device)
+        pixels = kernels.view(TILE**2, -1, self.diameter**2)
+        out = kernels.new_empty(pixels.shape[1], TILE**2, weights.shape[2])
+        torch.bmm(pixels, weights, out=out.transpose(0, 1))
+        return out.view(*kernels.shape[2:4], *out.shape[1:])
 
-    def fold_border(self, kernels: Tensor, strip: Strip) -> None:
-        """Reflect padding: taps outside the image are added, in place, to those that they mirror.
+    def on_source_adjoint(self, grads: Tensor, strip: Strip) -> Tensor:
+        """Gradients for what `on_source` gives -> for its kernels, (i, j, s, t, d, d)."""
+        weights = _tap_weights(self.radius, self.device)
+        kernels = torch.bmm(grads.permute(2, 0, 1, 3).flatten(1, 2), weights.mT)
+        kernels = kernels.view(TILE, TILE, *grads.shape[:2], self.diameter, self.diameter)
+        self._fold_border(kernels, strip, adjoint=True)
+        return kernels
 
-        `kernels` is (i, j, s, t, d, d).
-        """
+    def _fold_border(self, kernels: Tensor, strip: Strip, adjoint: bool = False) -> None:
+        """Reflect padding: taps outside the image are added, in place, to those that they mirror."""
         for row, fold in self._row_folds.items():
             tiles = kernels[:, :, :, row]
-            tiles.copy_(fold[:, None, None] @ tiles)
+            tiles.copy_((fold.mT if adjoint else fold)[:, None, None] @ tiles)
         for column, fold in self._column_folds.items():
             if strip.first <= column < strip.last:
                 tiles = kernels[:, :, column - strip.first]
-                tiles.copy_(tiles @ fold.mT[:, None])
+                tiles.copy_(tiles @ (fold if adjoint else fold.mT)[:, None])
+
+    def read(self, image: Tensor, strip: Strip) -> Tensor:
+        """The pixels of a strip of an image (height, width, n), in the order that `write` takes: (s, t, TILE², n)."""
+        columns = strip.last - strip.first
+        part = image[:, strip.first * TILE : strip.last * TILE]
+        part = F.pad(part, (0, 0, 0, columns * TILE - part.shape[1], 0, self.down * TILE - self.height))
+        tiles = part.view(self.down, TILE, columns, TILE, -1).permute(2, 0, 1, 3, 4)
+        return tiles.flatten(2, 3)
 
     def empty(self, channels: int) -> Tensor:
         """An image (height, width, channels) to `write` to, strip by strip."""
-        return torch.empty(self.height, self.width, channels, device=self._device)
+        return torch.empty(self.height, self.width, channels, device=self.device)
 
     def write(self, tiles: Tensor, out: Tensor, strip: Strip) -> None:
         """Put the pixels (s, t, TILE², n) of a strip, in this order, at their place in the image `out` (height, width,
@@ -146,6 +180,16 @@ class TileGrid:
         image = pixels.permute(1, 2, 0, 3, 4).flatten(2, 3).flatten(0, 1)
         target = out[:, strip.first * TILE : strip.last * TILE]
         target.copy_(image[: target.shape[0], : target.shape[1]])
+
+
+def tiled_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, all (s, t, …). The tiles of `b` may overlap: both axes as one batch would make a copy of them."""
+    if not small_pieces(a.device):
+        return a @ b
+    out = a.new_empty(*a.shape[:3], b.shape[3])
+    for column in range(len(a)):
+        torch.bmm(a[column], b[column], out=out[column])
+    return out
 
 
 def source_columns(first: int, last: int, radius: int) -> tuple[int, int]:
