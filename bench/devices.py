@@ -1,8 +1,10 @@
-"""Which device a command works on, and what its failures look like."""
+"""Which device a command works on, how much memory it took there, and what its failures look like."""
 
 from __future__ import annotations
 
 import os
+import resource
+import sys
 
 import torch
 
@@ -27,6 +29,14 @@ def choose_device(flag: str | None) -> str:
         reason = str(error).splitlines()[0]
         raise BenchError(f"--device {device}: {reason}; use --device cpu or another device") from None
     return device
+
+
+def peak_memory(device: str | torch.device) -> int:
+    """Bytes: the most that tensors on a GPU have taken together, or that this process has."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
 from bench.config import Config
 from bench.data.loader import load
+from bench.devices import peak_memory
 from bench.errors import BenchError
 from bench.evaluate import Outcome, RowGroup, Scoring, evaluate
 from bench.peers import Peers
@@ -95,7 +94,7 @@ def execute(run: Run, column: Column) -> None:
         raise
     seconds = (time.monotonic() - started) / max(len(writers), 1)
     for row, writer in writers.items():
-        writer.finish(seconds, _peak_memory(run.zoo.device), failures.get(row))
+        writer.finish(seconds, peak_memory(run.zoo.device), failures.get(row))
 
 
 def probe(run: Run, column: Column) -> float:
@@ -207,14 +206,6 @@ def _gathered(peers: Peers, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
         working = any(everybodys)
         if peers.leads:
             yield from itertools.chain.from_iterable(everybodys)
-
-
-def _peak_memory(device: str) -> int:
-    """Bytes: of the GPU's allocator, or of this process."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def failed(run: Run, columns: Sequence[Column]) -> list[str]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +28,7 @@ from bench.blocks import lower_precision
 from bench.config import Config, Settings
 from bench.data.images import Resize, read_image, resize
 from bench.data.loader import Loaded
+from bench.devices import peak_memory
 from bench.errors import BenchError, did_you_mean
 from bench.evaluate import RowGroup, Scoring, evaluate
 from bench.methods import Method, find_method
@@ -150,7 +149,7 @@ class Bench:
             if one_by_one:
                 alone = [Case(case.height, case.width, case.queries, (row,)) for row in case.rows]
                 timing.one_by_one = sum(self._seconds(self._run, each, file, writers, repeats + 1) for each in alone)
-        timing.peak_memory = self._peak_memory()
+        timing.peak_memory = peak_memory(self.backbone.device)
         return timing
 
     @torch.inference_mode()
@@ -264,12 +263,6 @@ class Bench:
         work(*arguments)
         wait_for_gpu()
         return time.perf_counter() - started
-
-    def _peak_memory(self) -> int:
-        if self.backbone.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.backbone.device)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
 
 
 class _TimedTrunk(Trunk):

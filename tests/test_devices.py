@@ -16,7 +16,7 @@ from torch import nn
 from training_helpers import train_small, write_images
 
 from bench.cli import main
-from bench.devices import choose_device, is_out_of_memory
+from bench.devices import choose_device, is_out_of_memory, peak_memory
 from bench.errors import BenchError
 from bench.store import Store
 from bench.training.trainer import Trainer
@@ -93,7 +93,9 @@ def test_training_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag
             out = [*flags.split(), "--device", device, "--out", str(tmp_path / device)]
             assert main([*command, *out, "--steps", "1"]) == 0
             assert main([*command, *out, "--steps", "3", "--resume"]) == 0
-    gpu, cpu = (pd.read_csv(tmp_path / device / "log.csv").drop(columns="seconds") for device in ("cuda", "cpu"))
+    gpu, cpu = (
+        pd.read_csv(tmp_path / device / "log.csv").drop(columns=["seconds", "peak_gib"]) for device in ("cuda", "cpu")
+    )
     assert len(cpu) == 3
     pd.testing.assert_frame_equal(gpu, cpu, atol=1e-4, rtol=1e-4)
 
@@ -138,6 +140,13 @@ def test_a_training_that_runs_out_of_memory_says_so(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Trainer, "step", step)
     with pytest.raises(BenchError, match="step 1: out of memory on cpu with --batch 2 and --crop 32; take a smaller"):
         train_small(write_images(tmp_path / "images", 2), tmp_path / "out", 1)
+
+
+def test_peak_memory_is_of_the_device(cuda: None) -> None:
+    before = peak_memory("cpu")
+    big = torch.ones(40 * 2**20)
+    assert peak_memory(torch.device("cpu")) >= before and big.nbytes < peak_memory("cpu") < 100 * 2**30
+    assert peak_memory("cuda:0") == 1  # what the pretended one says
 
 
 def test_what_is_out_of_memory() -> None:

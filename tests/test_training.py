@@ -169,7 +169,8 @@ def test_a_training_leaves_its_files(images, tmp_path):
     out = tmp_path / "out"
     trainer = train_small(images, out, 4, save_every=2)
     log = pd.read_csv(out / "log.csv")
-    assert log.columns.tolist() == ["step", "epoch", "loss", "reconstruction", "image", "seconds"]
+    assert log.columns.tolist() == ["step", "epoch", "loss", "reconstruction", "image", "seconds", "peak_gib"]
+    assert log.peak_gib.between(0.05, 50).all()
     assert log["step"].tolist() == [1, 2, 3, 4]
     assert log["epoch"].tolist() == [1, 1, 1, 2]
     names = sorted(file.name for file in (out / "pictures").iterdir())
@@ -187,14 +188,16 @@ def test_a_resumed_training_is_the_uninterrupted_one(images, tmp_path):
     train_small(images, tmp_path / "whole", 4)
     train_small(images, tmp_path / "parts", 2)
     with (tmp_path / "parts" / "log.csv").open("a") as log:
-        log.write("3,1,9,9,9,9\n4,2,9,9")  # what a killed process wrote after its last checkpoint
+        log.write("3,1,9,9,9,9,9\n4,2,9,9")  # what a killed process wrote after its last checkpoint
     train_small(images, tmp_path / "parts", 4, resume=True)
     whole, parts = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts"))
     assert parts["training"].pop("identity") == whole["training"].pop("identity")
     torch.testing.assert_close(parts, whole, atol=0, rtol=0)
     files = [(tmp_path / name / "upsampler.safetensors").read_bytes() for name in ("whole", "parts")]
     assert files[0] == files[1]
-    logs = [pd.read_csv(tmp_path / name / "log.csv").drop(columns="seconds") for name in ("whole", "parts")]
+    logs = [
+        pd.read_csv(tmp_path / name / "log.csv").drop(columns=["seconds", "peak_gib"]) for name in ("whole", "parts")
+    ]
     pd.testing.assert_frame_equal(*logs)
 
 

@@ -21,7 +21,9 @@ _GAP = 4  # white pixels between the parts of a picture
 
 @dataclass(frozen=True)
 class Entry:
-    """Losses of step `step` (from 1), means over all its images and jitters, and how long it took."""
+    """Losses of step `step` (from 1), means over all its images and jitters, how long it took, and the most memory
+    that the leading process, or its GPU, has used so far.
+    """
 
     step: int
     epoch: int
@@ -29,6 +31,7 @@ class Entry:
     reconstruction: float
     image: float
     seconds: float
+    peak_gib: float
 
 
 class Log:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from bench.atomic import write_atomic
 from bench.backbone import Backbone
-from bench.devices import is_out_of_memory
+from bench.devices import is_out_of_memory, peak_memory
 from bench.errors import BenchError
 from bench.peers import Peers
 from bench.training.checkpoints import restore_checkpoint, save_checkpoint, save_upsampler
@@ -110,7 +110,10 @@ class _Recorder:
     def record(self, losses: StepLosses) -> None:
         now = time.perf_counter()
         epoch = (self.trainer.done - 1) // self.steps_per_epoch + 1
-        self.log.write(Entry(self.trainer.done, epoch, *losses, seconds=round(now - self.last, 3)))
+        peak = peak_memory(self.trainer.backbone.device) / 2**30
+        self.log.write(
+            Entry(self.trainer.done, epoch, *losses, seconds=round(now - self.last, 3), peak_gib=round(peak, 2))
+        )
         self.last = now
         self.bar.set_postfix({name: f"{value:.4f}" for name, value in losses._asdict().items()})
         self.bar.update()
