@@ -1,7 +1,7 @@
 """How far a score would move with other images of the same kind: the bootstrap over scenes.
 
 mIoU is no mean over images, so it has no closed-form error. Scenes (groups of images that are not
-independent, such as the tiles of one aerial photograph) are drawn with replacement, their confusion arrays
+independent, such as the tiles of one aerial photograph) are drawn with replacement, their counts
 added, and the metric taken of the sum; the spread of many such draws is the spread of the score. The standard
 error is the standard deviation of the draws as it is: it does not shrink with their number.
 
@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from bench.metrics import Floats, Ints, score
+from bench.metrics import Areas, Floats, Ints, label_area, predicted_area, score
 
 Unit: TypeAlias = Literal["scene", "image"]
 
@@ -30,33 +30,47 @@ _CHUNK = 1 << 21  # weights, or pixel counts, at once; 16 MiB as float64
 class Scenes:
     """Counts of one row on one dataset, added up within each unit of resampling.
 
-    confusions: (S, K + 1, K) int64. unit: "scene", or "image" where a scene is unknown; then intervals are
+    areas: (S), int64. unit: "scene", or "image" where a scene is unknown; then intervals are
     optimistic, because neighbouring tiles count as independent.
     """
 
-    confusions: Ints
+    areas: Areas
     unit: Unit
+
+    def __len__(self) -> int:
+        return len(self.areas.stack)
+
+    @property
+    def flat(self) -> Floats:
+        """(S, 3 * K): whole numbers below 2**53, so sums of them stay exact."""
+        return self.areas.stack.reshape(len(self), -1).astype(np.float64)
 
     @property
     def label_counts(self) -> Ints:
-        """(S, K + 1) pixels of each label: the same for every row that was counted on the same images."""
-        counts: Ints = self.confusions.sum(-1)
+        """(S, K + 1) pixels of each label, out of range last: the same for every row counted on the same images."""
+        labelled, all_pixels = label_area(self.areas), predicted_area(self.areas).sum(-1, keepdims=True)
+        counts: Ints = np.concatenate([labelled, all_pixels - labelled.sum(-1, keepdims=True)], axis=-1)
         return counts
 
 
-def by_scene(confusions: Ints, scenes: Sequence[str | None]) -> Scenes:
-    """Add up (N, K + 1, K) images by the N scene names; the order is that of first appearance.
+def areas_from(sums: Floats) -> Areas:
+    """Weighted sums (b, 3 * K) of `Scenes.flat` as areas (b)."""
+    return Areas(sums.reshape(len(sums), 3, -1))
+
+
+def by_scene(images: Areas, scenes: Sequence[str | None]) -> Scenes:
+    """Add up the areas of N images by the N scene names; the order is that of first appearance.
 
     An image without a name (None) is a unit of its own, and the unit is "scene" only if every image has a
     name.
     """
-    if len(scenes) != len(confusions):
-        raise ValueError(f"{len(confusions)} images, {len(scenes)} scene names")
+    if len(scenes) != len(images.stack):
+        raise ValueError(f"{len(images.stack)} images, {len(scenes)} scene names")
     places: dict[str | int, int] = {}
     place = [places.setdefault(image if name is None else name, len(places)) for image, name in enumerate(scenes)]
-    total = np.zeros((len(places), *confusions.shape[1:]), np.int64)
-    np.add.at(total, place, confusions)
-    return Scenes(total, "image" if None in scenes else "scene")
+    total = np.zeros((len(places), *images.stack.shape[1:]), np.int64)
+    np.add.at(total, place, images.stack)
+    return Scenes(Areas(total), "image" if None in scenes else "scene")
 
 
 @dataclass(frozen=True)
@@ -106,19 +120,15 @@ def bootstrap(scenes: Scenes, metric: str, draws: int = 10_000, seed: int = 0) -
     Deterministic in the arguments. All draws are nan when there is one unit only. Memory does not grow with
     the number of draws.
     """
-    units, *shape = scenes.confusions.shape
-    flat = scenes.confusions.reshape(units, -1).astype(np.float64)  # whole numbers below 2**53: sums stay exact
-    estimate = float(score(scenes.confusions.sum(0), metric))
+    units, flat = len(scenes), scenes.flat
+    estimate = float(score(scenes.areas.total, metric))
     stream = zlib.crc32(scenes.label_counts.tobytes())
     values = np.full(draws, np.nan)
     if units > 1:
         generator = np.random.default_rng((seed, stream))
         chunk = max(1, _CHUNK // max(flat.shape))
         values = np.concatenate(
-            [
-                score((weights @ flat).reshape(-1, *shape), metric)
-                for weights in _weights(units, draws, chunk, generator)
-            ]
+            [score(areas_from(weights @ flat), metric) for weights in _weights(units, draws, chunk, generator)]
         )
     return Draws(estimate, values, scenes.unit, units, (seed, stream))
 

@@ -16,7 +16,7 @@ from bench.boundary import boundary_iou
 from bench.config import Settings
 from bench.counts import boundary_lines, counted, decode, flat, merge
 from bench.errors import BenchError
-from bench.metrics import Ints, confusions_at, mean_over_classes, probability_histogram, summary
+from bench.metrics import Areas, Ints, areas_at, confusions_at, mean_over_classes, probability_histogram, summary
 
 RECORD, COUNTS, PARTS = "cell.json", "counts.parquet", "part-*.parquet"
 
@@ -129,8 +129,18 @@ class StoredCell:
         return "; ".join([*dict.fromkeys(recorded), *self.notes]) or None
 
     def confusion(self, threshold: float | None = None) -> Ints:
-        """(n, K + 1, K) of the n counted images; at the cell's own threshold unless another is given."""
-        return confusions(self.images, self.settings, len(self.classes), threshold)
+        """(n, K + 1, K) of the n counted images; at the cell's own threshold unless another is given.
+
+        For COCO-Stuff that is a gigabyte; metrics are satisfied with `areas`.
+        """
+        return confusions_at(*self._counts_at(threshold))
+
+    def areas(self, threshold: float | None = None) -> Areas:
+        """Areas (n) of the same."""
+        return areas_at(*self._counts_at(threshold))
+
+    def _counts_at(self, threshold: float | None) -> tuple[Any, Ints, Ints, int, float, int]:
+        return counts_at(self.images, self.settings, len(self.classes), threshold)
 
     def histogram(self) -> Ints:
         """(K + 1, K, 100) counts over the winning probability of all images, for `bench.metrics.sweep`."""
@@ -141,11 +151,13 @@ class StoredCell:
         return boundary_counts(self.images, self.settings, len(self.classes))
 
 
-def confusions(images: pa.Table, settings: Settings, classes: int, threshold: float | None = None) -> Ints:
-    """(n, K + 1, K) of a table whose lines all have counts."""
+def counts_at(
+    images: pa.Table, settings: Settings, classes: int, threshold: float | None = None
+) -> tuple[Any, Ints, Ints, int, float, int]:
+    """What `bench.metrics.confusions_at` and `areas_at` take, of a table whose lines all have counts."""
     keys, offsets = flat(images, "keys")
     threshold = settings.threshold if threshold is None else threshold
-    return confusions_at(keys, flat(images, "counts")[0], offsets, classes, threshold, settings.background)
+    return keys, flat(images, "counts")[0], offsets, classes, threshold, settings.background
 
 
 def boundary_counts(images: pa.Table, settings: Settings, classes: int) -> Ints | None:
@@ -158,7 +170,7 @@ def numbers(images: pa.Table, settings: Settings, classes: int, metric: str) -> 
     """The metrics of cell.json: `bench.metrics.summary` and, if counted, boundary IoU; {} for no images."""
     if not images.num_rows:
         return {}
-    found = summary(confusions(images, settings, classes), metric)
+    found = summary(areas_at(*counts_at(images, settings, classes)), metric)
     boundary = boundary_counts(images, settings, classes)
     if boundary is not None:
         of_class = boundary_iou(boundary.sum(0))

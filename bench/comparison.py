@@ -10,6 +10,7 @@ import numpy as np
 from bench.bootstrap import Interval, Scenes, bootstrap, by_scene, difference
 from bench.cell import StoredCell
 from bench.errors import BenchError, did_you_mean
+from bench.metrics import Areas
 from bench.scores import DRAWS
 from bench.stats import PermutationTest, Wilcoxon, holm, permutation_test, wilcoxon
 from bench.store import Store
@@ -109,4 +110,4 @@ def _scenes(cell: StoredCell, indices: Sequence[int]) -> Scenes:
     place = {index: line for line, index in enumerate(cell.indices)}
     lines = [place[index] for index in indices]
     scenes = cell.scenes
-    return by_scene(cell.confusion()[lines], [scenes[line] for line in lines])
+    return by_scene(Areas(cell.areas().stack[lines]), [scenes[line] for line in lines])

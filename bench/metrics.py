@@ -7,7 +7,7 @@ bin of the winning probability is stored sparsely (`count`); a threshold turns i
 A confusion array is (..., K + 1, K) int64: the last axis is the prediction, the one before it the label,
 whose extra row K holds pixels with a label outside 0..K-1. Those pixels count in the predicted area of a
 class and never in a label area, which is what mmsegmentation's IoUMetric does. Pixels labelled 255 are in no
-count.
+count. `Areas` are the sums of it that metrics need; of many images and classes they are far smaller.
 
 Every metric is a fraction 0..1 and nan where it is 0/0; a mean over classes leaves nan out. A class that is
 absent from the labels and predicted somewhere has IoU 0 and counts.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import cv2
@@ -34,7 +35,24 @@ Int32s: TypeAlias = NDArray[np.int32]
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 Counts: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]  # floats: sums of weighted counts
-Metric: TypeAlias = Callable[[Counts], Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Areas:
+    """What metrics need of confusion arrays (...): for each class the pixels that have it both as label and as
+    prediction, those labelled so, and those predicted so. stack: the three, (..., 3, K).
+    """
+
+    stack: Counts
+
+    @property
+    def total(self) -> Areas:
+        """Of all together."""
+        return Areas(self.stack.reshape(-1, *self.stack.shape[-2:]).sum(0))
+
+
+Counted: TypeAlias = Counts | Areas  # confusion arrays, or what counts of them
+Metric: TypeAlias = Callable[[Counted], Floats]
 
 _STRIP = 1 << 21  # pixels that a thread counts at a time; OpenCV counts in float32, exact up to 2**24
 
@@ -119,16 +137,37 @@ def confusions_at(keys: Int32s, counts: Ints, offsets: Ints, classes: int, thres
     BenchError for a threshold that is no whole hundredth in 0..0.99: other thresholds cannot be told from the
     bins. Raises ValueError for a background that is no class.
     """
-    if not 0 <= background < classes:
-        raise ValueError(f"background {background} is none of the {classes} classes")
-    cut = _first_kept_bin(threshold)
-    cell, probability_bins = np.divmod(keys, BINS)
-    cell = np.where(probability_bins < cut, cell - cell % classes + background, cell)
+    cell = _cells_at(keys, classes, threshold, background)
     images, cells = len(offsets) - 1, (classes + 1) * classes
     image = np.repeat(np.arange(images), np.diff(offsets))
     # bincount adds in float64: exact below 2**53 pixels
     total = np.bincount(image * cells + cell, weights=counts, minlength=images * cells)
     return total.astype(np.int64).reshape(images, classes + 1, classes)
+
+
+def areas_at(keys: Int32s, counts: Ints, offsets: Ints, classes: int, threshold: float, background: int) -> Areas:
+    """The areas (N) of the arrays that `confusions_at` gives of the same, without making them."""
+    cell, images = _cells_at(keys, classes, threshold, background), len(offsets) - 1
+    label, predicted = np.divmod(cell, classes)
+    first = np.repeat(np.arange(images) * classes, np.diff(offsets))  # place of an image's class 0
+
+    def added(of: Int32s, where: Any = slice(None)) -> Ints:
+        total = np.bincount((first + of)[where], weights=counts[where], minlength=images * classes)
+        area: Ints = total.astype(np.int64).reshape(images, classes)
+        return area
+
+    parts = added(label, label == predicted), added(label, label < classes), added(predicted)
+    return Areas(np.stack(parts, axis=1))
+
+
+def _cells_at(keys: Int32s, classes: int, threshold: float, background: int) -> Int32s:
+    """Place of each key in its image's flattened confusion array at a threshold."""
+    if not 0 <= background < classes:
+        raise ValueError(f"background {background} is none of the {classes} classes")
+    cut = _first_kept_bin(threshold)
+    cell, probability_bins = np.divmod(keys, BINS)
+    cells: Int32s = np.where(probability_bins < cut, cell - cell % classes + background, cell)
+    return cells
 
 
 def _first_kept_bin(threshold: float) -> int:
@@ -168,76 +207,85 @@ def oracle_threshold(histogram: Ints, background: int, metric: str) -> tuple[flo
 # Numbers
 
 
-def intersection(confusion: Counts) -> Counts:
+def areas(counted: Counted) -> Areas:
+    """Those of confusion arrays; areas as they are."""
+    if isinstance(counted, Areas):
+        return counted
+    return Areas(np.stack([intersection(counted), label_area(counted), predicted_area(counted)], axis=-2))
+
+
+def intersection(counted: Counted) -> Counts:
     """Pixels (..., K) that have class k both as label and as prediction."""
-    return np.diagonal(confusion[..., :-1, :], axis1=-2, axis2=-1)
+    if isinstance(counted, Areas):
+        return counted.stack[..., 0, :]
+    return np.diagonal(counted[..., :-1, :], axis1=-2, axis2=-1)
 
 
-def label_area(confusion: Counts) -> Counts:
+def label_area(counted: Counted) -> Counts:
     """Pixels (..., K) labelled k."""
-    area: Counts = confusion[..., :-1, :].sum(-1)
+    area: Counts = counted.stack[..., 1, :] if isinstance(counted, Areas) else counted[..., :-1, :].sum(-1)
     return area
 
 
-def predicted_area(confusion: Counts) -> Counts:
+def predicted_area(counted: Counted) -> Counts:
     """Pixels (..., K) predicted k, those with a label out of range included."""
-    area: Counts = confusion.sum(-2)
+    area: Counts = counted.stack[..., 2, :] if isinstance(counted, Areas) else counted.sum(-2)
     return area
 
 
-def iou(confusion: Counts) -> Floats:
+def iou(counted: Counted) -> Floats:
     """Intersection over union per class (..., K)."""
-    shared = intersection(confusion)
-    return ratio(shared, label_area(confusion) + predicted_area(confusion) - shared)
+    shared = intersection(counted)
+    return ratio(shared, label_area(counted) + predicted_area(counted) - shared)
 
 
-def class_accuracy(confusion: Counts) -> Floats:
+def class_accuracy(counted: Counted) -> Floats:
     """Recall per class (..., K), which mmsegmentation calls Acc: correct pixels over labelled pixels."""
-    return ratio(intersection(confusion), label_area(confusion))
+    return ratio(intersection(counted), label_area(counted))
 
 
-def precision(confusion: Counts) -> Floats:
+def precision(counted: Counted) -> Floats:
     """Correct pixels over predicted pixels per class (..., K)."""
-    return ratio(intersection(confusion), predicted_area(confusion))
+    return ratio(intersection(counted), predicted_area(counted))
 
 
-def f1(confusion: Counts) -> Floats:
+def f1(counted: Counted) -> Floats:
     """Harmonic mean of precision and recall per class (..., K), also known as Dice coefficient."""
-    return ratio(2 * intersection(confusion), label_area(confusion) + predicted_area(confusion))
+    return ratio(2 * intersection(counted), label_area(counted) + predicted_area(counted))
 
 
-def mean_iou(confusion: Counts) -> Floats:
+def mean_iou(counted: Counted) -> Floats:
     """mIoU (...): mean over the classes with a union, background included."""
-    return mean_over_classes(iou(confusion))
+    return mean_over_classes(iou(counted))
 
 
-def mean_accuracy(confusion: Counts) -> Floats:
+def mean_accuracy(counted: Counted) -> Floats:
     """mAcc (...): mean of `class_accuracy` over the labelled classes."""
-    return mean_over_classes(class_accuracy(confusion))
+    return mean_over_classes(class_accuracy(counted))
 
 
-def mean_f1(confusion: Counts) -> Floats:
+def mean_f1(counted: Counted) -> Floats:
     """Mean of `f1` (...) over the classes that are labelled or predicted."""
-    return mean_over_classes(f1(confusion))
+    return mean_over_classes(f1(counted))
 
 
-def overall_accuracy(confusion: Counts) -> Floats:
+def overall_accuracy(counted: Counted) -> Floats:
     """aAcc (...): correct pixels over pixels with a label in range."""
-    return ratio(intersection(confusion).sum(-1), label_area(confusion).sum(-1))
+    return ratio(intersection(counted).sum(-1), label_area(counted).sum(-1))
 
 
-def foreground_iou(confusion: Counts) -> Floats:
+def foreground_iou(counted: Counted) -> Floats:
     """IoU of class 1 (...): what the paper reports for buildings, roads and floods (background, object)."""
-    return iou(confusion)[..., 1]
+    return iou(counted)[..., 1]
 
 
-def mean_iou_per_image(confusions: Counts) -> float:
-    """mIoU^I of (N, K + 1, K): the mean over images of an image's mean IoU over the classes in its label.
+def mean_iou_per_image(counted: Counted) -> float:
+    """mIoU^I of N images: the mean over images of an image's mean IoU over the classes in its label.
 
     A class that is only predicted is left out here, as in Wang et al., arXiv 2310.19252 (fine-grained mIoU);
     an image without any label in range is left out too.
     """
-    of_labelled = np.where(label_area(confusions) > 0, iou(confusions), np.nan)
+    of_labelled = np.where(label_area(counted) > 0, iou(counted), np.nan)
     return float(mean_over_classes(mean_over_classes(of_labelled)))
 
 
@@ -250,43 +298,41 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def score(confusion: Counts, metric: str) -> Floats:
-    """The metric called `metric` (a key of METRICS) of each confusion array (...)."""
+def score(counted: Counted, metric: str) -> Floats:
+    """The metric called `metric` (a key of METRICS) of each confusion array, or its areas (...)."""
     if metric not in METRICS:
         raise BenchError(f"unknown metric {metric!r}; {did_you_mean(metric, METRICS)}")
-    return METRICS[metric](confusion)
+    return METRICS[metric](counted)
 
 
 def constant_score(labels: Counts, metric: str) -> float:
     """What the best prediction of one class for all pixels scores, on labels with these areas (K,)."""
-    classes = len(labels)
-    predictions = np.zeros((classes, classes + 1, classes))  # one for each predicted class
-    for predicted in range(classes):
-        predictions[predicted, :classes, predicted] = labels
-    return float(np.nanmax(score(predictions, metric)))
+    one = np.eye(len(labels))  # a line for each predicted class
+    stack = np.stack([one * labels, np.broadcast_to(labels, one.shape), one * labels.sum()], axis=1)
+    return float(np.nanmax(score(Areas(stack), metric)))
 
 
 def chance_score(labels: Counts, metric: str) -> float:
     """What a prediction drawn uniformly for each pixel scores in expectation of its counts."""
-    expected = np.zeros((len(labels) + 1, len(labels)))
-    expected[:-1] = labels[:, None] / len(labels)
-    return float(score(expected, metric))
+    classes = len(labels)
+    expected = [labels / classes, labels, np.full(classes, labels.sum() / classes)]
+    return float(score(Areas(np.stack(expected)), metric))
 
 
-def summary(confusions: Counts, metric: str) -> dict[str, Any]:
-    """Every number of one cell, from its images (N, K + 1, K) or their sum (K + 1, K).
+def summary(counted: Counted, metric: str) -> dict[str, Any]:
+    """Every number of one cell, from its images (N, K + 1, K) or their sum (K + 1, K), or the areas of either.
 
     Plain floats in 0..1 or nan: `score` (the metric called `metric`), `miou`, `macc`, `aacc`, `mf1`, with two
     classes `foreground_iou`, and with the images apart `miou_per_image`. Lists of K floats: `iou`, `acc`,
     `precision`, `f1`.
     """
-    total = confusions.reshape(-1, *confusions.shape[-2:]).sum(0)
-    classes = total.shape[-1]
+    images = areas(counted)
+    total, classes = images.total, images.stack.shape[-1]
     names = [name for name in METRICS if name != "foreground_iou" or classes == 2]
     numbers: dict[str, Any] = {"score": float(score(total, metric))}
     numbers |= {name: float(score(total, name)) for name in names}
-    if confusions.ndim == 3:
-        numbers["miou_per_image"] = mean_iou_per_image(confusions)
+    if images.stack.ndim == 3:
+        numbers["miou_per_image"] = mean_iou_per_image(images)
     per_class = {"iou": iou, "acc": class_accuracy, "precision": precision, "f1": f1}
     return numbers | {name: function(total).tolist() for name, function in per_class.items()}
 

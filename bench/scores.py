@@ -103,12 +103,12 @@ def read_score(cell: StoredCell, config: Config, draws: int = DRAWS) -> Score:
     value, drawn = float("nan"), None
     constant, chance = float("nan"), float("nan")
     if cell.images.num_rows:
-        confusions = cell.confusion()
-        value = float(metric_of(confusions.sum(0), cell.metric))
-        labels = label_area(confusions.sum(0))
+        images = cell.areas()
+        value = float(metric_of(images.total, cell.metric))
+        labels = label_area(images.total)
         constant, chance = constant_score(labels, cell.metric), chance_score(labels, cell.metric)
         if cell.status == "ok":
-            drawn = bootstrap(by_scene(confusions, cell.scenes), cell.metric, draws)
+            drawn = bootstrap(by_scene(images, cell.scenes), cell.metric, draws)
     return Score(
         row=cell.row,
         dataset=cell.dataset,

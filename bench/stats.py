@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from bench.bootstrap import Interval, Scenes, Unit
+from bench.bootstrap import Interval, Scenes, Unit, areas_from
 from bench.metrics import Floats, score
 
 _CHUNK = 1 << 21  # swaps, or pixel counts, at once; 16 MiB as float64
@@ -46,14 +46,13 @@ def permutation_test(
     """
     if not np.array_equal(first.label_counts, second.label_counts):
         raise ValueError("the two rows were not counted on the same images in the same order")
-    units, *shape = first.confusions.shape
-    totals = first.confusions.sum(0), second.confusions.sum(0)
-    moved = (second.confusions - first.confusions).reshape(units, -1).astype(np.float64)
+    units, totals = len(first), (first.flat.sum(0), second.flat.sum(0))
+    moved = second.flat - first.flat
 
     def difference(swap: Floats) -> Floats:
         """Difference of the metrics (b,) when the scenes with swap 1 (b, S) change sides."""
-        change = (swap @ moved).reshape(-1, *shape)
-        return score(totals[0] + change, metric) - score(totals[1] - change, metric)
+        change = swap @ moved
+        return score(areas_from(totals[0] + change), metric) - score(areas_from(totals[1] - change), metric)
 
     exact = 2**units <= permutations
     tried = 2**units if exact else permutations

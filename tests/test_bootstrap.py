@@ -21,6 +21,10 @@ def two_classes(correct: np.ndarray) -> np.ndarray:
     return confusions
 
 
+def scenes_of(confusions: np.ndarray, unit: bootstrap.Unit) -> Scenes:
+    return Scenes(metrics.areas(confusions), unit)
+
+
 def some_images(images: int, seed: int = 0) -> np.ndarray:
     return two_classes(np.random.default_rng(seed).integers(300, 1000, size=images))
 
@@ -30,7 +34,7 @@ def test_standard_error_of_a_plain_mean_is_the_closed_form_for_any_number_of_dra
     images = some_images(50)
     accuracies = metrics.overall_accuracy(images)
     closed_form = accuracies.std(ddof=1) / np.sqrt(50)
-    interval = bootstrap.bootstrap(Scenes(images, "image"), "aacc", draws).interval()
+    interval = bootstrap.bootstrap(scenes_of(images, "image"), "aacc", draws).interval()
     assert interval.standard_error == pytest.approx(closed_form, rel=0.05)
     assert interval.estimate == pytest.approx(accuracies.mean())
     low, high = stats.norm.interval(0.95, accuracies.mean(), closed_form)
@@ -49,21 +53,21 @@ def test_scipy_agrees_on_miou(method):
     theirs = stats.bootstrap(
         (np.arange(60),), statistic, method=method, n_resamples=4000, random_state=np.random.default_rng(1)
     )
-    ours = bootstrap.bootstrap(Scenes(images, "image"), "miou").interval()
+    ours = bootstrap.bootstrap(scenes_of(images, "image"), "miou").interval()
     assert ours.standard_error == pytest.approx(theirs.standard_error, rel=0.06)
     expected = theirs.confidence_interval.low, theirs.confidence_interval.high
     assert (ours.low, ours.high) == pytest.approx(expected, abs=0.25 * ours.standard_error)
 
 
 def test_the_same_arguments_give_the_same_draws():
-    scenes = Scenes(some_images(20), "image")
+    scenes = scenes_of(some_images(20), "image")
     first, again = (bootstrap.bootstrap(scenes, "miou", 500) for _ in range(2))
     np.testing.assert_array_equal(first.values, again.values)
     assert not np.array_equal(first.values, bootstrap.bootstrap(scenes, "miou", 500, seed=1).values)
 
 
 def test_chunks_are_an_implementation_detail(monkeypatch):
-    scenes = Scenes(some_images(20), "image")
+    scenes = scenes_of(some_images(20), "image")
     whole = bootstrap.bootstrap(scenes, "miou", 500).values
     monkeypatch.setattr(bootstrap, "_CHUNK", 33 * 20)
     np.testing.assert_array_equal(bootstrap.bootstrap(scenes, "miou", 500).values, whole)
@@ -71,24 +75,26 @@ def test_chunks_are_an_implementation_detail(monkeypatch):
 
 def test_images_of_a_scene_are_added_up():
     images = some_images(4)
-    scenes = bootstrap.by_scene(images, ["b", "a", "b", "a"])
-    np.testing.assert_array_equal(scenes.confusions, [images[0] + images[2], images[1] + images[3]])
+    scenes = bootstrap.by_scene(metrics.areas(images), ["b", "a", "b", "a"])
+    expected = metrics.areas(np.stack([images[0] + images[2], images[1] + images[3]]))
+    np.testing.assert_array_equal(scenes.areas.stack, expected.stack)
     assert scenes.unit == "scene"
-    assert scenes.confusions.dtype == np.int64
+    assert scenes.areas.stack.dtype == np.int64
 
 
 def test_images_without_a_scene_stand_alone_and_it_is_said():
     images = some_images(4)
-    np.testing.assert_array_equal(bootstrap.by_scene(images, [None] * 4).confusions, images)
-    mixed = bootstrap.by_scene(images, ["a", None, "a", None])
-    assert len(mixed.confusions) == 3
+    apart = bootstrap.by_scene(metrics.areas(images), [None] * 4)
+    np.testing.assert_array_equal(apart.areas.stack, metrics.areas(images).stack)
+    mixed = bootstrap.by_scene(metrics.areas(images), ["a", None, "a", None])
+    assert len(mixed) == 3
     assert mixed.unit == "image"
     with pytest.raises(ValueError, match="4 images, 1 scene names"):
-        bootstrap.by_scene(images, ["a"])
+        bootstrap.by_scene(metrics.areas(images), ["a"])
 
 
 def test_one_scene_gives_no_interval():
-    interval = bootstrap.bootstrap(bootstrap.by_scene(some_images(5), ["a"] * 5), "miou", 100).interval()
+    interval = bootstrap.bootstrap(bootstrap.by_scene(metrics.areas(some_images(5)), ["a"] * 5), "miou", 100).interval()
     assert np.isnan([interval.low, interval.high, interval.standard_error]).all()
     assert interval.estimate == pytest.approx(metrics.mean_iou(some_images(5).sum(0)))
     assert (interval.draws, interval.clusters) == (0, 1)
@@ -96,7 +102,7 @@ def test_one_scene_gives_no_interval():
 
 def test_draws_in_which_the_metric_is_undefined_are_left_out():
     background, both = np.array([[9, 0], [0, 0], [0, 0]]), np.array([[5, 1], [1, 3], [0, 0]])
-    scenes = Scenes(np.stack([background, background, both]), "scene")
+    scenes = scenes_of(np.stack([background, background, both]), "scene")
     draws = bootstrap.bootstrap(scenes, "foreground_iou", 3000)
     assert np.isnan(draws.values).mean() == pytest.approx((2 / 3) ** 3, abs=0.03)
     interval = draws.interval()
@@ -113,7 +119,10 @@ def test_scenes_cover_the_truth_and_their_tiles_do_not():
     for _ in range(trials):
         quality = np.repeat(rng.beta(6, 4, size=25), 12)  # mean 0.6
         images = two_classes(rng.binomial(AREA, quality))
-        for scenes in (bootstrap.by_scene(images, names), bootstrap.by_scene(images, [None] * 300)):
+        for scenes in (
+            bootstrap.by_scene(metrics.areas(images), names),
+            bootstrap.by_scene(metrics.areas(images), [None] * 300),
+        ):
             interval = bootstrap.bootstrap(scenes, "aacc", 200).interval()
             covered[scenes.unit] += interval.low <= truth <= interval.high
     assert 0.86 < covered["scene"] / trials < 0.97  # 91 %, a little less than 95 %: 25 scenes are few
@@ -123,7 +132,7 @@ def test_scenes_cover_the_truth_and_their_tiles_do_not():
 def test_two_rows_on_the_same_images_are_paired():
     hits = np.random.default_rng(0).integers(300, 900, size=40)
     first, second = (
-        bootstrap.bootstrap(Scenes(two_classes(correct), "image"), "aacc") for correct in (hits + 50, hits)
+        bootstrap.bootstrap(scenes_of(two_classes(correct), "image"), "aacc") for correct in (hits + 50, hits)
     )
     gain = bootstrap.difference(first, second).interval()
     assert gain.estimate == pytest.approx(0.05)
@@ -137,16 +146,16 @@ def test_rows_that_were_not_drawn_together_are_not_subtracted(change):
     images = some_images(10)
     images[3:, 2] = 5  # label counts differ between images
     other = {"images": images[:9], "order": images[::-1]}.get(change, images)
-    first = bootstrap.bootstrap(Scenes(images, "image"), "aacc", 100)
+    first = bootstrap.bootstrap(scenes_of(images, "image"), "aacc", 100)
     second = bootstrap.bootstrap(
-        Scenes(other, "image"), "aacc", 90 if change == "draws" else 100, seed=int(change == "seed")
+        scenes_of(other, "image"), "aacc", 90 if change == "draws" else 100, seed=int(change == "seed")
     )
     with pytest.raises(ValueError, match="not paired"):
         bootstrap.difference(first, second)
 
 
 def test_the_average_over_datasets_has_the_error_of_independent_datasets():
-    parts = [bootstrap.bootstrap(Scenes(some_images(size, seed=size), "scene"), "aacc") for size in (30, 31, 45)]
+    parts = [bootstrap.bootstrap(scenes_of(some_images(size, seed=size), "scene"), "aacc") for size in (30, 31, 45)]
     together = bootstrap.average(parts).interval()
     errors = [part.interval().standard_error for part in parts]
     assert together.standard_error == pytest.approx(np.sqrt(np.sum(np.square(errors))) / 3, rel=0.05)
@@ -158,13 +167,13 @@ def test_datasets_of_equal_size_are_resampled_independently():
     images = some_images(30)
     other = images.copy()
     other[:, 2] = 1  # same predictions, other labels: another dataset
-    first, second = (bootstrap.bootstrap(Scenes(counts, "scene"), "aacc", 5000) for counts in (images, other))
+    first, second = (bootstrap.bootstrap(scenes_of(counts, "scene"), "aacc", 5000) for counts in (images, other))
     assert abs(np.corrcoef(first.values, second.values)[0, 1]) < 0.06
 
 
 def test_an_average_is_as_optimistic_as_its_worst_part_and_needs_parts():
     images = some_images(10)
-    parts = [bootstrap.bootstrap(Scenes(images, unit), "aacc", 50) for unit in ("scene", "image")]
+    parts = [bootstrap.bootstrap(scenes_of(images, unit), "aacc", 50) for unit in ("scene", "image")]
     assert bootstrap.average(parts).unit == "image"
     with pytest.raises(ValueError, match="average of nothing"):
         bootstrap.average([])
@@ -174,7 +183,7 @@ def test_averages_of_two_rows_can_be_subtracted():
     hits = {size: np.random.default_rng(size).integers(300, 900, size=size) for size in (20, 30)}
     rows = [
         bootstrap.average(
-            [bootstrap.bootstrap(Scenes(two_classes(h + gain), "image"), "aacc", 300) for h in hits.values()]
+            [bootstrap.bootstrap(scenes_of(two_classes(h + gain), "image"), "aacc", 300) for h in hits.values()]
         )
         for gain in (20, 0)
     ]

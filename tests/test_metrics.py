@@ -194,6 +194,28 @@ def test_many_images_at_once():
     assert metrics.confusions_at(keys[:0], counts[:0], np.array([0]), 3, 0.0, 0).shape == (0, 4, 3)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.4])
+def test_areas_without_the_confusion_arrays(threshold):
+    _, keys, counts, offsets = some_images(4, 3)  # some labels are out of range
+    arrays = metrics.confusions_at(keys, counts, offsets, 3, threshold, 2)
+    found = metrics.areas_at(keys, counts, offsets, 3, threshold, 2)
+    np.testing.assert_array_equal(found.stack, metrics.areas(arrays).stack)
+    assert found.stack.dtype == np.int64
+    np.testing.assert_array_equal(found.total.stack, metrics.areas(arrays.sum(0)).stack)
+    assert metrics.areas(found) is found
+    assert metrics.areas_at(keys[:0], counts[:0], np.array([0]), 3, 0.0, 0).stack.shape == (0, 3, 3)
+    with pytest.raises(ValueError, match="background 3 is none of the 3 classes"):
+        metrics.areas_at(keys, counts, offsets, 3, threshold, 3)
+
+
+@pytest.mark.parametrize("metric", metrics.METRICS)
+def test_every_metric_is_the_same_of_arrays_and_areas(metric):
+    _, keys, counts, offsets = some_images(4, 3)
+    arrays = metrics.confusions_at(keys, counts, offsets, 3, 0.4, 2)
+    np.testing.assert_array_equal(metrics.score(metrics.areas(arrays), metric), metrics.score(arrays, metric))
+    np.testing.assert_equal(metrics.summary(metrics.areas(arrays), metric), metrics.summary(arrays, metric))
+
+
 def test_sweep_holds_every_threshold_and_the_oracle_is_its_maximum():
     _, keys, counts, offsets = some_images(4, 3)
     histogram = metrics.probability_histogram(keys, counts, 3)

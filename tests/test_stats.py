@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from test_bootstrap import scenes_of
 
 from bench import metrics, stats
 from bench.bootstrap import Interval, Scenes
+from bench.metrics import Areas
 
 
 def two_rows(scenes: int, gain: int, seed: int = 0) -> tuple[Scenes, Scenes]:
@@ -19,7 +21,7 @@ def two_rows(scenes: int, gain: int, seed: int = 0) -> tuple[Scenes, Scenes]:
         hits = rng.integers(30, 60, size=(scenes, 3)) + extra
         confusions[:, range(3), range(3)] = hits
         confusions[:, range(3), [1, 2, 0]] = 100 - hits
-        rows.append(Scenes(confusions, "scene"))
+        rows.append(scenes_of(confusions, "scene"))
     return rows[0], rows[1]
 
 
@@ -27,11 +29,11 @@ def scipy_p_value(first: Scenes, second: Scenes, permutations: float, seed: int)
     def statistic(swap: np.ndarray, _: np.ndarray, axis: int) -> np.ndarray:
         """swap (..., S): 1 where the two rows have changed places."""
         swap = swap[..., None, None]
-        a = (first.confusions * (1 - swap) + second.confusions * swap).sum(-3)
-        b = (second.confusions * (1 - swap) + first.confusions * swap).sum(-3)
-        return metrics.mean_iou(a) - metrics.mean_iou(b)
+        a = (first.areas.stack * (1 - swap) + second.areas.stack * swap).sum(-3)
+        b = (second.areas.stack * (1 - swap) + first.areas.stack * swap).sum(-3)
+        return metrics.mean_iou(Areas(a)) - metrics.mean_iou(Areas(b))
 
-    scenes = len(first.confusions)
+    scenes = len(first)
     return scipy_stats.permutation_test(
         (np.zeros(scenes), np.ones(scenes)),
         statistic,
@@ -49,7 +51,7 @@ def test_few_scenes_are_enumerated(gain):
     result = stats.permutation_test(first, second, "miou")
     assert (result.exact, result.permutations, result.unit, result.clusters) == (True, 256, "scene", 8)
     assert result.p_value == pytest.approx(scipy_p_value(first, second, np.inf, 0))
-    expected = metrics.mean_iou(first.confusions.sum(0)) - metrics.mean_iou(second.confusions.sum(0))
+    expected = metrics.mean_iou(first.areas.total) - metrics.mean_iou(second.areas.total)
     assert result.difference == pytest.approx(expected)
 
 
@@ -89,14 +91,14 @@ def test_chunks_are_an_implementation_detail(monkeypatch):
 def test_rows_on_other_images_are_refused():
     first, second = two_rows(8, 0)
     with pytest.raises(ValueError, match="not counted on the same images"):
-        stats.permutation_test(first, Scenes(second.confusions[:7], "scene"), "miou")
-    second.confusions[2, 3, 0] += 1  # one more pixel labelled out of range
+        stats.permutation_test(first, Scenes(Areas(second.areas.stack[:7]), "scene"), "miou")
+    second.areas.stack[2, 2, 0] += 1  # one more pixel labelled out of range
     with pytest.raises(ValueError, match="not counted on the same images"):
         stats.permutation_test(first, second, "miou")
 
 
 def test_an_undefined_metric_has_no_p_value():
-    nothing = Scenes(np.zeros((5, 3, 2), np.int64), "image")
+    nothing = scenes_of(np.zeros((5, 3, 2), np.int64), "image")
     result = stats.permutation_test(nothing, nothing, "miou")
     assert np.isnan([result.difference, result.p_value]).all()
 

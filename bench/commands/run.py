@@ -257,7 +257,7 @@ def _grid(run: Run, columns: Sequence[Column]) -> str:
         line = [row]
         for column in shown:
             cell = run.store.cell(row, column.card.name)
-            number = f"{100 * score(cell.confusion().sum(0), cell.metric):.1f}" if cell and cell.images.num_rows else ""
+            number = f"{100 * score(cell.areas().total, cell.metric):.1f}" if cell and cell.images.num_rows else ""
             status = "" if cell and cell.status == "ok" else f"{cell.status if cell else 'missing'}"
             line.append(" ".join(part for part in (number, status) if part))
         table.append(line)
