@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 TILE = 4  # pixels; larger tiles waste more of the dense products, smaller ones make them too thin to be fast
 _IN_CACHE = 2048  # pixels at a time; fewer stay in a core's own cache, but then calls cost more than they save
-_ON_ACCELERATOR = 1 << 16  # pixels at a time: a window of 224 × 224 at once, and no larger one beyond its memory
+_ON_ACCELERATOR = 1 << 16  # the same on a GPU: all of 224 × 224, and a part of what is larger
 
 
 def small_pieces(device: torch.device) -> bool:
