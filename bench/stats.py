@@ -46,8 +46,8 @@ def permutation_test(
     """
     if not np.array_equal(first.label_counts, second.label_counts):
         raise ValueError("the two rows were not counted on the same images in the same order")
-    units, totals = len(first), (first.flat.sum(0), second.flat.sum(0))
-    moved = second.flat - first.flat
+    ours, theirs, units = first.flat, second.flat, len(first)
+    totals, moved = (ours.sum(0), theirs.sum(0)), theirs - ours
 
     def difference(swap: Floats) -> Floats:
         """Difference of the metrics (b,) when the scenes with swap 1 (b, S) change sides."""

@@ -100,7 +100,7 @@ def test_training_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag
     pd.testing.assert_frame_equal(gpu, cpu, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("device", ["nonsense", "cuda", "cuda:3"])
+@pytest.mark.parametrize("device", ["nonsense", "hpu", "cuda:99"])
 @pytest.mark.parametrize(
     "command",
     [
@@ -113,8 +113,6 @@ def test_training_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag
 def test_a_device_that_is_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, device: str
 ) -> None:
-    if device != "nonsense" and torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
     image = write_images(tmp_path, 1) / "0.png"
     words = [word.format(image=image, folder=tmp_path) for word in command.split()]
     assert main([*words, "--device", device]) == 2

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from test_upsamplers import KINDS, lively
+from test_upsamplers import KINDS, for_small_shapes, lively
 from torch import Tensor
 
 from bench.upsamplers import JBUOne, Upsampler, tiles
@@ -52,14 +50,7 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    height=st.integers(3, 8),
-    width=st.integers(3, 8),
-    steps=st.integers(1, 2),
-    radius=st.integers(1, 5),
-    batch=st.integers(1, 3),
-)
+@for_small_shapes
 def test_values_and_gradients_are_those_of_the_direct_way(
     height: int, width: int, steps: int, radius: int, batch: int
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,13 @@ from bench.upsamplers.operator import Operator, Step
 from bench.upsamplers.tiles import Strip, TileGrid
 
 KINDS = {"jbu_one": JBUOne, "jbu_stack": JBUStack}
+
+
+def for_small_shapes(test: Callable[..., None]) -> Callable[..., None]:
+    """Patches on grids of all small shapes, one step or two, kernels of all radii, some images at once."""
+    shapes = {"height": st.integers(3, 8), "width": st.integers(3, 8), "steps": st.integers(1, 2)}
+    given_shapes = given(**shapes, radius=st.integers(1, 5), batch=st.integers(1, 3))
+    return settings(max_examples=25, deadline=None)(given_shapes(test))
 
 
 def lively(upsampler: Upsampler) -> Upsampler:
@@ -161,14 +170,7 @@ def test_dropout_works_in_training_only() -> None:
 # --- the operator
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    height=st.integers(3, 8),
-    width=st.integers(3, 8),
-    steps=st.integers(1, 2),
-    radius=st.integers(1, 5),
-    batch=st.integers(1, 3),
-)
+@for_small_shapes
 def test_operator_is_the_direct_way(height: int, width: int, steps: int, radius: int, batch: int) -> None:
     torch.manual_seed(0)  # hypothesis draws shapes, not numbers
     upsampler = lively(JBUOne(5, radius))

@@ -117,8 +117,8 @@ class _Filter(torch.autograd.Function):
         def work(image: int, strip: Strip) -> Tensor | None:
             grad = tiles.read(grad_out[image], strip)  # (s, t, TILE², C)
             if grad_kernels is not None:
-                on_source = tiled_product(grad, tiles.source_reach(source[image], strip).mT)
-                _write_taps(tiles.on_source_adjoint(on_source, strip), grad_kernels[image], strip, tiles)
+                grad_on_source = tiled_product(grad, tiles.source_reach(source[image], strip).mT)
+                _write_taps(tiles.on_source_adjoint(grad_on_source, strip), grad_kernels[image], strip, tiles)
             if not needs_source:
                 return None
             on_source = tiles.on_source(_read_taps(kernels[image], strip, tiles).contiguous(), strip)
