@@ -79,7 +79,7 @@ class OfKeys(JointBilateral):
         return tap_products(self.keys)
 
 
-def test_the_number_of_threads_changes_nothing() -> None:
+def test_the_number_of_threads_changes_rounding_alone() -> None:
     source, keys, guidance = torch.randn(2, 20, 30, 8), torch.randn(2, 32, 40, 60), torch.randn(2, 3, 40, 60)
     found = []
     for count in (1, 2, 3):
@@ -88,14 +88,15 @@ def test_the_number_of_threads_changes_nothing() -> None:
             out = enlarge(OfKeys(leaves[1]), leaves[0], guidance)
             out.square().sum().backward()
         found.append((out, *(leaf.grad for leaf in leaves)))
-    assert all(torch.equal(one, two) for other in found[1:] for one, two in zip(other, found[0], strict=True))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], atol=1e-4, rtol=1e-5)
 
 
 def test_all_columns_at_once_as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     upsampler = lively(JBUOne(6))
-    inputs = torch.randn(1, 6, 9, 6), torch.randn(1, 3, 144, 96), 4
+    inputs = torch.randn(2, 6, 9, 6), torch.randn(2, 3, 144, 96), 4
     expected = found_by(upsample, upsampler, *inputs)
-    monkeypatch.setattr(tiles, "small_pieces", lambda _: False)
+    monkeypatch.setattr(tiles, "by_pieces", lambda _: False)
     assert_same(found_by(upsample, upsampler, *inputs), expected)
 
 

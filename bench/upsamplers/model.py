@@ -56,9 +56,9 @@ class Upsampler(nn.Module, ABC):
         return patches + FIXUP_WEIGHT * fixup
 
     def operator(self, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> Operator:
-        """The ×2 steps of `forward`, without the closing projection, as a linear operator for one window (3, H, W).
+        """The ×2 steps of `forward`, without the closing projection, as a linear operator for windows (B, 3, H, W).
 
-        W @ patch tokens (h * w, C) are the pixel features before the projection. For inference: no gradients, no
+        W @ patch tokens (B, h * w, C) are the pixel features before the projection. For inference: no gradients, no
         dropout.
         """
         self.check_grid(*grid)

@@ -7,21 +7,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from bench.parallel import one_core
 from bench.stages import stage
 from bench.upsamplers.jbu import FIXUP_WEIGHT
 from bench.upsamplers.operator import Operator
-from bench.upsamplers.tiles import Strip, small_pieces
+from bench.upsamplers.tiles import Strip, by_pieces
 
-_COLUMNS = 48  # of a matrix product: what CPUs take at a time; more leave out fewer of the zeros in L
+_COLUMNS = 48  # of L in one product on a CPU; more leave out fewer of its zeros
+_ALIGNED = 8  # columns of a product: matrix units are slow on rows that end elsewhere
+_JITTER = 1e-12  # added to the diagonal of Gram matrices, as a share of its greatest entry
 
 
 class Ask(NamedTuple):
-    """What one row asks of one window.
+    """What one row asks of B windows.
 
-    patches: tokens F (n, C), not normalised. text: (Q, C), each of length one. shift: (C,) added to each pixel's
+    patches: tokens F (B, n, C), not normalized. text: (Q, C), each of length one. shift: (B, C) added to each pixel's
     feature before the norm (eq. 9: -λ times the CLS token), or None.
     """
 
@@ -31,8 +33,8 @@ class Ask(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Columns that are multiplied together: the pixels' columns from `skipped` on times `rows` (R, …, columns), plus
-    `offset` (R, 1, columns).
+    """Columns that are multiplied together: the pixels' columns from `skipped` on times `rows` (N, …, columns), plus
+    `offset` (N, 1, columns).
     """
 
     skipped: int
@@ -41,45 +43,47 @@ class _Block(NamedTuple):
 
 
 class PixelScores:
-    """Cosine similarities of pixels' upsampled features with the text embeddings of R rows, Q for each.
+    """Cosine similarities of pixels' upsampled features with Q text embeddings, for one row and B windows, or for R
+    rows and one window.
 
     The features are H = W X + 1 xᵀ with X = F (I + 0.1 Aᵀ) and x = 0.1 b + shift, so H Tᵀ = W (X Tᵀ) + 1 (x Tᵀ), and
     any L with L Lᵀ = [X; x] [X; x]ᵀ gives ‖H_p‖ = ‖[W_p, 1] L‖.
 
-    On a CPU L comes from a QR factorisation of the rows themselves, which no rank deficiency upsets as it would a
-    Cholesky factorisation of their Gram matrix. It is lower triangular: a block of its columns needs the rows from its
-    own first one on. The first block stands beside X Tᵀ in one product. An accelerator multiplies faster than it
-    factorises: there L is [X; x] itself, in one block.
+    L is the Cholesky factor of this Gram matrix in float64. It is lower triangular: on a CPU a block of its columns
+    needs the rows from its own first one on. The first block stands beside X Tᵀ in one product.
     """
 
     @torch.no_grad()
     def __init__(self, asks: Sequence[Ask], projection: tuple[Tensor, Tensor]) -> None:
-        stacks = [_coefficients(ask, projection) for ask in asks]
-        products = torch.stack([by_text for by_text, _ in stacks])  # (R, n + 1, Q)
-        root = torch.stack([root for _, root in stacks])  # (R, n + 1, C or less)
-        self._queries = products.shape[2]
-        beside = -self._queries % _COLUMNS if small_pieces(root.device) else root.shape[2]
-        blocks = [(0, torch.cat([products, root[..., :beside]], dim=2))]
-        starts = range(beside, root.shape[2], _COLUMNS)
-        self._blocks = [*blocks, *((start, root[..., start : start + _COLUMNS]) for start in starts)]
+        weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
+        tokens = torch.cat([ask.patches for ask in asks]).float()  # (N, n, C), N = B or R
+        text = torch.cat([ask.text.expand(len(ask.patches), -1, -1) for ask in asks]).float()  # (N, Q, C)
+        offset = torch.cat([(bias if a.shift is None else bias + a.shift).expand(len(a.patches), -1) for a in asks])
+        rows = torch.cat([tokens + tokens @ weight.T, offset[:, None]], dim=1)  # (N, n + 1, C)
+        self._queries = text.shape[1]
+        products, root = rows @ text.mT, _cholesky(rows)  # (N, n + 1, Q), (N, n + 1, n + 1)
+        step = _COLUMNS if by_pieces(rows.device) else root.shape[2]
+        beside = -self._queries % _COLUMNS if by_pieces(rows.device) else root.shape[2]
+        first = torch.cat([products, root[..., :beside]], dim=2)
+        self._blocks = [(0, F.pad(first, (0, -first.shape[2] % _ALIGNED)))]
+        self._blocks += [(start, root[..., start : start + step]) for start in range(beside, root.shape[2], step)]
         self._cut: dict[tuple[int, int], list[_Block]] = {}
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, first: int = 0) -> Tensor:
-        """Rows of W -> scores (P, R, Q) float32.
+        """Rows of W -> scores (B, P, Q), or (R, P, Q), float32.
 
-        pixels: (P, m) float32, the columns `first` to first + m of W, all others being zero.
+        pixels: (B, P, m) float32, the columns `first` to first + m of W, all others being zero.
         """
-        products = [
-            torch.baddbmm(offset, pixels[:, skipped:].expand(len(rows), -1, -1), rows)
-            for skipped, rows, offset in self._blocks_for(first, first + pixels.shape[1])
-        ]
-        scores, products[0] = products[0].tensor_split([self._queries], dim=2)
-        square = scores.new_zeros(scores.shape[:2])  # of the norm, (R, P)
-        for product in products:
-            square += torch.linalg.vector_norm(product, dim=2).square_()
-        scores = scores / square.sqrt_().clamp_min_(1e-12)[..., None]
-        return scores.transpose(0, 1)
+        scores, square = None, None  # square: of the norms, added up so that each product is used while in the cache
+        for skipped, rows, offset in self._blocks_for(first, first + pixels.shape[2]):
+            product = torch.baddbmm(offset, pixels[..., skipped:].expand(len(rows), -1, -1), rows)
+            if scores is None:
+                scores, product = product.tensor_split([self._queries], dim=2)
+            part = torch.linalg.vector_norm(product, dim=2).square_()
+            square = part if square is None else square.add_(part)
+        assert scores is not None and square is not None  # there is at least one block
+        return scores / square.sqrt_().clamp_min_(1e-12)[..., None]
 
     def _blocks_for(self, first: int, last: int) -> list[_Block]:
         """The blocks where only the columns `first` to `last` of W are not zero."""
@@ -92,47 +96,50 @@ class PixelScores:
         return self._cut[first, last]
 
 
-def _coefficients(ask: Ask, projection: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """[X; x] Tᵀ (n + 1, Q) and L (n + 1, C or less)."""
-    weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
-    tokens, text = ask.patches.float(), ask.text.float()
-    offset = bias if ask.shift is None else bias + ask.shift.float()
-    rows = torch.cat([tokens + tokens @ weight.T, offset[None]])
-    root = rows
-    if small_pieces(rows.device):
-        with one_core():
-            root = torch.linalg.qr(rows.T, mode="r").R.T
-    return rows @ text.T, root
+def _cholesky(rows: Tensor) -> Tensor:
+    """L (B, m, m) float32, lower triangular, with L Lᵀ = R Rᵀ of the rows R (B, m, C).
+
+    In float64 the squared condition number does no harm, and the jitter keeps rank-deficient rows (equal patches)
+    positive definite: norms are right to 5e-7.
+    """
+    exact = rows.double()
+    gram = exact @ exact.mT
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    diagonal += _JITTER * diagonal.amax(-1, keepdim=True)
+    root: Tensor = torch.linalg.cholesky_ex(gram).L.float()
+    return root
 
 
 @torch.no_grad()
 def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[Tensor, Tensor]) -> list[Tensor]:
-    """Cosine scores (H, W, Q) of every pixel of a window, for each asking row.
+    """Cosine scores (B, H, W, Q) of every pixel of the operator's windows, for each asking row.
 
     projection: A (C, C) and b (C) of `Upsampler.projection`. Rows that ask together share the operator's strips while
     these are in the cache; each has products of its own, so its scores do not depend on who else asks.
     """
-    tiles = operator.tiles
-    by_queries: dict[int, list[int]] = defaultdict(list)
+    tiles, windows = operator.tiles, operator.windows
+    groups: dict[int, list[int]] = defaultdict(list)
     for number, ask in enumerate(asks):
-        by_queries[len(ask.text)].append(number)
+        groups[len(ask.text) if windows == 1 else -number].append(number)
     with torch.autocast(projection[0].device.type, enabled=False):
         with stage("scores"):
-            ordered = [ask._replace(patches=ask.patches[operator.order]) for ask in asks]
-            groups = [
-                (PixelScores([ordered[number] for number in numbers], projection), tiles.empty(len(numbers) * queries))
-                for queries, numbers in by_queries.items()
-            ]
+            ordered = [ask._replace(patches=ask.patches[:, operator.order]) for ask in asks]
+            scorers = [PixelScores([ordered[number] for number in numbers], projection) for numbers in groups.values()]
+            channels = [sum(len(asks[number].text) for number in numbers) for numbers in groups.values()]
+            shape = windows, tiles.height, tiles.width
+            out = [torch.empty(*shape, n, device=tiles.device) for n in channels]
 
         def work(strip: Strip) -> None:
             with stage("operator"):
                 rows = operator.rows(strip)
             with stage("scores"):
-                for scorer, out in groups:
-                    tiles.write(scorer(rows.values, rows.first).flatten(1), out, strip)
+                for scorer, scores in zip(scorers, out, strict=True):
+                    found = scorer(rows.values, rows.first)
+                    found = found if windows > 1 else found.transpose(0, 1).flatten(1)
+                    tiles.write(found.reshape(windows * strip.across, tiles.down, -1, scores.shape[3]), scores, strip)
 
         tiles.for_strips(work)
     maps: dict[int, Tensor] = {}
-    for numbers, (_, out) in zip(by_queries.values(), groups, strict=True):
-        maps.update(zip(numbers, out.chunk(len(numbers), dim=2), strict=True))
+    for numbers, scores in zip(groups.values(), out, strict=True):
+        maps.update(zip(numbers, scores.chunk(len(numbers), dim=3), strict=True))
     return [maps[number] for number in range(len(asks))]

@@ -1,6 +1,8 @@
 """One ×2 step cut into tiles: which pixels, which taps of their kernels, which source pixels behind the taps.
 
-Axes in the shapes below: i, j are a pixel's row and column in its tile; s, t the column and row of the tile.
+Everything here works on a batch of images. Axes in the shapes below: b the image; i, j a pixel's row and column in its
+tile; s, t the column and row of the tile. What a column of tiles touches is laid out once, and the tiles are
+overlapping views of it, so one strided batch of products serves all tiles of all images and no overlap is copied.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from bench.parallel import in_threads
 Result = TypeVar("Result")
 
 TILE = 4  # pixels; larger tiles waste more of the dense products, smaller ones make them too thin to be fast
-_IN_CACHE = 2048  # pixels at a time; fewer stay in a core's own cache, but then calls cost more than they save
-_ON_ACCELERATOR = 1 << 16  # the same on a GPU: all of 224 × 224, and a part of what is larger
+_IN_CACHE = 2048  # pixels at a time on a CPU; fewer stay in a core's own cache, but then calls cost more than they save
+_TOGETHER = 14  # tiles of a column whose source fits into it as well
 
 
-def small_pieces(device: torch.device) -> bool:
-    """Whether work is cut into pieces that fit into a core's cache, and not done at once."""
+def by_pieces(device: torch.device) -> bool:
+    """Whether work is cut into pieces that fit into a core's cache (a CPU), and not done at once (accelerators)."""
     return device.type == "cpu"
 
 
@@ -33,6 +35,41 @@ class Strip(NamedTuple):
 
     first: int
     last: int
+
+    @property
+    def across(self) -> int:
+        return self.last - self.first
+
+
+class Reach(NamedTuple):
+    """What the tiles of a strip touch of padded images, as overlapping views.
+
+    views: (n, area, channels), `per` of them for each column of tiles, of which the last ones are no real tiles.
+    """
+
+    views: Tensor
+    per: int
+
+    def dot(self, a: Tensor) -> Tensor:
+        """Products of each tile's rows (c, t, m, channels) with all that it touches: (c, t, m, area)."""
+        return self._product(a, self.views.mT, None)
+
+    def weighted(self, a: Tensor, out: Tensor | None = None) -> Tensor:
+        """Sums of what each tile touches with its weights (c, t, m, area): (c, t, m, channels)."""
+        return self._product(a, self.views, out)
+
+    def _product(self, a: Tensor, views: Tensor, out: Tensor | None) -> Tensor:
+        columns, down, m, inner = a.shape
+        if by_pieces(a.device):
+            out = a.new_empty(columns, down, m, views.shape[2]) if out is None else out
+            for column, tiles in enumerate(views.split(self.per)):
+                torch.bmm(a[column], tiles[:down], out=out[column])
+            return out
+        filled = a.new_zeros(columns, self.per, m, inner)
+        filled[:, :down] = a
+        found = a.new_empty(columns * self.per, m, views.shape[2])
+        torch.bmm(filled.view(-1, m, inner)[: len(views)], views, out=found[: len(views)])
+        return found.view(columns, self.per, m, -1)[:, :down]
 
 
 class TileGrid:
@@ -46,92 +83,109 @@ class TileGrid:
         self.diameter = 2 * radius + 1
         self.down, self.across = -(-height // TILE), -(-width // TILE)
         self.device = device
-        self._row_folds, self._column_folds = (_folds(size, radius, device) for size in (height, width))
         self._margin = _margin(radius)
-        pixels = self.down * TILE**2  # of a column of tiles
-        self._columns_at_once = max(1, (_IN_CACHE if small_pieces(device) else _ON_ACCELERATOR) // pixels)
 
     def strips(self) -> list[Strip]:
-        """The whole image, strip by strip."""
-        firsts = range(0, self.across, self._columns_at_once)
-        return [Strip(first, min(first + self._columns_at_once, self.across)) for first in firsts]
+        """The whole image: on a CPU a few columns of tiles at a time, elsewhere all at once."""
+        step = max(1, _IN_CACHE // (self.down * TILE**2)) if by_pieces(self.device) else self.across
+        return [Strip(first, min(first + step, self.across)) for first in range(0, self.across, step)]
 
     def for_strips(self, work: Callable[[Strip], object]) -> None:
-        """Has `work` done on each strip: on a CPU by several threads, elsewhere one after the other."""
-        self.for_images(lambda _, strip: work(strip), 1)
-
-    def for_images(self, work: Callable[[int, Strip], Result], count: int) -> Iterator[tuple[int, Strip, Result]]:
-        """The same for `count` images, by number. Gives what `work` made of each of their strips, in order."""
-        pieces = list(itertools.product(range(count), self.strips()))
-        if small_pieces(self.device):
-            found = in_threads(lambda piece: work(*piece), pieces)
+        """Do `work` on each strip, on a CPU by several threads."""
+        if by_pieces(self.device):
+            in_threads(work, self.strips())
         else:
-            found = [work(*piece) for piece in pieces]
+            for strip in self.strips():
+                work(strip)
+
+    def for_images(self, work: Callable[[slice, Strip], Result], count: int) -> Iterator[tuple[slice, Strip, Result]]:
+        """Do `work` on each strip of `count` images: on a CPU image by image by several threads, elsewhere at once.
+
+        Yields what `work` made, in order.
+        """
+        apart = by_pieces(self.device)
+        images = [slice(number, number + 1) for number in range(count)] if apart else [slice(0, count)]
+        pieces = list(itertools.product(images, self.strips()))
+        found = in_threads(lambda piece: work(*piece), pieces) if apart else [work(*piece) for piece in pieces]
         return ((*piece, result) for piece, result in zip(pieces, found, strict=True))
 
-    def pad(self, image: Tensor) -> Tensor:
-        """(height, width, n) with a border of `radius`, reflected, and filled up to whole tiles."""
-        rows = _reflected(torch.arange(-self.radius, self.down * TILE + self.radius), self.height)
-        columns = _reflected(torch.arange(-self.radius, self.across * TILE + self.radius), self.width)
-        return _take(image, rows, columns)
+    def pad(self, images: Tensor) -> Tensor:
+        """(b, height, width, n) with a border of `radius`, reflected, and filled up to whole tiles."""
+        rows, columns = (_reflected_index(size, self.radius, self.device) for size in (self.height, self.width))
+        return images.index_select(1, rows).index_select(2, columns)
 
     def pixels(self, padded: Tensor, strip: Strip) -> Tensor:
-        """The tiles of a padded image: (i, j, s, t, n)."""
-        rows = padded[self.radius : -self.radius]
-        inner = rows[:, self.radius + strip.first * TILE : self.radius + strip.last * TILE]
-        tiles = inner.reshape(self.down, TILE, strip.last - strip.first, TILE, padded.shape[2])
-        return tiles.permute(1, 3, 2, 0, 4)
+        """The tiles of padded images, a view (i, j, b, s, t, n)."""
+        rows = slice(self.radius, self.radius + self.down * TILE)
+        columns = slice(self.radius + strip.first * TILE, self.radius + strip.last * TILE)
+        inner = padded[:, rows, columns].unflatten(2, (strip.across, TILE)).unflatten(1, (self.down, TILE))
+        return inner.permute(2, 4, 0, 3, 1, 5)
 
-    def reach(self, padded: Tensor, strip: Strip) -> Tensor:
-        """All pixels of a padded image that the kernels of a tile touch: (s, t, (TILE + 2 * radius)², n)."""
-        side = TILE + 2 * self.radius
-        return _overlapping(_columns(padded, strip, TILE, side), self.down, TILE, side)
-
-    def source(self, channels: int) -> Tensor:
-        """Room for a source (height / 2, width / 2, n), to be filled through `inner`, and for what tiles see beyond."""
-        down, across = (tiles * TILE // 2 + 2 * self._margin for tiles in (self.down, self.across))
-        return torch.empty(down, across, channels, device=self.device)
-
-    def inner(self, source: Tensor) -> Tensor:
-        """The source itself in what `source` gave."""
-        rows, columns = (slice(self._margin, self._margin + size // 2) for size in (self.height, self.width))
-        return source[rows, columns]
-
-    def repeat_edge(self, source: Tensor) -> None:
-        """Fills what lies beyond `inner` with its edge, as for bicubic enlargement."""
-        for axis, size in ((source, self.height), (source.transpose(0, 1), self.width)):
-            last = self._margin + size // 2 - 1
-            axis[: self._margin] = axis[self._margin]
-            axis[last + 1 :] = axis[last]
+    def reach(self, padded: Tensor, strip: Strip) -> Reach:
+        """All pixels of padded images that the kernels of a tile touch, (TILE + 2 * radius)² of them."""
+        return self._reach(padded, strip, TILE, TILE + 2 * self.radius)
 
     def pad_source(self, images: Tensor) -> Tensor:
-        """Sources (B, height / 2, width / 2, n) with their edges repeated, each laid out as `source` is."""
-        for axis, tiles in ((1, self.down), (2, self.across)):
-            index = torch.arange(-self._margin, tiles * TILE // 2 + self._margin, device=images.device)
-            images = images.index_select(axis, index.clamp(0, images.shape[axis] - 1))
-        return images
+        """Sources (b, height / 2, width / 2, n) with their edges repeated, as far as bicubic enlargement sees."""
+        rows, columns = (_edge_index(size, self._margin, self.device) for size in (self.height, self.width))
+        return images.index_select(1, rows).index_select(2, columns)
 
-    def source_reach(self, source: Tensor, strip: Strip, first: int = 0, last: int | None = None) -> Tensor:
-        """All source pixels behind those of a strip: (s, t, (TILE / 2 + 2 * margin)², n).
+    def source(self, images: int, channels: int) -> Tensor:
+        """Room for sources laid out as `pad_source` does, to be filled through `inner` and `repeat_edge`."""
+        down, across = (tiles * TILE // 2 + 2 * self._margin for tiles in (self.down, self.across))
+        return torch.empty(images, down, across, channels, device=self.device)
 
-        source: filled, edge and all. first, last: only these rows of tiles, `last` not included.
+    def inner(self, source: Tensor) -> Tensor:
+        """The sources themselves in what `source` gave."""
+        rows, columns = (slice(self._margin, self._margin + size // 2) for size in (self.height, self.width))
+        return source[:, rows, columns]
+
+    def repeat_edge(self, source: Tensor) -> None:
+        """Fill what lies beyond `inner` with its edge, as for bicubic enlargement."""
+        for axis, size in ((1, self.height), (2, self.width)):
+            lines, last = source.movedim(axis, 0), self._margin + size // 2 - 1
+            lines[: self._margin] = lines[self._margin]
+            lines[last + 1 :] = lines[last]
+
+    def source_reach(self, source: Tensor, strip: Strip, first: int = 0, last: int | None = None) -> Reach:
+        """All source pixels behind those of a tile, (TILE / 2 + 2 * margin)², of what `pad_source` gave.
+
+        first, last: only these rows of tiles, `last` not included.
         """
-        half, side = TILE // 2, TILE // 2 + 2 * self._margin
+        step, side = TILE // 2, TILE // 2 + 2 * self._margin
         last = self.down if last is None else last
-        pixels = source[first * half : (last - 1) * half + side]
-        return _overlapping(_columns(pixels, strip, half, side), last - first, half, side)
+        return self._reach(source[:, first * step : (last - 1) * step + side], strip, step, side)
 
-    def taps(self, products: Tensor) -> Tensor:
-        """Of products (s, t, TILE², reach) of pixels and reach, those of taps: (i, j, s, t, d, d)."""
+    def filtered(self, source: Tensor, kernels: Tensor, strip: Strip) -> Tensor:
+        """Kernels on the source (b * s, t, TILE², source reach) times what `pad_source` gave: (b * s, t, TILE², n)."""
+        if not by_pieces(self.device):
+            return self.source_reach(source, strip).weighted(kernels)
+        out = kernels.new_empty(*kernels.shape[:3], source.shape[3])
+        for first in range(0, self.down, _TOGETHER):
+            last = min(first + _TOGETHER, self.down)
+            self.source_reach(source, strip, first, last).weighted(kernels[:, first:last], out[:, first:last])
+        return out
+
+    def _reach(self, padded: Tensor, strip: Strip, step: int, side: int) -> Reach:
+        columns = padded[:, :, strip.first * step : (strip.last - 1) * step + side].unfold(2, side, step)
+        columns = columns.permute(0, 2, 1, 4, 3).flatten(0, 1).contiguous()  # (b * s, rows, side, n)
+        count, rows, _, channels = columns.shape
+        per, line, real = rows // step, side * channels, (rows - side) // step + 1
+        views = columns.as_strided(((count - 1) * per + real, side**2, channels), (step * line, channels, 1))
+        return Reach(views, per)
+
+    def taps(self, products: Tensor, images: int) -> Tensor:
+        """Of products (b * s, t, TILE², reach) of pixels and reach, those of taps: a view (i, j, b, s, t, d, d)."""
         side = TILE + 2 * self.radius
-        across, down = products.shape[:2]
-        tile = TILE**2 * side**2
+        across, down = len(products) // images, products.shape[1]
+        column, row = products.stride()[:2]
         # a pixel further down or right in the tile, the square of its taps lies as much further in the reach
-        strides = (TILE * side**2 + side, side**2 + 1, down * tile, tile, side, 1)
-        return products.as_strided((TILE, TILE, across, down, self.diameter, self.diameter), strides)
+        strides = (TILE * side**2 + side, side**2 + 1, across * column, column, row, side, 1)
+        return products.as_strided((TILE, TILE, images, across, down, self.diameter, self.diameter), strides)
 
     def on_source(self, kernels: Tensor, strip: Strip) -> Tensor:
-        """Kernels (i, j, s, t, d, d) on the enlarged source as kernels on the source, (s, t, TILE², source reach).
+        """Kernels (i, j, b, s, t, d, d) on the enlarged source as kernels on the source, (b * s, t, TILE², source
+        reach).
 
         The enlarged source need never be made. `kernels` is overwritten.
         """
@@ -140,85 +194,62 @@ class TileGrid:
         pixels = kernels.view(TILE**2, -1, self.diameter**2)
         out = kernels.new_empty(pixels.shape[1], TILE**2, weights.shape[2])
         torch.bmm(pixels, weights, out=out.transpose(0, 1))
-        return out.view(*kernels.shape[2:4], *out.shape[1:])
+        return out.view(-1, self.down, *out.shape[1:])
 
     def on_source_adjoint(self, grads: Tensor, strip: Strip) -> Tensor:
-        """Gradients for what `on_source` gives -> for its kernels, (i, j, s, t, d, d)."""
+        """Gradients for what `on_source` gives -> for its kernels, (i, j, b, s, t, d, d)."""
         weights = _tap_weights(self.radius, self.device)
         kernels = torch.bmm(grads.permute(2, 0, 1, 3).flatten(1, 2), weights.mT)
-        kernels = kernels.view(TILE, TILE, *grads.shape[:2], self.diameter, self.diameter)
+        kernels = kernels.view(TILE, TILE, -1, strip.across, self.down, self.diameter, self.diameter)
         self._fold_border(kernels, strip, adjoint=True)
         return kernels
 
     def _fold_border(self, kernels: Tensor, strip: Strip, adjoint: bool = False) -> None:
         """Reflect padding: taps outside the image are added, in place, to those that they mirror."""
-        for row, fold in self._row_folds.items():
-            tiles = kernels[:, :, :, row]
-            tiles.copy_((fold.mT if adjoint else fold)[:, None, None] @ tiles)
-        for column, fold in self._column_folds.items():
-            if strip.first <= column < strip.last:
-                tiles = kernels[:, :, column - strip.first]
-                tiles.copy_(tiles @ (fold if adjoint else fold.mT)[:, None])
+        rows, folds = _folds(self.height, self.radius, self.device)
+        folds = (folds.mT if adjoint else folds)[:, None, None, None]  # (i, 1, 1, 1, t, d, d)
+        kernels[:, :, :, :, rows] = folds @ kernels[:, :, :, :, rows]
+        first, last = _folded_tiles(self.width, self.radius, strip)
+        if first < last:
+            columns, folds = _folds(self.width, self.radius, self.device)
+            columns, folds = columns[first:last] - strip.first, folds[:, first:last]
+            folds = (folds if adjoint else folds.mT)[None, :, None, :, None]  # (1, j, 1, s, 1, d, d)
+            kernels[:, :, :, columns] = kernels[:, :, :, columns] @ folds
 
-    def read(self, image: Tensor, strip: Strip) -> Tensor:
-        """The pixels of a strip of an image (height, width, n), in the order that `write` takes: (s, t, TILE², n)."""
-        columns = strip.last - strip.first
-        part = image[:, strip.first * TILE : strip.last * TILE]
-        part = F.pad(part, (0, 0, 0, columns * TILE - part.shape[1], 0, self.down * TILE - self.height))
-        tiles = part.view(self.down, TILE, columns, TILE, -1).permute(2, 0, 1, 3, 4)
-        return tiles.flatten(2, 3)
-
-    def empty(self, channels: int) -> Tensor:
-        """An image (height, width, channels) to `write` to, strip by strip."""
-        return torch.empty(self.height, self.width, channels, device=self.device)
+    def read(self, images: Tensor, strip: Strip) -> Tensor:
+        """The pixels of a strip of images (b, height, width, n), in the order of `write`: (b * s, t, TILE², n)."""
+        part = images[:, :, strip.first * TILE : strip.last * TILE]
+        beyond = (0, strip.across * TILE - part.shape[2], 0, self.down * TILE - self.height)
+        part = F.pad(part, (0, 0, *beyond)).unflatten(2, (strip.across, TILE)).unflatten(1, (self.down, TILE))
+        return part.permute(0, 3, 1, 2, 4, 5).flatten(3, 4).flatten(0, 1)
 
     def write(self, tiles: Tensor, out: Tensor, strip: Strip) -> None:
-        """Put the pixels (s, t, TILE², n) of a strip, in this order, at their place in the image `out` (height, width,
-        n).
-        """
-        pixels = tiles.view(strip.last - strip.first, self.down, TILE, TILE, -1)
-        image = pixels.permute(1, 2, 0, 3, 4).flatten(2, 3).flatten(0, 1)
-        target = out[:, strip.first * TILE : strip.last * TILE]
-        target.copy_(image[: target.shape[0], : target.shape[1]])
-
-
-def tiled_product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b, all (s, t, …). The tiles of `b` may overlap: both axes as one batch would make a copy of them."""
-    if not small_pieces(a.device):
-        return a @ b
-    out = a.new_empty(*a.shape[:3], b.shape[3])
-    for column in range(len(a)):
-        torch.bmm(a[column], b[column], out=out[column])
-    return out
+        """Put the pixels (b * s, t, TILE², n) of a strip at their place in the images `out` (b, height, width, n)."""
+        pixels = tiles.view(len(out), strip.across, self.down, TILE, TILE, -1)
+        pixels = pixels.permute(0, 2, 3, 1, 4, 5).flatten(3, 4).flatten(1, 2)
+        target = out[:, :, strip.first * TILE : strip.last * TILE]
+        target.copy_(pixels[:, : target.shape[1], : target.shape[2]])
 
 
 def source_columns(first: int, last: int, radius: int) -> tuple[int, int]:
-    """Columns of the source behind columns `first` up to `last` of the enlarged image: their taps' bicubic neighbours.
+    """Columns of the source behind columns `first` up to `last` of the enlarged image: their taps' bicubic neighbors.
     May lie outside the source.
     """
     return (first - radius) // 2 - 2, (last - 1 + radius) // 2 + 3
 
 
-def _columns(padded: Tensor, strip: Strip, tile: int, side: int) -> Tensor:
-    """What each column of tiles of a strip touches of a padded image: (s, padded rows, side, n).
-
-    Tiles are `tile` pixels wide and touch `side`.
-    """
-    columns = padded[:, strip.first * tile : (strip.last - 1) * tile + side]
-    return columns.unfold(1, side, tile).permute(1, 0, 3, 2).contiguous()
+@functools.lru_cache
+def _reflected_index(size: int, radius: int, device: torch.device) -> Tensor:
+    """Pixels of an axis with a reflected border, filled up to a whole number of tiles."""
+    whole = -(-size // TILE) * TILE + 2 * radius
+    return _reflected(torch.arange(-(-whole // TILE) * TILE) - radius, size).to(device)
 
 
-def _overlapping(columns: Tensor, down: int, tile: int, side: int) -> Tensor:
-    """Columns (s, padded rows, side, n) -> (s, down, side², n) at every `tile` rows: a view, in which what tiles
-    share is held once.
-    """
-    across, rows, _, channels = columns.shape
-    line = side * channels
-    return columns.as_strided((across, down, side * side, channels), (rows * line, tile * line, channels, 1))
-
-
-def _take(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    return image.index_select(0, rows.to(image.device)).index_select(1, columns.to(image.device))
+@functools.lru_cache
+def _edge_index(size: int, margin: int, device: torch.device) -> Tensor:
+    """Source pixels of an enlarged axis with `margin` more on either side, the edge repeated."""
+    tiles = -(-size // TILE)
+    return torch.arange(-margin, tiles * TILE // 2 + margin).clamp(0, size // 2 - 1).to(device)
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:
@@ -228,17 +259,24 @@ def _reflected(index: Tensor, size: int) -> Tensor:
 
 
 @functools.lru_cache
-def _folds(size: int, radius: int, device: torch.device) -> dict[int, Tensor]:
-    """Of the tiles along an axis from which taps reach outside: (TILE, d, d), from each tap to the one that counts."""
-    folds = {}
-    for tile, first in enumerate(range(0, size, TILE)):
-        pixels = torch.arange(first, first + TILE)[:, None]
-        taps = pixels + torch.arange(-radius, radius + 1)
-        counts = torch.where(pixels < size, _reflected(taps, size), taps)  # pixels beyond the image are never used
-        if not torch.equal(counts, taps):
-            fold = F.one_hot(counts - pixels + radius, 2 * radius + 1).mT
-            folds[tile] = fold.to(device, torch.float32)
-    return folds
+def _folds(size: int, radius: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The tiles along an axis from which taps reach outside (n,), and (TILE, n, d, d) from each tap to the one that
+    counts.
+    """
+    pixels = torch.arange(-(-size // TILE) * TILE)[:, None]
+    taps = pixels + torch.arange(-radius, radius + 1)
+    counts = torch.where(pixels < size, _reflected(taps, size), taps)  # pixels beyond the image are never used
+    tiles = (counts != taps).view(-1, TILE * (2 * radius + 1)).any(1).nonzero().flatten()
+    places = (counts - pixels + radius).view(-1, TILE, 2 * radius + 1)[tiles]
+    folds = F.one_hot(places, 2 * radius + 1).mT.float().transpose(0, 1)
+    return tiles.to(device), folds.contiguous().to(device)
+
+
+@functools.lru_cache
+def _folded_tiles(size: int, radius: int, strip: Strip) -> tuple[int, int]:
+    """Which of the tiles of `_folds` lie in a strip: from, up to not including."""
+    tiles, _ = _folds(size, radius, torch.device("cpu"))
+    return int((tiles < strip.first).sum()), int((tiles < strip.last).sum())
 
 
 @functools.lru_cache

@@ -8,7 +8,7 @@ these with the source pixels that they see; so is either gradient. Features have
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,9 @@ from torch.autograd.function import once_differentiable
 
 from bench.upsamplers.jbu import FIXUP_WEIGHT, JointBilateral
 from bench.upsamplers.model import Upsampler
-from bench.upsamplers.tiles import TILE, Strip, TileGrid, tiled_product
+from bench.upsamplers.tiles import TILE, Reach, Strip, TileGrid
+
+Overlapped: TypeAlias = tuple[int, Tensor]
 
 
 def upsample(upsampler: Upsampler, patches: Tensor, guidance: Tensor, steps: int) -> Tensor:
@@ -43,7 +45,7 @@ def enlarge(module: JointBilateral, source: Tensor, guidance: Tensor) -> Tensor:
 
     def tap_products(keys: Tensor) -> Tensor:
         with in_float32:
-            padded = torch.stack([tiles.pad(image) for image in keys.float().permute(0, 2, 3, 1)])
+            padded = tiles.pad(keys.float().permute(0, 2, 3, 1))
             return torch.as_tensor(_TapProducts.apply(padded, tiles))
 
     kernels = module.kernels(guidance, tap_products)
@@ -60,9 +62,9 @@ class _TapProducts(torch.autograd.Function):
         ctx.tiles = tiles
         out = padded.new_empty(len(padded), tiles.diameter**2, tiles.height, tiles.width)
 
-        def work(image: int, strip: Strip) -> None:
-            keys, reach = _keys(padded[image], strip, tiles)
-            _write_taps(tiles.taps(tiled_product(keys, reach.mT)), out[image], strip, tiles)
+        def work(images: slice, strip: Strip) -> None:
+            keys, reach = _keys(padded[images], strip, tiles)
+            _write_taps(tiles.taps(reach.dot(keys), len(out[images])), out[images], strip, tiles)
 
         tiles.for_images(work, len(padded))
         return out
@@ -72,18 +74,20 @@ class _TapProducts(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, None]:
         (padded,) = ctx.saved_tensors
         tiles: TileGrid = ctx.tiles
+        area = (TILE + 2 * tiles.radius) ** 2
 
-        def work(image: int, strip: Strip) -> tuple[Tensor, Tensor]:
-            keys, reach = _keys(padded[image], strip, tiles)
-            grad = keys.new_zeros(*keys.shape[:3], reach.shape[2])
-            tiles.taps(grad).copy_(_read_taps(grad_out[image], strip, tiles))
-            return tiled_product(grad, reach), _overlapped(tiled_product(grad.mT, keys), TILE)
+        def work(images: slice, strip: Strip) -> tuple[Tensor, Overlapped]:
+            keys, reach = _keys(padded[images], strip, tiles)
+            grad = keys.new_zeros(*keys.shape[:3], area)
+            grad_taps = _read_taps(grad_out[images], strip, tiles)
+            tiles.taps(grad, grad_taps.shape[2]).copy_(grad_taps)
+            return reach.weighted(grad), _overlapped(grad.mT @ keys, TILE)
 
         grad_padded = torch.zeros_like(padded)
-        for image, strip, (of_keys, of_reach) in tiles.for_images(work, len(padded)):
-            pixels = tiles.pixels(grad_padded[image], strip)
-            pixels += of_keys.view(*of_keys.shape[:2], TILE, TILE, -1).permute(2, 3, 0, 1, 4)
-            _add(of_reach, grad_padded[image], strip.first * TILE)
+        for images, strip, (of_keys, of_reach) in tiles.for_images(work, len(padded)):
+            pixels = tiles.pixels(grad_padded[images], strip)  # (i, j, b, s, t, n)
+            pixels += of_keys.view(*pixels.shape[2:5], TILE, TILE, -1).permute(3, 4, 0, 1, 2, 5)
+            _add(of_reach, grad_padded[images], strip.first * TILE)
         return grad_padded, None
 
 
@@ -98,10 +102,10 @@ class _Filter(torch.autograd.Function):
         ctx.tiles = tiles
         out = source.new_empty(len(source), tiles.height, tiles.width, source.shape[3])
 
-        def work(image: int, strip: Strip) -> None:
-            on_source = tiles.on_source(_read_taps(kernels[image], strip, tiles).contiguous(), strip)
-            pixels = tiled_product(on_source, tiles.source_reach(source[image], strip))
-            tiles.write(pixels, out[image], strip)
+        def work(images: slice, strip: Strip) -> None:
+            on_source = tiles.on_source(_read_taps(kernels[images], strip, tiles).contiguous(), strip)
+            pixels = tiles.filtered(source[images], on_source, strip)
+            tiles.write(pixels, out[images], strip)
 
         tiles.for_images(work, len(source))
         return out
@@ -114,52 +118,51 @@ class _Filter(torch.autograd.Function):
         needs_source, needs_kernels, _ = ctx.needs_input_grad
         grad_kernels = torch.empty_like(kernels) if needs_kernels else None
 
-        def work(image: int, strip: Strip) -> Tensor | None:
-            grad = tiles.read(grad_out[image], strip)  # (s, t, TILE², C)
+        def work(images: slice, strip: Strip) -> Overlapped | None:
+            grad = tiles.read(grad_out[images], strip)  # (b * s, t, TILE², C)
             if grad_kernels is not None:
-                grad_on_source = tiled_product(grad, tiles.source_reach(source[image], strip).mT)
-                _write_taps(tiles.on_source_adjoint(grad_on_source, strip), grad_kernels[image], strip, tiles)
+                grad_on_source = tiles.source_reach(source[images], strip).dot(grad)
+                grad_taps = tiles.on_source_adjoint(grad_on_source, strip)
+                _write_taps(grad_taps, grad_kernels[images], strip, tiles)
             if not needs_source:
                 return None
-            on_source = tiles.on_source(_read_taps(kernels[image], strip, tiles).contiguous(), strip)
-            return _overlapped(tiled_product(on_source.mT, grad), TILE // 2)
+            on_source = tiles.on_source(_read_taps(kernels[images], strip, tiles).contiguous(), strip)
+            return _overlapped(on_source.mT @ grad, TILE // 2)
 
         grad_source = torch.zeros_like(source) if needs_source else None
-        for image, strip, of_reach in tiles.for_images(work, len(source)):
+        for images, strip, of_reach in tiles.for_images(work, len(source)):
             if grad_source is not None and of_reach is not None:
-                _add(of_reach, grad_source[image], strip.first * TILE // 2)
+                _add(of_reach, grad_source[images], strip.first * TILE // 2)
         return grad_source, grad_kernels, None
 
 
-def _keys(padded: Tensor, strip: Strip, tiles: TileGrid) -> tuple[Tensor, Tensor]:
-    """Those of a strip's pixels (s, t, TILE², n), and of all that its tiles see (s, t, reach, n)."""
-    pixels = tiles.pixels(padded, strip).permute(2, 3, 0, 1, 4).flatten(2, 3)
+def _keys(padded: Tensor, strip: Strip, tiles: TileGrid) -> tuple[Tensor, Reach]:
+    """The keys of a strip's pixels (b * s, t, TILE², n), and what its tiles see of all keys."""
+    pixels = tiles.pixels(padded, strip).permute(2, 3, 4, 0, 1, 5).flatten(3, 4).flatten(0, 1)
     return pixels, tiles.reach(padded, strip)
 
 
-def _read_taps(image: Tensor, strip: Strip, tiles: TileGrid) -> Tensor:
-    """A strip of a map (d * d, H, W) as (i, j, s, t, d, d), zero beyond the map."""
-    columns = strip.last - strip.first
-    part = image[:, :, strip.first * TILE : strip.last * TILE]
-    part = F.pad(part, (0, columns * TILE - part.shape[2], 0, tiles.down * TILE - tiles.height))
-    part = part.view(tiles.diameter, tiles.diameter, tiles.down, TILE, columns, TILE)
-    return part.permute(3, 5, 4, 2, 0, 1)
+def _read_taps(images: Tensor, strip: Strip, tiles: TileGrid) -> Tensor:
+    """A strip of maps (b, d * d, H, W) as (i, j, b, s, t, d, d), zero beyond the maps."""
+    part = images[..., strip.first * TILE : strip.last * TILE]
+    part = F.pad(part, (0, strip.across * TILE - part.shape[3], 0, tiles.down * TILE - tiles.height))
+    part = part.view(len(images), tiles.diameter, tiles.diameter, tiles.down, TILE, strip.across, TILE)
+    return part.permute(4, 6, 0, 5, 3, 1, 2)
 
 
-def _write_taps(taps: Tensor, image: Tensor, strip: Strip, tiles: TileGrid) -> None:
-    """The inverse of `_read_taps`, into the map."""
-    target = image[:, :, strip.first * TILE : strip.last * TILE]
-    part = taps.permute(4, 5, 3, 0, 2, 1).flatten(4, 5).flatten(2, 3).flatten(0, 1)
-    target.copy_(part[:, : target.shape[1], : target.shape[2]])
+def _write_taps(taps: Tensor, images: Tensor, strip: Strip, tiles: TileGrid) -> None:
+    """The inverse of `_read_taps`, into the maps."""
+    target = images[..., strip.first * TILE : strip.last * TILE]
+    part = taps.permute(2, 5, 6, 4, 0, 3, 1).flatten(5, 6).flatten(3, 4).flatten(1, 2)
+    target.copy_(part[:, :, : target.shape[2], : target.shape[3]])
 
 
-def _overlapped(tiles: Tensor, step: int) -> Tensor:
-    """Tiles (s, t, side², n), each `step` pixels from the next, added up where they overlap: (rows, columns, n)."""
-    across, down, area, channels = tiles.shape
-    side = math.isqrt(area)
-    grid = tiles.view(across, down, side, side, channels)
-    rows = _overlapped_along(grid, step)  # (s, rows, side, n)
-    return _overlapped_along(rows.transpose(0, 1)[:, :, :, None], step)[:, :, 0]
+def _overlapped(products: Tensor, step: int) -> Overlapped:
+    """Tiles (b * s, t, side², n), each `step` pixels from the next, added up where they overlap down a column:
+    (b * s, rows, side, n), and the step.
+    """
+    side = math.isqrt(products.shape[2])
+    return step, _overlapped_along(products.unflatten(2, (side, side)), step)
 
 
 def _overlapped_along(tiles: Tensor, step: int) -> Tensor:
@@ -174,6 +177,9 @@ def _overlapped_along(tiles: Tensor, step: int) -> Tensor:
     return out[:, : (count - 1) * step + side]
 
 
-def _add(part: Tensor, image: Tensor, first: int) -> None:
-    """Adds (rows, columns, n) to the image's columns from `first` on."""
-    image[:, first : first + part.shape[1]] += part
+def _add(overlapped: Overlapped, images: Tensor, first: int) -> None:
+    """Add columns of tiles (b * s, rows, side, n) to the columns of images (b, …, …, n) from `first` on."""
+    step, columns = overlapped
+    columns = columns.unflatten(0, (len(images), -1)).transpose(2, 3)  # (b, s, side, rows, n)
+    merged = _overlapped_along(columns, step)  # (b, columns, rows, n)
+    images[:, : merged.shape[2], first : first + merged.shape[1]] += merged.transpose(1, 2)
