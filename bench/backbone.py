@@ -148,8 +148,9 @@ class Backbone:
         self.patch_size: int = visual.patch_size[0]
         self.dim: int = visual.output_dim
         self.blocks = [Block(block) for block in visual.transformer.resblocks]
-        self._mean = torch.tensor(PIXEL_MEAN).view(3, 1, 1)
-        self._std = torch.tensor(PIXEL_STD).view(3, 1, 1)
+        self._mean, self._std = (
+            torch.tensor(values, device=self.device).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -159,7 +160,7 @@ class Backbone:
     def normalise(self, image: Tensor) -> Tensor:
         """uint8 RGB (H, W, 3) -> float32 (3, H, W) on the backbone's device, in units of CLIP's pixel statistics."""
         pixels = image.to(self.device).permute(2, 0, 1).float()
-        return (pixels - self._mean.to(self.device)) / self._std.to(self.device)
+        return (pixels - self._mean) / self._std
 
     def trunk(self, images: Tensor) -> Trunk:
         """images: (B, 3, H, W) normalised, sides multiples of the patch size."""

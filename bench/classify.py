@@ -1,36 +1,28 @@
-"""Cosine scores -> winning class and its probability for each pixel at the original size.
+"""Cosine scores -> winning class and its probability for each pixel at the original size, and counts of these.
 
-At the original size the scores would be the largest thing of a whole run, so they only ever exist in strips.
-
-Most images are larger than the network's input, so several lines in turn lie between the same two lines of scores. From
-each to the next a score grows by the same amount, hence its exponential by the same factor: on a CPU one exponential a
-column and pair of lines, then products.
+At the original size the scores would be the largest thing of a whole run, so they only ever exist in strips. What is
+written here is the definition, in torch, and what an accelerator runs; `classify_cpu` finds the same faster on a CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench import metrics
-from bench.parallel import in_threads
+from bench import classify_cpu, metrics
 from bench.stages import stage
 
 Uint8s: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
-_VALUES = 1 << 19  # scores in a strip
-_ON_ACCELERATOR = 1 << 24  # the same on a GPU, where one more call costs more than a million more scores
-_TOGETHER = 2  # strips that a thread takes at a time
-_LINES = 16  # that one exponential serves: each further one adds a rounding error
-_RANGE = 160.0  # of scores whose exponentials, and a thousand of them together, fit into float32
+_VALUES = 1 << 25  # scores in a strip: one more call costs an accelerator more than a million more scores
+_COPIES = 1 << 22  # counters at most: pixels that are counted at once wait for each other less in several histograms
 
 
 class Prediction(NamedTuple):
@@ -74,183 +66,69 @@ def _classified(
 ) -> tuple[Uint8s, NDArray[Any]]:
     """Winning class (H, W), and its probability or the bin of that."""
     with stage("post-processing"):
-        scaled, of_query = scores * scale, classes.cpu().numpy().astype(np.uint8)
-        lowest, highest = scaled.aminmax()
-        if scores.device.type == "cpu" and highest - lowest <= _RANGE:
-            return _on_cpu(scaled.sub_((lowest + highest) / 2), size, of_query, binned)
-        return _on_accelerator(scaled, size, of_query, binned)
+        scaled = scores * scale
+        if scores.device.type == "cpu":
+            lowest, highest = scaled.aminmax()
+            if highest - lowest <= classify_cpu.RANGE:
+                centered = scaled.sub_((lowest + highest) / 2)
+                return classify_cpu.winners(centered, size, classes.numpy().astype(np.uint8), binned)
+        return _textbook(scaled, size, classes, binned)
 
 
-def _on_cpu(scores: Tensor, size: tuple[int, int], classes: Uint8s, binned: bool) -> tuple[Uint8s, NDArray[Any]]:
-    """Winning class (H, W) and its probability or bin, of scores no further than _RANGE / 2 from 0.
-
-    Strips are shared out among threads, in NumPy and OpenCV, whose comparison and exponential take a tenth and a
-    seventh of torch's time.
-    """
-    values = scores.numpy()
-    found = _Found(np.empty(size, np.uint8), np.empty(size, np.uint8 if binned else np.float32))
-    of_rank = _class_of_rank(classes)
-    runs = _runs(values.shape[1], size[0])
-    count = max(1, _VALUES // (len(values) * size[1]))
-    strips = [runs.part(start, start + count) for start in range(0, len(runs.first), count)]
-
-    def work(strips: list[_Runs]) -> None:
-        space = _Space(len(values), len(strips[0].first), size[1])
-        for strip in strips:
-            _classify_strip(values, strip, space, of_rank, found)
-
-    in_threads(work, [strips[start : start + _TOGETHER] for start in range(0, len(strips), _TOGETHER)])
-    return found
-
-
-class _Found(NamedTuple):
-    """What is found of each pixel (H, W): winning class, and its probability or the bin of that."""
-
-    winner: Uint8s
-    certainty: NDArray[Any]
-
-
-class _Runs(NamedTuple):
-    """Runs of lines of the enlarged image, each run between the same two lines of the scores.
-
-    All (n,). first, lines: where a run starts, and how many lines it has. upper, lower: the two lines of scores.
-    weight: share of the lower one in the first line; growth: what each next line adds to it.
-    """
-
-    first: NDArray[np.int64]
-    lines: NDArray[np.int64]
-    upper: NDArray[np.int64]
-    lower: NDArray[np.int64]
-    weight: Floats
-    growth: Floats
-
-    def part(self, start: int, stop: int) -> _Runs:
-        """The runs `start` up to, not including, `stop`."""
-        part = slice(start, stop)
-        places = (self.first[part], self.lines[part], self.upper[part], self.lower[part])
-        return _Runs(*places, self.weight[part], self.growth[part])
-
-
-def _runs(height: int, enlarged: int) -> _Runs:
-    """The lines of an image enlarged bilinearly from `height` lines to `enlarged`."""
-    index = np.arange(enlarged)
-    position = (index + 0.5) * (height / enlarged) - 0.5
-    beyond = position < 0  # above the middle of the first line of scores nothing changes
-    upper = np.floor(position).astype(np.int64).clip(0)
-    starts = np.diff(2 * upper + beyond, prepend=-1) != 0
-    starts |= (index - np.maximum.accumulate(np.where(starts, index, 0))) % _LINES == 0
-    first = np.flatnonzero(starts)
-    lines = np.diff(first, append=enlarged)
-    upper, weight = upper[first], (position.clip(0) - upper)[first].astype(np.float32)
-    growth = np.where(beyond[first], 0, height / enlarged).astype(np.float32)
-    return _Runs(first, lines, upper, (upper + 1).clip(max=height - 1), weight, growth)
-
-
-class _Space:
-    """Memory for one strip at a time: fresh memory for each would cost as much as the arithmetic."""
-
-    def __init__(self, queries: int, runs: int, width: int) -> None:
-        shape = (queries, runs, width)
-        self.scores, self.slope = (np.empty(shape, np.float32) for _ in range(2))
-        self.reached = np.empty(shape, np.bool_)
-        self.rank = np.empty(shape, np.uint8 if queries < 256 else np.uint16)
-
-    def of(self, runs: int) -> tuple[NDArray[Any], ...]:
-        """Its arrays for so many runs of lines."""
-        arrays = (self.scores, self.slope, self.reached, self.rank)
-        queries, _, width = self.scores.shape
-        return tuple(array.ravel()[: queries * runs * width].reshape(queries, runs, width) for array in arrays)
-
-
-def _classify_strip(
-    values: Floats, runs: _Runs, space: _Space, of_rank: Callable[[NDArray[Any]], Uint8s], found: _Found
-) -> None:
-    """Fills the lines of a strip. Every pixel's arithmetic is the same, whatever the strips."""
-    scores, slope, reached, rank = space.of(len(runs.first))
-    (queries, _, width), top, last = scores.shape, runs.upper[0], runs.lines.max() - 1
-    narrow = np.ascontiguousarray(values[:, top : runs.lower[-1] + 1])
-    wide = cv2.resize(narrow.reshape(-1, values.shape[2]), (width, queries * narrow.shape[1]))
-    wide = wide.reshape(queries, -1, width)
-    above, below = _take_lines(wide, runs.upper - top), _take_lines(wide, runs.lower - top)
-    np.subtract(below, above, out=slope)
-    np.multiply(slope, runs.weight[:, None], out=scores)
-    scores += above
-    exponential = cv2.exp(scores.reshape(-1, width), scores.reshape(-1, width)).reshape(scores.shape)
-    if last:
-        slope *= runs.growth[:, None]
-        factor = cv2.exp(slope.reshape(-1, width), slope.reshape(-1, width)).reshape(slope.shape)
-    # The first query that reaches the maximum: counted backwards it is the greatest.
-    ranks = np.arange(queries, 0, -1).astype(rank.dtype)[:, None, None]
-    binned = found.certainty.dtype == np.uint8
-    going = np.arange(len(runs.first))
-    for step in range(last + 1):
-        if step:
-            longer = runs.lines[going] > step
-            if not longer.all():
-                going, exponential, factor = going[longer], exponential[:, longer], factor[:, longer]
-                reached, rank = reached[:, : len(going)], rank[:, : len(going)]
-            exponential *= factor
-        best = exponential.max(axis=0)
-        np.multiply(np.equal(exponential, best, out=reached).view(np.uint8), ranks, out=rank)
-        total = cv2.reduce(exponential.reshape(queries, -1), 0, cv2.REDUCE_SUM).reshape(best.shape)
-        probability = best / total  # of the softmax over the queries
-        found.winner[runs.first[going] + step] = of_rank(rank.max(axis=0))
-        found.certainty[runs.first[going] + step] = metrics.probability_bin(probability) if binned else probability
-
-
-def _take_lines(wide: Floats, index: NDArray[np.int64]) -> Floats:
-    """Some of the lines (Q, n, W), without a copy where they follow one another."""
-    if np.all(np.diff(index) == 1):
-        return wide[:, index[0] : index[-1] + 1]
-    return wide.take(index, axis=1)
-
-
-def _class_of_rank(classes: Uint8s) -> Callable[[NDArray[Any]], Uint8s]:
-    """From ranks to classes: the last of Q queries has rank 1, the first rank Q, and none has rank 0."""
-    of_rank = np.append(classes, classes[:1])[::-1]
-    if len(of_rank) > 256:
-        return lambda rank: of_rank.take(rank, mode="clip")
-    table = np.zeros(256, np.uint8)
-    table[: len(of_rank)] = of_rank
-    return lambda rank: cv2.LUT(rank, table).astype(np.uint8, copy=False)
-
-
-def _on_accelerator(
-    scores: Tensor, size: tuple[int, int], classes: Uint8s, binned: bool
-) -> tuple[Uint8s, NDArray[Any]]:
-    """The same with torch, where the scores are, however far apart; only what is found leaves the device."""
+def _textbook(scaled: Tensor, size: tuple[int, int], classes: Tensor, binned: bool) -> tuple[Uint8s, NDArray[Any]]:
     winners, certainties = [], []
-    class_of = torch.from_numpy(classes).to(scores.device)
-    for upper, lower, weight in _strips(scores.shape, size, scores.device):
-        blended = torch.lerp(scores.index_select(1, upper), scores.index_select(1, lower), weight[:, None])
-        flat = blended.flatten(0, 1)[None, None]
-        strip = F.interpolate(flat, size=(flat.shape[2], size[1]), mode="bilinear").view(len(scores), -1, size[1])
-        best, winner = strip.max(dim=0)
-        probability = strip.sub_(best).exp_().sum(dim=0).reciprocal_()
-        winners.append(class_of[winner].cpu())
-        certainties.append((probability_bin(probability) if binned else probability).cpu())
+    for _, winner, probability in _strips(scaled[None], size):
+        winners.append(classes[winner[0]].to(torch.uint8).cpu())
+        certainties.append((probability_bin(probability[0]) if binned else probability[0]).cpu())
     return torch.cat(winners).numpy(), torch.cat(certainties).numpy()
+
+
+@torch.inference_mode()
+def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor, label: Tensor, count: int) -> Tensor:
+    """What `bench.metrics.count` counts of `classify_binned`, for R rows at once and on their own device.
+
+    scores: (R, Q, h, w). classes: (R, Q) int64. scales: (R,). label: (H, W) uint8. count: number of classes K.
+    Returns (R, (K + 1) * K * 100) int32. Nothing here waits for the device.
+    """
+    rows, keys = len(scores), (count + 1) * count * metrics.BINS
+    first_key = torch.arange(rows, device=label.device)[:, None, None] * keys
+    row_of_label = torch.arange(256, device=label.device).clamp_max(count) * (count * metrics.BINS)
+    copies = max(1, min(16, _COPIES // (rows * keys)))
+    spare = rows * keys  # counts what is ignored
+    histogram = torch.zeros(copies, spare + 1, dtype=torch.int32, device=label.device)
+    one = histogram.new_ones(())
+    scaled = scores * scales[:, None, None, None]
+    for lines, winner, probability in _strips(scaled, (label.shape[0], label.shape[1])):
+        labels = label[lines].long()  # (m, W)
+        of_class = classes.gather(1, winner.flatten(1)).view_as(winner)  # (R, m, W)
+        bins = probability_bin(probability.nan_to_num_(0.0))  # rows with such scores fail, but must not count elsewhere
+        key = of_class.mul_(metrics.BINS).add_(bins).add_(row_of_label[labels]).add_(first_key)
+        key = torch.where(labels == metrics.IGNORED, spare, key)
+        key += torch.arange(label.shape[1], device=label.device) % copies * (spare + 1)
+        histogram.view(-1).index_add_(0, key.flatten(), one.expand(key.numel()))
+    return histogram.sum(0, dtype=torch.int32)[:-1].view(rows, keys)
+
+
+def _strips(scaled: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Lines of the image, winning query and its probability (R, lines, W), of scaled scores (R, Q, h, w).
+
+    Bilinear enlargement, down the image first, and a softmax over the queries.
+    """
+    rows, queries, height, width = scaled.shape
+    count = max(1, _VALUES // (rows * queries * max(size[1], width)))
+    position = ((torch.arange(size[0], device=scaled.device) + 0.5) * (height / size[0]) - 0.5).clamp_min(0)
+    upper = position.long().clamp_max(height - 1)
+    lower, weight = (upper + 1).clamp_max(height - 1), (position - upper)[:, None]
+    for start in range(0, size[0], count):
+        lines = slice(start, min(start + count, size[0]))
+        blended = torch.lerp(scaled.index_select(2, upper[lines]), scaled.index_select(2, lower[lines]), weight[lines])
+        flat = blended.view(1, 1, -1, width)
+        wide = F.interpolate(flat, size=(flat.shape[2], size[1]), mode="bilinear").view(rows, queries, -1, size[1])
+        probability, winner = torch.softmax(wide, dim=1).max(dim=1)
+        yield lines, winner, probability
 
 
 def probability_bin(probability: Tensor) -> Tensor:
     """`bench.metrics.probability_bin` for a tensor on any device: float32 -> uint8."""
     half_an_ulp_up = (probability.double().view(torch.int64) | metrics.HALF_AN_ULP).view(torch.float64)
     return half_an_ulp_up.mul_(metrics.BINS).clamp_(max=metrics.BINS - 1).to(torch.uint8)
-
-
-def _strips(
-    shape: tuple[int, ...], size: tuple[int, int], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The lines of an image of `size`, enlarged bilinearly from scores (Q, h, w), in strips.
-
-    Of each line: the upper and the lower line of scores, and the share of the lower.
-    """
-    queries, height, width = shape
-    values = _VALUES if device.type == "cpu" else _ON_ACCELERATOR
-    count = max(1, values // (queries * max(size[1], width)))
-    position = ((torch.arange(size[0], device=device) + 0.5) * (height / size[0]) - 0.5).clamp_min(0)
-    upper = position.long().clamp_max(height - 1)
-    weight = position - upper
-    for start in range(0, size[0], count):
-        rows = slice(start, start + count)
-        yield upper[rows], (upper[rows] + 1).clamp_max(height - 1), weight[rows]

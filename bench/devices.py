@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from bench.errors import BenchError
 
@@ -37,6 +41,30 @@ def peak_memory(device: str | torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def to_device(array: NDArray[Any], device: str | torch.device) -> Tensor:
+    """A NumPy array as a tensor on a device, without waiting for what a GPU is doing."""
+    tensor = torch.from_numpy(array)
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def to_host(tensor: Tensor) -> Callable[[], NDArray[Any]]:
+    """Start copying a tensor to the CPU; what is returned waits for the copy, and for no later work, and gives it."""
+    copy = tensor.to("cpu", non_blocking=True)
+    if tensor.device.type != "cuda":
+        return copy.numpy
+    done = torch.cuda.Event()
+    done.record()
+
+    def wait() -> NDArray[Any]:
+        done.synchronize()
+        array: NDArray[Any] = copy.numpy()
+        return array
+
+    return wait
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.backbone import Backbone, Features, Trunk
-from bench.devices import is_out_of_memory
+from bench.devices import is_out_of_memory, to_device
 from bench.errors import BenchError
 from bench.parallel import in_threads
 from bench.stages import stage
@@ -66,9 +66,19 @@ class Segmenter:
         its exception in place of scores, and the others go on. Where memory runs out the batch is halved, for
         good.
         """
+        stitched, failures = self.stitched(image, names)
+        found: dict[str, Tensor | Exception] = {
+            query.name: scores for group in stitched for query, scores in zip(group.queries, group.scores, strict=True)
+        }
+        return {query.name: (found | failures)[query.name] for query in self._asked(names)}
+
+    def stitched(
+        self, image: NDArray[np.uint8], names: Sequence[str] | None = None
+    ) -> tuple[list[Stitched], dict[str, Exception]]:
+        """What `scores` gives, with the rows of one number of queries in one tensor, and the exceptions apart."""
         while True:
             try:
-                return self._scores(image, names)
+                return self._stitched(image, names)
             except _BatchTooLarge:
                 self.batch //= 2
                 warnings.warn(
@@ -87,30 +97,57 @@ class Segmenter:
                 raise BenchError(f"out of memory on {self.backbone.device}; use a smaller --batch") from error
             raise
 
+    def _asked(self, names: Sequence[str] | None) -> list[Query]:
+        return [query for query in self.queries if names is None or query.name in names]
+
     @torch.inference_mode()
-    def _scores(self, image: NDArray[np.uint8], names: Sequence[str] | None) -> dict[str, Tensor | Exception]:
-        pixels = self.backbone.normalise(torch.from_numpy(image))  # (3, h, w)
+    def _stitched(
+        self, image: NDArray[np.uint8], names: Sequence[str] | None
+    ) -> tuple[list[Stitched], dict[str, Exception]]:
+        pixels = self.backbone.normalise(to_device(image, self.backbone.device))  # (3, h, w)
         height, width = pixels.shape[1:]
-        asked = [query for query in self.queries if names is None or query.name in names]
-        canvases = {q.name: Canvas(len(q.classes), height, width, pixels.device) for q in asked}
+        groups: dict[int, list[Query]] = {}
+        for query in self._asked(names):
+            groups.setdefault(len(query.text), []).append(query)
+        canvases = {q: Canvas((len(rows), q), height, width, pixels.device) for q, rows in groups.items()}
         failures: dict[str, Exception] = {}
         boxes = window_boxes(height, width, self.window, self.stride)
         for start in range(0, len(boxes), self.batch):
             chunk = boxes[start : start + self.batch]
             windows = torch.stack([pixels[:, b.top : b.bottom, b.left : b.right] for b in chunk])
-            going = [query for query in asked if query.name not in failures]
+            going = [query for rows in groups.values() for query in rows if query.name not in failures]
             shared = _Batch(self.backbone, windows, going)
-            for query in going:
-                try:
-                    scores = shared.scores(query)
-                    with stage("stitching"):
-                        for box, window in zip(chunk, scores, strict=True):
-                            canvases[query.name].add(box, window)
-                except Exception as error:  # a plug-in may raise anything
-                    if is_out_of_memory(error) and self.batch > 1:
-                        raise _BatchTooLarge from error
-                    failures[query.name] = error
-        return {name: failures.get(name) or canvas.mean() for name, canvas in canvases.items()}
+            for queries, rows in groups.items():
+                for box in chunk:
+                    canvases[queries].cover(box)
+                for number, query in enumerate(rows):
+                    if query.name in failures:
+                        continue
+                    try:
+                        scores = shared.scores(query)  # (B, Q, h, w)
+                        with stage("stitching"):
+                            for box, window in zip(chunk, scores, strict=True):
+                                canvases[queries].add(box, window, (number,))
+                    except Exception as error:  # a plug-in may raise anything
+                        if is_out_of_memory(error) and self.batch > 1:
+                            raise _BatchTooLarge from error
+                        failures[query.name] = error
+        return [Stitched(rows, canvases[q].mean()).without(failures) for q, rows in groups.items()], failures
+
+
+@dataclass(frozen=True, eq=False)
+class Stitched:
+    """Scores (R, Q, h, w) of the R rows that have Q queries."""
+
+    queries: list[Query]
+    scores: Tensor
+
+    def without(self, failed: Container[str]) -> Stitched:
+        """Only the rows whose names are not among `failed`."""
+        kept = [number for number, query in enumerate(self.queries) if query.name not in failed]
+        if len(kept) == len(self.queries):
+            return self
+        return Stitched([self.queries[number] for number in kept], self.scores[kept])
 
 
 class _BatchTooLarge(Exception):
@@ -155,7 +192,7 @@ class _Batch:
             scores = self._upsampled.pop(query.name)
         if query.debias and query.debias_on == "scores" and features.cls is not None:
             # Patches and CLS are normalised apart; λ times the CLS's own cosine is subtracted at every pixel.
-            scores -= query.debias * (F.normalize(features.cls, dim=-1) @ query.text.T)[..., None, None]
+            scores = scores - query.debias * (F.normalize(features.cls, dim=-1) @ query.text.T)[..., None, None]
         return scores
 
     def _features_of(self, query: Query) -> Features:
@@ -183,20 +220,27 @@ class _Batch:
         asking = {name: features for name, query in rows.items() if (features := self._features_if_any(query))}
         steps = steps_for(self.backbone.patch_size)
 
-        def scores_of(number: int) -> list[Tensor]:
+        def scores_of(windows: slice) -> list[Tensor]:
             with stage("operator"):
-                operator = upsampler.operator(self.padded[number], self.trunk.grid, steps)
+                operator = upsampler.operator(self.padded[windows], self.trunk.grid, steps)
             asks = []
             for name, features in asking.items():
                 shift = _shift(rows[name], features)
-                asks.append(Ask(features.patches[number], rows[name].text, None if shift is None else shift[number]))
+                asks.append(
+                    Ask(features.patches[windows], rows[name].text, None if shift is None else shift[windows])
+                )
             return upsampled_scores(operator, asks, upsampler.projection)
 
-        # A window for each core; where there are more cores than windows, all of them at the strips of one window.
-        enough = self.padded.device.type == "cpu" and len(self.padded) >= torch.get_num_threads()
-        windows = in_threads(scores_of, range(len(self.padded))) if enough else map(scores_of, range(len(self.padded)))
+        # On a CPU a window for each core; where there are more cores than windows, all of them at the strips of one.
+        pieces = [slice(number, number + 1) for number in range(len(self.padded))]
+        if self.padded.device.type != "cpu":
+            windows = [scores_of(slice(None))]
+        elif len(pieces) >= torch.get_num_threads():
+            windows = in_threads(scores_of, pieces)
+        else:
+            windows = [scores_of(piece) for piece in pieces]
         for name, maps in zip(asking, zip(*windows, strict=True), strict=True):
-            self._upsampled[name] = self._to_window(torch.stack(maps))
+            self._upsampled[name] = self._to_window(torch.cat(maps))
 
     def _features_if_any(self, query: Query) -> Features | None:
         """None where the row's method raises, which it will do again when it is its turn."""

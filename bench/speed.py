@@ -172,7 +172,7 @@ class Bench:
             return torch.einsum("qc,bchw->bqhw", text, F.normalize(features, dim=1))
 
         def operator() -> None:
-            window = self.upsampler.operator(guidance[0], grid, steps)
+            window = self.upsampler.operator(guidance, grid, steps)
 
             def work(strip: Strip) -> None:
                 window.rows(strip)
@@ -180,8 +180,8 @@ class Bench:
             window.tiles.for_strips(work)
 
         def scores() -> None:
-            window = self.upsampler.operator(guidance[0], grid, steps)
-            upsampled_scores(window, [Ask(patches[0], text)] * rows, self.upsampler.projection)
+            window = self.upsampler.operator(guidance, grid, steps)
+            upsampled_scores(window, [Ask(patches, text)] * rows, self.upsampler.projection)
 
         ways: dict[str, Callable[[], object]] = {"taps": taps, "operator": operator, "scores": scores}
         return {name: statistics.median(self._seconds(way) for _ in range(repeats)) for name, way in ways.items()}
@@ -228,7 +228,7 @@ class Bench:
             settings.row,
             find_method(settings.method, self.methods).build(settings.options),
             self._text(queries),
-            torch.arange(queries),
+            torch.arange(queries, device=self.backbone.device),
             None if settings.upsampler == "none" else self.upsampler,
             settings.debias,
             settings.debias_on,

@@ -47,20 +47,22 @@ def pad_to_multiple(windows: Tensor, patch: int) -> tuple[Tensor, Box]:
 
 
 class Canvas:
-    """Mean over windows of score maps (Q, H, W)."""
+    """Mean over windows of score maps (…, H, W), such as (R, Q, H, W) of R rows with Q queries."""
 
-    def __init__(self, queries: int, height: int, width: int, device: torch.device) -> None:
-        self._sum = torch.zeros(queries, height, width, device=device)
+    def __init__(self, maps: tuple[int, ...], height: int, width: int, device: torch.device) -> None:
+        self._sum = torch.zeros(*maps, height, width, device=device)
         self._count = torch.zeros(height, width, device=device)
 
-    def add(self, box: Box, scores: Tensor) -> None:
-        """Adds the (Q, h, w) scores of one window."""
-        rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-        self._sum[:, rows, columns] += scores
-        self._count[rows, columns] += 1
+    def cover(self, box: Box) -> None:
+        """Note that a window lies here; its maps follow by `add`."""
+        self._count[box.top : box.bottom, box.left : box.right] += 1
+
+    def add(self, box: Box, scores: Tensor, at: tuple[int, ...] = ()) -> None:
+        """Add scores (…, h, w) of a window to the maps `at` an index, all of them by default."""
+        self._sum[at][..., box.top : box.bottom, box.left : box.right] += scores
 
     def mean(self) -> Tensor:
-        """(Q, H, W); every pixel must lie in at least one window."""
+        """(…, H, W); every pixel must lie in at least one window."""
         return self._sum / self._count
 
 
@@ -72,15 +74,18 @@ class RollingCanvas(Canvas):
     """
 
     def __init__(self, queries: int, width: int, device: torch.device) -> None:
-        super().__init__(queries, 0, width, device)
+        super().__init__((queries,), 0, width, device)
         self.top = 0
 
-    def add(self, box: Box, scores: Tensor) -> None:
+    def add(self, box: Box, scores: Tensor, at: tuple[int, ...] = ()) -> None:
+        """Cover and add at once; every window comes with all its maps."""
         missing = box.bottom - self.top - len(self._count)
         if missing > 0:
             self._sum = F.pad(self._sum, (0, 0, 0, missing))
             self._count = F.pad(self._count, (0, 0, 0, missing))
-        super().add(Box(box.top - self.top, box.left, box.bottom - self.top, box.right), scores)
+        here = Box(box.top - self.top, box.left, box.bottom - self.top, box.right)
+        self.cover(here)
+        super().add(here, scores, at)
 
     def take(self, bottom: int) -> Tensor:
         """The mean (Q, bottom - top, W) of the rows above `bottom`, which must be complete; they are forgotten."""

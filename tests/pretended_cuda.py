@@ -20,7 +20,11 @@ _DEVICE = torch.device("cuda", 0)
 _CPU = torch.device("cpu")
 _INDEXING = {Tensor.__getitem__, Tensor.__setitem__}  # whose indices may lie on the CPU
 _BETWEEN_DEVICES = {Tensor.copy_, Tensor.to, torch._has_compatible_shallow_copy_type}
+_TO_VALUES = {Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__float__, Tensor.__int__, Tensor.__index__}
 _TO_NUMPY = {Tensor.numpy, Tensor.__array__}
+
+crossings: list[str] = []
+"""Names of the operations that moved something from or to the device; a test that counts them clears it first."""
 
 
 class PretendedTensor(Tensor):
@@ -48,9 +52,18 @@ def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     known = {"max_memory_allocated": 1, "get_device_name": "pretended"}
     for name, value in {**known, "synchronize": None, "empty_cache": None, "set_device": None}.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.cuda, "Event", _Event)
     monkeypatch.setattr(nn.Module, "_apply", _swapping(nn.Module._apply))
     with _Mode():
         yield
+
+
+class _Event:
+    """Of a device that has done all it was given."""
+
+    def record(self) -> None: ...
+
+    def synchronize(self) -> None: ...
 
 
 def _swapping(apply: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
@@ -69,18 +82,24 @@ def _swapping(apply: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
 
 def _call(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
+        if func is Tensor.pin_memory:
+            return args[0]
         if func is Tensor.__reduce_ex__:  # files hold no pretence
             return _plain(args[0]).__reduce_ex__(args[1])
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         there = any(isinstance(tensor, PretendedTensor) for tensor in tensors)
         if there:
             _refuse(func, args, tensors)
+            if func in _TO_VALUES:
+                crossings.append(func.__name__)
         goal = _device_asked_for(func, args, kwargs)
         if goal is None:
             there = isinstance(args[0], PretendedTensor) if func is Tensor.copy_ else there
             out = func(*args, **kwargs)
         else:
             crosses = bool(tensors) and (goal.type == "cuda") != there
+            if crosses:
+                crossings.append(func.__name__)
             there = goal.type == "cuda"
             out = func(*tree_map(_on_cpu, args), **tree_map(_on_cpu, kwargs))
             out = out.clone() if crosses else out

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import blocks
 from bench.blocks import Block, lower_precision
 
 
@@ -23,14 +22,9 @@ def computed(block: nn.Module, tokens: Tensor) -> Tensor:
         return fast(tokens, fast.qkv(tokens))
 
 
-@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("scale", [None, 0.5])
 @pytest.mark.parametrize("activation", [nn.GELU, open_clip.transformer.QuickGELU, nn.SiLU])
-def test_a_block_is_open_clips(
-    activation: type[nn.Module], scale: float | None, packed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not packed:
-        monkeypatch.setattr(blocks, "_can_pack", lambda: False)
+def test_a_block_is_open_clips(activation: type[nn.Module], scale: float | None) -> None:
     block, tokens = transformer_block(activation, scale), torch.randn(3, 11, 32)
     torch.testing.assert_close(computed(block, tokens), block(tokens), atol=1e-5, rtol=1e-5)
 
@@ -45,7 +39,6 @@ def test_lower_precision_is_of_the_products_of_all_blocks_but_the_last() -> None
     assert {dtype for name, dtype in dtypes.items() if name.startswith("ln_")} == {torch.float32}
     assert {dtype for name, dtype in dtypes.items() if not name.startswith("ln_")} == {torch.bfloat16}
     assert {value.dtype for value in last.state_dict().values()} == {torch.float32}
-    assert Block(lowered)._widen._packed is None
     tokens = torch.randn(2, 7, 32)
     out = computed(lowered, tokens)
     assert out.dtype == torch.float32

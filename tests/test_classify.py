@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import classify as module
-from bench import metrics
+from bench import classify_cpu, metrics
 from bench.classify import apply_threshold, classify, classify_binned, probability_bin
 
 
@@ -61,11 +61,11 @@ def test_the_first_of_equal_queries_wins_also_among_hundreds() -> None:
 @pytest.mark.parametrize("queries", [2, 9, 256, 300])
 @pytest.mark.parametrize("binned", [False, True])
 @pytest.mark.parametrize("size", [(61, 90), (30, 40), (300, 41)])
-def test_the_way_of_an_accelerator_finds_the_same(queries: int, binned: bool, size: tuple[int, int]) -> None:
+def test_the_fast_way_finds_what_the_textbook_way_finds(queries: int, binned: bool, size: tuple[int, int]) -> None:
     scores = torch.randn(queries, 30, 40)
     classes = (np.arange(queries) // 2).astype(np.uint8)
-    winner, certainty = module._on_cpu(scores, size, classes, binned)
-    other_winner, other_certainty = module._on_accelerator(scores, size, classes, binned)
+    winner, certainty = classify_cpu.winners(scores, size, classes, binned)
+    other_winner, other_certainty = module._textbook(scores, size, torch.from_numpy(classes).long(), binned)
     assert winner.shape == certainty.shape == size
     assert np.mean(winner != other_winner) < 1e-3  # the resize rounds differently
     if binned:
@@ -78,7 +78,7 @@ def test_the_way_of_an_accelerator_finds_the_same(queries: int, binned: bool, si
 def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, classes = torch.randn(5, 20, 31), torch.arange(5)
     whole = classify(scores, (70, 93), classes, 1.0)
-    monkeypatch.setattr(module, "_VALUES", 1)
+    monkeypatch.setattr(classify_cpu, "_VALUES", 1)
     by_lines = classify(scores, (70, 93), classes, 1.0)
     assert np.array_equal(whole.classes, by_lines.classes)
     assert np.array_equal(whole.probability, by_lines.probability)
@@ -86,7 +86,7 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("height", "enlarged"), [(1, 7), (5, 5), (30, 31), (7, 100), (40, 13), (3, 300)])
 def test_every_line_is_in_one_run_and_weighs_what_exact_arithmetic_says(height: int, enlarged: int) -> None:
-    runs = module._runs(height, enlarged)
+    runs = classify_cpu._runs(height, enlarged)
     assert np.array_equal(np.repeat(runs.first, runs.lines) + _counting(runs.lines), np.arange(enlarged))
     weight = np.repeat(runs.weight, runs.lines) + _counting(runs.lines) * np.repeat(runs.growth, runs.lines)
     upper, lower = np.repeat(runs.upper, runs.lines), np.repeat(runs.lower, runs.lines)
@@ -112,8 +112,8 @@ def test_large_enlargements_are_those_of_exact_arithmetic() -> None:
 def test_scores_too_far_apart_for_float32_go_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, classes = torch.randn(4, 9, 11) * 3, torch.arange(4)
     near = classify(scores, (40, 50), classes, 1.0)
-    monkeypatch.setattr(module, "_RANGE", 1.0)
-    monkeypatch.setattr(module, "_on_cpu", None)
+    monkeypatch.setattr(classify_cpu, "RANGE", 1.0)
+    monkeypatch.setattr(classify_cpu, "winners", None)
     far = classify(scores, (40, 50), classes, 1.0)
     assert np.mean(near.classes != far.classes) < 1e-3
     np.testing.assert_allclose(near.probability, far.probability, atol=1e-5)
@@ -129,3 +129,20 @@ def test_far_apart_scores_do_not_overflow() -> None:
     prediction = classify(scores, (2, 2), torch.arange(3), 50.0)
     assert prediction.classes.tolist() == [[1, 1], [1, 1]]
     assert prediction.probability.tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("values", [1, 5_000, 1 << 25])
+def test_histograms_on_a_device_count_what_maps_count(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_VALUES", values)
+    generator = np.random.default_rng(0)
+    label = generator.choice(np.array([0, 1, 2, 3, 7, 255], np.uint8), (60, 47))
+    scores = torch.randn(3, 5, 20, 31) * 0.05
+    classes = torch.tensor([[0, 1, 1, 2, 3], [3, 2, 1, 0, 0], [0, 0, 0, 1, 2]])
+    scales = torch.tensor([50.0, 40.0, 10.0])
+    found = module.pixel_histograms(scores, classes, scales, torch.from_numpy(label), 4)
+    for row in range(3):
+        maps = module._textbook(scores[row] * scales[row], label.shape, classes[row], binned=True)
+        keys, counts = metrics.count(label, *maps, 4)
+        expected = np.zeros(5 * 4 * 100, np.int64)
+        expected[keys] = counts
+        assert np.array_equal(found[row].numpy(), expected)

@@ -45,10 +45,11 @@ def test_strips_are_the_whole_to_the_bit(height: int, width: int, batch: int) ->
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(4, 20), st.integers(2, 20))
 def test_rolling_canvas_is_a_canvas(height: int, width: int, window: int, stride: int) -> None:
     boxes = window_boxes(height, width, window, min(stride, window))
-    whole, rolling = Canvas(2, height, width, torch.device("cpu")), RollingCanvas(2, width, torch.device("cpu"))
+    whole, rolling = Canvas((2,), height, width, torch.device("cpu")), RollingCanvas(2, width, torch.device("cpu"))
     taken = []
     for box, after in zip(boxes, [*(later.top for later in boxes[1:]), height], strict=True):
         scores = torch.randn(2, box.bottom - box.top, box.right - box.left)
+        whole.cover(box)
         whole.add(box, scores)
         rolling.add(box, scores)
         if after > rolling.top:

@@ -78,11 +78,13 @@ def golden_scores(golden_folder: Path) -> tuple[Scores, torch.Tensor]:
 
 
 @needs_golden
-@pytest.mark.parametrize(("dtype", "share"), [("fp16", 0.999), ("bf16", 0.99)])
+@pytest.mark.parametrize(("dtype", "share"), [("fp16", 0.998), ("bf16", 0.99)])
 def test_half_precision_agrees_in_nearly_all_labels(
     golden_scores: tuple, golden_folder: Path, dtype: str, share: float
 ) -> None:
-    """The weights are random, so the best classes are close to each other; docs/performance.md has all runs."""
+    """The weights are random, so the best classes are close to each other: two CPUs and a GPU gave 99.90 and 99.25 %
+    at the least, and the bounds leave room for a fourth.
+    """
     full, classes = golden_scores
     half, _ = _golden_run(golden_folder, ("vanilla_res", "gem", "segearth_ov"), dtype)
     for run, scores in half.items():
