@@ -22,8 +22,8 @@ Uint8s: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
 RANGE = 160.0  # of scores whose exponentials, and a thousand of them together, fit into float32
-_VALUES = 1 << 17  # scores in a strip: with what is computed from them they fit into a core's own cache
-_TOGETHER = 8  # strips that a thread takes at a time
+_VALUES = 1 << 19  # scores in a strip
+_TOGETHER = 2  # strips that a thread takes at a time
 _LINES = 16  # that one exponential serves: each further one adds a rounding error
 
 
