@@ -15,13 +15,14 @@ from torch import Tensor
 from bench.errors import BenchError
 
 
-def choose_device(flag: str | None) -> str:
+def choose_device(flag: str | None, dtype: str = "fp32") -> str:
     """``--device``, else the first GPU that torch sees, else the CPU. Under torchrun "cuda" is the GPU of the
     process's local rank.
 
-    Raises BenchError where torch cannot use it. Sets float32 to mean float32: TF32 is on by default for convolutions.
+    Sets, for the whole process, whether products of float32 may round their factors to TF32: only with the dtype
+    "tf32". Raises BenchError where torch cannot use the device, or the device has no TF32.
     """
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
     device = flag or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -32,6 +33,8 @@ def choose_device(flag: str | None) -> str:
     except (RuntimeError, AssertionError, ImportError) as error:  # each kind of device fails in its own way
         reason = str(error).splitlines()[0]
         raise BenchError(f"--device {device}: {reason}; use --device cpu or another device") from None
+    if dtype == "tf32" and chosen.type != "cuda":
+        raise BenchError(f"--dtype tf32: {device} has no TF32, which CUDA devices from Ampere on have; use --dtype fp32")
     return device
 
 

@@ -1,7 +1,8 @@
 """Where the time goes: all rows on generated images, against the stock image encoder in the same process.
 
 The weights are random and the images noise, which the arithmetic does not mind. Decoding, windows, rows, counts
-and store are those of a run (`bench.data.images`, `bench.evaluate`, `bench.store`).
+and store are those of a run (`bench.data.images`, `bench.evaluate`, `bench.store`). On a GPU several images follow
+each other as in a run, and decoding, which workers do meanwhile, is left out of the time.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from bench.backbone import Backbone, Trunk
 from bench.blocks import lower_precision
@@ -54,6 +56,8 @@ STAGES = (
     "other",
 )
 
+_IN_A_ROW = 8  # images that a GPU gets one after the other
+
 
 @dataclass(frozen=True)
 class Case:
@@ -70,8 +74,9 @@ class Timing:
     """Medians over the repetitions, seconds an image.
 
     encoder: stock `encode_image` over the image's windows. all_rows: the case's rows, decoding to store.
-    shares: that time by stage. one_by_one: the same rows, each on its own from the decoding on; None if not asked
-    for. peak_memory: bytes of the process so far, or of the GPU's allocator.
+    shares: that time by stage; on a GPU of an image of its own, whose every stage is waited for. one_by_one: the same
+    rows, each on its own from the decoding on; None if not asked for. peak_memory: bytes of the process so far, or of
+    the GPU's allocator. launches, busy: of a GPU, kernels and the seconds that they took; None on a CPU.
     """
 
     windows: int
@@ -80,6 +85,8 @@ class Timing:
     shares: dict[str, float] = field(default_factory=dict)
     one_by_one: float | None = None
     peak_memory: int = 0
+    launches: float | None = None
+    busy: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -101,7 +108,20 @@ def mean(timings: Sequence[Timing]) -> Timing:
         {name: statistics.mean(timing.shares[name] for timing in timings) for name in first.shares},
         statistics.mean(apart) if apart else None,
         max(timing.peak_memory for timing in timings),
+        first.launches,
+        first.busy,
     )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one case does to an image file. classes: as many as queries."""
+
+    file: Path
+    rule: Resize
+    group: RowGroup
+    writers: dict[str, CellWriter]
+    classes: int
 
 
 class Bench:
@@ -120,7 +140,7 @@ class Bench:
         built = _random_model(model).to(device)
         self._stock: Any = built
         self._dtype = DTYPES[dtype]
-        if dtype != "fp32":
+        if self._dtype != torch.float32:
             self._stock = copy.deepcopy(built)
             self._stock.visual.to(self._dtype)  # all of it, where a run keeps parts in float32
             lower_precision(built.visual, self._dtype)
@@ -130,25 +150,36 @@ class Bench:
 
     def measure(self, case: Case, repeats: int, one_by_one: bool = False) -> Timing:
         """Encoder and rows by turns, after one round of warming up."""
+        on_gpu = self.backbone.device.type == "cuda"
+        images = _IN_A_ROW if on_gpu else 1
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "image.jpg"
             _write_noise(file, case)
-            windows = self._windows(resize(read_image(file), self._resize(case.rows[0])))
-            writers = self._writers(Path(folder), case, repeats + 2)
+            rule = self._resize(case.rows[0])
+            windows = self._windows(resize(read_image(file), rule))
+            work = _Work(file, rule, self._group(case), self._writers(Path(folder), case, images), case.queries)
             encoder, rows, shares = [], [], []
             for turn in range(repeats + 1):
                 bare = self._seconds(self._encode, windows)
                 with Stopwatch() as watch:
-                    took = self._seconds(self._run, case, file, writers, turn)
+                    apart = self._seconds(self._run, work, self._decoded(work, 1))
+                took = apart
+                if on_gpu:
+                    took = self._seconds(self._run, work, list(self._decoded(work, images))) / images
                 if turn:
                     encoder.append(bare)
                     rows.append(took)
-                    shares.append({**watch.seconds, "other": took - sum(watch.seconds.values())})
+                    shares.append({**watch.seconds, "other": apart - sum(watch.seconds.values())})
             timing = Timing(len(windows), statistics.median(encoder), statistics.median(rows))
             timing.shares = {name: statistics.median(share.get(name, 0.0) for share in shares) for name in STAGES}
+            if on_gpu:
+                timing.launches, timing.busy = self._profiled(work, list(self._decoded(work, images)))
             if one_by_one:
-                alone = [Case(case.height, case.width, case.queries, (row,)) for row in case.rows]
-                timing.one_by_one = sum(self._seconds(self._run, each, file, writers, repeats + 1) for each in alone)
+                timing.one_by_one = 0.0
+                for row in case.rows:
+                    alone = self._group(Case(case.height, case.width, case.queries, (row,)))
+                    only = replace(work, group=alone)
+                    timing.one_by_one += self._seconds(self._run, only, self._decoded(only, 1))
         timing.peak_memory = peak_memory(self.backbone.device)
         return timing
 
@@ -190,23 +221,37 @@ class Bench:
         """Whether the row has an upsampler."""
         return self._settings(row).upsampler != "none"
 
-    def _run(self, case: Case, file: Path, writers: dict[str, CellWriter], index: int) -> None:
-        """One image through the rows and, as number `index`, onto the disk."""
-        with stage("decode, resize"):
-            image = read_image(file)
-            rule = self._resize(case.rows[0])
-            label = np.zeros(image.shape[:2], np.uint8)
-            loaded = Loaded(index, str(index), label, {rule: resize(image, rule)})
+    def _group(self, case: Case) -> RowGroup:
         settings = [self._settings(row) for row in case.rows]
         queries = [self._query(setting, case.queries) for setting in settings]
         segmenter = Segmenter(self.backbone, queries, settings[0].window, settings[0].stride, self.batch)
-        pending = {row: {index} for row in case.rows}
-        for outcome in evaluate([RowGroup(rule, segmenter)], [loaded], pending, Scoring(case.queries)):
+        return RowGroup(self._resize(case.rows[0]), segmenter)
+
+    def _decoded(self, work: _Work, images: int) -> Iterator[Loaded]:
+        """The image as number 0, 1, … of a dataset, decoded once."""
+        with stage("decode, resize"):
+            image = read_image(work.file)
+            small = resize(image, work.rule)
+        for index in range(images):
+            yield Loaded(index, str(index), np.zeros(image.shape[:2], np.uint8), {work.rule: small})
+
+    def _run(self, work: _Work, images: Iterable[Loaded]) -> None:
+        """Images through the rows and onto the disk."""
+        pending = {query.name: set(range(_IN_A_ROW)) for query in work.group.segmenter.queries}
+        for outcome in evaluate([work.group], images, pending, Scoring(work.classes)):
             if outcome.error:
                 raise BenchError(f"row '{outcome.row}': {outcome.error}")
             with stage("store"):
-                writers[outcome.row].add(index, outcome.keys, outcome.counts)
-                writers[outcome.row].flush()
+                work.writers[outcome.row].add(outcome.index, outcome.keys, outcome.counts)
+                work.writers[outcome.row].flush()
+
+    def _profiled(self, work: _Work, images: Sequence[Loaded]) -> tuple[float, float]:
+        """Kernels per image that a GPU was given, and the seconds that it worked on them."""
+        with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
+            self._seconds(self._run, work, images)
+        kernels = [event for event in profiler.key_averages() if str(event.device_type).endswith("CUDA")]
+        count = sum(event.count for event in kernels)
+        return count / len(images), sum(event.self_device_time_total for event in kernels) / 1e6 / len(images)
 
     def _writers(self, folder: Path, case: Case, images: int) -> dict[str, CellWriter]:
         store = Store(folder)

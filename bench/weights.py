@@ -23,7 +23,7 @@ from bench.config import BackboneSpec
 from bench.errors import BenchError, did_you_mean
 from bench.paths import weights_dir
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # Files of models that were fine-tuned from OpenAI's weights and so need QuickGELU, though nothing in them
 # says so.
@@ -36,8 +36,9 @@ def load_backbone(
     """The frozen model that `spec` describes, in evaluation mode.
 
     spec.model: an open_clip model name, or the path of an open_clip model-config JSON. checkpoint: a local
-    file that stands for the pretrained weights. dtype: fp32, fp16 or bf16, of the products in all blocks of the
-    image tower but the last; text is always encoded in fp32.
+    file that stands for the pretrained weights. dtype: fp32, tf32, fp16 or bf16; the last two of the products in all
+    blocks of the image tower but the last. Text is always encoded in fp32. tf32 is a setting of the whole process
+    (`bench.devices.choose_device`).
 
     Raises BenchError where the model is unknown, the weights are missing or differ from the model, naming
     what to do.
@@ -76,7 +77,7 @@ def demo_backbone(device: str = "cpu", dtype: str = "fp32") -> Backbone:
 def _frozen(name: str, model: Any, tokenizer: Any, device: str, dtype: str) -> Backbone:
     model.requires_grad_(False).eval()
     fingerprint = state_fingerprint(model.state_dict())
-    if dtype != "fp32":
+    if DTYPES[dtype] != torch.float32:
         lower_precision(model.visual, DTYPES[dtype])
     try:
         model.to(device)

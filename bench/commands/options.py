@@ -33,9 +33,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--dtype",
-        choices=["fp32", "fp16", "bf16"],
+        choices=["fp32", "tf32", "fp16", "bf16"],
         default="fp32",
-        help="of the image tower's products (default: fp32)",
+        help="of the image tower's products; tf32: of all products, on a GPU (default: fp32)",
     )
     group.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (default: 4)")
 

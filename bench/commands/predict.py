@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
     settings = _settings(args, config, methods)
     files = upsampler_files(args.upsampler_checkpoint, config, default=_named(settings.upsampler))
     checkpoint = Path(args.checkpoint) if args.checkpoint else None
-    zoo = Zoo(config, methods, checkpoint, files, choose_device(args.device), args.dtype)
+    zoo = Zoo(config, methods, checkpoint, files, choose_device(args.device, args.dtype), args.dtype)
     words = [
         [q for q, c in zip(vocabulary.queries, vocabulary.classes, strict=True) if c == i]
         for i in range(vocabulary.size)

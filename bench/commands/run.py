@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> int:
     from bench.devices import choose_device
     from bench.peers import joined_peers
 
-    device = choose_device(args.device)
+    device = choose_device(args.device, args.dtype)
     with joined_peers(device) as peers:
         return _run(args, device, peers)
 

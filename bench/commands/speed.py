@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="open_clip model, built with random weights (ViT-B-16-quickgelu)",
     )
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
-    parser.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], default="fp32", help="of the image tower (fp32)")
+    parser.add_argument("--dtype", choices=["fp32", "tf32", "fp16", "bf16"], default="fp32", help="of the image tower (fp32)")
     parser.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (4)")
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="of torch and OpenCV, in each process (default: all cores)"
@@ -117,7 +117,7 @@ def _measure(args: argparse.Namespace) -> _Found:
         cv2.setNumThreads(args.threads)
     config, methods = load_config(args.config), load_methods(args.plugin)
     rows = choose_rows(config, methods, args.methods, None)
-    device = choose_device(args.device)
+    device = choose_device(args.device, args.dtype)
     bench = Bench(config, methods, args.model, device, args.dtype, args.batch)
     plan = cases(args.sizes, args.queries, rows, args.row_counts)
     timings = [bench.measure(case, args.repeats, args.one_by_one and index == 0) for index, case in enumerate(plan)]
@@ -140,9 +140,13 @@ def _show(found: _Found, processes: int) -> None:
         for c, t in zip(plan, timings, strict=True)
     ]
     heads = ["image", "queries", "rows", "windows", "encoder s", "rows s", "ratio", "images/s", "peak GiB so far"]
-    print(tabulate(lines, headers=heads, floatfmt=".3f"), "\n")
+    print(tabulate(lines, headers=heads, floatfmt=".4f" if found.device.startswith("cuda") else ".3f"), "\n")
+    for c, t in zip(plan, timings, strict=True):
+        if t.launches is not None and t.busy is not None:
+            share = f"{t.launches:.0f} launches per image, the GPU busy {1e3 * t.busy:.1f} ms of {1e3 * t.all_rows:.1f}"
+            print(f"{c.height}x{c.width}, {c.queries} queries, {len(c.rows)} rows: {share}")
     shares = [
-        [f"{c.height}x{c.width}", c.queries, len(c.rows), *(100 * t.shares[name] / t.all_rows for name in STAGES)]
+        [f"{c.height}x{c.width}", c.queries, len(c.rows), *(100 * t.shares[name] / sum(t.shares.values()) for name in STAGES)]
         for c, t in zip(plan, timings, strict=True)
     ]
     print("Per cent of the rows' time\n")
