@@ -11,6 +11,7 @@ from torch import Tensor, nn
 Heads = tuple[Tensor, Tensor, Tensor]
 """Queries, keys and values, each (B, heads, N, D/heads)."""
 
+
 def lower_precision(visual: nn.Module, dtype: torch.dtype) -> None:
     """Has all blocks of a tower but the last multiply in `dtype`, float16 or bfloat16.
 

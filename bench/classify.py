@@ -112,19 +112,19 @@ def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor, label: Ten
 def _strips(scaled: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Lines of the image, winning query and its probability (R, lines, W), of scaled scores (R, Q, h, w).
 
-    Bilinear enlargement, down the image first, and a softmax over the queries.
+    Bilinear enlargement, across the image first, and a softmax over the queries.
     """
     rows, queries, height, width = scaled.shape
-    count = max(1, _VALUES // (rows * queries * max(size[1], width)))
+    wide = F.interpolate(scaled.reshape(1, 1, -1, width), size=(rows * queries * height, size[1]), mode="bilinear")
+    wide = wide.view(rows, queries, height, size[1])
+    count = max(1, _VALUES // (rows * queries * size[1]))
     position = ((torch.arange(size[0], device=scaled.device) + 0.5) * (height / size[0]) - 0.5).clamp_min(0)
     upper = position.long().clamp_max(height - 1)
     lower, weight = (upper + 1).clamp_max(height - 1), (position - upper)[:, None]
     for start in range(0, size[0], count):
         lines = slice(start, min(start + count, size[0]))
-        blended = torch.lerp(scaled.index_select(2, upper[lines]), scaled.index_select(2, lower[lines]), weight[lines])
-        flat = blended.view(1, 1, -1, width)
-        wide = F.interpolate(flat, size=(flat.shape[2], size[1]), mode="bilinear").view(rows, queries, -1, size[1])
-        probability, winner = torch.softmax(wide, dim=1).max(dim=1)
+        blended = torch.lerp(wide.index_select(2, upper[lines]), wide.index_select(2, lower[lines]), weight[lines])
+        probability, winner = torch.softmax(blended, dim=1).max(dim=1)
         yield lines, winner, probability
 
 

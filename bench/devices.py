@@ -34,7 +34,9 @@ def choose_device(flag: str | None, dtype: str = "fp32") -> str:
         reason = str(error).splitlines()[0]
         raise BenchError(f"--device {device}: {reason}; use --device cpu or another device") from None
     if dtype == "tf32" and chosen.type != "cuda":
-        raise BenchError(f"--dtype tf32: {device} has no TF32, which CUDA devices from Ampere on have; use --dtype fp32")
+        raise BenchError(
+            f"--dtype tf32: {device} has no TF32, which CUDA devices from Ampere on have; use --dtype fp32"
+        )
     return device
 
 

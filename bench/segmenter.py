@@ -118,21 +118,26 @@ class Segmenter:
             going = [query for rows in groups.values() for query in rows if query.name not in failures]
             shared = _Batch(self.backbone, windows, going)
             for queries, rows in groups.items():
-                for box in chunk:
-                    canvases[queries].cover(box)
-                for number, query in enumerate(rows):
-                    if query.name in failures:
-                        continue
-                    try:
-                        scores = shared.scores(query)  # (B, Q, h, w)
-                        with stage("stitching"):
-                            for box, window in zip(chunk, scores, strict=True):
-                                canvases[queries].add(box, window, (number,))
-                    except Exception as error:  # a plug-in may raise anything
-                        if is_out_of_memory(error) and self.batch > 1:
-                            raise _BatchTooLarge from error
-                        failures[query.name] = error
+                maps = [self._of_windows(shared, query, failures) for query in rows]
+                with stage("stitching"):
+                    for box, scores in zip(chunk, torch.stack(maps, dim=1), strict=True):
+                        canvases[queries].add(box, scores)
         return [Stitched(rows, canvases[q].mean()).without(failures) for q, rows in groups.items()], failures
+
+    def _of_windows(self, shared: _Batch, query: Query, failures: dict[str, Exception]) -> Tensor:
+        """(B, Q, h, w) scores of one row; zeros where it raises, which is noted, or has raised before."""
+        size = shared.windows.shape[2:]
+        if query.name not in failures:
+            try:
+                scores = shared.scores(query)
+                if scores.shape == (len(shared.windows), len(query.text), *size):
+                    return scores
+                failures[query.name] = BenchError(f"scores of shape {tuple(scores.shape)}, not (B, Q, h, w)")
+            except Exception as error:  # a plug-in may raise anything
+                if is_out_of_memory(error) and self.batch > 1:
+                    raise _BatchTooLarge from error
+                failures[query.name] = error
+        return shared.windows.new_zeros(len(shared.windows), len(query.text), *size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,9 +231,7 @@ class _Batch:
             asks = []
             for name, features in asking.items():
                 shift = _shift(rows[name], features)
-                asks.append(
-                    Ask(features.patches[windows], rows[name].text, None if shift is None else shift[windows])
-                )
+                asks.append(Ask(features.patches[windows], rows[name].text, None if shift is None else shift[windows]))
             return upsampled_scores(operator, asks, upsampler.projection)
 
         # On a CPU a window for each core; where there are more cores than windows, all of them at the strips of one.

@@ -243,7 +243,9 @@ class Bench:
                 raise BenchError(f"row '{outcome.row}': {outcome.error}")
             with stage("store"):
                 work.writers[outcome.row].add(outcome.index, outcome.keys, outcome.counts)
-                work.writers[outcome.row].flush()
+        with stage("store"):  # which a run does every few seconds
+            for query in work.group.segmenter.queries:
+                work.writers[query.name].flush()
 
     def _profiled(self, work: _Work, images: Sequence[Loaded]) -> tuple[float, float]:
         """Kernels per image that a GPU was given, and the seconds that it worked on them."""

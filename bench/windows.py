@@ -53,13 +53,11 @@ class Canvas:
         self._sum = torch.zeros(*maps, height, width, device=device)
         self._count = torch.zeros(height, width, device=device)
 
-    def cover(self, box: Box) -> None:
-        """Note that a window lies here; its maps follow by `add`."""
-        self._count[box.top : box.bottom, box.left : box.right] += 1
-
-    def add(self, box: Box, scores: Tensor, at: tuple[int, ...] = ()) -> None:
-        """Add scores (…, h, w) of a window to the maps `at` an index, all of them by default."""
-        self._sum[at][..., box.top : box.bottom, box.left : box.right] += scores
+    def add(self, box: Box, scores: Tensor) -> None:
+        """Add the (…, h, w) scores of one window."""
+        rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
+        self._sum[..., rows, columns] += scores
+        self._count[rows, columns] += 1
 
     def mean(self) -> Tensor:
         """(…, H, W); every pixel must lie in at least one window."""
@@ -77,15 +75,12 @@ class RollingCanvas(Canvas):
         super().__init__((queries,), 0, width, device)
         self.top = 0
 
-    def add(self, box: Box, scores: Tensor, at: tuple[int, ...] = ()) -> None:
-        """Cover and add at once; every window comes with all its maps."""
+    def add(self, box: Box, scores: Tensor) -> None:
         missing = box.bottom - self.top - len(self._count)
         if missing > 0:
             self._sum = F.pad(self._sum, (0, 0, 0, missing))
             self._count = F.pad(self._count, (0, 0, 0, missing))
-        here = Box(box.top - self.top, box.left, box.bottom - self.top, box.right)
-        self.cover(here)
-        super().add(here, scores, at)
+        super().add(Box(box.top - self.top, box.left, box.bottom - self.top, box.right), scores)
 
     def take(self, bottom: int) -> Tensor:
         """The mean (Q, bottom - top, W) of the rows above `bottom`, which must be complete; they are forgotten."""

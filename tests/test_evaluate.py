@@ -13,7 +13,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference import tiny_backbone, tiny_config
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.backbone import Backbone, Features, Trunk

@@ -49,7 +49,6 @@ def test_rolling_canvas_is_a_canvas(height: int, width: int, window: int, stride
     taken = []
     for box, after in zip(boxes, [*(later.top for later in boxes[1:]), height], strict=True):
         scores = torch.randn(2, box.bottom - box.top, box.right - box.left)
-        whole.cover(box)
         whole.add(box, scores)
         rolling.add(box, scores)
         if after > rolling.top:

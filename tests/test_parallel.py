@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from bench.parallel import in_threads
 from bench.stages import Stopwatch, stage
-from bench.upsamplers import Ask, JBUOne, upsampled_scores
 
 
 @pytest.fixture(autouse=True)
@@ -69,20 +67,6 @@ def test_an_error_comes_through() -> None:
     with pytest.raises(ValueError, match="piece 1"):
         in_threads(work, range(4))
     assert torch.get_num_threads() == 3
-
-
-def test_scores_do_not_depend_on_the_number_of_threads() -> None:
-    upsampler = JBUOne(16).eval()
-    ask = Ask(torch.randn(12, 16), F.normalize(torch.randn(5, 16), dim=1))
-    guidance = torch.randn(1, 3, 48, 64)
-
-    def scores() -> torch.Tensor:
-        operator = upsampler.operator(guidance[0], (3, 4))
-        return upsampled_scores(operator, [ask], upsampler.projection)[0]
-
-    by_three = scores()
-    torch.set_num_threads(2)
-    assert torch.equal(scores(), by_three)
 
 
 def test_the_wall_clock_is_shared_among_the_stages_of_all_threads() -> None:

@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="open_clip model, built with random weights (ViT-B-16-quickgelu)",
     )
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
-    parser.add_argument("--dtype", choices=["fp32", "tf32", "fp16", "bf16"], default="fp32", help="of the image tower (fp32)")
+    parser.add_argument(
+        "--dtype", choices=["fp32", "tf32", "fp16", "bf16"], default="fp32", help="of the image tower (fp32)"
+    )
     parser.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (4)")
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="of torch and OpenCV, in each process (default: all cores)"
@@ -146,7 +148,12 @@ def _show(found: _Found, processes: int) -> None:
             share = f"{t.launches:.0f} launches per image, the GPU busy {1e3 * t.busy:.1f} ms of {1e3 * t.all_rows:.1f}"
             print(f"{c.height}x{c.width}, {c.queries} queries, {len(c.rows)} rows: {share}")
     shares = [
-        [f"{c.height}x{c.width}", c.queries, len(c.rows), *(100 * t.shares[name] / sum(t.shares.values()) for name in STAGES)]
+        [
+            f"{c.height}x{c.width}",
+            c.queries,
+            len(c.rows),
+            *(100 * t.shares[name] / sum(t.shares.values()) for name in STAGES),
+        ]
         for c, t in zip(plan, timings, strict=True)
     ]
     print("Per cent of the rows' time\n")

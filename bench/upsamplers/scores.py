@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.stages import stage
 from bench.upsamplers.jbu import FIXUP_WEIGHT
 from bench.upsamplers.operator import Operator
-from bench.upsamplers.tiles import Strip, by_pieces
+from bench.upsamplers.tiles import Strip, TileGrid, by_pieces
 
 _COLUMNS = 48  # of L in one product on a CPU; more leave out fewer of its zeros
 _ALIGNED = 8  # columns of a product: matrix units are slow on rows that end elsewhere
@@ -53,21 +53,31 @@ class PixelScores:
     needs the rows from its own first one on. The first block stands beside X Tᵀ in one product.
     """
 
-    @torch.no_grad()
-    def __init__(self, asks: Sequence[Ask], projection: tuple[Tensor, Tensor]) -> None:
-        weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
-        tokens = torch.cat([ask.patches for ask in asks]).float()  # (N, n, C), N = B or R
-        text = torch.cat([ask.text.expand(len(ask.patches), -1, -1) for ask in asks]).float()  # (N, Q, C)
-        offset = torch.cat([(bias if a.shift is None else bias + a.shift).expand(len(a.patches), -1) for a in asks])
-        rows = torch.cat([tokens + tokens @ weight.T, offset[:, None]], dim=1)  # (N, n + 1, C)
-        self._queries = text.shape[1]
-        products, root = rows @ text.mT, _cholesky(rows)  # (N, n + 1, Q), (N, n + 1, n + 1)
-        step = _COLUMNS if by_pieces(rows.device) else root.shape[2]
-        beside = -self._queries % _COLUMNS if by_pieces(rows.device) else root.shape[2]
-        first = torch.cat([products, root[..., :beside]], dim=2)
+    def __init__(self, by_text: Tensor, root: Tensor) -> None:
+        """by_text: [X; x] Tᵀ (N, n + 1, Q). root: L (N, n + 1, n + 1). N is B or R."""
+        self._queries = by_text.shape[2]
+        step = _COLUMNS if by_pieces(root.device) else root.shape[2]
+        beside = -self._queries % _COLUMNS if by_pieces(root.device) else root.shape[2]
+        first = torch.cat([by_text, root[..., :beside]], dim=2)
         self._blocks = [(0, F.pad(first, (0, -first.shape[2] % _ALIGNED)))]
         self._blocks += [(start, root[..., start : start + step]) for start in range(beside, root.shape[2], step)]
         self._cut: dict[tuple[int, int], list[_Block]] = {}
+
+    @classmethod
+    @torch.no_grad()
+    def together(cls, groups: Sequence[Sequence[Ask]], projection: tuple[Tensor, Tensor]) -> list[PixelScores]:
+        """One for each group of asks: one row's for B windows, or several rows' with as many queries for one window."""
+        weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
+        asks = [ask for group in groups for ask in group]
+        tokens = torch.cat([ask.patches for ask in asks]).float()  # (N of all groups, n, C)
+        offset = torch.cat([(bias if a.shift is None else bias + a.shift).expand(len(a.patches), -1) for a in asks])
+        rows = torch.cat([tokens + tokens @ weight.T, offset[:, None]], dim=1)  # (N, n + 1, C)
+        sizes = [sum(len(ask.patches) for ask in group) for group in groups]
+        found = []
+        for group, part, root in zip(groups, rows.split(sizes), _cholesky(rows).split(sizes), strict=True):
+            text = torch.cat([ask.text.expand(len(ask.patches), -1, -1) for ask in group]).float()  # (N, Q, C)
+            found.append(cls(part @ text.mT, root))
+        return found
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, first: int = 0) -> Tensor:
@@ -110,6 +120,13 @@ def _cholesky(rows: Tensor) -> Tensor:
     return root
 
 
+def _maps(windows: int, channels: int, tiles: TileGrid) -> Tensor:
+    """Room for (B, H, W, channels), laid out as the work that fills or reads it likes best."""
+    if by_pieces(tiles.device):
+        return torch.empty(windows, tiles.height, tiles.width, channels, device=tiles.device)
+    return torch.empty(windows, channels, tiles.height, tiles.width, device=tiles.device).permute(0, 2, 3, 1)
+
+
 @torch.no_grad()
 def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[Tensor, Tensor]) -> list[Tensor]:
     """Cosine scores (B, H, W, Q) of every pixel of the operator's windows, for each asking row.
@@ -117,6 +134,8 @@ def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[
     projection: A (C, C) and b (C) of `Upsampler.projection`. Rows that ask together share the operator's strips while
     these are in the cache; each has products of its own, so its scores do not depend on who else asks.
     """
+    if not asks:
+        return []
     tiles, windows = operator.tiles, operator.windows
     groups: dict[int, list[int]] = defaultdict(list)
     for number, ask in enumerate(asks):
@@ -124,10 +143,11 @@ def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[
     with torch.autocast(projection[0].device.type, enabled=False):
         with stage("scores"):
             ordered = [ask._replace(patches=ask.patches[:, operator.order]) for ask in asks]
-            scorers = [PixelScores([ordered[number] for number in numbers], projection) for numbers in groups.values()]
+            scorers = PixelScores.together(
+                [[ordered[number] for number in numbers] for numbers in groups.values()], projection
+            )
             channels = [sum(len(asks[number].text) for number in numbers) for numbers in groups.values()]
-            shape = windows, tiles.height, tiles.width
-            out = [torch.empty(*shape, n, device=tiles.device) for n in channels]
+            out = [_maps(windows, n, tiles) for n in channels]
 
         def work(strip: Strip) -> None:
             with stage("operator"):
