@@ -30,8 +30,9 @@ class Block:
     """One frozen `ResidualAttentionBlock`, its two halves callable apart."""
 
     def __init__(self, block: nn.Module) -> None:
-        self._block: Any = block
-        self._heads: int = self._block.attn.num_heads
+        whole: Any = block
+        self._block = whole
+        self._heads: int = whole.attn.num_heads
 
     def qkv(self, tokens: Tensor) -> Heads:
         """Queries, keys and values of the block's input (B, N, D)."""

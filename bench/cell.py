@@ -17,8 +17,13 @@ from bench.config import Settings
 from bench.counts import boundary_lines, counted, decode, flat, merge
 from bench.errors import BenchError
 from bench.metrics import Areas, Ints, areas_at, confusions_at, mean_over_classes, probability_histogram, summary
+from bench.provenance import differing
 
 RECORD, COUNTS, PARTS = "cell.json", "counts.parquet", "part-*.parquet"
+
+TIES = 200
+"""Pixels in a million that fall into another bin of probability, at the most, where a float32 result was computed with
+other threads, on another CPU or on a GPU; a tenth of these into another class (`bench verify`, docs/performance.md)."""
 
 Status: TypeAlias = Literal["ok", "partial", "failed", "no data"]
 
@@ -121,6 +126,20 @@ class StoredCell:
         return "no data" if recorded == {"no data"} else "partial"
 
     @property
+    def mixture(self) -> str | None:
+        """How the machines differ that counted this cell, in one line; None where it is one machine, as far as known.
+
+        A cell's images may come from several runs and shards; cell.json keeps what each was made with.
+        """
+        known = [
+            made for piece in self.pieces for made in (piece.record["made_with"], *piece.record.get("earlier", ()))
+        ]
+        found = list(dict.fromkeys(change for made in known[1:] for change in differing(known[0], made)))
+        if not found:
+            return None
+        return f"counted on different machines ({'; '.join(found)}): ties may move {TIES} pixels in a million"
+
+    @property
     def reason(self) -> str | None:
         """Why the cell is not "ok"; None where it is, or where nothing but time is missing."""
         if self.status == "ok":
@@ -206,11 +225,8 @@ def load_cell(folder: Path) -> StoredCell | None:
     fitting = [piece for piece in found if piece.record["fingerprint"] == newest.record["fingerprint"]]
     others = [piece.folder.name for piece in found if piece not in fitting and piece.folder != folder]
     notes = (f"{', '.join(others)}: of other settings or inputs, left out",) if others else ()
-    return StoredCell(
-        (newest, *(p for p in fitting if p is not newest)),
-        Settings.model_validate(newest.record["settings"]),
-        notes,
-    )
+    pieces = (newest, *(p for p in fitting if p is not newest))
+    return StoredCell(pieces, Settings.model_validate(newest.record["settings"]), notes)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "paired comparison of two stored rows",
     "predict": "segment images of your own with words of your own",
     "train": "train an upsampler for a backbone",
+    "verify": "check that this machine computes what the released code computed",
     "speed": "measure where the time goes",
     "methods": "list the methods, rows and modifiers",
     "datasets": "list the datasets, or check that one on disk is complete and right",

@@ -61,7 +61,7 @@ def to_host(tensor: Tensor) -> Callable[[], NDArray[Any]]:
     copy = tensor.to("cpu", non_blocking=True)
     if tensor.device.type != "cuda":
         return copy.numpy
-    done = torch.cuda.Event()
+    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
     done.record()
 
     def wait() -> NDArray[Any]:

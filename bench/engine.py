@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,7 @@ def execute(run: Run, column: Column) -> None:
     if column.samples is None or column.refused or not ready:
         return
     writers = _open_writers(run, column, ready) if run.peers.leads else {}
+    _warn_of_mixtures(run, column, writers)
     todo = run.indices(column)
     pending = run.peers.shared({row: set(todo) - writer.done for row, writer in writers.items()})
     started = time.monotonic()
@@ -95,6 +96,17 @@ def execute(run: Run, column: Column) -> None:
     seconds = (time.monotonic() - started) / max(len(writers), 1)
     for row, writer in writers.items():
         writer.finish(seconds, peak_memory(run.zoo.device), failures.get(row))
+
+
+def _warn_of_mixtures(run: Run, column: Column, writers: Mapping[str, CellWriter]) -> None:
+    """Name once what differs between this machine and the one that counted images that are already stored."""
+    mixtures = set()
+    for row, writer in writers.items():
+        cell = run.store.cell(row, column.card.name)
+        if writer.done and cell is not None and cell.mixture:
+            mixtures.add(cell.mixture)
+    for mixture in sorted(mixtures):
+        print(f"bench: warning: {column.card.name}: {mixture}", file=sys.stderr)
 
 
 def probe(run: Run, column: Column) -> float:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import platform
+import re
 import subprocess
+import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,8 +23,50 @@ _PACKAGES = (
 )
 
 
-@functools.cache
+MACHINE = ("cpu", "simd", "threads", "mkl", "onednn", "gpu")
+"""Facts of `provenance` on which the rounding of a result depends, besides the versions of torch and its device."""
+
+
 def provenance() -> dict[str, str]:
+    """Versions, git commit of a checkout, host and system, and the facts of `machine`."""
+    return _versions() | machine()
+
+
+def machine() -> dict[str, str]:
+    """The keys of MACHINE: model of the CPU, its widest instructions that torch uses, torch's threads, math libraries,
+    GPU. Only the CPU where torch is not in use.
+    """
+    facts = {"cpu": _cpu()}
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return facts
+    build = torch.__config__.show()
+    facts |= {"simd": torch.backends.cpu.get_cpu_capability(), "threads": str(torch.get_num_threads())}
+    for name, pattern in (("mkl", r"Math Kernel Library Version (\S+)"), ("onednn", r"MKL-DNN v(\S+)")):
+        if found := re.search(pattern, build):
+            facts[name] = found[1]
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """ "threads 2 -> 4" for what of MACHINE, and of torch, differs between two records that both know it."""
+    names = [name for name in ("torch", *MACHINE) if name in one and name in other and one[name] != other[name]]
+    return [f"{name} {one[name]} -> {other[name]}" for name in names]
+
+
+@functools.cache
+def _cpu() -> str:
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide numbers, git commit of a checkout, host and system."""
     facts = {"python": platform.python_version()}
     for package in _PACKAGES:

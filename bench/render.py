@@ -109,7 +109,8 @@ def _reasons(score: Score) -> list[str]:
     """What a reader must know of a cell, one footnote each."""
     where = f"{score.row} on {score.dataset}"
     stale = f"{where}: changed since it was counted: {', '.join(score.stale)}" if score.stale else None
-    return [text for text in (score.reason and f"{where}: {score.reason}", stale, *score.caveats) if text]
+    mixture = f"{where}: {score.mixture}" if score.mixture else None
+    return [text for text in (score.reason and f"{where}: {score.reason}", stale, mixture, *score.caveats) if text]
 
 
 def _footnote(text: str, notes: list[str]) -> str:

@@ -27,7 +27,7 @@ class Score:
     score on the same labels. draws: bootstrap, only of complete cells. stale: settings that
     benchmark.yaml and the card now give otherwise, "name old -> new". caveats: why it cannot be held against
     published numbers: another backbone, part of a dataset, or what the run that wrote it said. peak_memory:
-    bytes.
+    bytes. mixture: how the machines differ that counted its images.
     """
 
     row: str
@@ -49,6 +49,7 @@ class Score:
     limit: int | None
     seconds_per_image: float | None
     peak_memory: int | None
+    mixture: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -127,6 +128,7 @@ def read_score(cell: StoredCell, config: Config, draws: int = DRAWS) -> Score:
         caveats=caveats,
         demo=bool(cell.record["demo"]),
         limit=cell.record["limit"],
+        mixture=cell.mixture,
         seconds_per_image=cost["seconds"] / cost["images"] if cost else None,
         peak_memory=cost.get("peak_memory_bytes"),
     )

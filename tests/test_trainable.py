@@ -116,3 +116,13 @@ def test_gradients_go_where_they_are_asked_for() -> None:
     upsampler.requires_grad_(True)
     upsample(upsampler, patches.detach(), torch.randn(1, 3, 8, 8), 1).sum().backward()
     assert all(parameter.grad is not None for parameter in upsampler.parameters())
+
+
+def test_training_after_inference_in_one_process() -> None:
+    """What inference keeps of a size is used by training as well."""
+    upsampler, guidance = lively(JBUOne(3)), torch.randn(1, 3, 44, 52)
+    with torch.inference_mode():
+        upsampler.operator(guidance, (11, 13), 2).matrix()
+    patches = torch.randn(1, 3, 11, 13, requires_grad=True)
+    upsample(upsampler, patches, guidance, 2).square().sum().backward()
+    assert patches.grad is not None and patches.grad.isfinite().all()

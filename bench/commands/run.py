@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X=L",
         help="read dataset X in this one of its layouts; may be repeated",
     )
-    where.add_argument("--results", metavar="D", help="results folder (default: results, with --demo results/demo)")
+    where.add_argument("--results", metavar="D", help="results folder (default: results, with --demo results/demo-run)")
     where.add_argument(
         "--demo", action="store_true", help="the embedded test bed: rendered scenes and a tiny CLIP, offline"
     )
@@ -95,7 +95,7 @@ def _run(args: argparse.Namespace, device: str, peers: Peers) -> int:
     cards, explicit = _cards(args, config)
     root = _demo_data(cards, peers) if args.demo else data_root(args.data_root)
     columns = open_columns(config, rows, cards, zoo, root, explicit, _layouts(args.layout, cards))
-    results = Path(args.results or ("results/demo" if args.demo else "results"))
+    results = Path(args.results or ("results/demo-run" if args.demo else "results"))
     store = Store(results, limit=args.limit, demo=args.demo, shard=args.shard)
     run = Run(zoo, store, config, args.batch, args.workers, args.limit, args.shard, args.fresh, args.boundary, peers)
     lock = store.lock() if peers.leads and not args.dry_run else contextlib.nullcontext()

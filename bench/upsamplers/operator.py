@@ -164,7 +164,7 @@ def _mlp(network: nn.Sequential, pixels: Tensor) -> Tensor:
     first, second = _linear_parts(network)
     out = pixels.new_empty(*pixels.shape[:3], len(second[0]))
     count = _ROWS if by_pieces(pixels.device) else pixels.shape[1]
-    for rows, part in zip(pixels.split(count, dim=1), out.split(count, dim=1), strict=True):
+    for rows, part in zip(torch.split(pixels, count, dim=1), torch.split(out, count, dim=1), strict=True):
         part.copy_(F.linear(F.gelu(F.linear(rows, *first)), *second))
     return out
 

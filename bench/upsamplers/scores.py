@@ -74,7 +74,9 @@ class PixelScores:
         rows = torch.cat([tokens + tokens @ weight.T, offset[:, None]], dim=1)  # (N, n + 1, C)
         sizes = [sum(len(ask.patches) for ask in group) for group in groups]
         found = []
-        for group, part, root in zip(groups, rows.split(sizes), _cholesky(rows).split(sizes), strict=True):
+        for group, part, root in zip(
+            groups, torch.split(rows, sizes), torch.split(_cholesky(rows), sizes), strict=True
+        ):
             text = torch.cat([ask.text.expand(len(ask.patches), -1, -1) for ask in group]).float()  # (N, Q, C)
             found.append(cls(part @ text.mT, root))
         return found
@@ -93,7 +95,8 @@ class PixelScores:
             part = torch.linalg.vector_norm(product, dim=2).square_()
             square = part if square is None else square.add_(part)
         assert scores is not None and square is not None  # there is at least one block
-        return scores / square.sqrt_().clamp_min_(1e-12)[..., None]
+        cosines: Tensor = scores / square.sqrt_().clamp_min_(1e-12)[..., None]
+        return cosines
 
     def _blocks_for(self, first: int, last: int) -> list[_Block]:
         """The blocks where only the columns `first` to `last` of W are not zero."""

@@ -62,7 +62,7 @@ class Reach(NamedTuple):
         columns, down, m, inner = a.shape
         if by_pieces(a.device):
             out = a.new_empty(columns, down, m, views.shape[2]) if out is None else out
-            for column, tiles in enumerate(views.split(self.per)):
+            for column, tiles in enumerate(torch.split(views, self.per)):
                 torch.bmm(a[column], tiles[:down], out=out[column])
             return out
         filled = a.new_zeros(columns, self.per, m, inner)
@@ -118,7 +118,7 @@ class TileGrid:
         """The tiles of padded images, a view (i, j, b, s, t, n)."""
         rows = slice(self.radius, self.radius + self.down * TILE)
         columns = slice(self.radius + strip.first * TILE, self.radius + strip.last * TILE)
-        inner = padded[:, rows, columns].unflatten(2, (strip.across, TILE)).unflatten(1, (self.down, TILE))
+        inner = _tiled(padded[:, rows, columns], self.down, strip.across)
         return inner.permute(2, 4, 0, 3, 1, 5)
 
     def reach(self, padded: Tensor, strip: Strip) -> Reach:
@@ -220,7 +220,7 @@ class TileGrid:
         """The pixels of a strip of images (b, height, width, n), in the order of `write`: (b * s, t, TILE², n)."""
         part = images[:, :, strip.first * TILE : strip.last * TILE]
         beyond = (0, strip.across * TILE - part.shape[2], 0, self.down * TILE - self.height)
-        part = F.pad(part, (0, 0, *beyond)).unflatten(2, (strip.across, TILE)).unflatten(1, (self.down, TILE))
+        part = _tiled(F.pad(part, (0, 0, *beyond)), self.down, strip.across)
         return part.permute(0, 3, 1, 2, 4, 5).flatten(3, 4).flatten(0, 1)
 
     def write(self, tiles: Tensor, out: Tensor, strip: Strip) -> None:
@@ -231,6 +231,11 @@ class TileGrid:
         target.copy_(pixels[:, : target.shape[1], : target.shape[2]])
 
 
+def _tiled(pixels: Tensor, down: int, across: int) -> Tensor:
+    """(b, down * TILE, across * TILE, n) -> a view (b, t, i, s, j, n)."""
+    return torch.unflatten(torch.unflatten(pixels, 2, (across, TILE)), 1, (down, TILE))
+
+
 def source_columns(first: int, last: int, radius: int) -> tuple[int, int]:
     """Columns of the source behind columns `first` up to `last` of the enlarged image: their taps' bicubic neighbors.
     May lie outside the source.
@@ -239,6 +244,7 @@ def source_columns(first: int, last: int, radius: int) -> tuple[int, int]:
 
 
 @functools.lru_cache
+@torch.inference_mode(False)  # so that training can use what inference made
 def _reflected_index(size: int, radius: int, device: torch.device) -> Tensor:
     """Pixels of an axis with a reflected border, filled up to a whole number of tiles."""
     whole = -(-size // TILE) * TILE + 2 * radius
@@ -246,6 +252,7 @@ def _reflected_index(size: int, radius: int, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache
+@torch.inference_mode(False)  # so that training can use what inference made
 def _edge_index(size: int, margin: int, device: torch.device) -> Tensor:
     """Source pixels of an enlarged axis with `margin` more on either side, the edge repeated."""
     tiles = -(-size // TILE)
@@ -259,6 +266,7 @@ def _reflected(index: Tensor, size: int) -> Tensor:
 
 
 @functools.lru_cache
+@torch.inference_mode(False)  # so that training can use what inference made
 def _folds(size: int, radius: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The tiles along an axis from which taps reach outside (n,), and (TILE, n, d, d) from each tap to the one that
     counts.
@@ -280,6 +288,7 @@ def _folded_tiles(size: int, radius: int, strip: Strip) -> tuple[int, int]:
 
 
 @functools.lru_cache
+@torch.inference_mode(False)  # so that training can use what inference made
 def _tap_weights(radius: int, device: torch.device) -> Tensor:
     low = TILE // 2 + 2 * _margin(radius)
     spare = 2  # so that the line's own ends are out of bicubic's sight

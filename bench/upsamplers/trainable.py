@@ -162,7 +162,7 @@ def _overlapped(products: Tensor, step: int) -> Overlapped:
     (b * s, rows, side, n), and the step.
     """
     side = math.isqrt(products.shape[2])
-    return step, _overlapped_along(products.unflatten(2, (side, side)), step)
+    return step, _overlapped_along(torch.unflatten(products, 2, (side, side)), step)
 
 
 def _overlapped_along(tiles: Tensor, step: int) -> Tensor:
@@ -180,6 +180,6 @@ def _overlapped_along(tiles: Tensor, step: int) -> Tensor:
 def _add(overlapped: Overlapped, images: Tensor, first: int) -> None:
     """Add columns of tiles (b * s, rows, side, n) to the columns of images (b, …, …, n) from `first` on."""
     step, columns = overlapped
-    columns = columns.unflatten(0, (len(images), -1)).transpose(2, 3)  # (b, s, side, rows, n)
+    columns = torch.unflatten(columns, 0, (len(images), -1)).transpose(2, 3)  # (b, s, side, rows, n)
     merged = _overlapped_along(columns, step)  # (b, columns, rows, n)
     images[:, : merged.shape[2], first : first + merged.shape[1]] += merged.transpose(1, 2)

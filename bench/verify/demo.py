@@ -1,0 +1,73 @@
+"""The demo's stored reference: of each cell its score and its confusion array, and what of these a fresh run moved."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bench.cell import StoredCell
+from bench.errors import BenchError
+from bench.metrics import Ints, score
+from bench.paths import shipped
+
+SCORES, CONFUSIONS = "scores.csv", "confusions.npz"
+A_FEW = {"wbs_si": ("clip", "segearth-ov"), "whu_aerial": ("gem", "maskclip+ours")}
+"""Dataset -> rows that are run where not all are asked for: seconds."""
+BOUND = 200.0  # pixels per million that ties may move between machines
+
+
+class Moved(NamedTuple):
+    """One cell: pixels per million that are in another place of the confusion array, and the printed scores."""
+
+    row: str
+    dataset: str
+    pixels: float
+    expected: str
+    found: str
+
+
+def write_reference(cells: Iterable[StoredCell], folder: Path) -> int:
+    """Write scores.csv and confusions.npz of the cells; returns how many there are."""
+    lines, arrays = [], {}
+    for cell in sorted(cells, key=lambda cell: (cell.dataset, cell.row)):
+        total = cell.confusion().sum(0)
+        arrays[f"{cell.dataset}/{cell.row}"] = total.astype(np.int32)
+        lines.append([cell.row, cell.dataset, cell.metric, printed(total, cell.metric), cell.counted])
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / SCORES).open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([["row", "dataset", "metric", "per_cent", "images"], *lines])
+    np.savez_compressed(folder / CONFUSIONS, **arrays)
+    return len(lines)
+
+
+def compare(cells: Iterable[StoredCell], folder: Path | None = None) -> list[Moved]:
+    """What each cell moved against the reference. BenchError for a cell that is incomplete or not in the reference."""
+    folder = folder or shipped("results/demo")
+    moved = []
+    with np.load(folder / CONFUSIONS) as arrays:
+        for cell in cells:
+            name = f"{cell.dataset}/{cell.row}"
+            if name not in arrays.files:
+                raise BenchError(
+                    f"{folder / CONFUSIONS}: no reference of {name}; write it with `bench verify demo --write`"
+                )
+            if cell.status != "ok":
+                raise BenchError(f"{name} of the demo is {cell.status}: {cell.reason}")
+            expected, found = arrays[name].astype(np.int64), cell.confusion().sum(0)
+            if expected.shape != found.shape or expected.sum() != found.sum():
+                raise BenchError(
+                    f"{name} of the demo counts other images than the reference; write it again with --write"
+                )
+            pixels = 1e6 * float(np.abs(expected - found).sum()) / 2 / float(expected.sum())
+            shown = printed(expected, cell.metric), printed(found, cell.metric)
+            moved.append(Moved(cell.row, cell.dataset, pixels, *shown))
+    return moved
+
+
+def printed(confusion: Ints, metric: str) -> str:
+    """A score as tables print it."""
+    return f"{100 * float(score(confusion, metric)):.1f}"

@@ -1,0 +1,263 @@
+"""The stored reference against what this machine computes: text, tokens, upsampled features, scores, labels, counts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.backbone import Backbone
+from bench.classify import classify
+from bench.config import BackboneSpec
+from bench.data.images import Resize
+from bench.data.loader import Loaded
+from bench.evaluate import RowGroup, Scoring, evaluate
+from bench.methods import load_methods
+from bench.metrics import BINS, Ints
+from bench.paths import shipped
+from bench.segmenter import Query, Segmenter
+from bench.upsamplers import Upsampler, load_upsampler
+from bench.verify import recipe
+from bench.vocabulary import Vocabulary, encode
+from bench.weights import load_backbone
+
+
+class Run(NamedTuple):
+    """One row of the reference: method, its options, upsampler or "", λ."""
+
+    method: str
+    options: dict[str, Any]
+    upsampler: str
+    debias: float
+
+
+_KEEP: Final = {"residual": "keep"}
+RUNS: Final = {  # by the name that the reference has for them
+    "vanilla_res": Run("clip", {}, "", 0.0),
+    "maskclip": Run("maskclip", {}, "", 0.0),
+    "sclip": Run("sclip", {}, "", 0.0),
+    "sclip_res": Run("sclip", _KEEP, "", 0.0),
+    "gem": Run("gem", {}, "", 0.0),
+    "gem_res": Run("gem", _KEEP, "", 0.0),
+    "clearclip": Run("clearclip", {}, "", 0.0),
+    "segearth_plain": Run("segearth-ov", {}, "", 0.0),
+    "segearth_cls": Run("segearth-ov", {}, "", 0.3),
+    "segearth_up": Run("segearth-ov", {}, "jbu_one", 0.0),
+    "segearth_ov": Run("segearth-ov", {}, "jbu_one", 0.3),
+    "maskclip_ours": Run("maskclip", {}, "jbu_one", 0.3),
+    "sclip_ours": Run("sclip", {}, "jbu_one", 0.3),
+    "clearclip_ours": Run("clearclip", {}, "jbu_one", 0.3),
+    "segearth_featup": Run("segearth-ov", {}, "jbu_stack", 0.3),
+}
+TOKENS: Final[dict[str, tuple[str, dict[str, Any]]]] = {  # the reference's name of a token map -> method and options
+    "vanilla/ir0": ("clip", {}),
+    "MaskCLIP/ir1": ("maskclip", {}),
+    "SCLIP/ir1": ("sclip", {}),
+    "SCLIP/ir0": ("sclip", _KEEP),
+    "ClearCLIP/ir1": ("clearclip", {}),
+    "SegEarth/ir1": ("segearth-ov", {}),
+    "NACLIP/ir1": ("naclip", {"sigma": 1.0}),
+    "GEM/ir1": ("gem", {}),
+    "GEM/ir0": ("gem", _KEEP),
+}
+TOKEN_STEP, PIXEL_STEP, SCORE_STEP, LABEL_STEP = 7, 18, 20, 4  # every n-th is stored
+SCALE: Final = 50.0
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far a machine may be from the reference: greatest differences, and pixels per million."""
+
+    tokens: float
+    features: float
+    scores: float
+    labels: float
+    bins: float
+
+
+# fp32: the tolerances that the reference states, and what ties may move; two CPUs and a GPU stay below a tenth of them.
+# The others: about four times what was measured, for rounding differs between CPUs and GPUs.
+BOUNDS: Final = {
+    "fp32": Bounds(1e-4, 1e-4, 2e-5, 20, 200),
+    "tf32": Bounds(5e-2, 5e-2, 2e-3, 10_000, 200_000),
+    "fp16": Bounds(5e-2, 5e-2, 2e-3, 10_000, 200_000),
+    "bf16": Bounds(4e-1, 4e-1, 1.5e-2, 40_000, 500_000),
+}
+_FEW = 400.0  # pixels per million of the labels that are stored: five of a run's 12,544
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: how far something is from the reference, how far it may be, and where it is worst."""
+
+    what: str
+    found: float
+    unit: str
+    bound: float
+    worst: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether it is within its bound; what is not a number is not."""
+        return self.found <= self.bound
+
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def stored(name: str) -> Arrays:
+    """Arrays of tests/golden/<name>.npz: "released" (made by the authors' code) or "rows" (by this project's)."""
+    with np.load(shipped("tests/golden") / f"{name}.npz") as arrays:
+        return {key: arrays[key] for key in arrays.files}
+
+
+class Bed:
+    """The models of the reference on one device, in one dtype."""
+
+    def __init__(self, device: str, dtype: str, batch: int = 4) -> None:
+        self.batch = batch
+        self.methods = load_methods([])
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "weights.pt"
+            torch.save(recipe.clip_state(), file)
+            spec = BackboneSpec(model=str(recipe.config_file()))
+            self.backbone: Backbone = load_backbone(spec, file, device, dtype)
+            self.upsamplers: dict[str, Upsampler | None] = {"": None}
+            for kind in ("jbu_one", "jbu_stack"):
+                torch.save(recipe.upsampler_checkpoint(kind), file)
+                self.upsamplers[kind] = load_upsampler(kind, file, recipe.DIM).to(device)
+            released = stored("released")
+            words = tuple(str(name) for name in released["text/names"])
+            vocabulary = Vocabulary(words, tuple(int(index) for index in released["text/query_idx"]))
+            self.text = encode(self.backbone, vocabulary, Path(folder)).to(self.backbone.device)
+        self.classes = torch.tensor(vocabulary.classes, device=self.backbone.device)
+
+    def tokens(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Name and values of each token map of the reference's window: (196, 128), and (128,) of its CLS."""
+        window = self.backbone.normalise(torch.from_numpy(recipe.image()[recipe.WINDOW]))[None]
+        with torch.inference_mode():
+            trunk = self.backbone.trunk(window)
+            yield "after_ln_pre", trunk.input(0)[0].cpu().numpy()
+            yield "last_block_input", trunk.input(-1)[0].cpu().numpy()
+            for name, (method, options) in TOKENS.items():
+                features = self.methods[method].build(options)(trunk)
+                yield f"{name}/tokens", features.patches[0].cpu().numpy()
+                if features.cls is not None and method != "gem":  # GEM's code has none
+                    yield f"{name}/cls", features.cls[0].cpu().numpy()
+
+    def features(self, kind: str, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Upsampled features (128, 224, 224) of stored tokens (196, 128), by way of the operator."""
+        upsampler = self.upsamplers[kind]
+        assert upsampler is not None
+        guidance = self.backbone.normalise(torch.from_numpy(recipe.image()[recipe.WINDOW]))[None]
+        with torch.inference_mode():
+            weight, bias = upsampler.projection
+            low = torch.from_numpy(tokens).to(guidance.device)[None]
+            high = upsampler.operator(guidance, (14, 14)).matrix() @ low
+            high = high + 0.1 * (high @ weight.T + bias)
+        array: NDArray[np.float32] = high[0].T.reshape(recipe.DIM, 224, 224).cpu().numpy()
+        return array
+
+    def segmenter(self) -> Segmenter:
+        """All runs, on 448 x 448 with windows of 224."""
+        queries = [
+            Query(
+                name,
+                self.methods[run.method].build(run.options),
+                self.text,
+                self.classes,
+                self.upsamplers[run.upsampler],
+                run.debias,
+                scale=SCALE,
+            )
+            for name, run in RUNS.items()
+        ]
+        return Segmenter(self.backbone, queries, 224, 112, self.batch)
+
+    def counts(self) -> dict[str, Ints]:
+        """Dense histograms (K + 1, K, 100) of all runs on the image and its label, as a run counts them."""
+        classes = int(self.classes.max()) + 1
+        rule = Resize(long_side=448)
+        loaded = Loaded(0, "image", recipe.label(classes), {rule: recipe.image()})
+        group = RowGroup(rule, self.segmenter())
+        found = {}
+        for outcome in evaluate([group], [loaded], {name: {0} for name in RUNS}, Scoring(classes)):
+            dense = np.zeros((classes + 1) * classes * BINS, np.int64)
+            dense[outcome.keys] = outcome.counts
+            found[outcome.row] = dense.reshape(classes + 1, classes, BINS)
+        return found
+
+    def scores(self) -> dict[str, NDArray[np.float32]]:
+        """Stitched cosine scores (14, 448, 448) of each run."""
+        found = self.segmenter().scores(recipe.image())
+        return {name: scores.cpu().numpy() for name, scores in found.items() if isinstance(scores, torch.Tensor)}
+
+    def labels(self, scores: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Winning classes (448, 448) of scores, before any threshold."""
+        there = torch.from_numpy(scores).to(self.backbone.device)
+        return classify(there, (448, 448), self.classes, SCALE).classes
+
+
+def compare(device: str, dtype: str, batch: int = 4) -> list[Check]:
+    """Everything that is stored, against what `device` computes in `dtype`."""
+    released, rows, bounds = stored("released"), stored("rows"), BOUNDS[dtype]
+    bed = Bed(device, dtype, batch)
+    checks = [Check("text", _apart(bed.text.cpu().numpy(), released["text/query_features"]), "max difference", 1e-5)]
+    tokens = {name: _apart(_every(values), released[f"tokens/{name}"]) for name, values in bed.tokens()}
+    checks.append(_worst("tokens", tokens, "max difference", bounds.tokens))
+    features = {}
+    for kind in ("jbu_one", "jbu_stack"):
+        values = bed.features(kind, released["upsample/tokens"])
+        features[kind] = _apart(values[:, ::PIXEL_STEP, ::PIXEL_STEP], released[f"upsample/{kind}/out"])
+        corner = _apart(values[:, :6, -6:], released[f"upsample/{kind}/corner"])
+        features[kind] = max(features[kind], corner)
+    checks.append(_worst("upsampled features", features, "max difference", bounds.features))
+    scores = bed.scores()
+    apart = {
+        run: _apart(scores[run][:, ::SCORE_STEP, ::SCORE_STEP], rows[f"{run}/scores"]) if run in scores else np.inf
+        for run in RUNS
+    }
+    checks.append(_worst("scores", apart, "max difference", bounds.scores))
+    labels = {}
+    for run, values in scores.items():
+        found = bed.labels(values)[::LABEL_STEP, ::LABEL_STEP]
+        labels[run] = 1e6 * float((found != rows[f"{run}/labels"]).mean())
+    checks.append(_worst("labels", labels, "pixels per million", max(bounds.labels, _FEW)))
+    counts = bed.counts()
+    classes = {run: _moved(counts[run].sum(2), dense(rows, run).sum(2)) for run in RUNS}
+    checks.append(_worst("counts, class", classes, "pixels per million", bounds.labels))
+    bins = {run: _moved(counts[run], dense(rows, run)) for run in RUNS}
+    checks.append(_worst("counts, class and probability", bins, "pixels per million", bounds.bins))
+    return checks
+
+
+def dense(rows: Arrays, run: str) -> Ints:
+    """The stored histogram (K + 1, K, 100) of a run."""
+    keys, counts, classes = rows[f"{run}/keys"], rows[f"{run}/counts"], int(rows["classes"])
+    histogram = np.zeros((classes + 1) * classes * BINS, np.int64)
+    histogram[keys] = counts
+    return histogram.reshape(classes + 1, classes, BINS)
+
+
+def _every(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values[::TOKEN_STEP] if values.ndim == 2 else values
+
+
+def _apart(one: NDArray[Any], other: NDArray[Any]) -> float:
+    return float(np.abs(one - other).max())
+
+
+def _moved(one: Ints, other: Ints) -> float:
+    """Pixels per million that are counted elsewhere."""
+    return 1e6 * float(np.abs(one - other).sum()) / 2 / float(other.sum())
+
+
+def _worst(what: str, found: Mapping[str, float], unit: str, bound: float) -> Check:
+    name = max(found, key=lambda key: (np.isnan(found[key]), found[key]))
+    return Check(what, found[name], unit, bound, name)

@@ -1,0 +1,63 @@
+"""Makes this folder's arrays: `python tests/golden/make.py FOLDER`, with the released code's whole outputs in FOLDER.
+
+"released" is a part of what the authors' code computed. "rows" is what this project computes on the recipe's image in
+float32 on a CPU; make it only from a state whose scores agree with the whole outputs (tests/inference/test_segmenter.py
+with them beside the checkout: 4e-7 at the most).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from bench.verify import recipe
+from bench.verify.goldens import LABEL_STEP, PIXEL_STEP, RUNS, SCORE_STEP, TOKEN_STEP, TOKENS, Bed, stored
+
+HERE = Path(__file__).resolve().parent
+
+
+def released(folder: Path) -> dict[str, np.ndarray]:
+    text, tokens, upsampled = (
+        dict(np.load(folder / f"{name}.npz")) for name in ("a_text", "b_tokens_square", "c_upsample_square")
+    )
+    assert np.array_equal(tokens["sq/window_uint8"], recipe.image()[recipe.WINDOW])
+    found = {f"text/{key}": text[key] for key in ("names", "query_idx", "query_features")}
+    for name in ("after_ln_pre", "last_block_input"):
+        found[f"tokens/{name}"] = tokens[f"sq/{name}"][::TOKEN_STEP]
+    found["tokens/simfeatup_train_features"] = tokens["sq/simfeatup_train_features"][::TOKEN_STEP]
+    for name in TOKENS:
+        found[f"tokens/{name}/tokens"] = tokens[f"sq/{name}/tokens"][::TOKEN_STEP]
+        if f"sq/{name}/cls" in tokens:
+            found[f"tokens/{name}/cls"] = tokens[f"sq/{name}/cls"]
+    found["upsample/tokens"] = tokens["sq/SegEarth/ir1/tokens"]
+    for kind in ("jbu_one", "jbu_stack"):
+        found[f"upsample/{kind}/out"] = upsampled[f"sq/{kind}/out_stride9"][:, :: PIXEL_STEP // 9, :: PIXEL_STEP // 9]
+        found[f"upsample/{kind}/corner"] = upsampled[f"sq/{kind}/out_corner12"][:, :6, -6:]
+        for name in ("out_stats", "spatial", "guidance_x2"):
+            found[f"upsample/{kind}/{name}"] = upsampled[f"sq/{kind}/{name}"]
+        found[f"upsample/{kind}/x2"] = upsampled[f"sq/{kind}/x2"][:, ::3, ::3]
+        for name in ("kernel_range", "kernel_product_normalised", "kernel_final"):
+            found[f"upsample/{kind}/{name}"] = upsampled[f"sq/{kind}/{name}_stride5"][:, ::3, ::3]
+    metric = dict(np.load(folder / "e_metric.npz"))
+    return found | {f"metric/{key}": value for key, value in metric.items()}
+
+
+def rows() -> dict[str, np.ndarray]:
+    bed = Bed("cpu", "fp32")
+    scores, counts = bed.scores(), bed.counts()
+    found = {"classes": np.array(int(bed.classes.max()) + 1)}
+    for run in RUNS:
+        found[f"{run}/scores"] = scores[run][:, ::SCORE_STEP, ::SCORE_STEP]
+        found[f"{run}/labels"] = bed.labels(scores[run])[::LABEL_STEP, ::LABEL_STEP]
+        histogram = counts[run].ravel()
+        keys = np.flatnonzero(histogram)
+        found[f"{run}/keys"], found[f"{run}/counts"] = keys.astype(np.int32), histogram[keys].astype(np.int32)
+    return found
+
+
+if __name__ == "__main__":
+    np.savez_compressed(HERE / "released.npz", **released(Path(sys.argv[1])))
+    assert stored("released")
+    np.savez_compressed(HERE / "rows.npz", **rows())
