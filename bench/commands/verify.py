@@ -1,4 +1,4 @@
-"""``bench verify``: whether this machine computes what the released code computed, and what the demo's reference holds."""
+"""``bench verify``: whether this machine computes what the released code computed, and the demo what it should."""
 
 from __future__ import annotations
 
