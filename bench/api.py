@@ -15,10 +15,10 @@ once a run with its options and may offer, besides ``__call__(trunk) -> Features
     are asked for then
 """
 
-from bench.backbone import Backbone, Features, Trunk
-from bench.methods import method
-from bench.surgery import attention, inverse_temperature, last_block, merge_heads, self_self
-from bench.vocabulary import Vocabulary, ensemble
+from bench.models.attention import attention, inverse_temperature, last_block, merge_heads, self_self
+from bench.models.backbone import Backbone, Features, Trunk
+from bench.models.text import Vocabulary, ensemble
+from bench.registry import method
 
 __all__ = [
     "Backbone",

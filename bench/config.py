@@ -8,62 +8,23 @@ list:
     sclip@remoteclip   the same on another backbone of `backbones:`
 
 A *cell* is a row on a dataset; `Config.cell` resolves everything that decides its numbers into one flat
-`Settings`.
+`bench.settings.Settings`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, did_you_mean, validation_message
 from bench.paths import shipped
-
-if TYPE_CHECKING:
-    from bench.data.cards import Card
+from bench.settings import DatasetDefaults, Model, Overrides, ResizeRule, Settings
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # built on first use: --help is quick
-
-
-class ResizeRule(_Model):
-    """Size of the network's input: the long side, or the short side with a bound on the long one; pixels."""
-
-    long_side: int | None = Field(None, ge=16)
-    short_side: int | None = Field(None, ge=16)
-    long_max: int | None = Field(None, ge=16)
-
-    @model_validator(mode="after")
-    def _one_of(self) -> ResizeRule:
-        if (self.long_side is None) == (self.short_side is None):
-            raise ValueError("give either long_side or short_side")
-        return self
-
-    def __str__(self) -> str:
-        return f"long side {self.long_side}" if self.long_side else f"short side {self.short_side}"
-
-
-class Overrides(_Model):
-    """What a row, a modifier or a card may change of the protocol. None means: not changed here."""
-
-    backbone: str | None = None
-    upsampler: str | None = None  # a name of `upsamplers:`, or "none"
-    debias: float | None = None  # λ of eq. 9
-    debias_on: Literal["scores", "features"] | None = None
-    resize: ResizeRule | None = None
-    window: int | None = Field(None, ge=16)
-    stride: int | None = Field(None, ge=1)
-    scale: float | None = Field(None, gt=0)  # of the scores before the softmax
-    vocabulary: str | None = None
-    threshold: float | None = Field(None, ge=0, le=1)
-    options: dict[str, Any] = {}  # parameters of the method itself
-
-
-class Protocol(_Model):
+class Protocol(Model):
     """Defaults of every row (paper, section 5.2; where silent, the released configuration)."""
 
     backbone: str
@@ -83,7 +44,7 @@ class Row(Overrides):
     note: str | None = None
 
 
-class BackboneSpec(_Model):
+class BackboneSpec(Model):
     """An open_clip model. `file` is a checkpoint below the weights folder for weights that open_clip does not know."""
 
     model: str
@@ -94,7 +55,7 @@ class BackboneSpec(_Model):
     note: str | None = None
 
 
-class UpsamplerSpec(_Model):
+class UpsamplerSpec(Model):
     """A checkpoint of a JBU upsampler. `git_blob` is its git blob hash, checked after a download."""
 
     kind: Literal["jbu_one", "jbu_stack"]
@@ -104,7 +65,7 @@ class UpsamplerSpec(_Model):
     note: str | None = None
 
 
-class Table(_Model):
+class Table(Model):
     title: str
     columns: tuple[str, ...]
     rows: tuple[str, ...]
@@ -113,29 +74,9 @@ class Table(_Model):
     note: str | None = None
 
 
-class Settings(_Model):
-    """Everything that decides the numbers of one cell, resolved; stored with the cell."""
-
-    row: str
-    dataset: str
-    method: str
-    options: dict[str, Any]
-    backbone: str
-    upsampler: str
-    debias: float
-    debias_on: Literal["scores", "features"]
-    resize: ResizeRule
-    window: int
-    stride: int
-    scale: float
-    vocabulary: str
-    threshold: float
-    background: int
-
-
-class Config(_Model):
+class Config(Model):
     protocol: Protocol
-    modifiers: dict[str, Overrides] = {}
+    modifiers: dict[str, Overrides] = Field(default_factory=dict)
     backbones: dict[str, BackboneSpec]
     upsamplers: dict[str, UpsamplerSpec]
     rows: dict[str, Row]
@@ -187,7 +128,7 @@ class Config(_Model):
             chosen |= _given(change)
         return chosen | (flags or {})
 
-    def cell(self, name: str, card: Card, method: Overrides) -> Settings:
+    def cell(self, name: str, card: DatasetDefaults, method: Overrides) -> Settings:
         """Settings of the row called `name` on one dataset; `method` holds the defaults of its method.
 
         A card's `debias` replaces the λ of every row that subtracts at all (xBD is run without); its
@@ -229,13 +170,3 @@ def load_config(path: str | Path | None = None) -> Config:
         return Config.model_validate(content)
     except ValidationError as error:
         raise BenchError(validation_message(file, error)) from None
-
-
-def validation_message(file: Path, error: ValidationError) -> str:
-    """One line for the first thing that pydantic found wrong in a file: file, key, value, reason."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "top level"
-    if first["type"] == "extra_forbidden":
-        return f"{file}: unknown key '{key}'; remove or correct it"
-    value = "" if isinstance(first["input"], dict) else f" (value {first['input']!r})"
-    return f"{file}: {key}: {first['msg']}{value}"

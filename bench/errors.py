@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class BenchError(Exception):
-    """A condition that the user can mend.
+    """A condition that the user can correct.
 
     The message is one line: what is wrong, where (file, key, value), and what to do next. The command line
     prints it without a traceback and exits with code 2.
@@ -21,3 +26,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {', '.join(close)}?"
     return f"known: {', '.join(names) or 'none'}"
+
+
+def validation_message(file: Path, error: ValidationError) -> str:
+    """One line for the first thing that pydantic found wrong in a file: file, key, value, reason."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "top level"
+    if first["type"] == "extra_forbidden":
+        return f"{file}: unknown key '{key}'; remove or correct it"
+    value = "" if isinstance(first["input"], dict) else f" (value {first['input']!r})"
+    return f"{file}: {key}: {first['msg']}{value}"

@@ -12,8 +12,8 @@ from reference import write_tiny
 from bench.cli import main
 from bench.data.cards import load_card
 from bench.demo.writers import write_dataset
+from bench.models.upsamplers import JBUOne
 from bench.paths import shipped
-from bench.upsamplers import JBUOne
 
 SIZES = {"loveda": [(60, 80), (64, 64), (50, 70)], "whu_aerial": [(48, 64), (64, 40)]}
 

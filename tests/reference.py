@@ -13,8 +13,8 @@ import open_clip
 import pytest
 import torch
 
-from bench.backbone import Backbone
-from bench.checkpoints import state_fingerprint
+from bench.models.backbone import Backbone
+from bench.models.checkpoints import state_fingerprint
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN = SHARED / "golden"

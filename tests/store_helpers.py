@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-import bench.store
-import bench.writer
-from bench.cell import StoredCell
-from bench.config import ResizeRule, Settings
+import bench.store.store
+import bench.store.writer
 from bench.metrics import BINS
-from bench.store import Store
-from bench.writer import CellWriter
+from bench.settings import ResizeRule, Settings
+from bench.store.result import StoredCell
+from bench.store.store import Store
+from bench.store.writer import CellWriter
 
 CLASSES = ("background", "roof", "road")
 INPUTS = {"weights": "aa", "card": "bb", "plug-in": "cc", "data list": "dd", "vocabulary": "ee"}
@@ -93,8 +93,8 @@ def stored(
 
 def write_until_killed(folder: Path, images: int, started: Event) -> None:
     """One life of a cell after the other: counted, merged, forgotten …; each image a part of its own."""
-    bench.writer.FLUSH_SECONDS = 0.0
-    bench.store.provenance = dict  # it asks git, which takes longer than the process lives
+    bench.store.writer.FLUSH_SECONDS = 0.0
+    bench.store.store.provenance = dict  # it asks git, which takes longer than the process lives
     store = Store(folder)
     with store.lock():
         opened(store, images)

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.config import Overrides, ResizeRule, load_config
+from bench.config import load_config
 from bench.data.cards import load_card
 from bench.errors import BenchError
 from bench.paths import shipped
+from bench.settings import Overrides, ResizeRule
 
 OURS = Overrides(upsampler="simfeatup", debias=0.3)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from reference import tiny_backbone
 from torch import Tensor, nn
 
-from bench.peers import Peers
+from bench.runtime.distributed import Peers
 from bench.training.crops import Crops, find_images
 from bench.training.downsampler import AttentionDownsampler
 from bench.training.loop import Plan, train

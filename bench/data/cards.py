@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from bench.config import validation_message
 from bench.data.patterns import COORDINATES, fields_of
 from bench.data.schema import Colour, Download, Geometry, Layout, Split, Strict, Tiling
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, did_you_mean, validation_message
 from bench.paths import shipped
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with libyaml

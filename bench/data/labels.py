@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.cards import Card
+from bench.data.geojson import draw_lines
 from bench.data.images import check_complete, pillow_errors
-from bench.data.lines import draw_lines
 from bench.data.schema import IGNORED, Colour, IndexRule, LabelRule, LinesRule, PaletteRule, ThresholdRule
 from bench.errors import BenchError
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bench.atomic import write_atomic
 from bench.data.cards import Card
 from bench.data.prepared import MANIFEST, Manifest, Shard, prepared_folder, read_manifest, recipe
 from bench.data.samples import Sample, SampleSet, open_folder, open_samples
 from bench.errors import BenchError
+from bench.runtime.atomic import write_atomic
 
 _SHARD_BYTES = 256 << 20
 _PROBES = 3  # sources that the size is estimated from

@@ -20,7 +20,7 @@ from bench.data.images import pillow_errors, read_image
 from bench.data.labels import read_label
 from bench.data.layouts import DatasetMissing, Found, Pair, dataset_folders, locate
 from bench.data.patterns import fill
-from bench.data.tiles import Box, boxes, crop, pad
+from bench.data.tiling import Box, boxes, crop, pad
 from bench.errors import BenchError
 
 __all__ = ["DatasetMissing", "Sample", "SampleSet", "open_folder", "open_samples"]

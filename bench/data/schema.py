@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from bench.config import ResizeRule
 from bench.data.patterns import fields_of
 from bench.errors import did_you_mean
+from bench.settings import ResizeRule
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Channel, Channel, Channel]  # red, green, blue

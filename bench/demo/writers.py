@@ -19,7 +19,7 @@ from bench.data.cards import Card
 from bench.data.labels import palette_table
 from bench.data.patterns import expand, fill, parse
 from bench.data.schema import IGNORED, IndexRule, LabelRule, Layout, LinesRule, PaletteRule, ThresholdRule
-from bench.data.tiles import boxes, crop, pad
+from bench.data.tiling import boxes, crop, pad
 from bench.errors import BenchError
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # RGB (H, W, 3) and class index (H, W)

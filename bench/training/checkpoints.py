@@ -12,8 +12,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from bench.atomic import write_atomic
 from bench.errors import BenchError
+from bench.runtime.atomic import write_atomic
 from bench.training.trainer import Trainer
 
 _PREFIX = "upsampler."  # of the released Lightning checkpoints, whose `state_dict` holds such keys alone

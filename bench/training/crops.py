@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bench.backbone import PIXEL_MEAN, PIXEL_STD
 from bench.data.images import read_image
 from bench.errors import BenchError
+from bench.models.backbone import PIXEL_MEAN, PIXEL_STD
 from bench.training.seeds import Purpose, numpy_generator
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".ppm"}

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from bench.backbone import Trunk
-from bench.surgery import last_block
+from bench.models.attention import last_block
+from bench.models.backbone import Trunk
 
 
 def last_input(trunk: Trunk) -> Tensor:

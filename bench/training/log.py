@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bench.atomic import write_atomic
 from bench.errors import BenchError
+from bench.runtime.atomic import write_atomic
 
 _GAP = 4  # white pixels between the parts of a picture
 

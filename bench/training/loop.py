@@ -12,11 +12,11 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.atomic import write_atomic
-from bench.backbone import Backbone
-from bench.devices import is_out_of_memory, peak_memory
 from bench.errors import BenchError
-from bench.peers import Peers
+from bench.models.backbone import Backbone
+from bench.runtime.atomic import write_atomic
+from bench.runtime.device import is_out_of_memory, peak_memory
+from bench.runtime.distributed import Peers
 from bench.training.checkpoints import restore_checkpoint, save_checkpoint, save_upsampler
 from bench.training.crops import Crops, ImageList, Schedule, load_crops
 from bench.training.log import Entry, Log, feature_picture

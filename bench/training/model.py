@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.models.upsamplers import JBUOne, JBUStack, Upsampler, steps_for
+from bench.models.upsamplers.trainable import upsample
 from bench.training.downsampler import AttentionDownsampler
 from bench.training.jitter import Jitter, apply_jitter
 from bench.training.losses import ContentRetentionNet, UncertaintyNet, image_loss, reconstruction_loss
 from bench.training.released import use_released_gradient
 from bench.training.settings import Settings
-from bench.upsamplers import JBUOne, JBUStack, Upsampler, steps_for
-from bench.upsamplers.trainable import upsample
 
 # Tokens a side. Reflect padding wants more pixels than the kernel's radius after the first doubling.
 MIN_GRID = 3

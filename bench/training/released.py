@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.upsamplers import Upsampler
-from bench.upsamplers.jbu import JointBilateral, TapProducts
+from bench.models.upsamplers import Upsampler
+from bench.models.upsamplers.jbu import JointBilateral, TapProducts
 
 
 class ReleasedJointBilateral(JointBilateral):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.backbone import Backbone
-from bench.peers import Peers
+from bench.models.backbone import Backbone
+from bench.runtime.distributed import Peers
 from bench.training.crops import normalise
 from bench.training.features import feature_map
 from bench.training.jitter import apply_jitter, draw_jitter

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.cell import StoredCell
 from bench.errors import BenchError
 from bench.metrics import Ints, score
 from bench.paths import shipped
+from bench.store.result import StoredCell
 
 SCORES, CONFUSIONS = "scores.csv", "confusions.npz"
 A_FEW = {"wbs_si": ("clip", "segearth-ov"), "whu_aerial": ("gem", "maskclip+ours")}

@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.backbone import Backbone
-from bench.classify import classify
 from bench.config import BackboneSpec
 from bench.data.images import Resize
 from bench.data.loader import Loaded
-from bench.evaluate import RowGroup, Scoring, evaluate
-from bench.methods import load_methods
+from bench.evaluation.loop import RowGroup, Scoring, evaluate
+from bench.inference.postprocess import classify
+from bench.inference.segmenter import Query, Segmenter
 from bench.metrics import BINS, Ints
+from bench.models.backbone import Backbone
+from bench.models.clip_weights import load_backbone
+from bench.models.text import Vocabulary, encode
+from bench.models.upsamplers import Upsampler, load_upsampler
 from bench.paths import shipped
-from bench.segmenter import Query, Segmenter
-from bench.upsamplers import Upsampler, load_upsampler
+from bench.registry import load_methods
 from bench.verify import recipe
-from bench.vocabulary import Vocabulary, encode
-from bench.weights import load_backbone
 
 
 class Run(NamedTuple):

@@ -1,0 +1,5 @@
+"""`python -m bench …`: parse, call one function, print."""
+
+from bench.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,84 @@
+"""``python -m bench COMMAND …``. Only the chosen command's module is imported, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from bench import __version__
+from bench.errors import BenchError
+from bench.runtime.memory import keep_freed_memory
+
+COMMANDS = {
+    "run": "evaluate methods on datasets and store every cell",
+    "tables": "write the paper's tables from what is stored",
+    "compare": "paired comparison of two stored rows",
+    "predict": "segment images of your own with words of your own",
+    "train": "train an upsampler for a backbone",
+    "verify": "check that this machine computes what the released code computed",
+    "speed": "measure where the time goes",
+    "methods": "list the methods, rows and modifiers",
+    "datasets": "list the datasets, or check that one on disk is complete and right",
+    "prepare": "tile or convert a dataset once",
+    "download": "fetch a dataset or the upsamplers' weights",
+}
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 fine, 1 something is wrong with the data or a cell, 2 a mistake."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(arguments)
+    args = parser.parse_args(arguments)
+    warnings.showwarning = _one_line_warning  # type: ignore[assignment]
+    keep_freed_memory()
+    try:
+        code: int = args.main(args)
+    except BenchError as error:
+        return _complain(str(error), 2)
+    except KeyboardInterrupt:
+        return _complain("interrupted; what was computed is stored, the same command goes on from there", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output is gone, as in `… | head`
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _complain(
+            f"{error.filename or 'a write'}: no space left on the device; free some and run the same command again",
+            2,
+        )
+    return code
+
+
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Reference benchmark for training-free open-vocabulary segmentation of remote sensing images.",
+    )
+    parser.add_argument("--version", action="version", version=f"ovss-bench {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == chosen:
+            module: Any = importlib.import_module(f"bench.cli.{name}")
+            module.add_arguments(command)
+            command.set_defaults(main=module.main)
+    return parser
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"bench: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    if issubclass(category, UserWarning):
+        print(f"bench: warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,0 +1,135 @@
+"""``bench datasets``: what is on disk; ``check``: whether it is right; ``schema``: what a card may say."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.cli.data_options import add_data_arguments
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.data.cards import Card
+    from bench.data.check import Report
+    from bench.data.inventory import Entry
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=["list", "check", "schema"], default="list", help="default: list")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets to check; `all` means those on disk")
+    parser.add_argument("--all", action="store_true", help="check every image and label, not a sample of them")
+    parser.add_argument(
+        "--layout", metavar="L", help="check this one of the card's layouts (default: the first that matches)"
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes that decode for check (default: 0, none)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    from bench.data.cards import card_names, card_schema, load_card
+    from bench.data.inventory import look
+    from bench.paths import data_root
+
+    root = data_root(args.data_root)
+    if args.action == "schema":
+        print(json.dumps(card_schema(), indent=2))
+        return 0
+    if args.action == "check":
+        return _check(_cards(args, root), root, args)
+    entries = [look(load_card(name, args.cards), root) for name in args.names or card_names(args.cards)]
+    if args.json:
+        print(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2))
+    else:
+        print(_table(entries))
+        print(f"\nlooked in {root.resolve()}; `bench download NAME` fetches a dataset or tells how to get it")
+    return 0
+
+
+def _cards(args: argparse.Namespace, root: Path) -> list[Card]:
+    from bench.data.cards import card_names, load_card
+    from bench.data.inventory import look
+
+    if args.names != ["all"]:
+        if not args.names:
+            raise BenchError("datasets check: name the datasets to check, or `all` for those on disk")
+        return [load_card(name, args.cards) for name in args.names]
+    cards = [load_card(name, args.cards) for name in card_names(args.cards)]
+    found = [card for card in cards if look(card, root).state != "missing"]
+    if not found:
+        raise BenchError(f"datasets check all: no dataset in {root}; give the folder with --data-root")
+    return found
+
+
+def _check(cards: Sequence[Card], root: Path, args: argparse.Namespace) -> int:
+    from bench.data.check import check
+
+    reports = []
+    for card in cards:
+        reports.append(check(card, root, args.all, args.layout, args.workers))
+        if not args.json:
+            _show(reports[-1])
+    if args.json:
+        print(json.dumps([{**dataclasses.asdict(report), "healthy": report.healthy} for report in reports], indent=2))
+    return 0 if all(report.healthy for report in reports) else 1
+
+
+def _table(entries: Sequence[Entry]) -> str:
+    from tabulate import tabulate
+
+    rows = [
+        (
+            e.name,
+            e.task,
+            e.state,
+            f"{e.layout} (shards)" if e.prepared else e.layout,
+            _images(e),
+            e.licence,
+            _where(e),
+        )
+        for e in entries
+    ]
+    headers = ["name", "task", "on disk", "layout", "images", "licence", "where to get it"]
+    return tabulate(rows, headers=headers, maxcolwidths=[None, None, None, 16, None, 32, 44])
+
+
+def _images(entry: Entry) -> str:
+    found = f"{entry.images:,} scenes, uncut" if entry.whole_scenes else f"{entry.images:,}"
+    return f"{found} / {entry.expected:,}" if entry.expected else found
+
+
+def _where(entry: Entry) -> str:
+    if entry.problem:
+        return entry.problem
+    return f"bench download {entry.name}" if entry.direct else f"{entry.access}: {next(iter(entry.sources), '')}"
+
+
+def _show(report: Report) -> None:
+    from tabulate import tabulate
+
+    print(f"{report.name}: {'fine' if report.healthy else 'something is wrong'}")
+    if report.layout:
+        shards = ", prepared shards" if report.prepared else ""
+        print(
+            f"  {report.folder} (layout {report.layout}{shards}), {report.images:,} images, "
+            f"{report.checked:,} looked at"
+        )
+        print(f"  sizes: {', '.join(f'{size} ({count:,})' for size, count in list(report.sizes.items())[:5])}")
+        print(f"  fingerprints: files {report.files}, labels looked at {report.labels}\n")
+        total = max(1, sum(report.pixels.values()) + sum(report.beyond.values()))
+        rows = [(name, f"{pixels / total:.2%}", f"{report.present[name]:,}") for name, pixels in report.pixels.items()]
+        print(tabulate(rows, headers=["class", "of the pixels", "in images"], colalign=("left", "right", "right")))
+        print(f"  and {report.ignored:,} ignored pixels")
+    for problem in report.problems:
+        print(f"  {problem.severity}: {problem.where}: {problem.what}; {problem.advice}")
+    print()

@@ -1,0 +1,31 @@
+"""``bench download``: fetch what has a public address, and say how to get the rest."""
+
+from __future__ import annotations
+
+import argparse
+
+from bench.cli.data_options import add_data_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="datasets; or `weights` and none or some names of benchmark.yaml",
+    )
+    add_data_arguments(parser)
+    parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml, for weights")
+
+
+def main(args: argparse.Namespace) -> int:
+    from bench.config import load_config
+    from bench.data.cards import load_card
+    from bench.data.download import download_dataset, download_weights
+    from bench.paths import data_root
+
+    if args.names[0] == "weights":
+        return 0 if download_weights(load_config(args.config), args.names[1:], print) else 1
+    cards = [load_card(name, args.cards) for name in args.names]
+    complete = [download_dataset(card, data_root(args.data_root), print) for card in cards]
+    return 0 if all(complete) else 1

@@ -1,0 +1,49 @@
+"""``bench methods``: what there is to run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="PATH", help="a plug-in file or a folder of them"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from bench.config import load_config
+    from bench.registry import load_methods
+
+    config = load_config(args.config)
+    methods = load_methods(args.plugin)
+    print("Methods (a row of their own, and NAME+MODIFIER on any of them)\n")
+    listed = [(m.name, m.label, m.venue, _options(m.options), m.file.name) for m in methods.values()]
+    print(tabulate(listed, headers=["name", "label", "venue", "options", "file"]))
+    print("\nModifiers\n")
+    changes = [(f"+{name}", _changes(m.model_dump(exclude_defaults=True))) for name, m in config.modifiers.items()]
+    print(tabulate(changes, headers=["name", "sets"]))
+    print("\nRows of benchmark.yaml (* : in `--methods all`)\n")
+    rows = [
+        (
+            name + (" *" if name in config.default_rows else ""),
+            row.label,
+            row.method,
+            _changes(row.model_dump(exclude={"label", "method"}, exclude_defaults=True)),
+        )
+        for name, row in config.rows.items()
+    ]
+    print(tabulate(rows, headers=["name", "label", "method", "sets"]))
+    return 0
+
+
+def _options(options: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={getattr(parameter, 'default', '')}" for name, parameter in options.items())
+
+
+def _changes(change: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in change.items())

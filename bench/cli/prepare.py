@@ -1,0 +1,36 @@
+"""``bench prepare``: cut and convert a dataset once."""
+
+from __future__ import annotations
+
+import argparse
+
+from bench.cli.data_options import add_data_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a dataset (see `bench datasets`)")
+    parser.add_argument(
+        "--source",
+        metavar="DIR_OR_ZIP",
+        help="the download (default: the dataset's folder below the data root)",
+    )
+    parser.add_argument("--layout", metavar="L", help="one of the card's layouts (default: the first that matches)")
+    add_data_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from bench.data.cards import load_card
+    from bench.data.prepare import prepare
+    from bench.data.prepared import prepared_folder
+    from bench.paths import data_root
+
+    card, root = load_card(args.name, args.cards), data_root(args.data_root)
+    manifest = prepare(card, Path(args.source).expanduser() if args.source else None, root, args.layout)
+    for warning in manifest.warnings:
+        print(f"note: {warning}")
+    size = sum(shard.bytes for shard in manifest.shards)
+    folder = prepared_folder(card, root, args.layout)
+    print(f"{folder}: {len(manifest.ids):,} images in {len(manifest.shards)} shards, {size / 1e9:.2f} GB")
+    return 0

@@ -1,0 +1,203 @@
+"""``bench speed``: where the time goes, and what all rows cost in passes of the bare encoder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import platform
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bench.cli.options import positive
+
+if TYPE_CHECKING:
+    from bench.evaluation.speed import Case, Timing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sizes",
+        type=_sizes,
+        default="448x448,1024x1024,1080x1280,3000x4000",
+        metavar="HxW,…",
+        help="original image sizes (448x448,1024x1024,1080x1280,3000x4000)",
+    )
+    parser.add_argument(
+        "--queries",
+        type=_numbers,
+        default="9,3,60",
+        metavar="N,…",
+        help="prompt words; the first for all sizes (9,3,60)",
+    )
+    parser.add_argument("--methods", metavar="A,B", help="rows as in `bench run` (all)")
+    parser.add_argument(
+        "--row-counts", type=_numbers, default="1,3,6", metavar="N,…", help="also time the first N rows alone (1,3,6)"
+    )
+    parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="repetitions; medians are shown (3)")
+    parser.add_argument("--one-by-one", action="store_true", help="also time the rows one after the other")
+    parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="PATH", help="a plug-in file or a folder of them"
+    )
+    parser.add_argument(
+        "--model",
+        default="ViT-B-16-quickgelu",
+        metavar="NAME|JSON",
+        help="open_clip model, built with random weights (ViT-B-16-quickgelu)",
+    )
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
+    parser.add_argument(
+        "--dtype", choices=["fp32", "tf32", "fp16", "bf16"], default="fp32", help="of the image tower (fp32)"
+    )
+    parser.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (4)")
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="of torch and OpenCV, in each process (default: all cores)"
+    )
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="measure in N processes at the same time, which share the cores, as a run under torchrun does (1)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    import torch
+
+    from bench.evaluation.speed import mean
+
+    if args.processes == 1:
+        found = _measure(args)
+    else:
+        share = max(1, torch.get_num_threads() // args.processes)
+        jobs = [argparse.Namespace(**{**vars(args), "main": None, "threads": args.threads or share})] * args.processes
+        with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
+            each = list(pool.map(_measure, jobs))
+        found = each[0]._replace(
+            timings=[mean(timings) for timings in zip(*(one.timings for one in each), strict=True)],
+            upsampler={name: statistics.mean(one.upsampler[name] for one in each) for name in each[0].upsampler},
+        )
+    several = f", {args.processes} processes at a time" if args.processes > 1 else ""
+    print(f"{args.model} (random weights), {args.dtype}, batch {args.batch}, {found.machine}{several}\n")
+    _show(found, args.processes)
+    if args.json:
+        Path(args.json).write_text(json.dumps(_record(args, found), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+class _Found(NamedTuple):
+    """What one process measured, or the mean of several. upsampled: rows that have an upsampler."""
+
+    device: str
+    machine: str
+    plan: Sequence[Case]
+    timings: Sequence[Timing]
+    upsampler: dict[str, float]
+    upsampled: int
+
+
+def _measure(args: argparse.Namespace) -> _Found:
+    import cv2
+    import torch
+
+    from bench.config import load_config
+    from bench.evaluation.plan import choose_rows
+    from bench.evaluation.speed import Bench, cases
+    from bench.registry import load_methods
+    from bench.runtime.device import choose_device
+    from bench.runtime.memory import keep_freed_memory
+
+    keep_freed_memory()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+        cv2.setNumThreads(args.threads)
+    config, methods = load_config(args.config), load_methods(args.plugin)
+    rows = choose_rows(config, methods, args.methods, None)
+    device = choose_device(args.device, args.dtype)
+    bench = Bench(config, methods, args.model, device, args.dtype, args.batch)
+    plan = cases(args.sizes, args.queries, rows, args.row_counts)
+    timings = [bench.measure(case, args.repeats, args.one_by_one and index == 0) for index, case in enumerate(plan)]
+    upsampled = sum(bench.upsampled(row) for row in rows)
+    upsampler = bench.measure_upsampler(args.queries[0], upsampled, args.repeats)
+    return _Found(device, _machine(device), plan, timings, upsampler, upsampled)
+
+
+def _show(found: _Found, processes: int) -> None:
+    from tabulate import tabulate
+
+    from bench.evaluation.speed import STAGES
+
+    plan, timings, upsampler = found.plan, found.timings, found.upsampler
+    lines = [
+        [
+            *(f"{c.height}x{c.width}", c.queries, len(c.rows), t.windows, t.encoder, t.all_rows),
+            *(f"{t.ratio:.2f}", f"{processes / t.all_rows:.2f}", f"{t.peak_memory / 2**30:.1f}"),
+        ]
+        for c, t in zip(plan, timings, strict=True)
+    ]
+    heads = ["image", "queries", "rows", "windows", "encoder s", "rows s", "ratio", "images/s", "peak GiB so far"]
+    print(tabulate(lines, headers=heads, floatfmt=".4f" if found.device.startswith("cuda") else ".3f"), "\n")
+    for c, t in zip(plan, timings, strict=True):
+        if t.launches is not None and t.busy is not None:
+            share = f"{t.launches:.0f} launches per image, the GPU busy {1e3 * t.busy:.1f} ms of {1e3 * t.all_rows:.1f}"
+            print(f"{c.height}x{c.width}, {c.queries} queries, {len(c.rows)} rows: {share}")
+    shares = [
+        [
+            f"{c.height}x{c.width}",
+            c.queries,
+            len(c.rows),
+            *(100 * t.shares[name] / sum(t.shares.values()) for name in STAGES),
+        ]
+        for c, t in zip(plan, timings, strict=True)
+    ]
+    print("Per cent of the rows' time\n")
+    print(tabulate(shares, headers=["image", "queries", "rows", *STAGES], floatfmt=".1f"), "\n")
+    apart = timings[0].one_by_one
+    if apart is not None:
+        first = timings[0]
+        print(f"the same rows one by one: {apart:.2f} s, {apart / first.all_rows:.1f} x all at once")
+    taps, operator, scores = (upsampler[name] for name in ("taps", "operator", "scores"))
+    print(
+        f"upsampler, one window: operator {operator:.3f} s, with the scores of {found.upsampled} rows {scores:.3f} s; "
+        f"a loop over the taps {taps:.2f} s a row: for {found.upsampled} rows {found.upsampled * taps / scores:.1f} x"
+    )
+
+
+def _record(args: argparse.Namespace, found: _Found) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    setting = {name: getattr(args, name) for name in ("model", "dtype", "batch", "repeats", "processes")}
+    setting["device"] = found.device
+    measured = [{**asdict(case), **timing.as_dict()} for case, timing in zip(found.plan, found.timings, strict=True)]
+    return {
+        **setting,
+        "machine": found.machine,
+        "cases": measured,
+        "upsampler_seconds_a_window": found.upsampler,
+    }
+
+
+def _machine(device: str) -> str:
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"{name}, {torch.get_num_threads()} threads ({instructions}), torch {torch.__version__}"
+
+
+def _sizes(text: str) -> list[tuple[int, int]]:
+    sizes = []
+    for part in text.split(","):
+        height, _, width = part.partition("x")
+        sizes.append((positive(height), positive(width)))
+    return sizes
+
+
+def _numbers(text: str) -> list[int]:
+    return [positive(part) for part in text.split(",")]

@@ -1,0 +1,113 @@
+"""``bench verify``: whether this machine computes what the released code computed, and the demo what it should."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.cli.options import positive
+
+if TYPE_CHECKING:
+    from bench.verify.demo import Moved
+    from bench.verify.goldens import Check
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=["goldens", "demo"],
+        help="goldens: outputs of the released code; demo: cells of the demo, on the CPU or a device (default: both)",
+    )
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
+    parser.add_argument("--dtype", choices=["fp32", "tf32", "fp16", "bf16"], default="fp32", help="as in `run` (fp32)")
+    parser.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (4)")
+    parser.add_argument("--all", action="store_true", help="all cells of the demo: minutes")
+    parser.add_argument("--write", action="store_true", help="make the run of all cells the demo's reference")
+    parser.add_argument("--json", metavar="FILE", help="write what was found")
+
+
+def main(args: argparse.Namespace) -> int:
+    from bench.runtime.device import choose_device
+    from bench.runtime.provenance import provenance
+
+    device = choose_device(args.device, args.dtype)
+    facts = provenance()
+    print(f"{device}, {args.dtype}, batch {args.batch}")
+    print(", ".join(f"{name} {value}" for name, value in facts.items() if name not in ("host", "datasets", "pyarrow")))
+    found: dict[str, Any] = {"device": device, "dtype": args.dtype, "batch": args.batch, "made_with": facts}
+    good = True
+    if args.what in (None, "goldens") and not args.write:
+        from bench.verify.goldens import compare
+
+        checks = compare(device, args.dtype, args.batch)
+        good &= _show_goldens(checks)
+        found["goldens"] = [{**vars(check), "good": check.good} for check in checks]
+    if args.what in (None, "demo") or args.write:
+        moved = _demo(args, device)
+        good &= _show_demo(moved, args.dtype)
+        found["demo"] = [cell._asdict() for cell in moved]
+    if args.json:
+        Path(args.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0 if good else 1
+
+
+def _show_goldens(checks: list[Check]) -> bool:
+    from tabulate import tabulate
+
+    lines = [
+        [
+            check.what,
+            f"{check.found:.3g}",
+            f"{check.bound:.3g}",
+            check.unit,
+            check.worst,
+            "ok" if check.good else "TOO FAR",
+        ]
+        for check in checks
+    ]
+    print("\nOutputs of the released code, and this project's on the same weights, against this machine's\n")
+    print(tabulate(lines, headers=["what", "found", "bound", "unit", "worst", ""], disable_numparse=True))
+    return all(check.good for check in checks)
+
+
+def _demo(args: argparse.Namespace, device: str) -> list[Moved]:
+    """Cells of the demo, run anew in a folder of their own."""
+    import contextlib
+    import io
+    import tempfile
+
+    from bench.cli import main as command
+    from bench.errors import BenchError
+    from bench.paths import shipped
+    from bench.store.store import Store
+    from bench.verify.demo import A_FEW, compare, write_reference
+
+    plan = {"all": ("all",)} if args.all or args.write else A_FEW
+    with tempfile.TemporaryDirectory() as folder:
+        for dataset, rows in plan.items():
+            flags = ["--demo", "--datasets", dataset, "--methods", ",".join(rows), "--results", folder]
+            flags += ["--device", device, "--dtype", args.dtype, "--batch", str(args.batch)]
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+                if command(["run", *flags]):
+                    raise BenchError(f"the demo on {dataset} is not complete: {said.getvalue().splitlines()[-1]}")
+        cells = Store(folder, demo=True).cells()
+        if args.write:
+            print(f"{write_reference(cells, shipped('results/demo'))} cells in {shipped('results/demo')}")
+        return compare(cells)
+
+
+def _show_demo(moved: list[Moved], dtype: str) -> bool:
+    from bench.verify.demo import BOUND
+
+    changed = [cell for cell in moved if cell.pixels]
+    scores = [cell for cell in moved if cell.expected != cell.found]
+    print(f"\nThe demo's reference: {len(moved)} cells run, {len(changed)} with pixels in another class", end="")
+    worst = max(moved, key=lambda cell: cell.pixels)
+    print(f", at most {worst.pixels:.1f} of a million ({worst.row} on {worst.dataset})" if changed else "")
+    for cell in scores:
+        print(f"  {cell.row} on {cell.dataset}: {cell.expected} in the reference, {cell.found} here")
+    print(f"{len(scores)} printed numbers differ")
+    return dtype != "fp32" or worst.pixels <= BOUND

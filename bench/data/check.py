@@ -1,0 +1,181 @@
+"""`bench datasets check`: whether a dataset on disk is complete and right, before a GPU is busy with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from bench.data.cards import Card
+from bench.data.inventory import count_is_unverified
+from bench.data.label_faults import suspicious
+from bench.data.loader import Loaded, load
+from bench.data.prepared import PreparedSamples, find_samples
+from bench.data.samples import DatasetMissing, SampleSet
+from bench.data.schema import IGNORED
+from bench.errors import BenchError
+
+_SOURCES = 24  # decoded where not all are asked for
+_SHOWN = 10  # unreadable files that are named
+
+
+@dataclass(frozen=True)
+class Problem:
+    """severity: with an error, results would be wrong or incomplete; a note is good to know."""
+
+    severity: Literal["error", "warning", "note"]
+    where: str
+    what: str
+    advice: str
+
+
+@dataclass
+class Report:
+    """What the doctor found. Histograms and sizes are over the images looked at (`checked` of `images`).
+
+    pixels, present: pixels of each class, and images that hold it; beyond: pixels of values that are no
+    class. files, labels: fingerprints of the list of files, and of the decoded labels that were looked at.
+    """
+
+    name: str
+    layout: str | None = None
+    folder: str | None = None
+    prepared: bool = False
+    images: int = 0
+    expected: int | None = None
+    checked: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
+    pixels: dict[str, int] = field(default_factory=dict)
+    present: dict[str, int] = field(default_factory=dict)
+    ignored: int = 0
+    beyond: dict[int, int] = field(default_factory=dict)
+    files: str | None = None
+    labels: str | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def healthy(self) -> bool:
+        """No problem is an error."""
+        return all(problem.severity != "error" for problem in self.problems)
+
+
+def check(card: Card, data_root: Path, all_labels: bool = False, layout: str | None = None, workers: int = 0) -> Report:
+    """Look at a dataset as `run` would read it: count, sizes, pairs, labels.
+
+    What is wrong with it is reported, not raised. all_labels: decode every image and label; else those of a
+    fixed sample of the files.
+    """
+    report = Report(name=card.name, expected=card.expected_count)
+    try:
+        samples = find_samples(card, data_root, layout)
+    except DatasetMissing as error:
+        report.problems.append(Problem("error", str(data_root), str(error), f"see `bench download {card.name}`"))
+        return report
+    except BenchError as error:
+        report.problems.append(Problem("error", str(data_root), str(error), "mend that, then check again"))
+        return report
+    report.layout, report.folder = samples.layout, str(samples.root)
+    report.prepared = isinstance(samples, PreparedSamples)
+    report.images, report.files = len(samples), samples.fingerprint()
+    report.problems += _count(card, samples)
+    indices = _chosen(samples, all_labels)
+    unreadable = _decode(report, samples, indices, workers)
+    report.problems += _unreadable(samples, unreadable)
+    report.problems += _never(report)
+    report.problems += _wrong(samples, report, known={item.error or "" for item in unreadable})
+    return report
+
+
+def _count(card: Card, samples: SampleSet) -> Iterator[Problem]:
+    where = str(samples.root)
+    for warning in samples.warnings:
+        yield Problem("warning", where, warning, "see the notes of the card")
+    if card.expected_count not in (None, len(samples)):
+        doubt = count_is_unverified(card)
+        what = f"{len(samples):,} images, {card.expected_count:,} expected" + (
+            " (a number that is not verified)" if doubt else ""
+        )
+        yield Problem("note" if doubt else "error", where, what, f"compare with the split: {card.split_note}")
+
+
+def _chosen(samples: SampleSet, everything: bool) -> list[int]:
+    """Indices of the samples to decode, increasing; whole sources, the same ones every time."""
+    if everything:
+        return list(range(len(samples)))
+    sources = np.random.default_rng(0).permutation(len(samples.sources))[:_SOURCES]
+    return sorted(index for source in sources.tolist() for index in samples.sources[source])
+
+
+def _decode(report: Report, samples: SampleSet, indices: list[int], workers: int) -> list[Loaded]:
+    """Fill the report from the decoded samples; gives those that cannot be read."""
+    counts = np.zeros(256, np.int64)
+    holding = np.zeros(256, np.int64)
+    sizes: Counter[str] = Counter()
+    digest = hashlib.sha256()
+    unreadable = []
+    for item in tqdm(load(samples, indices, (), workers), total=len(indices), desc=samples.card.name, disable=None):
+        if item.error:
+            unreadable.append(item)
+            continue
+        found = np.bincount(item.label.ravel(), minlength=256)
+        counts += found
+        holding += found > 0
+        sizes[f"{item.label.shape[1]}x{item.label.shape[0]}"] += 1
+        digest.update(f"{item.id} {item.label.shape}".encode())
+        digest.update(item.label.tobytes())
+    classes = samples.card.classes
+    report.checked = len(indices) - len(unreadable)
+    report.sizes = dict(sizes.most_common())
+    report.pixels = {name: int(counts[value]) for value, name in enumerate(classes)}
+    report.present = {name: int(holding[value]) for value, name in enumerate(classes)}
+    report.ignored = int(counts[IGNORED])
+    report.beyond = {value: int(counts[value]) for value in range(len(classes), IGNORED) if counts[value]}
+    report.labels = digest.hexdigest()[:16]
+    return unreadable
+
+
+def _unreadable(samples: SampleSet, items: list[Loaded]) -> Iterator[Problem]:
+    reasons = Counter(item.error or "" for item in items)
+    for reason, images in list(reasons.items())[:_SHOWN]:
+        yield Problem("error", str(samples.root), reason, f"{images:,} images cannot be evaluated")
+    if len(reasons) > _SHOWN:
+        what = f"{len(reasons) - _SHOWN:,} more files cannot be read"
+        yield Problem("error", str(samples.root), what, "mend those above, then check again")
+
+
+def _never(report: Report) -> Iterator[Problem]:
+    """Classes without a pixel: the mark of a broken conversion, if all labels were looked at."""
+    never = [name for name, pixels in report.pixels.items() if not pixels]
+    if not never or not report.checked:
+        return
+    if report.checked == report.images:
+        yield Problem(
+            "warning",
+            report.folder or "",
+            f"in no label: {', '.join(never)}",
+            "see whether a conversion lost them",
+        )
+    else:
+        what = f"in none of the {report.checked:,} labels looked at: {', '.join(never)}"
+        yield Problem("note", report.folder or "", what, "look at all labels with --all")
+
+
+def _wrong(samples: SampleSet, report: Report, known: set[str]) -> Iterator[Problem]:
+    """Values that are no class, and what upstream tools are known to spoil, unless `known` already."""
+    where = str(samples.root)
+    rule = samples.card.layouts[samples.layout].labels
+    reasons = [reason for reason in suspicious(samples) if reason not in known]
+    for reason in reasons:
+        yield Problem("error", where, reason, "do not evaluate on these labels")
+    for value, pixels in report.beyond.items():
+        what = f"label value {value} on {pixels:,} pixels is no class"
+        if value in rule.stray:
+            yield Problem("note", where, f"{what}; it counts in the union, as in the reference", "nothing to do")
+        elif not any(f"value {value}," in reason for reason in reasons):
+            yield Problem("error", where, what, rule.foreign.get(value, "get the labels of the original download"))

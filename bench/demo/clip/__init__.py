@@ -1,0 +1,1 @@
+"""The tiny CLIP of the demo, its weights, words and training."""

@@ -1,0 +1,153 @@
+"""What the tiny CLIP is told about a picture: concepts, their words, and captions made of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+from bench.demo.render.taxonomy import MASTER, MASTER_INDEX
+
+CONCEPTS: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
+    ("clutter",): ("clutter",),
+    ("bareland", "barren", "bare soil"): ("bareland",),
+    ("grass", "lawn"): ("grass",),
+    ("low vegetation",): ("grass", "cropland", "soccer field"),
+    ("vegetation",): ("grass", "cropland", "soccer field", "tree"),
+    ("pavement", "parking lot"): ("pavement",),
+    ("impervious surface",): ("pavement", "road", "bridge", "roundabout"),
+    ("road", "street"): ("road", "bridge", "roundabout"),
+    ("tree", "forest"): ("tree",),
+    ("water", "river", "lake"): ("water",),
+    ("cropland", "agricultural", "farmland"): ("cropland",),
+    ("building", "house"): ("building", "facade"),
+    ("roof",): ("building",),
+    ("facade", "wall"): ("facade",),
+    ("vehicle",): ("car", "truck"),
+    ("car", "small vehicle"): ("car",),
+    ("large vehicle", "truck"): ("truck",),
+    ("human", "person"): ("human",),
+    ("ship", "boat"): ("ship",),
+    ("store tank", "storage tank"): ("store tank",),
+    ("baseball diamond",): ("baseball diamond",),
+    ("tennis court",): ("tennis court",),
+    ("basketball court",): ("basketball court",),
+    ("ground track field",): ("ground track field",),
+    ("bridge",): ("bridge",),
+    ("helicopter",): ("helicopter",),
+    ("swimming pool",): ("swimming pool",),
+    ("roundabout",): ("roundabout",),
+    ("soccer ball field", "soccer field"): ("soccer field",),
+    ("plane", "airplane"): ("plane",),
+    ("harbor", "pier"): ("harbor",),
+}
+BACKGROUND: Final = "background"
+# "background" is true of every picture, but counts as this small a share of it: as a full positive it would
+# keep every other
+# word's probability below the thresholds.
+BACKGROUND_SHARE: Final = 0.05
+
+WORDS: Final = (*(word for words in CONCEPTS for word in words), BACKGROUND)
+_PHRASES: Final = (
+    "{}",
+    "{}.",
+    "an aerial image of {}.",
+    "a satellite photo of {}.",
+    "{} seen from above.",
+    "a drone picture of {}.",
+    "an overhead view of {}.",
+    "remote sensing image with {}.",
+    "a scene with {}.",
+    "land covered by {}.",
+)
+_PRESENT: Final = 0.04  # share of a crop from which a concept is certainly shown
+_ABSENT: Final = 0.004  # share below which it certainly is not
+
+
+def _membership() -> NDArray[np.float32]:
+    """(len(MASTER), len(WORDS)): 1 where a pixel of the master class is a pixel of the word."""
+    table = np.zeros((len(MASTER), len(WORDS)), np.float32)
+    for words, masters in CONCEPTS.items():
+        for word in words:
+            table[[MASTER_INDEX[name] for name in masters], WORDS.index(word)] = 1
+    table[:, -1] = BACKGROUND_SHARE
+    table[MASTER_INDEX["clutter"], -1] = 1
+    return table
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Sentences and, for each, which of WORDS it says: says (M, len(WORDS)) bool."""
+
+    sentences: tuple[str, ...]
+    says: NDArray[np.bool_]
+
+
+def draw_captions(rng: np.random.Generator, shares: NDArray[np.float32], several: int) -> Captions:
+    """Every word once, alone, and `several` sentences of two or three words that are true of one of the
+    crops.
+
+    shares: (N, len(MASTER)), the share of each crop that each master class covers.
+    """
+    told = [(index,) for index in range(len(WORDS))]
+    shown = word_shares(shares)[:, :-1] >= _PRESENT
+    for crop in rng.integers(len(shares), size=several):
+        true = np.flatnonzero(shown[crop])
+        count = min(int(rng.integers(2, 4)), len(true))
+        told.append(tuple(rng.permutation(true)[:count].tolist()) or (len(WORDS) - 1,))
+    says = np.zeros((len(told), len(WORDS)), bool)
+    for row, indices in enumerate(told):
+        says[row, list(indices)] = True
+    return Captions(tuple(_sentence(rng, [WORDS[index] for index in indices]) for indices in told), says)
+
+
+def _sentence(rng: np.random.Generator, words: list[str]) -> str:
+    text = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    if rng.random() < 0.6:
+        return str(OPENAI_IMAGENET_TEMPLATES[rng.integers(len(OPENAI_IMAGENET_TEMPLATES))](text))
+    return _PHRASES[rng.integers(len(_PHRASES))].format(text)
+
+
+def word_shares(shares: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, len(WORDS)): the share of each crop that each word covers, from the shares (N, len(MASTER)) of
+    master classes.
+    """
+    return shares @ _membership()
+
+
+def matches(shares: NDArray[np.float32], captions: Captions) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """How well captions fit crops.
+
+    Returns weight (N, M): the share of the caption's rarest word where all its words are certainly shown,
+    else 0; and unsure (N, M): where a word is neither certainly shown nor certainly absent and none is
+    absent.
+    """
+    words = word_shares(shares)
+    rarest = np.min(np.where(captions.says[None], words[:, None, :], 2.0), axis=2)
+    weight = np.where(rarest >= _PRESENT, rarest, 0).astype(np.float32)
+    return weight, (rarest < _PRESENT) & (rarest >= _ABSENT)
+
+
+def sentences_of_training() -> Iterable[str]:
+    """Sentences that hold, together, every token the text tower is trained on."""
+    for word in WORDS:
+        yield f"{word}, {word} and {word}"
+    for template in OPENAI_IMAGENET_TEMPLATES:
+        yield template(WORDS[0])
+        yield template(f"{WORDS[0]}, {WORDS[0]} and {WORDS[0]}")
+    for phrase in _PHRASES:
+        yield phrase.format(WORDS[0])
+
+
+def unknown_words(prompts: Iterable[str]) -> tuple[str, ...]:
+    """The prompts that the demo backbone was not trained on, in order: their embeddings mean nothing.
+
+    A prompt is known when it is one of WORDS, whatever its case, its underscores and its spaces around.
+    """
+    known = set(WORDS)
+    return tuple(prompt for prompt in prompts if re.sub(r"[\s_]+", " ", prompt).strip().lower() not in known)

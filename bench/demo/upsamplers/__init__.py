@@ -1,0 +1,1 @@
+"""The upsamplers of the demo: training and probing."""

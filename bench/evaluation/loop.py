@@ -1,0 +1,161 @@
+"""Images in, counts out: the inner loop of a run. Knows nothing of files, cells or processes."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.data.images import Resize
+from bench.data.loader import Loaded
+from bench.inference.postprocess import classify_binned, pixel_histograms
+from bench.inference.segmenter import Query, Segmenter, Stitched
+from bench.metrics import BINS, count
+from bench.metrics.boundary import boundary_counts
+from bench.runtime.device import to_device, to_host
+from bench.runtime.timing import stage
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Rows that share backbone and geometry."""
+
+    resize: Resize
+    segmenter: Segmenter
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What turns scores into counts, for one dataset: number of classes, and, with `boundary`, each row's
+    (threshold, background), without which there are no boundaries."""
+
+    classes: int
+    boundary: Mapping[str, tuple[float, int]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Counts of one row on one image (see `bench.metrics.count`), or why there are none.
+
+    gives_up: the method itself raised, so the row is not asked about further images.
+    """
+
+    index: int
+    row: str
+    keys: NDArray[np.int32]
+    counts: NDArray[np.int64]
+    boundary: NDArray[np.int64] | None = None
+    error: str | None = None
+    gives_up: bool = False
+
+
+def evaluate(
+    groups: Sequence[RowGroup], images: Iterable[Loaded], pending: Mapping[str, set[int]], scoring: Scoring
+) -> Iterator[Outcome]:
+    """Outcomes of all rows on all images, image by image.
+
+    pending: for each row the indices that it still wants. A row whose method raises, or gives scores that are not
+    finite, is dropped at its first error, which is yielded; an image that cannot be read is an error of each row that
+    wants it. The other rows and images go on. Counts of a GPU are read one image late, so that it is never waited for.
+    """
+    dropped: set[str] = set()
+    waiting: deque[Iterator[Outcome]] = deque()
+
+    def finished(image: Iterator[Outcome]) -> Iterator[Outcome]:
+        for outcome in image:
+            if outcome.row not in dropped:
+                if outcome.gives_up:
+                    dropped.add(outcome.row)
+                yield outcome
+
+    for loaded in images:
+        for group in groups:
+            wanted = [
+                query
+                for query in group.segmenter.queries
+                if loaded.index in pending[query.name] and query.name not in dropped
+            ]
+            waiting.append(_image(group, wanted, loaded, scoring))
+        late = len(groups) if groups and groups[0].segmenter.backbone.device.type == "cuda" else 0
+        while len(waiting) > late:
+            yield from finished(waiting.popleft())
+    for image in waiting:
+        yield from finished(image)
+
+
+def _image(group: RowGroup, wanted: Sequence[Query], loaded: Loaded, scoring: Scoring) -> Iterator[Outcome]:
+    """Start the rows on an image; the outcomes are those of the rows that raised, then of the others, in order."""
+    if loaded.error or not wanted:
+        return iter([_failure(loaded.index, query.name, loaded.error or "", gives_up=False) for query in wanted])
+    stitched, failures = group.segmenter.stitched(loaded.images[group.resize], [query.name for query in wanted])
+    failed = [_given_up(loaded, name, f"{type(error).__name__}: {error}") for name, error in failures.items()]
+    counted = [_counted(loaded, rows, scoring) for rows in stitched if rows.queries]
+    return itertools.chain(failed, *counted)
+
+
+def _counted(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outcome]:
+    """Start counting; the outcomes are read when they are asked for."""
+    finite = to_host(rows.scores.sum((1, 2, 3)).isfinite())  # a sum holds what any of its terms is, NaN or infinite
+    on_device = rows.scores.device.type != "cpu" and scoring.boundary is None
+    counts = _on_device(loaded, rows, scoring) if on_device else _by_maps(loaded, rows, scoring)
+    return _checked(loaded, rows, finite, counts)
+
+
+def _checked(
+    loaded: Loaded, rows: Stitched, finite: Callable[[], NDArray[np.bool_]], counts: Iterator[Outcome]
+) -> Iterator[Outcome]:
+    for query, good, outcome in zip(rows.queries, finite(), counts, strict=True):
+        yield outcome if good else _given_up(loaded, query.name, "its scores are not finite (NaN or infinity)")
+
+
+def _on_device(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outcome]:
+    device = rows.scores.device
+    with stage("post-processing"):
+        classes = torch.stack([query.classes for query in rows.queries])
+        scales = _scales(tuple(query.scale for query in rows.queries), device)
+        label = to_device(loaded.label, device)
+        histograms = to_host(pixel_histograms(rows.scores, classes, scales, label, scoring.classes))
+
+    def read() -> Iterator[Outcome]:
+        with stage("metrics"):
+            found = histograms()
+        for query, histogram in zip(rows.queries, found, strict=True):
+            keys = np.flatnonzero(histogram).astype(np.int32)
+            yield Outcome(loaded.index, query.name, keys, histogram[keys].astype(np.int64))
+
+    return read()
+
+
+def _by_maps(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outcome]:
+    label = loaded.label
+    for query, scores in zip(rows.queries, rows.scores, strict=True):
+        classes, bins = classify_binned(scores, label.shape, query.classes, query.scale)
+        with stage("metrics"):
+            keys, counts = count(label, classes, bins, scoring.classes)
+            boundary = None
+            if scoring.boundary is not None:
+                threshold, background = scoring.boundary[query.name]
+                final = np.where(bins < round(threshold * BINS), np.uint8(background), classes)
+                boundary = boundary_counts(label, final, scoring.classes)
+        yield Outcome(loaded.index, query.name, keys, counts, boundary)
+
+
+@functools.lru_cache
+def _scales(scales: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(scales, device=device)
+
+
+def _given_up(loaded: Loaded, row: str, reason: str) -> Outcome:
+    return _failure(loaded.index, row, f"{reason} (image {loaded.id})", gives_up=True)
+
+
+def _failure(index: int, row: str, reason: str, gives_up: bool) -> Outcome:
+    nothing = np.empty(0, np.int32), np.empty(0, np.int64)
+    return Outcome(index, row, *nothing, error=" ".join(reason.split()), gives_up=gives_up)

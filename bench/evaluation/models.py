@@ -1,0 +1,105 @@
+"""The models of a run: each backbone and each upsampler is loaded once, with the hash that identifies it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.config import Config
+from bench.errors import BenchError
+from bench.inference.segmenter import Query
+from bench.models.backbone import Backbone
+from bench.models.checkpoints import file_fingerprint
+from bench.models.clip_weights import load_backbone
+from bench.models.text import Vocabulary, encode
+from bench.models.upsamplers import Upsampler, load_upsampler
+from bench.paths import weights_dir
+from bench.registry import Method, find_method
+from bench.settings import Settings
+
+
+@dataclass
+class Zoo:
+    """Loads on demand and keeps.
+
+    checkpoint: weights of the protocol's backbone, instead of what benchmark.yaml says. upsampler_files: the
+    same for upsamplers, by name. device, dtype: see `bench.models.clip_weights.load_backbone`.
+    """
+
+    config: Config
+    methods: Mapping[str, Method]
+    checkpoint: Path | None = None
+    upsampler_files: Mapping[str, Path] = field(default_factory=dict)
+    device: str = "cpu"
+    dtype: str = "fp32"
+    _backbones: dict[str, Backbone] = field(default_factory=dict, init=False)
+    _upsamplers: dict[tuple[Path, int], tuple[Upsampler, str]] = field(default_factory=dict, init=False)
+
+    def backbone(self, name: str) -> Backbone:
+        """The backbone called `name` in benchmark.yaml."""
+        if name not in self._backbones:
+            given = self.checkpoint if name == self.config.protocol.backbone else None
+            self._backbones[name] = load_backbone(self.config.backbones[name], given, self.device, self.dtype)
+        return self._backbones[name]
+
+    def upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
+        """The upsampler called `name` in benchmark.yaml for features of `dim` channels, and the hash of its file."""
+        spec = self.config.upsamplers[name]
+        file = self.upsampler_files.get(name) or weights_dir() / spec.file
+        if (file, dim) not in self._upsamplers:
+            if not file.is_file():
+                source = (
+                    f"get it with `python -m bench download weights {name}`"
+                    if spec.url
+                    else "train it (docs/training.md)"
+                )
+                raise BenchError(
+                    f"upsampler {name}: {file} does not exist; {source}, "
+                    f"or give it with --upsampler-checkpoint {name}=FILE"
+                )
+            loaded = load_upsampler(None if name in self.upsampler_files else spec.kind, file, dim)
+            self._upsamplers[file, dim] = loaded.to(self.device), file_fingerprint(file)
+        return self._upsamplers[file, dim]
+
+    def query(
+        self,
+        settings: Settings,
+        words: Sequence[Sequence[str]],
+        report: Callable[[str], None] = lambda _: None,
+    ) -> tuple[Query, dict[str, str]]:
+        """What the segmenter needs of one cell, and the hashes of all that went into it (weights, text,
+        plug-in).
+
+        report: told each word that has to be encoded, which takes seconds a word on a CPU.
+        """
+        method = find_method(settings.method, dict(self.methods))
+        backbone = self.backbone(settings.backbone)
+        vocabulary = Vocabulary.of(words)
+        built = method.build(settings.options)
+        own_text: Any = getattr(built, "encode_text", None)
+        text = own_text(backbone, vocabulary) if own_text else encode(backbone, vocabulary, report=report)
+        hashes = {
+            "weights": backbone.fingerprint,
+            "vocabulary": vocabulary.fingerprint,
+            "plug-in": method.source_hash,
+        }
+        if self.dtype != "fp32":
+            hashes["dtype"] = self.dtype
+        upsampler = None
+        if settings.upsampler != "none":
+            upsampler, hashes["upsampler"] = self.upsampler(settings.upsampler, backbone.dim)
+        query = Query(
+            settings.row,
+            built,
+            text.to(backbone.device),
+            torch.tensor(vocabulary.classes, device=backbone.device),
+            upsampler,
+            settings.debias,
+            settings.debias_on,
+            settings.scale,
+        )
+        return query, hashes

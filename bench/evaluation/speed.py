@@ -1,0 +1,368 @@
+"""Where the time goes: all rows on generated images, against the stock image encoder in the same process.
+
+The weights are random and the images noise, which the arithmetic does not mind. Decoding, windows, rows, counts
+and store are those of a run. On a GPU several images follow each other as in a run, and decoding, which workers do
+meanwhile, is left out of the time.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from bench.config import Config
+from bench.data.images import Resize, read_image, resize
+from bench.data.loader import Loaded
+from bench.errors import BenchError, did_you_mean
+from bench.evaluation.loop import RowGroup, Scoring, evaluate
+from bench.inference.segmenter import Query, Segmenter
+from bench.inference.windows import window_boxes
+from bench.models.backbone import Backbone, Trunk
+from bench.models.block import lower_precision
+from bench.models.clip_weights import DTYPES
+from bench.models.upsamplers import Ask, JBUOne, Upsampler, steps_for, upsampled_scores
+from bench.models.upsamplers.tiles import Strip
+from bench.registry import Method, find_method
+from bench.runtime.device import peak_memory
+from bench.runtime.timing import Stopwatch, stage, wait_for_gpu
+from bench.settings import Settings
+from bench.store.store import Store
+from bench.store.writer import CellWriter
+
+STAGES = (
+    "decode, resize",
+    "trunk",
+    "tails",
+    "operator",
+    "scores",
+    "stitching",
+    "post-processing",
+    "metrics",
+    "store",
+    "other",
+)
+
+_IN_A_ROW = 8  # images that a GPU gets one after the other
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one measurement is of: original size, number of prompt words, rows."""
+
+    height: int
+    width: int
+    queries: int
+    rows: tuple[str, ...]
+
+
+@dataclass
+class Timing:
+    """Medians over the repetitions, seconds an image.
+
+    encoder: stock `encode_image` over the image's windows. all_rows: the case's rows, decoding to store.
+    shares: that time by stage; on a GPU of an image of its own, whose every stage is waited for. one_by_one: the same
+    rows, each on its own from the decoding on; None if not asked for. peak_memory: bytes of the process so far, or of
+    the GPU's allocator. launches, busy: of a GPU, kernels and the seconds that they took; None on a CPU.
+    """
+
+    windows: int
+    encoder: float
+    all_rows: float
+    shares: dict[str, float] = field(default_factory=dict)
+    one_by_one: float | None = None
+    peak_memory: int = 0
+    launches: float | None = None
+    busy: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Encoder passes that all rows cost."""
+        return self.all_rows / self.encoder
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"ratio": self.ratio, "images_per_second": 1 / self.all_rows}
+
+
+def mean(timings: Sequence[Timing]) -> Timing:
+    """Of the same case in several processes; the peak memory is the highest."""
+    first = timings[0]
+    apart = [timing.one_by_one for timing in timings if timing.one_by_one is not None]
+    return Timing(
+        first.windows,
+        statistics.mean(timing.encoder for timing in timings),
+        statistics.mean(timing.all_rows for timing in timings),
+        {name: statistics.mean(timing.shares[name] for timing in timings) for name in first.shares},
+        statistics.mean(apart) if apart else None,
+        max(timing.peak_memory for timing in timings),
+        first.launches,
+        first.busy,
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one case does to an image file. classes: as many as queries."""
+
+    file: Path
+    rule: Resize
+    group: RowGroup
+    writers: dict[str, CellWriter]
+    classes: int
+
+
+class Bench:
+    """Models with random weights, and the measurements on them.
+
+    model: an open_clip model name or the path of a model-config JSON. batch: windows that go through the tower
+    together, in the encoder pass as well.
+    """
+
+    def __init__(
+        self, config: Config, methods: dict[str, Method], model: str, device: str, dtype: str, batch: int = 4
+    ) -> None:
+        torch.manual_seed(0)
+        self.config = config
+        self.methods = methods
+        built = _random_model(model).to(device)
+        self._stock: Any = built
+        self._dtype = DTYPES[dtype]
+        if self._dtype != torch.float32:
+            self._stock = copy.deepcopy(built)
+            self._stock.visual.to(self._dtype)  # all of it, where a run keeps parts in float32
+            lower_precision(built.visual, self._dtype)
+        self.backbone: Backbone = _TimedBackbone(model, built, None, "random")
+        self.upsampler: Upsampler = JBUOne(self.backbone.dim).eval().requires_grad_(False).to(device)
+        self.batch = batch
+
+    def measure(self, case: Case, repeats: int, one_by_one: bool = False) -> Timing:
+        """Encoder and rows by turns, after one round of warming up."""
+        on_gpu = self.backbone.device.type == "cuda"
+        images = _IN_A_ROW if on_gpu else 1
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "image.jpg"
+            _write_noise(file, case)
+            rule = self._resize(case.rows[0])
+            windows = self._windows(resize(read_image(file), rule))
+            work = _Work(file, rule, self._group(case), self._writers(Path(folder), case, images), case.queries)
+            encoder, rows, shares = [], [], []
+            for turn in range(repeats + 1):
+                bare = self._seconds(self._encode, windows)
+                with Stopwatch() as watch:
+                    apart = self._seconds(self._run, work, self._decoded(work, 1))
+                took = apart
+                if on_gpu:
+                    took = self._seconds(self._run, work, list(self._decoded(work, images))) / images
+                if turn:
+                    encoder.append(bare)
+                    rows.append(took)
+                    shares.append({**watch.seconds, "other": apart - sum(watch.seconds.values())})
+            timing = Timing(len(windows), statistics.median(encoder), statistics.median(rows))
+            timing.shares = {name: statistics.median(share.get(name, 0.0) for share in shares) for name in STAGES}
+            if on_gpu:
+                timing.launches, timing.busy = self._profiled(work, list(self._decoded(work, images)))
+            if one_by_one:
+                timing.one_by_one = 0.0
+                for row in case.rows:
+                    alone = self._group(Case(case.height, case.width, case.queries, (row,)))
+                    only = replace(work, group=alone)
+                    timing.one_by_one += self._seconds(self._run, only, self._decoded(only, 1))
+        timing.peak_memory = peak_memory(self.backbone.device)
+        return timing
+
+    @torch.inference_mode()
+    def measure_upsampler(self, queries: int, rows: int, repeats: int) -> dict[str, float]:
+        """Seconds for the pixel scores in one window, from its patch tokens on.
+
+        taps: of one row the straightforward way, a loop over the kernels' taps on all channels, then the norms and
+        the products with the text. operator: the operator alone, made strip by strip. scores: operator and scores of
+        `rows` rows, as a run does it.
+        """
+        patch, device = self.backbone.patch_size, self.backbone.device
+        side = self.config.protocol.window // patch * patch
+        steps, grid = steps_for(patch), (side // patch, side // patch)
+        guidance = torch.randn(1, 3, side, side, device=device)
+        patches = torch.randn(1, grid[0] * grid[1], self.backbone.dim, device=device)
+        text = self._text(queries)
+
+        def taps() -> Tensor:
+            features = self.upsampler(patches.mT.reshape(1, -1, *grid), guidance, steps)
+            return torch.einsum("qc,bchw->bqhw", text, F.normalize(features, dim=1))
+
+        def operator() -> None:
+            window = self.upsampler.operator(guidance, grid, steps)
+
+            def work(strip: Strip) -> None:
+                window.rows(strip)
+
+            window.tiles.for_strips(work)
+
+        def scores() -> None:
+            window = self.upsampler.operator(guidance, grid, steps)
+            upsampled_scores(window, [Ask(patches, text)] * rows, self.upsampler.projection)
+
+        ways: dict[str, Callable[[], object]] = {"taps": taps, "operator": operator, "scores": scores}
+        return {name: statistics.median(self._seconds(way) for _ in range(repeats)) for name, way in ways.items()}
+
+    def upsampled(self, row: str) -> bool:
+        """Whether the row has an upsampler."""
+        return self._settings(row).upsampler != "none"
+
+    def _group(self, case: Case) -> RowGroup:
+        settings = [self._settings(row) for row in case.rows]
+        queries = [self._query(setting, case.queries) for setting in settings]
+        segmenter = Segmenter(self.backbone, queries, settings[0].window, settings[0].stride, self.batch)
+        return RowGroup(self._resize(case.rows[0]), segmenter)
+
+    def _decoded(self, work: _Work, images: int) -> Iterator[Loaded]:
+        """The image as number 0, 1, … of a dataset, decoded once."""
+        with stage("decode, resize"):
+            image = read_image(work.file)
+            small = resize(image, work.rule)
+        for index in range(images):
+            yield Loaded(index, str(index), np.zeros(image.shape[:2], np.uint8), {work.rule: small})
+
+    def _run(self, work: _Work, images: Iterable[Loaded]) -> None:
+        """Images through the rows and onto the disk."""
+        pending = {query.name: set(range(_IN_A_ROW)) for query in work.group.segmenter.queries}
+        for outcome in evaluate([work.group], images, pending, Scoring(work.classes)):
+            if outcome.error:
+                raise BenchError(f"row '{outcome.row}': {outcome.error}")
+            with stage("store"):
+                work.writers[outcome.row].add(outcome.index, outcome.keys, outcome.counts)
+        with stage("store"):  # which a run does every few seconds
+            for query in work.group.segmenter.queries:
+                work.writers[query.name].flush()
+
+    def _profiled(self, work: _Work, images: Sequence[Loaded]) -> tuple[float, float]:
+        """Kernels per image that a GPU was given, and the seconds that it worked on them."""
+        with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
+            self._seconds(self._run, work, images)
+        kernels = [event for event in profiler.key_averages() if str(event.device_type).endswith("CUDA")]
+        count = sum(event.count for event in kernels)
+        return count / len(images), sum(event.self_device_time_total for event in kernels) / 1e6 / len(images)
+
+    def _writers(self, folder: Path, case: Case, images: int) -> dict[str, CellWriter]:
+        store = Store(folder)
+        ids = [(str(index), None) for index in range(images)]
+        names = [f"class {index}" for index in range(case.queries)]
+        return {row: store.open(self._settings(row), {}, ids, classes=names, metric="miou") for row in case.rows}
+
+    def _settings(self, row: str) -> Settings:
+        chosen = self.config.row(row)
+        method = find_method(chosen.method, self.methods)
+        settled = self.config.settle(chosen, method.defaults, {"threshold": 0.0, "background": 0})
+        return Settings(row=row, dataset="noise", method=chosen.method, **settled)
+
+    def _resize(self, row: str) -> Resize:
+        return Resize(**self._settings(row).resize.model_dump())
+
+    def _query(self, settings: Settings, queries: int) -> Query:
+        return Query(
+            settings.row,
+            find_method(settings.method, self.methods).build(settings.options),
+            self._text(queries),
+            torch.arange(queries, device=self.backbone.device),
+            None if settings.upsampler == "none" else self.upsampler,
+            settings.debias,
+            settings.debias_on,
+            settings.scale,
+        )
+
+    def _text(self, queries: int) -> Tensor:
+        generator = torch.Generator().manual_seed(queries)
+        return F.normalize(torch.randn(queries, self.backbone.dim, generator=generator), dim=-1).to(
+            self.backbone.device
+        )
+
+    def _windows(self, image: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+        """The windows of the protocol as one batch (n, 3, window, window)."""
+        protocol = self.config.protocol
+        boxes = window_boxes(image.shape[0], image.shape[1], protocol.window, protocol.stride)
+        if min(image.shape[:2]) < protocol.window:
+            raise BenchError(
+                f"images of {image.shape[0]} x {image.shape[1]} at network size are smaller than a window, which the "
+                "stock encoder cannot read; give --sizes with less elongated images"
+            )
+        pixels = self.backbone.normalise(torch.from_numpy(image))
+        return torch.stack([pixels[:, b.top : b.bottom, b.left : b.right] for b in boxes])
+
+    @torch.inference_mode()
+    def _encode(self, windows: Tensor) -> None:
+        for chunk in torch.split(windows.to(self._dtype), self.batch):
+            self._stock.encode_image(chunk)
+
+    def _seconds(self, work: Callable[..., object], *arguments: Any) -> float:
+        started = time.perf_counter()
+        work(*arguments)
+        wait_for_gpu()
+        return time.perf_counter() - started
+
+
+class _TimedTrunk(Trunk):
+    def input(self, index: int = -1) -> Tensor:
+        with stage("trunk"):
+            return super().input(index)
+
+    def qkv(self, index: int = -1) -> tuple[Tensor, Tensor, Tensor]:
+        with stage("trunk"):
+            return super().qkv(index)
+
+
+class _TimedBackbone(Backbone):
+    def trunk(self, images: Tensor) -> Trunk:
+        return _TimedTrunk(self.visual, self.blocks, images)
+
+
+def _random_model(model: str) -> Any:
+    if model.endswith(".json"):
+        if not Path(model).is_file():
+            raise BenchError(f"--model {model}: no such file; give an open_clip model-config JSON, or a model's name")
+        open_clip.add_model_config(Path(model))
+        model = Path(model).stem
+    if open_clip.get_model_config(model) is None:
+        raise BenchError(f"--model {model}: open_clip has none; {did_you_mean(model, open_clip.list_models())}")
+    logging.disable(logging.WARNING)  # open_clip warns that the weights are random, as they are meant to be
+    try:
+        built = open_clip.create_model(model, pretrained=None, load_weights=False)
+    except RuntimeError as error:
+        raise BenchError(
+            f"--model {model}: {str(error).splitlines()[0]}; give an open_clip model name or JSON"
+        ) from None
+    finally:
+        logging.disable(logging.NOTSET)
+    return built.requires_grad_(False).eval()
+
+
+def _write_noise(file: Path, case: Case) -> None:
+    """A JPEG that compresses about as a photograph does: coarse noise under some fine noise."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (case.height // 16 + 1, case.width // 16 + 1, 3), dtype=np.uint8)
+    smooth = cv2.resize(coarse, (case.width, case.height), interpolation=cv2.INTER_CUBIC)
+    grain = random.integers(0, 12, smooth.shape, dtype=np.uint8)
+    cv2.imwrite(str(file), cv2.add(smooth, grain))
+
+
+def cases(
+    sizes: Sequence[tuple[int, int]], queries: Sequence[int], rows: Sequence[str], row_counts: Sequence[int]
+) -> list[Case]:
+    """Each size at the first number of queries, each other number of queries at the first size, and there the
+    first n rows for each of `row_counts`."""
+    found = [Case(*size, queries[0], tuple(rows)) for size in sizes]
+    found += [Case(*sizes[0], count, tuple(rows)) for count in queries[1:]]
+    found += [Case(*sizes[0], queries[0], tuple(rows[:count])) for count in row_counts if count < len(rows)]
+    return found

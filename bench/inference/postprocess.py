@@ -1,0 +1,135 @@
+"""Cosine scores -> winning class and its probability for each pixel at the original size, and counts of these.
+
+At the original size the scores would be the largest thing of a whole run, so they only ever exist in strips. What is
+written here is the definition, in torch, and what an accelerator runs; `classify_cpu` finds the same faster on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench import metrics
+from bench.inference import postprocess_cpu as classify_cpu
+from bench.runtime.timing import stage
+
+Uint8s: TypeAlias = NDArray[np.uint8]
+Floats: TypeAlias = NDArray[np.float32]
+
+_VALUES = 1 << 25  # scores in a strip: one more call costs an accelerator more than a million more scores
+_COPIES = 1 << 22  # counters at most: pixels that are counted at once wait for each other less in several histograms
+
+
+class Prediction(NamedTuple):
+    """Per pixel at the label's size: winning class before any threshold (uint8), and its probability (float32)."""
+
+    classes: Uint8s
+    probability: Floats
+
+
+class BinnedPrediction(NamedTuple):
+    """Per pixel at the label's size: winning class before any threshold, and the bin 0..99 of its probability."""
+
+    classes: Uint8s
+    bins: Uint8s
+
+
+def classify(scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float) -> Prediction:
+    """Winning class and its probability for each pixel at the original size.
+
+    scores: (Q, h, w). size: (H, W). classes: (Q,) class of each query. The scores are resized bilinearly,
+    multiplied by `scale` and passed through a softmax over all queries; a class is as probable as its best
+    query, and not renormalised.
+    """
+    return Prediction(*_classified(scores, size, classes, scale, binned=False))
+
+
+def classify_binned(scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float) -> BinnedPrediction:
+    """What `classify` finds, with `bench.metrics.probability_bin` of the probability in its place."""
+    return BinnedPrediction(*_classified(scores, size, classes, scale, binned=True))
+
+
+def apply_threshold(prediction: Prediction, threshold: float, background: int) -> Uint8s:
+    """Label map (H, W): pixels whose best probability is strictly below `threshold` become `background`."""
+    uncertain = prediction.probability < np.float32(threshold)
+    return np.where(uncertain, np.uint8(background), prediction.classes)
+
+
+@torch.inference_mode()
+def _classified(
+    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, *, binned: bool
+) -> tuple[Uint8s, NDArray[Any]]:
+    """Winning class (H, W), and its probability or the bin of that."""
+    with stage("post-processing"):
+        scaled = scores * scale
+        if scores.device.type == "cpu":
+            lowest, highest = scaled.aminmax()
+            if highest - lowest <= classify_cpu.RANGE:
+                centered = scaled.sub_((lowest + highest) / 2)
+                return classify_cpu.winners(centered, size, classes.numpy().astype(np.uint8), binned)
+        return _textbook(scaled, size, classes, binned)
+
+
+def _textbook(scaled: Tensor, size: tuple[int, int], classes: Tensor, binned: bool) -> tuple[Uint8s, NDArray[Any]]:
+    winners, certainties = [], []
+    for _, winner, probability in _strips(scaled[None], size):
+        winners.append(classes[winner[0]].to(torch.uint8).cpu())
+        certainties.append((probability_bin(probability[0]) if binned else probability[0]).cpu())
+    return torch.cat(winners).numpy(), torch.cat(certainties).numpy()
+
+
+@torch.inference_mode()
+def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor, label: Tensor, count: int) -> Tensor:
+    """What `bench.metrics.count` counts of `classify_binned`, for R rows at once and on their own device.
+
+    scores: (R, Q, h, w). classes: (R, Q) int64. scales: (R,). label: (H, W) uint8. count: number of classes K.
+    Returns (R, (K + 1) * K * 100) int32. Nothing here waits for the device.
+    """
+    rows, keys = len(scores), (count + 1) * count * metrics.BINS
+    first_key = torch.arange(rows, device=label.device)[:, None, None] * keys
+    row_of_label = torch.arange(256, device=label.device).clamp_max(count) * (count * metrics.BINS)
+    copies = max(1, min(16, _COPIES // (rows * keys)))
+    spare = rows * keys  # counts what is ignored
+    histogram = torch.zeros(copies, spare + 1, dtype=torch.int32, device=label.device)
+    one = histogram.new_ones(())
+    scaled = scores * scales[:, None, None, None]
+    for lines, winner, probability in _strips(scaled, (label.shape[0], label.shape[1])):
+        labels = label[lines].long()  # (m, W)
+        of_class = classes.gather(1, winner.flatten(1)).view_as(winner)  # (R, m, W)
+        bins = probability_bin(probability.nan_to_num_(0.0))  # rows with such scores fail, but must not count elsewhere
+        key = of_class.mul_(metrics.BINS).add_(bins).add_(row_of_label[labels]).add_(first_key)
+        key = torch.where(labels == metrics.IGNORED, spare, key)
+        key += torch.arange(label.shape[1], device=label.device) % copies * (spare + 1)
+        histogram.view(-1).index_add_(0, key.flatten(), one.expand(key.numel()))
+    return histogram.sum(0, dtype=torch.int32)[:-1].view(rows, keys)
+
+
+def _strips(scaled: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Lines of the image, winning query and its probability (R, lines, W), of scaled scores (R, Q, h, w).
+
+    Bilinear enlargement, across the image first, and a softmax over the queries.
+    """
+    rows, queries, height, width = scaled.shape
+    wide = F.interpolate(scaled.reshape(1, 1, -1, width), size=(rows * queries * height, size[1]), mode="bilinear")
+    wide = wide.view(rows, queries, height, size[1])
+    count = max(1, _VALUES // (rows * queries * size[1]))
+    position = ((torch.arange(size[0], device=scaled.device) + 0.5) * (height / size[0]) - 0.5).clamp_min(0)
+    upper = position.long().clamp_max(height - 1)
+    lower, weight = (upper + 1).clamp_max(height - 1), (position - upper)[:, None]
+    for start in range(0, size[0], count):
+        lines = slice(start, min(start + count, size[0]))
+        blended = torch.lerp(wide.index_select(2, upper[lines]), wide.index_select(2, lower[lines]), weight[lines])
+        probability, winner = torch.softmax(blended, dim=1).max(dim=1)
+        yield lines, winner, probability
+
+
+def probability_bin(probability: Tensor) -> Tensor:
+    """`bench.metrics.probability_bin` for a tensor on any device: float32 -> uint8."""
+    half_an_ulp_up = (probability.double().view(torch.int64) | metrics.HALF_AN_ULP).view(torch.float64)
+    return half_an_ulp_up.mul_(metrics.BINS).clamp_(max=metrics.BINS - 1).to(torch.uint8)

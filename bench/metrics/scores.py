@@ -1,0 +1,172 @@
+"""IoU, mIoU and the like: ratios of sums of confusion arrays, or of their `Areas`.
+
+Every metric is a fraction 0..1 and nan where it is 0/0; a mean over classes leaves nan out. A class that is
+absent from the labels and predicted somewhere has IoU 0 and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from bench.errors import BenchError, did_you_mean
+from bench.metrics.pixel_counts import BINS, Areas, Counted, Counts, Floats, Ints, sweep
+
+Metric: TypeAlias = Callable[[Counted], Floats]
+
+
+def areas(counted: Counted) -> Areas:
+    """Those of confusion arrays; areas as they are."""
+    if isinstance(counted, Areas):
+        return counted
+    return Areas(np.stack([intersection(counted), label_area(counted), predicted_area(counted)], axis=-2))
+
+
+def intersection(counted: Counted) -> Counts:
+    """Pixels (..., K) that have class k both as label and as prediction."""
+    if isinstance(counted, Areas):
+        return counted.stack[..., 0, :]
+    return np.diagonal(counted[..., :-1, :], axis1=-2, axis2=-1)
+
+
+def label_area(counted: Counted) -> Counts:
+    """Pixels (..., K) labelled k."""
+    area: Counts = counted.stack[..., 1, :] if isinstance(counted, Areas) else counted[..., :-1, :].sum(-1)
+    return area
+
+
+def predicted_area(counted: Counted) -> Counts:
+    """Pixels (..., K) predicted k, those with a label out of range included."""
+    area: Counts = counted.stack[..., 2, :] if isinstance(counted, Areas) else counted.sum(-2)
+    return area
+
+
+def iou(counted: Counted) -> Floats:
+    """Intersection over union per class (..., K)."""
+    shared = intersection(counted)
+    return ratio(shared, label_area(counted) + predicted_area(counted) - shared)
+
+
+def class_accuracy(counted: Counted) -> Floats:
+    """Recall per class (..., K), which mmsegmentation calls Acc: correct pixels over labelled pixels."""
+    return ratio(intersection(counted), label_area(counted))
+
+
+def precision(counted: Counted) -> Floats:
+    """Correct pixels over predicted pixels per class (..., K)."""
+    return ratio(intersection(counted), predicted_area(counted))
+
+
+def f1(counted: Counted) -> Floats:
+    """Harmonic mean of precision and recall per class (..., K), also known as Dice coefficient."""
+    return ratio(2 * intersection(counted), label_area(counted) + predicted_area(counted))
+
+
+def mean_iou(counted: Counted) -> Floats:
+    """mIoU (...): mean over the classes with a union, background included."""
+    return mean_over_classes(iou(counted))
+
+
+def mean_accuracy(counted: Counted) -> Floats:
+    """mAcc (...): mean of `class_accuracy` over the labelled classes."""
+    return mean_over_classes(class_accuracy(counted))
+
+
+def mean_f1(counted: Counted) -> Floats:
+    """Mean of `f1` (...) over the classes that are labelled or predicted."""
+    return mean_over_classes(f1(counted))
+
+
+def overall_accuracy(counted: Counted) -> Floats:
+    """aAcc (...): correct pixels over pixels with a label in range."""
+    return ratio(intersection(counted).sum(-1), label_area(counted).sum(-1))
+
+
+def foreground_iou(counted: Counted) -> Floats:
+    """IoU of class 1 (...): what the paper reports for buildings, roads and floods (background, object)."""
+    return iou(counted)[..., 1]
+
+
+def mean_iou_per_image(counted: Counted) -> float:
+    """mIoU^I of N images: the mean over images of an image's mean IoU over the classes in its label.
+
+    A class that is only predicted is left out here, as in Wang et al., arXiv 2310.19252 (fine-grained mIoU);
+    an image without any label in range is left out too.
+    """
+    of_labelled = np.where(label_area(counted) > 0, iou(counted), np.nan)
+    return float(mean_over_classes(mean_over_classes(of_labelled)))
+
+
+METRICS: dict[str, Metric] = {
+    "miou": mean_iou,
+    "foreground_iou": foreground_iou,
+    "macc": mean_accuracy,
+    "aacc": overall_accuracy,
+    "mf1": mean_f1,
+}
+
+
+def score(counted: Counted, metric: str) -> Floats:
+    """The metric called `metric` (a key of METRICS) of each confusion array, or its areas (...)."""
+    if metric not in METRICS:
+        raise BenchError(f"unknown metric {metric!r}; {did_you_mean(metric, METRICS)}")
+    return METRICS[metric](counted)
+
+
+def constant_score(labels: Counts, metric: str) -> float:
+    """What the best prediction of one class for all pixels scores, on labels with these areas (K,)."""
+    one = np.eye(len(labels))  # a line for each predicted class
+    stack = np.stack([one * labels, np.broadcast_to(labels, one.shape), one * labels.sum()], axis=1)
+    return float(np.nanmax(score(Areas(stack), metric)))
+
+
+def chance_score(labels: Counts, metric: str) -> float:
+    """What a prediction drawn uniformly for each pixel scores in expectation of its counts."""
+    classes = len(labels)
+    expected = [labels / classes, labels, np.full(classes, labels.sum() / classes)]
+    return float(score(Areas(np.stack(expected)), metric))
+
+
+def summary(counted: Counted, metric: str) -> dict[str, Any]:
+    """Every number of one cell, from its images (N, K + 1, K) or their sum (K + 1, K), or the areas of either.
+
+    Plain floats in 0..1 or nan: `score` (the metric called `metric`), `miou`, `macc`, `aacc`, `mf1`, with two
+    classes `foreground_iou`, and with the images apart `miou_per_image`. Lists of K floats: `iou`, `acc`,
+    `precision`, `f1`.
+    """
+    images = areas(counted)
+    total, classes = images.total, images.stack.shape[-1]
+    names = [name for name in METRICS if name != "foreground_iou" or classes == 2]
+    numbers: dict[str, Any] = {"score": float(score(total, metric))}
+    numbers |= {name: float(score(total, name)) for name in names}
+    if images.stack.ndim == 3:
+        numbers["miou_per_image"] = mean_iou_per_image(images)
+    per_class = {"iou": iou, "acc": class_accuracy, "precision": precision, "f1": f1}
+    return numbers | {name: function(total).tolist() for name, function in per_class.items()}
+
+
+def ratio(numerator: Counts, denominator: Counts) -> Floats:
+    """numerator / denominator, nan where the denominator is 0."""
+    quotient = np.full(np.shape(denominator), np.nan)
+    np.divide(numerator, denominator, out=quotient, where=np.asarray(denominator) != 0)
+    return quotient
+
+
+def mean_over_classes(values: Floats) -> Floats:
+    """Mean over the last axis without its nan entries; nan where nothing is left."""
+    return ratio(np.nansum(values, axis=-1), np.count_nonzero(~np.isnan(values), axis=-1))
+
+
+def oracle_threshold(histogram: Ints, background: int, metric: str) -> tuple[float, float]:
+    """(threshold, score) of the best of the 100 thresholds, the lowest of equals.
+
+    An upper bound and no fair score, for the labels choose. (nan, nan) when the metric is undefined
+    throughout.
+    """
+    scores = score(sweep(histogram, background), metric)
+    if np.isnan(scores).all():
+        return float("nan"), float("nan")
+    best = int(np.nanargmax(scores))
+    return best / BINS, float(scores[best])

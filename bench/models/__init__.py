@@ -1,0 +1,1 @@
+"""Frozen models, and what methods may do with them."""

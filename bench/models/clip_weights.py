@@ -1,0 +1,219 @@
+"""Finding, reading and checking weights: CLIP models by open_clip name or from files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor
+
+from bench.config import BackboneSpec
+from bench.errors import BenchError, did_you_mean
+from bench.models.backbone import Backbone
+from bench.models.block import lower_precision
+from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint, with_token_table
+from bench.paths import weights_dir
+
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+# Files of models that were fine-tuned from OpenAI's weights and so need QuickGELU, though nothing in them
+# says so.
+_OPENAI_DERIVED = ("openai", "remoteclip", "rs5m", "georsclip", "skyclip")
+
+
+def load_backbone(
+    spec: BackboneSpec, checkpoint: Path | None = None, device: str = "cpu", dtype: str = "fp32"
+) -> Backbone:
+    """The frozen model that `spec` describes, in evaluation mode.
+
+    spec.model: an open_clip model name, or the path of an open_clip model-config JSON. checkpoint: a local
+    file that stands for the pretrained weights. dtype: fp32, tf32, fp16 or bf16; the last two of the products in all
+    blocks of the image tower but the last. Text is always encoded in fp32. tf32 is a setting of the whole process
+    (`bench.runtime.device.choose_device`).
+
+    Raises BenchError where the model is unknown, the weights are missing or differ from the model, naming
+    what to do.
+    """
+    is_config = spec.model.endswith(".json")
+    config = _read_config(Path(spec.model)) if is_config else _known_config(spec.model)
+    file = checkpoint or _in_weights_folder(spec)
+    if file is None and is_config:
+        raise BenchError(f"--backbone {spec.model}: a model config has no weights; give them with --checkpoint FILE")
+    if file is not None:
+        if not file.exists():
+            source = f"; download it from {spec.url} and put it there" if spec.url and checkpoint is None else ""
+            raise BenchError(
+                f"backbone {spec.model}: checkpoint {file} does not exist{source or ', give another --checkpoint'}"
+            )
+        model = _empty_model(spec.model, config)
+        load_strictly(
+            model,
+            _clip_state(with_token_table(read_state_dict(file), config["text_cfg"].get("vocab_size", 49408))),
+            file,
+            f"the model {spec.model}",
+        )
+    else:
+        model = _pretrained(spec)
+    _warn_about_activation(spec, config, file)
+    name = Path(spec.model).stem if is_config else spec.model
+    return _frozen(name, model, _tokenizer(spec.model, config, is_config), device, dtype)
+
+
+def _frozen(name: str, model: Any, tokenizer: Any, device: str, dtype: str) -> Backbone:
+    model.requires_grad_(False).eval()
+    fingerprint = state_fingerprint(model.state_dict())
+    if DTYPES[dtype] != torch.float32:
+        lower_precision(model.visual, DTYPES[dtype])
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise BenchError(
+            f"--device {device}: {str(error).splitlines()[0]}; use --device cpu or another device"
+        ) from None
+    return Backbone(name, model, tokenizer, fingerprint)
+
+
+def _in_weights_folder(spec: BackboneSpec) -> Path | None:
+    """The file that `spec` names, or the one that a download of its pretrained weights would give, if it is there."""
+    if spec.file:
+        return weights_dir() / spec.file
+    known = open_clip.get_pretrained_cfg(spec.model, spec.pretrained or "")
+    released = weights_dir() / Path(known.get("url") or "none").name
+    return released if released.is_file() else None
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config)
+    except OSError as error:
+        raise BenchError(
+            f"--backbone {path}: cannot be read ({error.strerror}); give an open_clip model-config JSON"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise BenchError(f"--backbone {path}: not an open_clip model-config JSON ({error})") from None
+    if missing:
+        raise BenchError(f"--backbone {path}: not an open_clip model config, it lacks {', '.join(sorted(missing))}")
+    return config
+
+
+def _known_config(model: str) -> dict[str, Any]:
+    config: dict[str, Any] | None = open_clip.get_model_config(model)
+    if config is None:
+        raise BenchError(f"unknown open_clip model '{model}'; {did_you_mean(model, open_clip.list_models())}")
+    return config
+
+
+def _empty_model(name: str, config: dict[str, Any]) -> Any:
+    arguments = {k: v for k, v in config.items() if k not in ("custom_text",)}
+    kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+    try:
+        return kind(**arguments)
+    except Exception as error:
+        raise BenchError(f"backbone {name}: open_clip cannot build it from its config: {error}") from None
+
+
+def _pretrained(spec: BackboneSpec) -> Any:
+    """By open_clip's own way (its cache, else a download), or from a file of the released name in the weights
+    folder.
+    """
+    tags = open_clip.list_pretrained_tags_by_model(spec.model)
+    if spec.pretrained is None:
+        raise BenchError(
+            f"backbone {spec.model}: no weights named; write {spec.model}:TAG ({', '.join(tags)}) "
+            "or give --checkpoint FILE"
+        )
+    if spec.pretrained not in tags:
+        raise BenchError(
+            f"backbone {spec.model}: unknown weights ':{spec.pretrained}'; {did_you_mean(spec.pretrained, tags)}"
+        )
+    try:
+        with _quiet_hub():
+            return open_clip.create_model(spec.model, pretrained=spec.pretrained, precision="fp32", device="cpu")
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BenchError(
+            f"weights '{spec.pretrained}' of {spec.model} are neither cached nor can they be downloaded "
+            f"({reason[:120]}); get {_source(spec)} on a machine with a network and put it into {weights_dir()} "
+            "or pass it with --checkpoint FILE"
+        ) from None
+
+
+def _source(spec: BackboneSpec) -> str:
+    known = open_clip.get_pretrained_cfg(spec.model, spec.pretrained or "")
+    return known.get("url") or f"https://huggingface.co/{known.get('hf_hub', '').rstrip('/')}"
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Hub downloads without log lines, and, where the hub cannot be reached, without a minute of retries."""
+    from huggingface_hub import constants
+
+    loggers = [logging.getLogger(), logging.getLogger("huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    offline = constants.HF_HUB_OFFLINE
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    constants.HF_HUB_OFFLINE = offline or not _hub_reachable()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _hub_reachable() -> bool:
+    if urllib.request.getproxies():  # a proxy may know names that this machine cannot resolve
+        return True
+    try:
+        socket.create_connection(("huggingface.co", 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _clip_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the wrappers that training scripts leave around names, and without OpenAI's scalars that are no
+    weights.
+    """
+    extras = ("input_resolution", "context_length", "vocab_size")
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return {
+        name: value.float() for name, value in state.items() if name not in extras and not name.endswith("attn_mask")
+    }
+
+
+def _warn_about_activation(spec: BackboneSpec, config: dict[str, Any], file: Path | None) -> None:
+    if config.get("quick_gelu"):
+        return
+    if file is not None:
+        derived = any(word in file.name.lower() for word in _OPENAI_DERIVED)
+    else:
+        derived = bool(open_clip.get_pretrained_cfg(spec.model, spec.pretrained or "").get("quick_gelu"))
+    if derived:
+        what = file or f"{spec.model}:{spec.pretrained}"
+        warnings.warn(
+            f"{what} looks derived from OpenAI's CLIP, which uses QuickGELU, but {spec.model} is built with GELU: "
+            f'scores will be wrong. Take {spec.model}-quickgelu (or "quick_gelu": true in the config).',
+            stacklevel=3,
+        )
+
+
+def _tokenizer(model: str, config: dict[str, Any], is_config: bool) -> Any:
+    if not is_config:
+        return open_clip.get_tokenizer(model)
+    text = config["text_cfg"]
+    if text.get("hf_tokenizer_name"):
+        return open_clip.HFTokenizer(text["hf_tokenizer_name"], context_length=text.get("context_length", 77))
+    return open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))

@@ -1,0 +1,120 @@
+"""Class names and synonyms -> text embeddings, kept on disk.
+
+Encoding costs 80 sentences a word; the words of all datasets take many minutes on a CPU. So each word's
+embedding is stored under the hash of the weights, of the templates and of the word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip import OPENAI_IMAGENET_TEMPLATES
+from torch import Tensor
+
+from bench.errors import BenchError
+from bench.paths import cache_dir
+
+if TYPE_CHECKING:
+    from bench.models.backbone import Backbone
+
+Template = Callable[[str], str]
+TEMPLATES: tuple[Template, ...] = tuple(OPENAI_IMAGENET_TEMPLATES)  # the 80 sentences of Radford et al. 2021
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Prompt words of a dataset.
+
+    queries: the Q words, synonyms included, in class order. classes: for each query the class it stands for.
+    A class scores as its best word does (paper, section 5.2).
+    """
+
+    queries: tuple[str, ...]
+    classes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, words: Sequence[Sequence[str]]) -> Vocabulary:
+        """From one list of synonyms a class: ``[["background"], ["building", "house", "roof"]]``."""
+        return cls(
+            tuple(word for synonyms in words for word in synonyms),
+            tuple(index for index, synonyms in enumerate(words) for _ in synonyms),
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Vocabulary:
+        """From ``"background; road; building, house, roof"``: classes by semicolons, synonyms by commas."""
+        words = [[word.strip() for word in line.split(",")] for line in text.strip().rstrip(";").split(";")]
+        if not all(word for synonyms in words for word in synonyms):
+            raise BenchError(
+                f"--classes '{text}': an empty class or synonym; write e.g. 'background; road; building, house, roof'"
+            )
+        if len(words) > 255:
+            raise BenchError(f"--classes: {len(words)} classes; label maps are 8-bit, so at most 255 fit")
+        return cls.of(words)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The first word of each class."""
+        return tuple(self.queries[self.classes.index(index)] for index in range(self.size))
+
+    @property
+    def size(self) -> int:
+        """Number of classes."""
+        return self.classes[-1] + 1
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(repr((self.queries, self.classes, _templates_hash(TEMPLATES))).encode()).hexdigest()
+
+
+def ensemble(backbone: Backbone, word: str, templates: Sequence[Template] = TEMPLATES) -> Tensor:
+    """(C,) unit embedding of a word: mean of the normalised embeddings of its sentences, normalised again."""
+    embeddings = F.normalize(backbone.encode_prompts([template(word) for template in templates]), dim=-1)
+    return F.normalize(embeddings.mean(dim=0), dim=0)
+
+
+@torch.inference_mode()
+def encode(
+    backbone: Backbone,
+    vocabulary: Vocabulary,
+    cache: Path | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> Tensor:
+    """(Q, C) float32 unit embeddings of all queries, on the backbone's device.
+
+    cache: folder of stored embeddings, by default below `bench.paths.cache_dir()`. One that cannot be written
+    to is no error: the embeddings are then computed again next time. report: told each word that has to be
+    encoded.
+    """
+    folder = (cache or cache_dir() / "text") / f"{backbone.fingerprint[:16]}-{_templates_hash(TEMPLATES)[:8]}"
+    rows = [_remembered(folder, backbone, word, report) for word in vocabulary.queries]
+    return torch.stack(rows).to(backbone.device)
+
+
+def _remembered(folder: Path, backbone: Backbone, word: str, report: Callable[[str], None]) -> Tensor:
+    file = folder / f"{hashlib.sha256(word.encode()).hexdigest()[:24]}.npy"
+    try:
+        return torch.from_numpy(np.load(file))
+    except (OSError, ValueError, EOFError):  # absent, or torn by a crash of an older run
+        report(word)
+        embedding = ensemble(backbone, word).cpu()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as temporary:
+            np.save(temporary, embedding.numpy())
+        Path(temporary.name).replace(file)
+    except OSError:
+        pass
+    return embedding
+
+
+def _templates_hash(templates: Sequence[Template]) -> str:
+    return hashlib.sha256("\n".join(template("{}") for template in templates).encode()).hexdigest()

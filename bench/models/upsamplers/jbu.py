@@ -1,0 +1,80 @@
+"""One learned joint bilateral ×2 step (FeatUp, Fu et al. 2024; SegEarth-OV section 4.1, eq. 7 and 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.models.upsamplers.adaptive import adaptive_conv, shifted
+
+TapProducts: TypeAlias = Callable[[Tensor], Tensor]
+
+KEY_DIM = 32
+GUIDE_DIM = 3
+KERNEL_FLOOR = 1e-7
+FIXUP_WEIGHT = 0.1
+
+
+class JointBilateral(nn.Module):
+    """Enlarges features two times, with kernels that follow the edges of a guidance image.
+
+    Parameter names and shapes are those of the released checkpoints. The kernels depend on the guidance alone
+    and the step is linear in the features; `operator.py` builds on that.
+    """
+
+    def __init__(self, radius: int) -> None:
+        super().__init__()
+        self.radius = radius
+        self.diameter = 2 * radius + 1
+        taps = self.diameter**2
+        self.range_temp = nn.Parameter(torch.tensor(0.0))
+        self.sigma_spatial = nn.Parameter(torch.tensor(1.0))
+        self.range_proj = _pixelwise_mlp(GUIDE_DIM, KEY_DIM)
+        self.fixup_proj = _pixelwise_mlp(taps + GUIDE_DIM, taps)
+
+    def forward(self, source: Tensor, guidance: Tensor) -> Tensor:
+        """Features (B, C, h, w) and guidance (B, 3, 2h, 2w) -> features (B, C, 2h, 2w)."""
+        enlarged = F.interpolate(source, guidance.shape[-2:], mode="bicubic", align_corners=False)
+        return adaptive_conv(self._reflected(enlarged), self.kernels(guidance))
+
+    def kernels(self, guidance: Tensor, tap_products: TapProducts | None = None) -> Tensor:
+        """Filter kernels (B, d*d, H, W) of a guidance image (B, 3, H, W); taps row-major.
+
+        They sum to one but for the learned fix-up, which the paper does not mention. tap_products: another way to
+        compute what the method of this name does.
+        """
+        bilateral = self.range_kernels(guidance, tap_products) * self.spatial_kernel()[:, None, None]
+        bilateral = bilateral / bilateral.sum(1, keepdim=True).clamp_min(KERNEL_FLOOR)
+        fixup: Tensor = self.fixup_proj(torch.cat([bilateral, guidance], dim=1))
+        return bilateral + FIXUP_WEIGHT * fixup
+
+    def range_kernels(self, guidance: Tensor, tap_products: TapProducts | None = None) -> Tensor:
+        """Eq. 8: softmax over the d*d neighbours of how alike their projected colours are, (B, d*d, H, W)."""
+        products = (tap_products or self.tap_products)(self.range_proj(guidance))
+        return torch.softmax(self.temperature() * products, dim=1)
+
+    def tap_products(self, keys: Tensor) -> Tensor:
+        """Inner products of each pixel's key (B, n, H, W) with those under its taps, (B, d*d, H, W)."""
+        neighbours = shifted(self._reflected(keys), self.diameter)
+        return torch.stack([(keys * neighbour).sum(1) for neighbour in neighbours], dim=1)
+
+    def spatial_kernel(self) -> Tensor:
+        """Eq. 7: a Gaussian over the taps, (d*d,), not normalised; distances in units of the radius."""
+        axis = torch.linspace(-1, 1, self.diameter, device=self.sigma_spatial.device)
+        squared = axis[:, None].square() + axis.square()
+        return torch.exp(-squared / (2 * self.sigma_spatial**2)).flatten()
+
+    def temperature(self) -> Tensor:
+        """The learned factor 1 / τ² of eq. 8."""
+        return self.range_temp.exp().clamp(1e-4, 1e4)
+
+    def _reflected(self, image: Tensor) -> Tensor:
+        return F.pad(image, [self.radius] * 4, mode="reflect")
+
+
+def _pixelwise_mlp(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(outputs, outputs, 1))

@@ -1,0 +1,175 @@
+"""The ×2 steps of an upsampler as one exact linear operator, fast, for a batch of windows.
+
+The kernels depend on the guidance image alone, and both bicubic enlargement and adaptive convolution are
+linear in the features, so the identity sent through the steps gives the matrix W(image) for any features.
+
+Each step is made of dense matrix products over small tiles. Keys of a tile times keys of all that its kernels
+touch hold the inner products of the range term. Kernels times the bicubic weights behind their taps are
+kernels on the source itself: a quarter of the pixels, and the same ones for a whole tile. Those times the
+source are the filtered tile. On a CPU a few columns of tiles at a time stay near the core; an accelerator does
+all tiles of all windows at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.models.upsamplers.jbu import FIXUP_WEIGHT, KERNEL_FLOOR, JointBilateral
+from bench.models.upsamplers.tiles import TILE, Strip, TileGrid, by_pieces, source_columns
+
+_ROWS = 16  # of pixels, whose hidden layers fit into a core's cache
+
+
+class Step(NamedTuple):
+    """One ×2 step: its module and the guidance (B, 3, H, W) of the windows at the step's own size."""
+
+    module: JointBilateral
+    guidance: Tensor
+
+
+class Rows(NamedTuple):
+    """Rows of an operator: those of a strip's pixels, in the order that `TileGrid.write` takes.
+
+    values: (B, pixels, m), the columns `first` to first + m; all others are zero.
+    """
+
+    strip: Strip
+    first: int
+    values: Tensor
+
+
+class Operator:
+    """W (B, H * W, n) float32 of `steps` for B windows: n = h * w patches of `grid`, pixels of the last step.
+
+    The steps before the last are done at once. The last, which holds three quarters of the work and nearly all of the
+    memory, is done strip by strip for whoever asks, so W need never be there as a whole.
+
+    tiles: of the last step. order (n,): the patch of each column. Patches are taken column by column of the grid, so
+    that what a strip of pixels cannot see lies at either end.
+    """
+
+    @torch.no_grad()
+    def __init__(self, steps: list[Step], grid: tuple[int, int]) -> None:
+        self._grid = grid
+        self._steps = steps
+        guidance = steps[0].guidance
+        self.windows = len(guidance)
+        count = grid[0] * grid[1]
+        self.order = torch.arange(count, device=guidance.device).view(grid).T.flatten()
+        identity = torch.eye(count, device=guidance.device).view(*grid[::-1], count).transpose(0, 1)
+        filters = [_StepFilter(step) for step in steps]
+        source = filters[0].tiles.pad_source(identity.expand(self.windows, -1, -1, -1))
+        for number, (this, following) in enumerate(itertools.pairwise(filters)):
+            enlarged = following.tiles.source(self.windows, count)
+            self._enlarge(this, source, number, following.tiles.inner(enlarged))
+            following.tiles.repeat_edge(enlarged)
+            source = enlarged
+        self._last, self._source = filters[-1], source
+        self.tiles = self._last.tiles
+
+    def rows(self, strip: Strip) -> Rows:
+        """The rows of the pixels of one of the strips of `tiles`."""
+        return self._rows(self._last, self._source, strip, len(self._steps) - 1)
+
+    def matrix(self) -> Tensor:
+        """All of W (B, H * W, n), rows and columns in the row-major order of pixels and patches."""
+        out = self._source.new_empty(self.windows, self.tiles.height, self.tiles.width, len(self.order))
+        self._enlarge(self._last, self._source, len(self._steps) - 1, out)
+        matrix: Tensor = out.flatten(1, 2)[:, :, self.order.argsort()]
+        return matrix
+
+    def _enlarge(self, step: _StepFilter, source: Tensor, number: int, out: Tensor) -> None:
+        """Step `number`, from its padded source (B, …, …, n) to `out` (B, height, width, n)."""
+        tiles = step.tiles
+
+        def work(strip: Strip) -> None:
+            _, first, values = self._rows(step, source, strip, number)
+            last = first + values.shape[2]
+            columns = out[:, :, strip.first * TILE : strip.last * TILE]
+            columns[..., :first], columns[..., last:] = 0, 0
+            shape = self.windows * strip.across, tiles.down, TILE**2, -1
+            tiles.write(values.view(shape), out[..., first:last], strip)
+
+        tiles.for_strips(work)
+
+    @torch.no_grad()
+    def _rows(self, step: _StepFilter, source: Tensor, strip: Strip, number: int) -> Rows:
+        first, last = (column * self._grid[0] for column in self._seen(strip, number))
+        values = step(source[..., first:last], strip)
+        return Rows(strip, first, values.reshape(self.windows, -1, last - first))
+
+    def _seen(self, strip: Strip, number: int) -> tuple[int, int]:
+        """Columns of the patch grid that can count in a strip of step `number`: from, up to not including."""
+        first, last = strip.first * TILE, strip.last * TILE
+        for step in reversed(self._steps[: number + 1]):
+            first, last = source_columns(first, last, step.module.radius)
+            first, last = max(first, 0), min(last, step.guidance.shape[3] // 2)
+        return first, last
+
+
+class _StepFilter:
+    """One step of all windows: what its strips share."""
+
+    def __init__(self, step: Step) -> None:
+        module, guidance = step
+        self._windows = len(guidance)
+        self._diameter = module.diameter
+        self.tiles = TileGrid(guidance.shape[2], guidance.shape[3], module.radius, guidance.device)
+        pixels = guidance.permute(0, 2, 3, 1)
+        with torch.autocast(guidance.device.type, enabled=False):
+            self._guidance = self.tiles.pad(pixels)
+            self._keys = _mlp(module.range_proj, self._guidance)
+            self._temperature = module.temperature()
+            self._kernels_of = _KernelMaker(module)
+
+    def __call__(self, source: Tensor, strip: Strip) -> Tensor:
+        """A padded source (B, …, …, n) -> the pixels of a strip after the step, (B * s, t, TILE², n)."""
+        tiles = self.tiles
+        with torch.autocast(source.device.type, enabled=False):
+            keys = tiles.pixels(self._keys, strip).permute(2, 3, 4, 0, 1, 5)  # (b, s, t, i, j, 32)
+            queries = (keys * self._temperature).flatten(3, 4).flatten(0, 1)
+            products = tiles.taps(tiles.reach(self._keys, strip).dot(queries), self._windows)
+            guidance = tiles.pixels(self._guidance, strip)
+            kernels = self._kernels_of(products.reshape(-1, self._diameter**2), guidance.reshape(-1, 3))
+            on_source = tiles.on_source(kernels.view(products.shape), strip)
+            return tiles.filtered(source, on_source, strip)
+
+
+class _KernelMaker:
+    """`JointBilateral.kernels` from the range term's inner products on, as matrix products over pixels."""
+
+    def __init__(self, module: JointBilateral) -> None:
+        first, second = _linear_parts(module.fixup_proj)
+        taps = module.diameter**2
+        self.spatial = module.spatial_kernel()
+        self.from_kernels, self.from_guidance, self.bias = first[0][:, :taps], first[0][:, taps:], first[1]
+        self.closing, self.closing_bias = second[0], FIXUP_WEIGHT * second[1]
+
+    def __call__(self, products: Tensor, guidance: Tensor) -> Tensor:
+        """Inner products times temperature (pixels, d*d) and these pixels' guidance (pixels, 3) -> kernels."""
+        kernels = torch.softmax(products, dim=1).mul_(self.spatial)
+        kernels /= kernels.sum(1, keepdim=True).clamp_min_(KERNEL_FLOOR)
+        hidden = F.linear(guidance, self.from_guidance, self.bias)
+        hidden = F.gelu(hidden.addmm_(kernels, self.from_kernels.T))
+        return kernels.add_(self.closing_bias).addmm_(hidden, self.closing.T, alpha=FIXUP_WEIGHT)
+
+
+def _mlp(network: nn.Sequential, pixels: Tensor) -> Tensor:
+    """A pixelwise network of `JointBilateral` on channels-last pixels, without its dropout."""
+    first, second = _linear_parts(network)
+    out = pixels.new_empty(*pixels.shape[:3], len(second[0]))
+    count = _ROWS if by_pieces(pixels.device) else pixels.shape[1]
+    for rows, part in zip(torch.split(pixels, count, dim=1), torch.split(out, count, dim=1), strict=True):
+        part.copy_(F.linear(F.gelu(F.linear(rows, *first)), *second))
+    return out
+
+
+def _linear_parts(network: nn.Sequential) -> list[tuple[Tensor, Tensor]]:
+    """Weight (outputs, inputs) and bias of each 1×1 convolution."""
+    convolutions = (layer for layer in network if isinstance(layer, nn.Conv2d))
+    return [(layer.weight.flatten(1), torch.as_tensor(layer.bias)) for layer in convolutions]

@@ -1,0 +1,116 @@
+"""The upsamplers: JBU_One (SimFeatUp) and JBU_Stack (FeatUp) behind one interface."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import BenchError
+from bench.models.upsamplers.jbu import FIXUP_WEIGHT, JointBilateral
+from bench.models.upsamplers.operator import Operator, Step
+
+
+def steps_for(patch_size: int) -> int:
+    """Number of ×2 steps that enlarge patches to pixels: 4 for 16, 5 for 32.
+
+    Where the patch size is no power of two the enlargement goes beyond it (14: ×16), and the caller resizes
+    the result to the window.
+    """
+    return math.ceil(math.log2(patch_size))
+
+
+class Upsampler(nn.Module, ABC):
+    """Patch features to pixel features, ×2 a step, guided by the image.
+
+    Attributes:
+        kind: "jbu_one" or "jbu_stack".
+        dim: channels C of the features; only the closing projection depends on it.
+        radius: of the kernels, in pixels of the enlarged grid (5: 11×11).
+    """
+
+    kind: str
+
+    def __init__(self, dim: int, radius: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.radius = radius
+        self.fixup_proj = nn.Sequential(nn.Dropout2d(0.2), nn.Conv2d(dim, dim, 1))
+
+    @abstractmethod
+    def modules_for(self, steps: int) -> list[JointBilateral]:
+        """The module of each of the ×2 steps, first (coarsest) step first."""
+
+    def forward(self, patches: Tensor, guidance: Tensor, steps: int = 4) -> Tensor:
+        """Features (B, C, h, w) -> (B, C, h * 2**steps, w * 2**steps), the direct way.
+
+        `guidance` (B, 3, H, W) is the whole normalised window; every step averages it to its own size.
+        """
+        self.check_grid(patches.shape[-2], patches.shape[-1])
+        for module in self.modules_for(steps):
+            size = (2 * patches.shape[-2], 2 * patches.shape[-1])
+            patches = module(patches, F.adaptive_avg_pool2d(guidance, size))
+        fixup: Tensor = self.fixup_proj(patches)
+        return patches + FIXUP_WEIGHT * fixup
+
+    def operator(self, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> Operator:
+        """The ×2 steps of `forward`, without the closing projection, as a linear operator for windows (B, 3, H, W).
+
+        W @ patch tokens (B, h * w, C) are the pixel features before the projection. For inference: no gradients, no
+        dropout.
+        """
+        self.check_grid(*grid)
+        sizes = [(grid[0] * 2**number, grid[1] * 2**number) for number in range(1, steps + 1)]
+        pooled = [F.adaptive_avg_pool2d(guidance.float(), size) for size in sizes]
+        return Operator([Step(*step) for step in zip(self.modules_for(steps), pooled, strict=True)], grid)
+
+    @property
+    def projection(self) -> tuple[Tensor, Tensor]:
+        """A (C, C) and b (C) of the closing 1×1: features = upsampled + 0.1 * (upsampled @ A.T + b)."""
+        closing = self.fixup_proj[1]
+        assert isinstance(closing, nn.Conv2d) and closing.bias is not None
+        return closing.weight.flatten(1), closing.bias
+
+    def check_grid(self, height: int, width: int) -> None:
+        """Reflect padding of the first step needs an enlarged grid that is wider than the radius."""
+        least = self.radius // 2 + 1
+        if min(height, width) < least:
+            raise BenchError(
+                f"{self.kind} with radius {self.radius} needs at least {least} x {least} patches, not "
+                f"{height} x {width}; use larger windows, a smaller patch size, or a row without upsampler"
+            )
+
+
+class JBUOne(Upsampler):
+    """SimFeatUp: one 11×11 module, applied as often as needed."""
+
+    kind = "jbu_one"
+
+    def __init__(self, dim: int, radius: int = 5) -> None:
+        super().__init__(dim, radius)
+        self.up = JointBilateral(radius)
+
+    def modules_for(self, steps: int) -> list[JointBilateral]:
+        return [self.up] * steps
+
+
+class JBUStack(Upsampler):
+    """FeatUp: a 7×7 module with weights of its own for each step."""
+
+    kind = "jbu_stack"
+
+    def __init__(self, dim: int, radius: int = 3, modules: int = 4) -> None:
+        super().__init__(dim, radius)
+        self.stages = modules
+        for number in range(1, modules + 1):
+            self.add_module(f"up{number}", JointBilateral(radius))
+
+    def modules_for(self, steps: int) -> list[JointBilateral]:
+        if steps > self.stages:
+            raise BenchError(
+                f"jbu_stack has {self.stages} modules, one a doubling, but {steps} doublings are needed; "
+                "use jbu_one, or a stack trained for this patch size"
+            )
+        return [getattr(self, f"up{number}") for number in range(1, steps + 1)]

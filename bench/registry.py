@@ -1,0 +1,152 @@
+"""The registry of methods.
+
+Shipped plug-ins are the files of methods/, which `bench.methods` makes importable. Installed packages offer more
+through the entry-point group ``ovss_bench.methods``, and ``--plugin`` adds a file or a folder for one run.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import ValidationError, create_model
+
+from bench import methods
+from bench.errors import BenchError, did_you_mean
+from bench.settings import Overrides
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered plug-in. `defaults` are overrides that hold wherever a row does not say otherwise."""
+
+    name: str
+    label: str
+    venue: str
+    factory: Callable[..., Any]
+    defaults: Overrides
+    file: Path
+
+    def build(self, options: dict[str, Any]) -> Callable[..., Any]:
+        """The callable ``trunk -> Features`` with these options (validated against the plug-in's signature)."""
+        checked = self.check(options)
+        factory: Any = self.factory
+        if not inspect.isclass(factory):
+            return functools.partial(factory, **checked)
+        return cast("Callable[..., Any]", factory(**checked))
+
+    def check(self, options: dict[str, Any]) -> dict[str, Any]:
+        """All options of the method with the given ones in place. Raises BenchError for unknown names and values."""
+        known = self.options
+        for name in options:
+            if name not in known:
+                raise BenchError(f"method '{self.name}' has no option '{name}'; {did_you_mean(name, known)}")
+        fields: dict[str, Any] = {n: (_or(p.annotation, Any), _or(p.default, ...)) for n, p in known.items()}
+        try:
+            checked: dict[str, Any] = create_model("Options", **fields)(**options).model_dump()
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise BenchError(
+                f"method '{self.name}', option '{first['loc'][0]}': {first['msg']} (value {first['input']!r})"
+            ) from None
+        return checked
+
+    @property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """Name -> parameter of the plug-in's options."""
+        parameters = list(inspect.signature(self.factory, eval_str=True).parameters.values())
+        own = parameters if inspect.isclass(self.factory) else parameters[1:]  # the first one is the trunk
+        return {p.name: p for p in own}
+
+    @property
+    def source_hash(self) -> str:
+        """sha256 of the plug-in's file: part of the identity of its results."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+
+def _or(given: Any, otherwise: Any) -> Any:
+    return otherwise if given is inspect.Parameter.empty else given
+
+
+_registry: dict[str, Method] = {}
+
+
+def method(name: str, *, label: str | None = None, venue: str = "", **defaults: Any) -> Callable[[Factory], Factory]:
+    """Registers the decorated function or class as a method.
+
+    name: what `--methods` and benchmark.yaml call it. label, venue: how tables print it. defaults: any of
+    `bench.config.Overrides`, e.g. ``upsampler="simfeatup", debias=0.3``.
+    """
+
+    def register(factory: Factory) -> Factory:
+        file = Path(inspect.getfile(factory))
+        new = Method(name, label or name, venue, factory, Overrides(**defaults), file)
+        old = _registry.get(name)
+        if old is not None and old.file.resolve() != file.resolve():
+            raise BenchError(f"two plug-ins are called '{name}': {old.file} and {file}; rename one")
+        _registry[name] = new
+        return factory
+
+    return register
+
+
+def load_methods(plugins: list[str | Path] | None = None) -> dict[str, Method]:
+    """Name -> method of everything that can be found: shipped, entry points, and the given files or folders."""
+    for module in pkgutil.iter_modules(methods.__path__):
+        importlib.import_module(f"{methods.__name__}.{module.name}")
+    for point in entry_points(group="ovss_bench.methods"):
+        _guarded(f"entry point {point.name} ({point.value})", point.load)
+    for plugin in plugins or []:
+        path = Path(plugin).expanduser()
+        if not path.exists():
+            raise BenchError(f"--plugin {path}: no such file or folder; give a .py file or a folder of them")
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            _guarded(str(file), functools.partial(_import_file, file))
+    return dict(sorted(_registry.items()))
+
+
+def find_method(name: str, methods: dict[str, Method]) -> Method:
+    """The method of that name; the error for an unknown one offers the closest."""
+    if name not in methods:
+        raise BenchError(f"unknown method '{name}'; {did_you_mean(name, methods)}")
+    return methods[name]
+
+
+def _guarded(what: str, load: Callable[[], Any]) -> None:
+    """Runs somebody else's import; whatever it raises becomes one line that names the file."""
+    try:
+        load()
+    except BenchError:
+        raise
+    except Exception as error:
+        raise BenchError(
+            f"plug-in {what} cannot be imported: {type(error).__name__}: {error}; mend it or leave it out"
+        ) from error
+
+
+def _import_file(file: Path) -> None:
+    name = f"ovss_bench_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}_{file.stem}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise BenchError(f"--plugin {file}: not a Python file; give a .py file or a folder of them")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise

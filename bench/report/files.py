@@ -1,0 +1,58 @@
+"""Writing the tables of a results folder to files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection as Names
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.config import Config
+from bench.errors import BenchError
+from bench.report.render import CSV_COLUMNS, csv_lines, gains_table, markdown
+from bench.report.scores import Collection
+from bench.report.tables import Grid, build, gains, leaderboard
+from bench.runtime.atomic import write_atomic
+
+
+def write_tables(
+    collections: Sequence[Collection],
+    config: Config,
+    out: Path,
+    formats: Names[str],
+    only: Sequence[str] | None = None,
+) -> list[Path]:
+    """Tables of benchmark.yaml, the leaderboard and the headline gains of each collection; the files written.
+
+    Names say what they hold: table1.md, table1-demo.csv, leaderboard-limited-20.md. `only` names tables of
+    benchmark.yaml and leaves out the rest. Raises BenchError where `out` cannot be written.
+    """
+    texts: dict[str, str] = {}
+    for collection in collections:
+        suffix = f"-{collection.name}" if collection.name else ""
+        grids = [build(name, config.tables[name], config, collection) for name in only or config.tables]
+        if not only:
+            grids.append(leaderboard(config, collection))
+            if "md" in formats:
+                texts[f"headline{suffix}.md"] = gains_table(gains(collection), collection.name)
+        for grid in grids:
+            if "md" in formats:
+                texts[f"{grid.name}{suffix}.md"] = markdown(grid)
+            if "csv" in formats:
+                texts[f"{grid.name}{suffix}.csv"] = to_csv(grid)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_atomic(out / name, text.encode())
+    except OSError as error:
+        raise BenchError(f"tables folder {out}: cannot be written ({error.strerror}); give another --out") from None
+    return [out / name for name in sorted(texts)]
+
+
+def to_csv(grid: Grid) -> str:
+    """The grid as tidy CSV, columns in fixed order."""
+    import pandas as pd
+
+    lines: list[dict[str, Any]] = csv_lines(grid)
+    text: str = pd.DataFrame(lines, columns=list(CSV_COLUMNS), dtype=object).to_csv(index=False)
+    return text

@@ -1,0 +1,231 @@
+"""Tables as text: Markdown for people, tidy CSV (one line a cell) for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from bench.report.published import Gain, Mark, one_digit
+from bench.report.scores import Score
+from bench.report.tables import AVERAGE, Entry, Grid, Line
+
+NOTHING = "–"
+LEGEND = (
+    "Per cent. **Best** and *second best* of a column: ours among ours, published among published. "
+    "Difference: ours − published, in points. Interval: 95 %, by bootstrap; “inside” when it holds the "
+    "published number, else by how much not. A cell that is incomplete or out of date says so; it is not "
+    "ranked, averaged or compared."
+)
+WARNINGS = {
+    "demo": "**Demo: synthetic scenes, and one tiny backbone for all rows. These are no results on real data.**",
+    "limited": "**Limited: only the first images of each dataset. These are no results on whole datasets.**",
+}
+CSV_COLUMNS = (
+    "table",
+    "row",
+    "label",
+    "venue",
+    "dataset",
+    "metric",
+    "status",
+    "images",
+    "images_total",
+    "ours",
+    "published",
+    "difference",
+    "low",
+    "high",
+    "interval_unit",
+    "interval_units",
+    "verdict",
+    "mark",
+    "published_mark",
+    "stale",
+    "caveat",
+    "reason",
+    "demo",
+    "limit",
+    "seconds_per_image",
+    "peak_memory_mib",
+)
+
+
+def title(text: str, collection: str) -> str:
+    """The title with what marks the collection: "Table 1 [demo]: …"."""
+    if not collection:
+        return text
+    head, colon, tail = text.partition(":")
+    return f"{head} [{collection}]{colon}{tail}"
+
+
+def markdown(grid: Grid) -> str:
+    """The table with up to four lines a row (ours, published, difference, interval) and footnotes."""
+    from tabulate import tabulate
+
+    notes: list[str] = []
+    lines = [text for line in grid.lines for text in _line(line, grid, notes)]
+    table = tabulate(
+        lines, headers=["method", "", *grid.columns], tablefmt="pipe", disable_numparse=True, missingval=""
+    )
+    warnings = [text for word, text in WARNINGS.items() if word in grid.collection]
+    footnotes = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+    blocks = [f"# {title(grid.title, grid.collection)}", *warnings, table, LEGEND, *_images(grid), *footnotes]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _line(line: Line, grid: Grid, notes: list[str]) -> list[list[str]]:
+    ours = [_ours(line.entries[column], column == AVERAGE, notes) for column in grid.columns]
+    entries = [line.entries[column] for column in grid.columns]
+    rest = {
+        "published": [_marked(str(e.published), e.published_mark) if e.published is not None else "" for e in entries],
+        "difference": [signed(e.difference) for e in entries],
+        "interval": [_interval(e) for e in entries],
+    }
+    name = f"{line.label} ({line.venue})" if line.venue else line.label
+    shown = [[f"ours [{grid.collection}]" if grid.collection else "ours", *ours]] + [
+        [what, *cells] for what, cells in rest.items() if any(cells)
+    ]
+    return [[name if number == 0 else "", *cells] for number, cells in enumerate(shown)]
+
+
+def _ours(entry: Entry, is_average: bool, notes: list[str]) -> str:
+    number = "" if math.isnan(entry.value) else _marked(f"{entry.shown:.1f}", entry.mark)
+    if is_average:
+        return f"{number} ({entry.counted}/{entry.total})" if entry.counted else NOTHING
+    score = entry.score
+    if score is None:
+        return number or NOTHING
+    words = [number] if number else []
+    if score.status != "ok":
+        words.append(score.status + (f" {score.counted}/{score.total}" if score.counted else ""))
+    if score.stale:
+        words.append("stale")
+    return " ".join([*(words or [NOTHING]), *(_footnote(text, notes) for text in _reasons(score))])
+
+
+def _reasons(score: Score) -> list[str]:
+    """What a reader must know of a cell, one footnote each."""
+    where = f"{score.row} on {score.dataset}"
+    stale = f"{where}: changed since it was counted: {', '.join(score.stale)}" if score.stale else None
+    mixture = f"{where}: {score.mixture}" if score.mixture else None
+    return [text for text in (score.reason and f"{where}: {score.reason}", stale, mixture, *score.caveats) if text]
+
+
+def _footnote(text: str, notes: list[str]) -> str:
+    if text not in notes:
+        notes.append(text)
+    return f"[{notes.index(text) + 1}]"
+
+
+def _interval(entry: Entry) -> str:
+    interval = entry.interval
+    if interval is None or not entry.complete or math.isnan(interval.low):
+        return ""
+    ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+    return f"{ends}, {entry.verdict}" if entry.verdict else ends
+
+
+def _images(grid: Grid) -> list[str]:
+    """Of each dataset: images, and what was resampled."""
+    told = {}
+    for line in grid.lines:
+        for column, entry in line.entries.items():
+            if entry.score and entry.interval and column not in told:
+                interval = entry.interval
+                optimistic = ", single images: optimistic" if interval.unit == "image" else ""
+                told[column] = f"{column} {entry.total} ({interval.clusters} {interval.unit}s{optimistic})"
+    return [f"Images (and what the bootstrap draws): {'; '.join(told.values())}."] if told else []
+
+
+def _marked(text: str, mark: Mark | None) -> str:
+    return {"best": f"**{text}**", "second": f"*{text}*", None: text}[mark]
+
+
+def signed(points: float | Decimal | None) -> str:
+    """+1.2, −0.4 or 0.0; "" for None, – for nan."""
+    if points is None:
+        return ""
+    if math.isnan(points):
+        return NOTHING
+    text = f"{one_digit(Decimal(points)):+}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def csv_lines(grid: Grid) -> list[dict[str, Any]]:
+    """One dict of CSV_COLUMNS for each cell and average, in the order of the table."""
+    return [
+        dict.fromkeys(CSV_COLUMNS) | _csv_entry(line.entries[column], column == AVERAGE)
+        | {"table": grid.name, "row": line.row, "label": line.label, "venue": line.venue, "dataset": column}
+        | {"demo": "demo" in grid.collection, "limit": _limit(grid.collection)}
+        for line in grid.lines
+        for column in grid.columns
+    ]  # fmt: skip
+
+
+def _csv_entry(entry: Entry, is_average: bool) -> dict[str, Any]:
+    score, interval = entry.score, entry.interval
+    known: dict[str, Any] = {
+        "ours": _points(entry.value),
+        "published": entry.published,
+        "difference": _points(entry.difference, 1),
+        "verdict": entry.verdict,
+        "mark": entry.mark,
+        "published_mark": entry.published_mark,
+        "status": _csv_status(entry, is_average),
+    }
+    if interval:
+        known |= {"low": _points(interval.low), "high": _points(interval.high)}
+        known |= {"interval_unit": interval.unit, "interval_units": interval.clusters}
+    if score is None:
+        return known
+    return known | {
+        "metric": score.metric,
+        "status": score.status,
+        "images": entry.counted,
+        "images_total": entry.total,
+        "stale": "; ".join(score.stale),
+        "caveat": "; ".join(score.caveats),
+        "reason": score.reason,
+        "seconds_per_image": score.seconds_per_image,
+        "peak_memory_mib": score.peak_memory and round(score.peak_memory / 2**20),
+    }
+
+
+def _csv_status(entry: Entry, is_average: bool) -> str:
+    """Of an entry without a score of its own."""
+    if is_average:
+        return f"{entry.counted}/{entry.total}"
+    return "not run" if math.isnan(entry.value) else "computed from the labels"
+
+
+def _limit(collection: str) -> int | None:
+    _, _, number = collection.partition("limited-")
+    return int(number) if number else None
+
+
+def _points(value: float | None, scale: float = 100) -> float | None:
+    return None if value is None or math.isnan(value) else round(scale * value, 4)
+
+
+def gains_table(pairs: Sequence[tuple[Gain, Gain]], collection: str) -> str:
+    """The abstract's improvements over the best previous method, ours and published."""
+    from tabulate import tabulate
+
+    lines = [[ours.task, _gain(ours), _means(ours), _gain(published), _means(published)] for ours, published in pairs]
+    headers = ["task", "ours", "means", "published", "means"]
+    table = tabulate(lines, headers=headers, tablefmt="pipe", disable_numparse=True)
+    heading = title("Headline gains: SegEarth-OV over the best previous method (points)", collection)
+    warnings = [text for word, text in WARNINGS.items() if word in collection]
+    return "\n\n".join([f"# {heading}", *warnings, table]) + "\n"
+
+
+def _gain(gain: Gain) -> str:
+    return f"{signed(gain.gain) or NOTHING} ({gain.counted}/{gain.datasets})"
+
+
+def _means(gain: Gain) -> str:
+    if gain.proposed is None or gain.previous is None:
+        return ""
+    return f"{one_digit(gain.proposed)} against {one_digit(gain.previous)} ({gain.best_previous})"

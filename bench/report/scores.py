@@ -1,0 +1,158 @@
+"""What tables show of a stored cell: its score, how far it can be trusted, and why not further."""
+
+from __future__ import annotations
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.config import Config
+from bench.data.cards import load_card
+from bench.errors import BenchError
+from bench.metrics import chance_score, constant_score, label_area
+from bench.metrics import score as metric_of
+from bench.metrics.bootstrap import Draws, Interval, bootstrap, by_scene
+from bench.settings import Overrides
+from bench.store.result import Status, StoredCell
+from bench.store.store import Store, limits, setting_changes
+
+DRAWS = 1000  # of the bootstrap: an end of a 95 % interval then wobbles by some 4 % of its width
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """One cell; value, interval and draws are fractions.
+
+    value: nan where nothing was counted. constant, chance: what the best constant prediction and a random one
+    score on the same labels. draws: bootstrap, only of complete cells. stale: settings that
+    benchmark.yaml and the card now give otherwise, "name old -> new". caveats: why it cannot be held against
+    published numbers: another backbone, part of a dataset, or what the run that wrote it said. peak_memory:
+    bytes. mixture: how the machines differ that counted its images.
+    """
+
+    row: str
+    dataset: str
+    label: str
+    venue: str
+    metric: str
+    status: Status
+    reason: str | None
+    counted: int
+    total: int
+    value: float
+    draws: Draws | None
+    constant: float
+    chance: float
+    stale: tuple[str, ...]
+    caveats: tuple[str, ...]
+    demo: bool
+    limit: int | None
+    seconds_per_image: float | None
+    peak_memory: int | None
+    mixture: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it may be ranked against its column and enter a mean: all images, present settings."""
+        return self.status == "ok" and not self.stale
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it may be held against a published number."""
+        return self.complete and not self.demo and self.limit is None and not self.caveats
+
+    @functools.cached_property
+    def interval(self) -> Interval | None:
+        return self.draws.interval() if self.draws else None
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """Cells that may stand in one table: those of full runs, of the demo, or of one --limit.
+
+    name: "" for full runs, else what marks every file and title: "demo", "limited-20", "demo-limited-20".
+    """
+
+    name: str
+    scores: dict[tuple[str, str], Score]
+
+    @property
+    def datasets(self) -> list[str]:
+        return list(dict.fromkeys(dataset for _, dataset in self.scores))
+
+    @property
+    def rows(self) -> list[str]:
+        return list(dict.fromkeys(row for row, _ in self.scores))
+
+
+def collect(results: Path, config: Config, draws: int = DRAWS) -> list[Collection]:
+    """Everything below a results folder; if that is nothing, one empty collection."""
+    cells = [cell for limit in (None, *limits(results)) for cell in Store(results, limit=limit).cells()]
+    found: dict[str, dict[tuple[str, str], Score]] = {}
+    with ThreadPoolExecutor(2) as pool:  # of replace(cell), so that the counts it reads are freed with it
+        for score in pool.map(lambda cell: read_score(replace(cell), config, draws), cells):
+            parts = ["demo"] if score.demo else []
+            name = "-".join([*parts, f"limited-{score.limit}"] if score.limit else parts)
+            found.setdefault(name, {})[score.row, score.dataset] = score
+    return [Collection(name, found[name]) for name in sorted(found)] or [Collection("", {})]
+
+
+def read_score(cell: StoredCell, config: Config, draws: int = DRAWS) -> Score:
+    """Computes one cell's score and bootstrap from its counts."""
+    info, cost = cell.info, cell.record["cost"] or {}
+    stale, caveats = standing(cell, config)
+    value, drawn = float("nan"), None
+    constant, chance = float("nan"), float("nan")
+    if cell.images.num_rows:
+        images = cell.areas()
+        value = float(metric_of(images.total, cell.metric))
+        labels = label_area(images.total)
+        constant, chance = constant_score(labels, cell.metric), chance_score(labels, cell.metric)
+        if cell.status == "ok":
+            drawn = bootstrap(by_scene(images, cell.scenes), cell.metric, draws)
+    return Score(
+        row=cell.row,
+        dataset=cell.dataset,
+        label=str(info.get("label", cell.row)),
+        venue=str(info.get("venue", "")),
+        metric=cell.metric,
+        status=cell.status,
+        reason=cell.reason,
+        counted=cell.counted,
+        total=cell.total,
+        value=value,
+        draws=drawn,
+        constant=constant,
+        chance=chance,
+        stale=stale,
+        caveats=caveats,
+        demo=bool(cell.record["demo"]),
+        limit=cell.record["limit"],
+        mixture=cell.mixture,
+        seconds_per_image=cost["seconds"] / cost["images"] if cost else None,
+        peak_memory=cost.get("peak_memory_bytes"),
+    )
+
+
+def standing(cell: StoredCell, config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(stale, caveats) of a cell, see `Score`.
+
+    A demo cell has neither, since it is compared with nothing and brings a protocol of its own; nor has a
+    cell whose dataset or row is unknown here, beyond the caveat of its run.
+    """
+    told = [text for text in [cell.info.get("caveat")] if text]
+    if cell.record["demo"]:
+        return (), tuple(told)
+    try:
+        card = load_card(cell.dataset)
+        now = config.cell(cell.row, card, Overrides.model_validate(cell.info.get("method_defaults", {})))
+    except BenchError:
+        return (), tuple(told)
+    if cell.settings.backbone != now.backbone:
+        told.append(f"backbone {Path(cell.settings.backbone).name}, benchmark.yaml has {now.backbone}")
+    if cell.counted and cell.record["limit"] is None and card.expected_count not in (None, cell.total):
+        told.append(f"{cell.dataset}: {cell.total} images, the card expects {card.expected_count}")
+    known = {name: value for name, value in cell.settings.options.items() if name in now.options}
+    then = cell.settings.model_copy(update={"options": known})
+    return tuple(setting_changes(then, now, without=("backbone",))), tuple(told)

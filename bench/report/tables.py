@@ -1,0 +1,178 @@
+"""Tables as data: which row and column holds which of our scores and which published number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import numpy as np
+
+from bench.config import Config, Table
+from bench.metrics.bootstrap import Interval, average
+from bench.metrics.significance import Verdict, verdict
+from bench.report.published import Gain, Mark, PublishedRow, headline_gains, load_published, marks, published_score
+from bench.report.scores import Collection, Score
+
+AVERAGE = "average"
+GUESSES = (("constant", "Best constant prediction"), ("chance", "Random prediction"))  # fields of Score
+
+
+@dataclass
+class Entry:
+    """What stands where a row meets a column. value and interval are fractions, published is per cent.
+
+    value: nan unless there is a number. counted of total: images, or datasets of an average. complete: the
+    number may be ranked. comparable: it may be held against a published one. score: None for an average and
+    where nothing is stored.
+    """
+
+    value: float = float("nan")
+    interval: Interval | None = None
+    counted: int = 0
+    total: int = 0
+    complete: bool = False
+    comparable: bool = False
+    published: Decimal | None = None
+    score: Score | None = None
+    mark: Mark | None = None
+    published_mark: Mark | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours - published in points, where the two may be compared."""
+        if not self.comparable or self.published is None:
+            return None
+        return 100 * self.value - float(self.published)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the published number lies in our interval, where the two may be compared."""
+        if not self.comparable or self.published is None or self.interval is None:
+            return None
+        return verdict(float(self.published) / 100, self.interval)
+
+    @property
+    def shown(self) -> float:
+        """The value in points as printed; rows that print the same number are ranked the same."""
+        return round(100 * self.value, 1)
+
+
+@dataclass
+class Line:
+    row: str
+    label: str
+    venue: str
+    entries: dict[str, Entry] = field(default_factory=dict)  # by column
+
+
+@dataclass
+class Grid:
+    """A table: its lines in order, its columns (datasets, then maybe "average")."""
+
+    name: str
+    title: str
+    columns: list[str]
+    lines: list[Line]
+    collection: str
+
+
+def build(name: str, table: Table, config: Config, collection: Collection) -> Grid:
+    """One table of benchmark.yaml. Lines that only the paper has stand where the paper has them."""
+    published = load_published(table.published)
+    lines = []
+    for row in [*published, *(row for row in table.rows if row not in published)]:
+        line = published.get(row) or PublishedRow(config.row(row).label or row, "", {}, None)
+        entries = {
+            dataset: _entry(collection.scores.get((row, dataset)), line.values.get(dataset))
+            for dataset in table.columns
+        }
+        if table.average:
+            entries[AVERAGE] = _average(list(entries.values()), line.average)
+        lines.append(Line(row, line.label, line.venue, entries))
+    columns = [*table.columns, *([AVERAGE] if table.average else [])]
+    _mark(lines, columns)
+    return Grid(f"table{name}", f"Table {name}: {table.title}", columns, lines, collection.name)
+
+
+def leaderboard(config: Config, collection: Collection) -> Grid:
+    """Every stored row on every stored dataset; complete means first, the highest at the top."""
+    listed = list(dict.fromkeys(dataset for table in config.tables.values() for dataset in table.columns))
+    stored = collection.datasets
+    datasets = [d for d in listed if d in stored] + [d for d in stored if d not in listed]
+    lines = []
+    for row in collection.rows:
+        scores = [score for (name, _), score in collection.scores.items() if name == row]
+        entries = {dataset: _entry(collection.scores.get((row, dataset)), None) for dataset in datasets}
+        entries[AVERAGE] = _average(list(entries.values()), None)
+        lines.append(Line(row, scores[0].label, scores[0].venue, entries))
+    lines.sort(key=_standing)
+    columns = [*datasets, AVERAGE]
+    _mark(lines, columns)
+    lines += [_guesses(collection, datasets, *guess) for guess in GUESSES]
+    return Grid("leaderboard", "Leaderboard: all that is stored (%)", columns, lines, collection.name)
+
+
+def _guesses(collection: Collection, datasets: Sequence[str], name: str, label: str) -> Line:
+    """What a prediction that never looks at the image scores: computed from the labels of any complete cell."""
+    complete = {score.dataset: score for score in collection.scores.values() if score.complete}
+    entries = {
+        dataset: Entry(getattr(complete[dataset], name)) if dataset in complete else Entry() for dataset in datasets
+    }
+    return Line(f"({name})", label, "", {**entries, AVERAGE: Entry()})
+
+
+def gains(collection: Collection) -> list[tuple[Gain, Gain]]:
+    """(ours, published) improvement over the best previous method for each task of the abstract."""
+
+    def ours(row: str, dataset: str) -> Decimal | None:
+        score = collection.scores.get((row, dataset))
+        return Decimal(100 * score.value) if score and score.complete else None
+
+    return list(zip(headline_gains(ours), headline_gains(published_score()), strict=True))
+
+
+def _entry(score: Score | None, published: Decimal | None) -> Entry:
+    if score is None:
+        return Entry(published=published)
+    return Entry(
+        value=score.value,
+        interval=score.interval,
+        counted=score.counted,
+        total=score.total,
+        complete=score.complete and not np.isnan(score.value),
+        comparable=score.comparable and not np.isnan(score.value),
+        published=published,
+        score=score,
+    )
+
+
+def _average(entries: Sequence[Entry], published: Decimal | None) -> Entry:
+    """Mean over the complete cells; a number of its own standing only if that is all of them."""
+    done = [entry for entry in entries if entry.complete]
+    complete = len(done) == len(entries)
+    draws = [entry.score.draws for entry in done if entry.score and entry.score.draws]
+    return Entry(
+        value=float(np.mean([entry.value for entry in done])) if done else float("nan"),
+        interval=average(draws).interval() if complete else None,
+        counted=len(done),
+        total=len(entries),
+        complete=complete,
+        comparable=complete and all(entry.comparable for entry in done),
+        published=published,
+    )
+
+
+def _mark(lines: Sequence[Line], columns: Sequence[str]) -> None:
+    """Best and second best of each column, ours among ours and published among published."""
+    for column in columns:
+        entries = {line.row: line.entries[column] for line in lines}
+        ours = marks({row: entry.shown for row, entry in entries.items() if entry.complete})
+        theirs = marks({row: e.published for row, e in entries.items() if e.published is not None})
+        for row, entry in entries.items():
+            entry.mark, entry.published_mark = ours.get(row), theirs.get(row)
+
+
+def _standing(line: Line) -> tuple[int, float, str]:
+    mean = line.entries[AVERAGE]
+    return -mean.counted, -mean.value if mean.counted else 0.0, line.row

@@ -1,0 +1,94 @@
+"""What a number was made with: versions, commit, machine."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PACKAGES = (
+    "ovss-bench",
+    "torch",
+    "open_clip_torch",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "pyarrow",
+    "datasets",
+)
+
+
+MACHINE = ("cpu", "simd", "threads", "mkl", "onednn", "gpu")
+"""Facts of `provenance` on which the rounding of a result depends, besides the versions of torch and its device."""
+
+
+def provenance() -> dict[str, str]:
+    """Versions, git commit of a checkout, host and system, and the facts of `machine`."""
+    return _versions() | machine()
+
+
+def machine() -> dict[str, str]:
+    """The keys of MACHINE: model of the CPU, its widest instructions that torch uses, torch's threads, math libraries,
+    GPU. Only the CPU where torch is not in use.
+    """
+    facts = {"cpu": _cpu()}
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return facts
+    build = torch.__config__.show()
+    facts |= {"simd": torch.backends.cpu.get_cpu_capability(), "threads": str(torch.get_num_threads())}
+    for name, pattern in (("mkl", r"Math Kernel Library Version (\S+)"), ("onednn", r"MKL-DNN v(\S+)")):
+        if found := re.search(pattern, build):
+            facts[name] = found[1]
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """ "threads 2 -> 4" for what of MACHINE, and of torch, differs between two records that both know it."""
+    names = [name for name in ("torch", *MACHINE) if name in one and name in other and one[name] != other[name]]
+    return [f"{name} {one[name]} -> {other[name]}" for name in names]
+
+
+@functools.cache
+def _cpu() -> str:
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide numbers, git commit of a checkout, host and system."""
+    facts = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return facts | {"commit": _commit(), "host": platform.node(), "system": f"{platform.system()} {platform.machine()}"}
+
+
+def _commit() -> str:
+    """Commit of the checkout that this file lies in, with `+changes` where files differ from it; else "none"."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return "none"
+
+    def git(*command: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "none"

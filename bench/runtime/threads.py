@@ -1,0 +1,57 @@
+"""Pieces of work that several threads do side by side, one core each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from bench.runtime.timing import Crew
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Has torch keep to one core inside, for what would round differently on several, such as a QR factorisation."""
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)
+
+
+def in_threads(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
+    """What `work` makes of each piece, in order, by as many threads as torch uses.
+
+    Inside `work` torch keeps to one core, so that many small operations need not wait for one another's threads, and
+    what comes out does not depend on the number of threads. A single piece has all cores to itself. Gradients are
+    not recorded.
+    """
+    cores = torch.get_num_threads()
+    threads = min(cores, len(pieces))
+    if threads <= 1:
+        with torch.no_grad():
+            return [work(piece) for piece in pieces]
+    inference = torch.is_inference_mode_enabled()  # which, like the number of threads, each thread has its own of
+    crew = Crew()
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        crew.join()
+
+    def piecework(piece: Piece) -> Result:
+        with torch.inference_mode(inference), torch.no_grad():
+            return work(piece)
+
+    try:
+        with ThreadPoolExecutor(threads, initializer=begin) as pool:
+            return list(pool.map(piecework, pieces))
+    finally:
+        torch.set_num_threads(cores)  # what threads yet to come start with
+        crew.dismiss()

@@ -1,0 +1,89 @@
+"""The settings of one result: everything that decides its numbers, and what may override what."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Model(BaseModel):
+    """Of configuration: unknown keys are refused, nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # built on first use: --help is quick
+
+
+class ResizeRule(Model):
+    """Size of the network's input: the long side, or the short side with a bound on the long one; pixels."""
+
+    long_side: int | None = Field(None, ge=16)
+    short_side: int | None = Field(None, ge=16)
+    long_max: int | None = Field(None, ge=16)
+
+    @model_validator(mode="after")
+    def _one_of(self) -> ResizeRule:
+        if (self.long_side is None) == (self.short_side is None):
+            raise ValueError("give either long_side or short_side")
+        return self
+
+    def __str__(self) -> str:
+        return f"long side {self.long_side}" if self.long_side else f"short side {self.short_side}"
+
+
+class Overrides(Model):
+    """What a row, a modifier or a card may change of the protocol. None means: not changed here."""
+
+    backbone: str | None = None
+    upsampler: str | None = None  # a name of `upsamplers:`, or "none"
+    debias: float | None = None  # λ of eq. 9
+    debias_on: Literal["scores", "features"] | None = None
+    resize: ResizeRule | None = None
+    window: int | None = Field(None, ge=16)
+    stride: int | None = Field(None, ge=1)
+    scale: float | None = Field(None, gt=0)  # of the scores before the softmax
+    vocabulary: str | None = None
+    threshold: float | None = Field(None, ge=0, le=1)
+    options: dict[str, Any] = {}  # parameters of the method itself
+
+
+class Settings(Model):
+    """Everything that decides the numbers of one cell, resolved; stored with the cell."""
+
+    row: str
+    dataset: str
+    method: str
+    options: dict[str, Any]
+    backbone: str
+    upsampler: str
+    debias: float
+    debias_on: Literal["scores", "features"]
+    resize: ResizeRule
+    window: int
+    stride: int
+    scale: float
+    vocabulary: str
+    threshold: float
+    background: int
+
+
+class DatasetDefaults(typing.Protocol):
+    """What settings take from a dataset's card."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def background(self) -> int: ...
+
+    @property
+    def threshold(self) -> float: ...
+
+    @property
+    def debias(self) -> float | None: ...
+
+    @property
+    def vocabularies(self) -> Mapping[str, Sequence[Sequence[str]]]: ...
+
+    def overrides(self) -> dict[str, Any]: ...

@@ -1,0 +1,228 @@
+"""The results folder: one folder a cell, see docs/results.md.
+
+    store = Store("results")
+    with store.lock():
+        writer = store.open(settings, inputs, images, classes=card.classes, metric=card.metric)
+        for index in range(len(images)):
+            if index not in writer.done:
+                writer.add(index, *count(label, predicted, bins, len(card.classes)))
+        writer.finish(seconds=…)
+    store.cell("sclip", "loveda").status
+
+Counts do not depend on the threshold, so a cell is identified by what decides its counts: the settings
+without the scoring ones, and the hashes of its inputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
+
+from bench.errors import BenchError
+from bench.runtime.provenance import differing, provenance
+from bench.settings import Settings
+from bench.store.result import RECORD, StoredCell, load_cell
+from bench.store.writer import CellWriter, naming, write_record
+
+FORMAT = 1
+SCORING = ("threshold", "background")  # settings that are applied to stored counts
+NAMING = ("row", "dataset")  # settings that say where a cell lies
+
+
+class Changes(NamedTuple):
+    """What differs between a stored cell and a run: "debias 0.0 -> 0.3", "weights changed".
+
+    recount: the cell is stale, its images have to be done again. rescore: `open` and `finish` alone bring it
+    up to date, because counts do not depend on the threshold.
+    """
+
+    recount: list[str]
+    rescore: list[str]
+
+
+class Store:
+    """A results folder.
+
+    limit: results of the first N images only live apart from full ones, in limited-<N>/. demo: results of the
+    embedded demo, which never replace real ones. shard: (i, n) for one of n processes that share a run; each
+    writes files of its own and readers put them together.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        limit: int | None = None,
+        demo: bool = False,
+        shard: tuple[int, int] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.limit = limit
+        self.demo = demo
+        self.shard = f"shard-{shard[0]}-of-{shard[1]}" if shard else ""
+        self._cells = (self.folder / f"limited-{limit}" if limit else self.folder) / "cells"
+
+    def lock(self) -> AbstractContextManager[None]:
+        """To be held while writing; a shard locks out its like only. BenchError if another process has it."""
+        from bench.store.lock import folder_lock
+
+        return folder_lock(self.folder, f".lock-{self.shard}" if self.shard else ".lock")
+
+    def open(
+        self,
+        settings: Settings,
+        inputs: Mapping[str, str],
+        images: Sequence[tuple[str, str | None]],
+        *,
+        classes: Sequence[str],
+        metric: str,
+        info: Mapping[str, Any] | None = None,
+        indices: Collection[int] | None = None,
+        boundary: bool = False,
+        fresh: bool = False,
+    ) -> CellWriter:
+        """The writer of one cell, which knows what is on the disk already.
+
+        inputs: hashes by name of all that decides the counts besides the settings: weights, upsampler, card
+        (without its threshold), plug-in, data list, vocabulary. images: (id, scene) of every image of the
+        dataset in its fixed order.
+        classes, metric: the card's. info: what tables print or a reader may want to know: label, venue,
+        device, dtype, method_defaults (the plug-in's overrides), caveat (why the numbers cannot be held
+        against published ones).
+        indices: which images fall to this process; all by default. boundary: images without boundary counts
+        are to be done again. fresh: forget what is stored.
+        """
+        self._guard_demo(settings)
+        record = self._record(settings, inputs, len(images), classes, metric, info)
+        record["images"]["planned"] = len(images) if indices is None else len(indices)
+        old = self.cell(settings.row, settings.dataset)
+        if old and not fresh and old.record["fingerprint"] == record["fingerprint"]:
+            record["cost"] = old.record["cost"]
+            earlier = [old.record["made_with"], *old.record.get("earlier", ())]
+            record["earlier"] = [made for made in earlier if differing(record["made_with"], made)]
+        planned = range(len(images)) if indices is None else indices
+        return CellWriter(self._place(settings), record, images, planned, boundary, fresh)
+
+    def record_gap(
+        self,
+        settings: Settings,
+        status: Literal["failed", "no data"],
+        reason: str,
+        *,
+        classes: Sequence[str],
+        metric: str,
+        total: int = 0,
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Notes that a cell could not even be started; missing data never hide what was stored before."""
+        self._guard_demo(settings)
+        old = self.cell(settings.row, settings.dataset)
+        if status == "no data" and old and old.counted:
+            return
+        record = self._record(settings, {}, total, classes, metric, info)
+        folder = self._place(settings)
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_record(folder, record | {"status": status, "reason": reason})
+
+    def changes(self, settings: Settings, inputs: Mapping[str, str]) -> Changes | None:
+        """What changed since the cell was stored; None where nothing is stored."""
+        old = self.cell(settings.row, settings.dataset)
+        if old is None:
+            return None
+        stored: dict[str, str] = old.record["inputs"]
+        named = sorted(name for name in {**stored, **inputs} if stored.get(name) != inputs.get(name))
+        recount = setting_changes(old.settings, settings, without=SCORING) + [f"{name} changed" for name in named]
+        return Changes(recount, setting_changes(old.settings, settings, only=SCORING))
+
+    def cell(self, row: str, dataset: str) -> StoredCell | None:
+        """One stored cell, or None."""
+        return load_cell(self._cells / dataset / quote(row, safe="+@"))
+
+    def cells(self) -> list[StoredCell]:
+        """All stored cells, by dataset and row."""
+        records = [*self._cells.glob(f"*/*/{RECORD}"), *self._cells.glob(f"*/*/shard-*/{RECORD}")]
+        depth = len(self._cells.parts) + 2
+        folders = sorted({Path(*record.parts[:depth]) for record in records})
+        return [cell for cell in map(load_cell, folders) if cell is not None]
+
+    def _place(self, settings: Settings) -> Path:
+        return self._cells / settings.dataset / quote(settings.row, safe="+@") / self.shard
+
+    def _guard_demo(self, settings: Settings) -> None:
+        old = self.cell(settings.row, settings.dataset)
+        if old and bool(old.record["demo"]) != self.demo:
+            held = "results of the demo" if old.record["demo"] else "results of real data"
+            raise BenchError(
+                f"results folder {self.folder}: holds {held} for {settings.row} on {settings.dataset}; "
+                "real and demo results are kept apart: choose another folder with --results"
+            )
+
+    def _record(
+        self,
+        settings: Settings,
+        inputs: Mapping[str, str],
+        total: int,
+        classes: Sequence[str],
+        metric: str,
+        info: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "row": settings.row,
+            "dataset": settings.dataset,
+            "status": "partial",
+            "reason": None,
+            "demo": self.demo,
+            "limit": self.limit,
+            "shard": self.shard or None,
+            "images": {"total": total, "planned": total, "counted": 0, "failed": 0},
+            "metric": metric,
+            "metrics": {},
+            "classes": list(classes),
+            "settings": settings.model_dump(mode="json"),
+            "inputs": dict(sorted(inputs.items())),
+            "fingerprint": fingerprint(settings, inputs),
+            "counts_sha256": None,
+            "cost": None,
+            "info": dict(info or {}),
+            "made_with": provenance(),
+        }
+
+
+def limits(folder: str | Path) -> list[int]:
+    """The N of all limited-<N> folders below a results folder, ascending."""
+    found = (re.fullmatch(r"limited-(\d+)", path.name) for path in Path(folder).glob("limited-*"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def fingerprint(settings: Settings, inputs: Mapping[str, str]) -> str:
+    """sha256 over all that decides the counts of a cell."""
+    deciding = settings.model_dump(mode="json", exclude={*SCORING, *NAMING})
+    text = json.dumps([deciding, dict(inputs)], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def setting_changes(
+    old: Settings, new: Settings, only: Collection[str] = (), without: Collection[str] = ()
+) -> list[str]:
+    """ "name old -> new" for the settings that differ, options of the method one by one."""
+    before, after = _flat(old), _flat(new)
+    names = [name for name in {**before, **after} if (not only or name in only) and name not in (*without, *NAMING)]
+    missing = "none"
+    return [
+        f"{name} {before.get(name, missing)} -> {after.get(name, missing)}"
+        for name in names
+        if before.get(name, missing) != after.get(name, missing)
+    ]
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    values = {name: getattr(settings, name) for name in type(settings).model_fields if name != "options"}
+    return values | {f"option {name}": value for name, value in settings.options.items()}

@@ -1,0 +1,174 @@
+"""Writing one cell, image by image, so that a crash at any moment costs seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import time
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bench.errors import BenchError
+from bench.metrics import Int32s, Ints
+from bench.runtime.atomic import TEMPORARY, write_atomic
+from bench.settings import Settings
+from bench.store.count_table import (
+    ImageCounts,
+    boundary_line,
+    boundary_lines,
+    counted,
+    decode,
+    encode,
+    renamed,
+    to_table,
+)
+from bench.store.result import COUNTS, PARTS, RECORD, jsonable, numbers, read_counts
+
+FLUSH_SECONDS = 5.0
+
+
+class CellWriter:
+    """Takes the counts of images in any order; made by `Store.open`.
+
+    done: indices whose counts are on the disk, from this run or an earlier one; the others are to be done.
+
+    What was added goes to the disk as a part file of its own every few seconds; `finish` puts all parts
+    together. Every method raises BenchError naming the folder when the disk is full or not writable; what was
+    stored before stays valid.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        record: dict[str, Any],
+        images: Sequence[tuple[str, str | None]],
+        indices: Collection[int],
+        boundary: bool,
+        fresh: bool,
+    ) -> None:
+        self._folder = folder
+        self._record = record
+        self._settings = Settings.model_validate(record["settings"])
+        self._images = images
+        self._planned = set(indices)
+        self._buffer: list[ImageCounts] = []
+        self._added = 0
+        self._flushed = time.monotonic()
+        with naming(folder):
+            self._parts = self._clear(fresh)
+        self.done = self._on_disk(boundary) & self._planned
+        with naming(folder):
+            self._write_record("partial", None)
+
+    def add(self, index: int, keys: Int32s, counts: Ints, boundary: Ints | None = None) -> None:
+        """Counts of one image: of `bench.metrics.count`, and (K, 2) of `bench.metrics.boundary.boundary_counts`."""
+        if boundary is not None:
+            boundary = boundary_line(boundary, self._settings.threshold, self._settings.background)
+        self._take(ImageCounts(index, keys, counts, boundary))
+
+    def fail(self, index: int, reason: str) -> None:
+        """One image that cannot be evaluated: the cell stays partial, and a later run tries it again."""
+        self._take(ImageCounts(index, error=reason))
+
+    def flush(self) -> None:
+        """Puts on the disk what was added since the last time."""
+        self._flushed = time.monotonic()
+        if not self._buffer:
+            return
+        data = encode(to_table(self._buffer, self._images), self._record["fingerprint"])
+        with naming(self._folder):
+            write_atomic(self._folder / f"part-{self._parts:06d}.parquet", data)
+        self._parts += 1
+        self.done.update(image.index for image in self._buffer if image.error is None)
+        self._buffer.clear()
+
+    def finish(self, seconds: float = 0.0, peak_memory: int | None = None, reason: str | None = None) -> None:
+        """Merges the parts and writes cell.json; to be called last, even if there was nothing to do.
+
+        seconds: what the images added by this run took. peak_memory: bytes. reason: why the cell as a whole
+        failed; without one it is "ok", or "partial" if images are missing.
+        """
+        self.flush()
+        table = renamed(read_counts([self._folder], self._record["fingerprint"]), self._images)
+        data = encode(table, self._record["fingerprint"])
+        if self._added:
+            self._record["cost"] = {
+                "images": self._added,
+                "seconds": seconds,
+                "peak_memory_bytes": peak_memory,
+            }
+        failed = self._enter_numbers(table)
+        self._record["counts_sha256"] = hashlib.sha256(data).hexdigest()
+        status = "failed" if reason else "ok" if self.done == self._planned else "partial"
+        with naming(self._folder):
+            write_atomic(self._folder / COUNTS, data)
+            self._write_record(status, reason or failed)
+            for part in self._folder.glob(PARTS):
+                part.unlink()
+
+    def _take(self, image: ImageCounts) -> None:
+        self._buffer.append(image)
+        self._added += 1
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
+
+    def _clear(self, fresh: bool) -> int:
+        """Removes torn files and what other settings left; returns the number of the next part."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for torn in self._folder.glob(TEMPORARY):
+            torn.unlink()
+        if fresh:
+            (self._folder / COUNTS).unlink(missing_ok=True)
+        for part in self._folder.glob(PARTS):
+            if fresh or decode(part, self._record["fingerprint"], ["index"]) is None:
+                part.unlink()
+        numbers_taken = [int(part.stem.partition("-")[2]) for part in self._folder.glob(PARTS)]
+        return max(numbers_taken, default=-1) + 1
+
+    def _on_disk(self, boundary: bool) -> set[int]:
+        columns = ["index", "error", "boundary"]
+        table = counted(read_counts([self._folder], self._record["fingerprint"], columns))
+        if not boundary:
+            return set(table.column("index").to_pylist())
+        classes = len(self._record["classes"])
+        return set(boundary_lines(table, classes, self._settings.threshold, self._settings.background))
+
+    def _enter_numbers(self, table: pa.Table) -> str | None:
+        """Puts metrics and image numbers into the record; what to say of images that failed."""
+        images = counted(table)
+        failures = table.filter(pc.is_valid(table.column("error")))
+        classes, metric = len(self._record["classes"]), self._record["metric"]
+        self._record["metrics"] = numbers(images, self._settings, classes, metric)
+        self._record["images"] |= {"counted": images.num_rows, "failed": failures.num_rows}
+        if not failures.num_rows:
+            return None
+        name, error = failures.column("id")[0].as_py(), failures.column("error")[0].as_py()
+        return f"{failures.num_rows} of {len(self._images)} images failed, the first: {name}: {error}"
+
+    def _write_record(self, status: str, reason: str | None) -> None:
+        write_record(self._folder, self._record | {"status": status, "reason": reason})
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Writes a cell.json, with the time of writing."""
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    text = json.dumps(jsonable(record | {"written": now}), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(folder / RECORD, (text + "\n").encode())
+
+
+@contextlib.contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Turns an OSError into a BenchError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise BenchError(
+            f"results folder {folder}: cannot be written ({error.strerror}); make room or correct the "
+            "permissions and start the same command again: what was stored before is still valid"
+        ) from error

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from bench import __version__
+from bench.cli import main
+from bench.cli.app import COMMANDS
+from bench.errors import BenchError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _python(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_every_command_and_imports_no_torch() -> None:
+    code = "import sys\nfrom bench.cli.app import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    shown = _python("-c", code).stdout
+    assert all(f"    {name}" in shown for name in COMMANDS)
+    assert shown.strip().endswith("False")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_imports_no_torch(command: str) -> None:
+    call = f"main(['{command}', '--help'])"
+    code = f"import sys\nfrom bench.cli.app import main\ntry: {call}\nfinally: print('torch' in sys.modules)"
+    shown = _python("-c", code).stdout
+    assert shown.startswith(f"usage: python -m bench {command}")
+    assert shown.strip().endswith("False")
+
+
+def test_version_and_module(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert __version__ in capsys.readouterr().out
+    assert _python("-m", "bench", "--version").stdout.strip() == f"ovss-bench {__version__}"
+
+
+def test_hugging_faces_datasets_wins_in_the_checkout() -> None:
+    assert _python("-c", "import datasets; print(datasets.load_dataset.__module__)").stdout.startswith("datasets.")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (BenchError("here is\n what to do"), 2, "bench: here is what to do\n"),
+        (KeyboardInterrupt(), 130, "bench: interrupted; what was computed is stored"),
+        (OSError(errno.ENOSPC, "No space", "cell.json"), 2, "bench: cell.json: no space left on the device"),
+    ],
+)
+def test_what_a_command_raises_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raised: BaseException, code: int, message: str
+) -> None:
+    def fail(_: object) -> int:
+        raise raised
+
+    monkeypatch.setattr("bench.cli.methods.main", fail)
+    assert main(["methods"]) == code
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.cli.methods.main", lambda _: {}["a bug"])
+    with pytest.raises(KeyError):
+        main(["methods"])
+
+
+def test_warnings_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("bench.cli.methods.main", lambda _: warnings.warn("mind\nthe gap", stacklevel=1) or 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["methods"]) == 0
+    assert "bench: warning: mind the gap\n" in capsys.readouterr().err
+
+
+def test_methods_lists_plug_ins_modifiers_and_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("segearth_ov.py", "+ours", "clearclip+ours *", "residual=drop", "ECCV'24"):
+        assert word in shown
+
+
+def test_unknown_command_is_argparses_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_code:
+        main(["evaluate"])
+    assert exit_code.value.code == 2
+    assert "invalid choice: 'evaluate'" in capsys.readouterr().err
+
+
+def test_wheel_holds_everything_and_stays_out_of_hugging_faces_package(tmp_path: Path) -> None:
+    from hatchling.builders.wheel import WheelBuilder
+
+    (name,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    target = tmp_path / "site"
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", name, str(target)], check=True)
+    assert not (target / "datasets").exists()
+    assert not (target / "methods").exists()
+    code = (
+        "from bench.config import load_config; from bench.data.cards import card_names\n"
+        "from bench.registry import load_methods\n"
+        "from bench.report.published import load_published\n"
+        "load_published(load_config().tables['1'].published)\n"
+        "print(len(load_config().default_rows), 'loveda' in card_names(), 'sclip' in load_methods())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(target)}
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert shown.stdout.strip() == "10 True True", shown.stderr

@@ -1,0 +1,67 @@
+"""Demo datasets on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.data.cards import load_card
+from bench.data.samples import open_samples
+from bench.demo import plans as sets
+from bench.demo.datasets import write_demo
+from bench.demo.plans import Plan, Shot, dataset_scenes
+from bench.errors import BenchError
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Two datasets of one small image each."""
+    monkeypatch.setitem(sets._PLANS, "loveda", Plan((Shot("rural", (40, 56)),)))
+    monkeypatch.setitem(sets._PLANS, "potsdam", Plan((Shot("close", (130, 150)),), enlarged=4.0))
+    return ("loveda", "potsdam")
+
+
+def test_what_is_written_is_read_as_rendered(tmp_path: Path, small: tuple[str, ...]) -> None:
+    assert write_demo(tmp_path, small) == small
+    for name, tiles in zip(small, (1, 4), strict=True):
+        samples = open_samples(load_card(name), tmp_path)
+        ((image, label),) = dataset_scenes(name, 1, seed=0)
+        assert len(samples) == tiles
+        height, width = samples.read(0).label.shape
+        np.testing.assert_array_equal(samples.read(0).image, image[:height, :width])
+        np.testing.assert_array_equal(samples.read(0).label, label[:height, :width])
+        np.testing.assert_array_equal(samples.read(tiles - 1).label, label[-height:, -width:])
+
+
+def test_a_second_call_does_nothing_and_another_seed_writes_anew(tmp_path: Path, small: tuple[str, ...]) -> None:
+    write_demo(tmp_path, small)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    assert write_demo(tmp_path, small) == ()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == files
+    before = open_samples(load_card("loveda"), tmp_path).read(0).image
+    assert write_demo(tmp_path, small[:1], seed=1) == small[:1]
+    assert (open_samples(load_card("loveda"), tmp_path).read(0).image != before).any()
+
+
+def test_an_unfinished_copy_is_replaced(
+    tmp_path: Path, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("bench.demo.datasets.dataset_scenes", broken)
+        write_demo(tmp_path, small)
+    (tmp_path / load_card("loveda").folders[0]).mkdir(exist_ok=True)
+    assert write_demo(tmp_path, small) == small
+
+
+def test_somebody_elses_data_is_left_alone(tmp_path: Path, small: tuple[str, ...]) -> None:
+    theirs = tmp_path / load_card("loveda").folders[0] / "precious.tif"
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    with pytest.raises(BenchError, match="not written by the demo"):
+        write_demo(tmp_path, small)
+    assert theirs.read_text() == "theirs"

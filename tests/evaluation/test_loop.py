@@ -1,0 +1,114 @@
+"""The inner loop: what fails alone, and what ten rows cost a GPU in launches and copies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import open_clip
+import pretended_cuda
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import tiny_backbone, tiny_config
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench.data.images import Resize
+from bench.data.loader import Loaded
+from bench.evaluation.loop import Outcome, RowGroup, Scoring, evaluate
+from bench.inference.segmenter import Query, Segmenter
+from bench.models.backbone import Backbone, Features, Trunk
+from bench.models.upsamplers import JBUOne
+from bench.registry import load_methods
+
+RULE = Resize(long_side=448)
+FREE = {"empty", "empty_like", "empty_strided", "new_empty", "detach", "alias", "lift_fresh", "_unsafe_view", "set_"}
+
+
+def image(size: int = 448, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+
+def loaded(index: int, size: int = 448) -> Loaded:
+    label = np.random.default_rng(index).integers(0, 4, (size, size), dtype=np.uint8)
+    return Loaded(index, f"image-{index}", label, {RULE: image(size, index)})
+
+
+def query(name: str, method: Callable[[Trunk], Features], device: str = "cpu", **settings: Any) -> Query:
+    text = F.normalize(torch.randn(5, 24, generator=torch.Generator().manual_seed(1)), dim=-1)
+    return Query(name, method, text.to(device), torch.tensor([0, 1, 1, 2, 3], device=device), **settings)
+
+
+def outcomes(backbone: Backbone, queries: list[Query], images: list[Loaded], batch: int = 9) -> list[Outcome]:
+    pending = {one.name: {image.index for image in images} for one in queries}
+    groups = [RowGroup(RULE, Segmenter(backbone, queries, 224, 112, batch))]
+    return list(evaluate(groups, images, pending, Scoring(4)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_scores_that_are_not_finite_fail_the_row_and_name_the_image(
+    value: float, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def spoilt(trunk: Trunk) -> Features:
+        features = trunk.project(trunk.input(-1))
+        seen.append(len(seen))
+        if len(seen) > 1:  # from the second image on
+            features.patches[0, 0, 0] = value
+        return features
+
+    with pretended_cuda.pretended_cuda(monkeypatch):
+        backbone = Backbone("tiny", tiny_backbone().model.to(device), open_clip.SimpleTokenizer(), "")
+        try:
+            rows = [query("spoilt", spoilt, device), query("clip", load_methods()["clip"].build({}), device)]
+            found = outcomes(backbone, rows, [loaded(number, 224) for number in range(4)])
+        finally:
+            backbone.model.to("cpu")
+    by_row = {row: [one for one in found if one.row == row] for row in ("spoilt", "clip")}
+    assert [one.error for one in by_row["clip"]] == [None] * 4
+    good, bad = by_row["spoilt"]
+    assert good.error is None and good.counts.sum() == 224 * 224
+    assert bad.gives_up and bad.error == "its scores are not finite (NaN or infinity) (image image-1)"
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that are no views: on a GPU each is a kernel, or a few."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.split("::")[1]
+        is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns)
+        if not is_view and name not in FREE:
+            self.names[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_ten_rows_take_a_gpu_few_launches_and_four_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image of 448 × 448, nine windows, twelve blocks as in ViT-B: whatever the width of the tower."""
+    methods = load_methods()
+    with pretended_cuda.pretended_cuda(monkeypatch):
+        torch.manual_seed(0)
+        model = open_clip.CLIP(**tiny_config(layers=12)).requires_grad_(False).eval().to("cuda")
+        upsampler = JBUOne(24).eval().requires_grad_(False).to("cuda")
+        rows = []
+        for name in ("clip", "maskclip", "gem", "sclip", "clearclip", "segearth-ov"):
+            rows.append(query(name, methods[name].build({}), "cuda"))
+            if name not in ("clip", "gem"):
+                ours = methods[name].build({})
+                rows.append(query(f"{name}+ours", ours, "cuda", upsampler=upsampler, debias=0.3))
+        assert len(rows) == 10
+        backbone = Backbone("tiny", model, open_clip.SimpleTokenizer(), "")
+        outcomes(backbone, rows, [loaded(0)])  # fills the caches
+        pretended_cuda.crossings.clear()
+        with Launches() as launches:
+            found = outcomes(backbone, rows, [loaded(0)])
+    assert len(found) == 10 and all(one.error is None for one in found)
+    assert launches.names.total() <= 900, launches.names.most_common(20)
+    assert len(pretended_cuda.crossings) <= 4, pretended_cuda.crossings

@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from project import Project
+
+from bench.cli.options import upsampler_files, with_backbone
+from bench.config import load_config
+from bench.data.cards import load_card
+from bench.data.images import Resize, resize
+from bench.data.prepared import find_samples
+from bench.evaluation.models import Zoo
+from bench.inference.postprocess import apply_threshold, classify
+from bench.inference.segmenter import Segmenter
+from bench.metrics import confusion
+from bench.registry import load_methods
+from bench.store.store import Store
+
+BOTH = ("--datasets", "loveda,whu_aerial")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after an undisturbed run of all rows on both datasets."""
+    project = Project(tmp_path_factory.mktemp("finished"))
+    assert project.run(*BOTH) == 0
+    return project
+
+
+def test_every_cell_holds_what_a_plain_evaluation_gives(finished: Project) -> None:
+    """The stored confusion matrices against: one image, one row, one pass, thresholded labels, counted pixel
+    by pixel.
+    """
+    config = with_backbone(load_config(finished.config), str(finished.backbone))
+    files = upsampler_files([str(finished.root / "up.ckpt")], config)
+    zoo = Zoo(config, load_methods(), finished.checkpoint, files)
+    store = Store(finished.root / "results")
+    for name in ("loveda", "whu_aerial"):
+        card = load_card(name)
+        samples = find_samples(card, finished.data)
+        for row in config.default_rows:
+            cell = store.cell(row, name)
+            assert cell.status == "ok"
+            settings = config.cell(row, card, zoo.methods[config.row(row).method].defaults)
+            query, _ = zoo.query(settings, card.vocabularies["cvpr2025"])
+            for index in range(len(samples)):
+                sample = samples.read(index)
+                small = resize(sample.image, Resize(long_side=64))
+                scores = Segmenter(zoo.backbone(settings.backbone), [query], 48, 16).scores(small)[row]
+                labels = apply_threshold(
+                    classify(scores, sample.label.shape, query.classes, 50.0), card.threshold, card.background
+                )
+                expected = confusion(sample.label, labels, len(card.classes))
+                assert np.array_equal(cell.confusion()[index], expected), (row, name, sample.id)
+
+
+def test_tables_of_a_run_are_written_and_marked(finished: Project) -> None:
+    tables = finished.root / "results" / "tables"
+    table = pd.read_csv(tables / "table1.csv")
+    cell = table[(table.row == "sclip") & (table.dataset == "loveda")].iloc[0]
+    stored = Store(finished.root / "results").cell("sclip", "loveda")
+    assert cell.ours == pytest.approx(100 * stored.record["metrics"]["miou"], abs=0.06)
+    assert float(cell.published) == 30.4
+    assert "1669" in cell.caveat  # 3 images are not LoveDA
+    assert "backbone" in cell.caveat  # given on the command line, so it is not the paper's
+    assert pd.isna(cell.difference)
+
+
+def test_workers_change_no_byte(finished: Project, project: Project) -> None:
+    assert project.run(*BOTH, "--methods", "sclip,segearth-ov", "--workers", "2") == 0
+    expected = finished.counts()
+    assert project.counts() == {cell: expected[cell] for cell in project.counts()}
+    assert len(project.counts()) == 4
+
+
+def test_batch_size_changes_nothing_but_rounding(finished: Project, project: Project) -> None:
+    """A pixel may cross a tie or the edge of a hundredth where a matrix product is summed in another order."""
+    assert project.run(*BOTH, "--methods", "sclip,segearth-ov", "--batch", "1") == 0
+    for row in ("sclip", "segearth-ov"):
+        for dataset in ("loveda", "whu_aerial"):
+            one, four = (Store(p.root / "results").cell(row, dataset).histogram() for p in (project, finished))
+            assert one.sum() == four.sum()
+            assert np.abs(one - four).sum() <= 4  # two pixels of 15,000
+
+
+def test_a_second_run_has_nothing_to_do(finished: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {
+        file: file.stat().st_mtime_ns for file in (finished.root / "results" / "cells").rglob("*") if file.is_file()
+    }
+    assert finished.run(*BOTH) == 0
+    after = {
+        file: file.stat().st_mtime_ns for file in (finished.root / "results" / "cells").rglob("*") if file.is_file()
+    }
+    assert after == before
+    assert "10 cached" in capsys.readouterr().out
+
+
+INTERRUPT = """
+import signal
+from bench.api import last_block, method
+calls = []
+@method("maskclip2")
+def maskclip2(trunk):
+    calls.append(1)
+    if len(calls) == {at}:
+        {action}
+    return last_block(trunk, lambda q, k, v: v, residual=False, ffn=False)
+"""
+
+
+def _plugin(project: Project, at: int, action: str) -> str:
+    file = project.root / "maskclip2.py"
+    file.write_text(INTERRUPT.format(at=at, action=action))
+    return str(file)
+
+
+def _subprocess(project: Project, *flags: str) -> subprocess.CompletedProcess:
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "bench", *project.arguments(*flags)]
+    return subprocess.run(
+        command,
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGKILL"])
+def test_an_interrupted_run_goes_on_where_it_was(finished: Project, project: Project, signal: str) -> None:
+    """The plug-in stops its own process in the middle; its source then changes back, which makes no
+    difference to maskclip.
+    """
+    deliverable = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # it is ignored in the background
+    plugin = _plugin(project, 4, f"import os; {deliverable}; os.kill(os.getpid(), signal.{signal})")
+    flags = (*BOTH, "--methods", "maskclip,maskclip2", "--plugin", plugin)
+    stopped = _subprocess(project, *flags)
+    assert stopped.returncode == (130 if signal == "SIGINT" else -9)
+    assert "Traceback" not in stopped.stderr
+    if signal == "SIGINT":
+        assert "interrupted; what was computed is stored" in stopped.stderr
+    assert project.run(*BOTH, "--methods", "maskclip") == 0
+    expected = finished.counts()
+    for dataset in ("loveda", "whu_aerial"):
+        assert project.counts()[f"{dataset}/maskclip"] == expected[f"{dataset}/maskclip"]
+
+
+def test_a_plug_in_that_raises_fails_its_own_cells_only(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin = _plugin(project, 1, "raise ValueError('no luck')")
+    assert project.run(*BOTH, "--methods", "clip,maskclip2", "--plugin", plugin) == 1
+    store = Store(project.root / "results")
+    assert store.cell("clip", "loveda").status == "ok"
+    failed = store.cell("maskclip2", "loveda")
+    assert failed.status == "failed"
+    assert "ValueError: no luck" in failed.reason
+    assert "maskclip2 on loveda: " in capsys.readouterr().err
+    assert "failed" in (project.root / "results" / "tables" / "leaderboard.md").read_text()
+
+
+def test_a_truncated_image_is_named_and_mended_later(
+    finished: Project, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next((project.data / "LoveDA").rglob("images_png/2523.png"))
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    assert project.run("--datasets", "loveda", "--methods", "clip") == 1
+    cell = Store(project.root / "results").cell("clip", "loveda")
+    assert (cell.status, cell.images.num_rows) == ("partial", 2)
+    assert "2523.png" in capsys.readouterr().err
+    image.write_bytes(whole)
+    assert project.run("--datasets", "loveda", "--methods", "clip") == 0
+    assert "data list changed" in capsys.readouterr().out
+    assert project.counts()["loveda/clip"] == finished.counts()["loveda/clip"]
+
+
+def test_limited_results_lie_apart(project: Project) -> None:
+    assert project.run("--datasets", "loveda", "--methods", "clip", "--limit", "2") == 0
+    results = project.root / "results"
+    assert Store(results).cell("clip", "loveda") is None
+    limited = Store(results, limit=2).cell("clip", "loveda")
+    assert (limited.status, limited.total) == ("ok", 2)
+    assert "limited" in (results / "tables" / "leaderboard-limited-2.md").read_text().lower()
+
+
+def test_shards_merge_to_the_whole(finished: Project, project: Project) -> None:
+    flags = ("--datasets", "loveda", "--methods", "clip")
+    assert project.run(*flags, "--shard", "0/2") == 0
+    store = Store(project.root / "results")
+    assert (store.cell("clip", "loveda").status, store.cell("clip", "loveda").images.num_rows) == (
+        "partial",
+        1,
+    )
+    assert project.run(*flags, "--shard", "1/2") == 0
+    whole = Store(finished.root / "results").cell("clip", "loveda")
+    assert store.cell("clip", "loveda").status == "ok"
+    assert np.array_equal(store.cell("clip", "loveda").confusion(), whole.confusion())
+
+
+def test_two_processes_count_what_one_does(finished: Project, project: Project) -> None:
+    root = Path(__file__).resolve().parents[2]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "bench",
+    ]
+    command = [*torchrun, *project.arguments(*BOTH, "--methods", "clip,segearth-ov")]
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = finished.counts()
+    assert project.counts() == {cell: expected[cell] for cell in project.counts()}
+    assert len(project.counts()) == 4
+
+
+def test_a_changed_setting_makes_a_cell_stale_and_says_what_changed(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--datasets", "loveda", "--methods", "sclip")
+    assert project.run(*flags) == 0
+    before = project.counts()
+    project.configure(sclip={"method": "sclip", "options": {"residual": "keep"}})
+    assert project.run(*flags) == 0
+    assert "sclip on loveda is stale: option residual" in capsys.readouterr().out
+    assert project.counts() != before
+
+
+def test_a_changed_threshold_needs_no_images(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--datasets", "loveda", "--methods", "sclip")
+    assert project.run(*flags) == 0
+    counts = project.counts()
+    project.configure(sclip={"method": "sclip", "threshold": 0.9})
+    assert project.run(*flags) == 0
+    assert "sclip on loveda is rescore: threshold 0.3 -> 0.9" in capsys.readouterr().out
+    assert project.counts() == counts
+    cell = Store(project.root / "results").cell("sclip", "loveda")
+    background = cell.confusion()[..., 0].sum() / cell.confusion().sum()
+    assert background > 0.99  # an untrained model is never that sure
+
+
+def test_dry_run_plans_and_stores_nothing(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert project.run(*BOTH, "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "10 missing" in shown
+    assert "seconds on cpu" in shown
+    assert not list((project.root / "results").rglob("cell.json"))
+
+
+def test_datasets_all_runs_what_is_there_and_strict_minds(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert project.run("--methods", "clip") == 0
+    assert "no data" in capsys.readouterr().out
+    assert Store(project.root / "results").cell("clip", "isaid").status == "no data"
+    assert project.run("--methods", "clip", "--strict") == 1
+    assert "isaid: no data" in capsys.readouterr().err
+
+
+def test_only_selects_by_state(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert project.run("--datasets", "loveda", "--methods", "clip") == 0
+    capsys.readouterr()
+    assert project.run("--datasets", "loveda", "--methods", "clip,sclip", "--only", "missing") == 0
+    assert "1 missing" in capsys.readouterr().out
+    assert project.run("--datasets", "loveda", "--methods", "clip,sclip", "--only", "stale") == 0
+    assert project.run("--datasets", "loveda", "--only", "lost") == 2
+    assert "--only lost: not a state" in capsys.readouterr().err
+
+
+def test_missing_upsampler_fails_its_rows_and_leaves_the_others(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project.root / "up.ckpt").unlink()
+    assert project.run("--datasets", "loveda", "--methods", "clip,segearth-ov") == 1
+    store = Store(project.root / "results")
+    assert (store.cell("clip", "loveda").status, store.cell("segearth-ov", "loveda").status) == (
+        "ok",
+        "failed",
+    )
+    assert "--upsampler-checkpoint simfeatup=FILE" in capsys.readouterr().err
+    assert project.run("--datasets", "loveda", "--methods", "segearth-ov") == 2
+
+
+MISTAKES = {
+    "--methods sclp": "--methods: unknown row or method 'sclp'; did you mean sclip",
+    "--methods sclip+our": "unknown modifier '+our'; did you mean ours?",
+    "--methods sclip@remoteclip": "unknown backbone '@remoteclip'; did you mean remoteclip-vit-b32?",
+    "--datasets lovda": "unknown dataset 'lovda'; did you mean loveda",
+    "--datasets uavid": "uavid: no folder",
+    "--table 9": "--table 9: benchmark.yaml has no such table",
+    "--upsampler-checkpoint nope=x": "unknown upsampler 'nope'",
+    "--device nonsense --datasets loveda": "--device nonsense",
+    "--plugin absent.py": "--plugin absent.py: no such file or folder",
+    "--config absent.yaml": "absent.yaml: cannot be read",
+}
+
+
+@pytest.mark.parametrize("flags", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    project: Project, capsys: pytest.CaptureFixture[str], flags: str
+) -> None:
+    assert project.run(*flags.split()) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert MISTAKES[flags] in error[-1]
+    assert len([line for line in error if "Traceback" in line]) == 0
+
+
+def test_cell_json_tells_where_a_number_comes_from(finished: Project) -> None:
+    record = json.loads((finished.root / "results" / "cells" / "loveda" / "segearth-ov" / "cell.json").read_text())
+    assert record["settings"]["debias"] == 0.3
+    assert {"weights", "upsampler", "vocabulary", "plug-in", "data list", "card", "dtype", "harness"} == set(
+        record["inputs"]
+    )
+    assert record["info"]["label"] == "SegEarth-OV"
+    assert record["cost"]["images"] == 3
+    assert record["made_with"]["torch"]

@@ -1,0 +1,273 @@
+"""`bench predict` through the command line, in process, with the tiny model."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reference import GOLDEN, SAMPLES, golden, needs_golden, recipe, tiny_backbone, write_tiny
+
+from bench.cli import main
+from bench.data.images import Resize, read_image, resize
+from bench.inference.postprocess import classify
+from bench.inference.segmenter import Query, Segmenter
+from bench.inference.visualize import palette_png
+from bench.models.text import Vocabulary, encode
+from bench.models.upsamplers import JBUOne
+from bench.registry import load_methods
+
+CLASSES = "background; road; building, house"
+needs_rasterio = pytest.mark.skipif(importlib.util.find_spec("rasterio") is None, reason="rasterio is not installed")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Flags that name the tiny backbone and an upsampler for it."""
+    folder = tmp_path_factory.mktemp("models")
+    config, checkpoint = write_tiny(folder)
+    torch.manual_seed(7)
+    torch.save({f"upsampler.{k}": v for k, v in JBUOne(24).state_dict().items()}, folder / "up.ckpt")
+    flags = ["--backbone", config, "--checkpoint", checkpoint, "--upsampler-checkpoint", folder / "up.ckpt"]
+    return [*map(str, flags), "--device", "cpu"]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """90 × 120 pixels of coarse noise."""
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    file = tmp_path / "scene.png"
+    Image.fromarray(coarse.repeat(10, axis=0).repeat(10, axis=1)).save(file)
+    return file
+
+
+def predict(models: list[str], *flags: object, method: str = "sclip", classes: str = CLASSES) -> int:
+    return main(["predict", *map(str, flags), "--method", method, "--classes", classes, *models])
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a mistake is answered with."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("bench: warning")]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def expected(image: Path, debias: float = 0.0, long_side: int = 448) -> tuple[torch.Tensor, Query]:
+    """Scores of sclip by the segmenter itself."""
+    backbone, vocabulary = tiny_backbone(), Vocabulary.parse(CLASSES)
+    classes = torch.tensor(vocabulary.classes)
+    query = Query("sclip", load_methods()["sclip"].build({}), encode(backbone, vocabulary), classes, debias=debias)
+    small = resize(read_image(image), Resize(long_side=long_side))
+    return Segmenter(backbone, [query], 224, 112).scores(small)["sclip"], query
+
+
+def test_png_holds_class_numbers_and_scores_are_the_segmenters(models: list[str], image: Path, tmp_path: Path) -> None:
+    out, arrays = tmp_path / "labels.png", tmp_path / "scores.npz"
+    assert predict(models, image, "-o", out, "--scores", arrays) == 0
+    scores, query = expected(image)
+    with np.load(arrays) as stored:
+        assert (stored["scores"].dtype, stored["scores"].shape) == (np.float32, (4, 336, 448))
+        assert np.allclose(stored["scores"], scores.numpy(), atol=1e-6)
+        labels = stored["labels"]
+    assert np.array_equal(labels, classify(scores, (90, 120), query.classes, 50.0).classes)
+    picture = Image.open(out)
+    assert picture.mode == "P"
+    assert np.array_equal(np.asarray(picture), labels)
+    assert picture.getpalette()[:3] == [0, 0, 0]
+    overlay = np.asarray(Image.open(tmp_path / "labels_overlay.png"))
+    assert overlay.shape[1] == 120
+    assert overlay.shape[0] > 90  # the legend is below
+    colours = np.array(picture.getpalette()[:9]).reshape(3, 3)
+    blended = (read_image(image).astype(int) + colours[labels]) // 2
+    assert np.array_equal(overlay[:90], blended)
+
+
+def test_long_side_and_debias(models: list[str], image: Path, tmp_path: Path) -> None:
+    arrays = tmp_path / "scores.npz"
+    flags = ("--scores", arrays, "--resize", 224, "--debias", 0.3)
+    assert predict(models, image, "-o", tmp_path / "out.png", *flags) == 0
+    scores, _ = expected(image, debias=0.3, long_side=224)
+    assert np.allclose(np.load(arrays)["scores"], scores.numpy(), atol=1e-6)
+
+
+def test_unsure_pixels_become_background(models: list[str], image: Path, tmp_path: Path) -> None:
+    out = tmp_path / "labels.png"
+    assert predict(models, image, "-o", out, "--threshold", 1, "--background", 2) == 0
+    assert set(np.unique(np.asarray(Image.open(out)))) == {2}
+
+
+def test_several_images_go_into_a_folder(models: list[str], image: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second.jpg"
+    Image.open(image).rotate(90, expand=True).save(second)
+    assert predict(models, image, second, "-o", tmp_path / "out") == 0
+    names = ["scene.png", "scene_overlay.png", "second.png", "second_overlay.png"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
+    assert Image.open(tmp_path / "out" / "second.png").size == (90, 120)
+
+
+def _geotiff(path: Path, pixels: np.ndarray, **profile: object) -> None:
+    import rasterio
+
+    height, width, bands = pixels.shape
+    place = {"crs": "EPSG:32632", "transform": rasterio.transform.from_origin(500000, 5600000, 0.5, 0.5)}
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=bands, dtype=pixels.dtype, **place, **profile
+    ) as file:
+        file.write(pixels.transpose(2, 0, 1))
+
+
+@needs_rasterio
+@pytest.mark.parametrize("resize_flag", [("--resize", 224), ("--resize", "none")])
+def test_geotiff_keeps_its_georeference(
+    models: list[str], image: Path, tmp_path: Path, resize_flag: tuple[str, object]
+) -> None:
+    import rasterio
+
+    source, out = tmp_path / "scene.tif", tmp_path / "labels.tif"
+    _geotiff(source, read_image(image))
+    assert predict(models, source, "-o", out, *resize_flag, "--scores", tmp_path / "scores.npz") == 0
+    with rasterio.open(source) as before, rasterio.open(out) as after:
+        assert (after.crs, after.transform) == (before.crs, before.transform)
+        assert (after.count, after.dtypes, after.shape) == (1, ("uint8",), (90, 120))
+        assert np.array_equal(after.read(1), np.load(tmp_path / "scores.npz")["labels"])
+        assert after.colormap(1)[0] == (0, 0, 0, 255)
+    assert (tmp_path / "labels_overlay.png").is_file()
+
+
+@needs_rasterio
+def test_own_resolution_in_strips_is_the_whole_at_once(models: list[str], tmp_path: Path) -> None:
+    """Several bands of windows, none of them a multiple of anything; with an upsampler and a bias."""
+    coarse = np.random.default_rng(1).integers(0, 256, (53, 37, 3), dtype=np.uint8)
+    pixels = coarse.repeat(9, axis=0).repeat(9, axis=1)  # 477 × 333
+    _geotiff(tmp_path / "scene.tif", pixels, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    Image.fromarray(pixels).save(tmp_path / "scene.png")
+    results = {}
+    for flag, source in (("none", "scene.tif"), (477, "scene.png")):
+        arrays = tmp_path / f"{flag}.npz"
+        flags = ("--resize", flag, "--scores", arrays, "--batch", 5)
+        assert predict(models, tmp_path / source, "-o", tmp_path / f"{flag}.png", *flags, method="sclip+ours") == 0
+        results[flag] = np.load(arrays)
+    assert np.abs(results["none"]["scores"] - results[477]["scores"]).max() < 1e-6
+    assert np.array_equal(results["none"]["labels"], results[477]["labels"])
+
+
+@needs_golden
+@pytest.mark.parametrize(
+    ("run", "method", "upsampler"),
+    [
+        ("vanilla_res", "clip", None),
+        ("gem", "gem", None),
+        ("segearth_ov", "segearth-ov", "simfeatup"),
+        ("segearth_featup", "golden-featup", "featup-clip"),
+    ],
+)
+def test_scores_are_those_of_the_released_code(run: str, method: str, upsampler: str | None, tmp_path: Path) -> None:
+    import yaml
+
+    from bench.paths import shipped
+
+    torch.save(recipe().tiny_state_dict(), tmp_path / "tiny.pt")
+    flags = ["--backbone", str(GOLDEN / "tiny_clip.json"), "--checkpoint", str(tmp_path / "tiny.pt"), "--device", "cpu"]
+    if upsampler:
+        kind = {"simfeatup": "jbu_one", "featup-clip": "jbu_stack"}[upsampler]
+        torch.save(recipe().upsampler_checkpoint(kind), tmp_path / "up.ckpt")
+        flags += ["--upsampler-checkpoint", f"{upsampler}={tmp_path / 'up.ckpt'}"]
+    content = yaml.safe_load(shipped("benchmark.yaml").read_text())
+    content["rows"]["golden-featup"] = {"method": "segearth-ov", "upsampler": "featup-clip", "debias": 0.3}
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump(content))
+    words = golden("a_text")
+    by_class: dict[int, list[str]] = {}
+    for name, index in zip(words["names"], words["query_idx"], strict=True):
+        by_class.setdefault(int(index), []).append(str(name))
+    classes = "; ".join(", ".join(by_class[index]) for index in sorted(by_class))
+    image = SAMPLES / "openearthmap" / "image" / "koeln_50.tif"
+    flags += ["--config", str(tmp_path / "rows.yaml"), "--threshold", "0.1", "--scores", str(tmp_path / "scores.npz")]
+    assert predict(flags, image, "-o", tmp_path / "out.png", method=method, classes=classes) == 0
+    stored = np.load(tmp_path / "scores.npz")
+    reference = golden("d_oem_logits_up" if upsampler else "d_oem_logits_base")
+    assert np.abs(stored["scores"][:, ::9, ::9] - reference[f"{run}/preds_stride9"]).max() < 2e-5
+    labels = golden("d_oem_labels")
+    clear = ~np.unpackbits(labels[f"{run}/ambiguous_packed"])[: 1000 * 1000].reshape(1000, 1000).astype(bool)
+    assert np.array_equal(stored["labels"][clear], labels[f"{run}/label"][clear])
+
+
+def test_files_that_are_no_image(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, cut = tmp_path / "notes.png", tmp_path / "cut.png"
+    text.write_text("no image")
+    Image.new("RGB", (50, 50)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:60])
+    for file, reason in ((tmp_path / "absent.png", "no such image"), (text, "not an image"), (cut, "cut off")):
+        assert predict(models, file, "-o", tmp_path / "out.png") == 2
+        message = error_of(capsys)
+        assert str(file) in message
+        assert reason in message
+
+
+MISTAKES = {
+    "--method sclp": "unknown method 'sclp'; did you mean sclip",
+    "--method sclip+our": "unknown modifier '+our'; did you mean ours?",
+    "--background 3": "--background 3: --classes has 3 classes",
+    "--background -1": "--background -1",
+    "--threshold 1.5": "--threshold 1.5",
+    "--classes background;;road": "an empty class or synonym",
+    "--checkpoint absent.pt": "checkpoint absent.pt does not exist",
+    "-o labels.jpg": "written as .png or .tif",
+}
+
+
+@pytest.mark.parametrize("flags", MISTAKES)
+def test_a_mistake_is_one_line(
+    models: list[str], image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: str
+) -> None:
+    assert predict([*models, *flags.split()], image, "-o", tmp_path / "out.png") == 2
+    assert MISTAKES[flags] in error_of(capsys)
+
+
+def test_another_models_checkpoint(
+    models: list[str], image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"visual.proj": torch.zeros(3, 3)}, tmp_path / "other.pt")
+    assert predict([*models, "--checkpoint", str(tmp_path / "other.pt")], image, "-o", tmp_path / "out.png") == 2
+    assert "other.pt" in error_of(capsys)
+
+
+def test_where_nothing_can_be_written(
+    models: list[str], image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(models, image, "-o", image) == 2
+    assert "would overwrite the image" in error_of(capsys)
+    assert predict(models, image, "-o", image / "deeper" / "out.png") == 2
+    assert "cannot be written" in error_of(capsys)
+    (tmp_path / "taken.png").mkdir()
+    assert predict(models, image, "-o", tmp_path / "taken.png") == 2
+    assert "cannot be written" in error_of(capsys)
+    assert predict(models, image, image, "-o", tmp_path / "one.png") == 2
+    assert "one file for several images" in error_of(capsys)
+    assert predict(models, image, image, "-o", tmp_path / "out", "--scores", tmp_path / "s.npz") == 2
+    assert "holds one image" in error_of(capsys)
+
+
+def test_a_plug_in_that_raises_is_named(
+    models: list[str], image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(
+        "from bench.api import method\n@method('broken')\ndef broken(trunk):\n    raise ValueError('no luck')\n"
+    )
+    for flag in ("448", "none"):
+        flags = ("--resize", flag, "--plugin", plugin)
+        assert predict(models, image, "-o", tmp_path / "out.png", *flags, method="broken") == 2
+        assert "the method 'broken' failed: ValueError: no luck" in error_of(capsys)
+
+
+def test_words_that_the_demos_clip_has_not_learned_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(palette_png(np.zeros((32, 32), np.uint8), [(0, 90, 0)]))
+    flags = ["--method", "maskclip", "--backbone", "demo", "--classes", "road; flamingo", "--long-side", "64"]
+    assert main(["predict", str(image), *flags, "-o", str(tmp_path / "out.png")]) == 0
+    assert "has not learned flamingo" in capsys.readouterr().err

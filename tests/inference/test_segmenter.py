@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import GOLDEN, golden, needs_golden, recipe, tiny_backbone
+
+from bench.config import BackboneSpec
+from bench.errors import BenchError
+from bench.inference.postprocess import apply_threshold, classify
+from bench.inference.segmenter import Query, Segmenter
+from bench.models.backbone import Features, Trunk
+from bench.models.clip_weights import load_backbone
+from bench.models.text import Vocabulary, encode
+from bench.models.upsamplers import JBUOne, Upsampler, load_upsampler
+from bench.registry import load_methods
+
+# name in the golden files -> method, options, upsampler, λ
+KEEP = {"residual": "keep"}
+RUNS = {
+    "vanilla_res": ("clip", {}, "", 0.0),
+    "maskclip": ("maskclip", {}, "", 0.0),
+    "sclip": ("sclip", {}, "", 0.0),
+    "sclip_res": ("sclip", KEEP, "", 0.0),
+    "gem": ("gem", {}, "", 0.0),
+    "gem_res": ("gem", KEEP, "", 0.0),
+    "clearclip": ("clearclip", {}, "", 0.0),
+    "segearth_plain": ("segearth-ov", {}, "", 0.0),
+    "segearth_cls": ("segearth-ov", {}, "", 0.3),
+    "segearth_up": ("segearth-ov", {}, "jbu_one", 0.0),
+    "segearth_ov": ("segearth-ov", {}, "jbu_one", 0.3),
+    "maskclip_ours": ("maskclip", {}, "jbu_one", 0.3),
+    "sclip_ours": ("sclip", {}, "jbu_one", 0.3),
+    "clearclip_ours": ("clearclip", {}, "jbu_one", 0.3),
+    "segearth_featup": ("segearth-ov", {}, "jbu_stack", 0.3),
+}
+
+
+Scores = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def golden_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the golden weights as checkpoints."""
+    folder = tmp_path_factory.mktemp("golden")
+    torch.save(recipe().tiny_state_dict(), folder / "tiny.pt")
+    for kind in ("jbu_one", "jbu_stack"):
+        torch.save(recipe().upsampler_checkpoint(kind), folder / f"{kind}.ckpt")
+    return folder
+
+
+def _golden_run(folder: Path, runs: Iterable[str], dtype: str = "fp32") -> tuple[Scores, torch.Tensor]:
+    backbone = load_backbone(BackboneSpec(model=str(GOLDEN / "tiny_clip.json")), folder / "tiny.pt", dtype=dtype)
+    upsamplers: dict[str, Upsampler | None] = {"": None}
+    for kind in ("jbu_one", "jbu_stack"):
+        upsamplers[kind] = load_upsampler(kind, folder / f"{kind}.ckpt", backbone.dim)
+    words = golden("a_text")
+    vocabulary = Vocabulary(tuple(map(str, words["names"])), tuple(map(int, words["query_idx"])))
+    text = encode(backbone, vocabulary, folder)
+    assert np.abs(text.numpy() - words["query_features"]).max() < 1e-5
+    classes = torch.tensor(vocabulary.classes)
+    queries = []
+    for run in runs:
+        method, options, kind, debias = RUNS[run]
+        built = load_methods()[method].build(options)
+        queries.append(Query(run, built, text, classes, upsamplers[kind], debias))
+    return Segmenter(backbone, queries, 224, 112).scores(golden("images")["oem_resized"]), classes
+
+
+@pytest.fixture(scope="module")
+def golden_scores(golden_folder: Path) -> tuple[Scores, torch.Tensor]:
+    return _golden_run(golden_folder, RUNS)
+
+
+@needs_golden
+@pytest.mark.parametrize(("dtype", "share"), [("fp16", 0.998), ("bf16", 0.99)])
+def test_half_precision_agrees_in_nearly_all_labels(
+    golden_scores: tuple, golden_folder: Path, dtype: str, share: float
+) -> None:
+    """The weights are random, so the best classes are close to each other: two CPUs and a GPU gave 99.90 and 99.25 %
+    at the least, and the bounds leave room for a fourth.
+    """
+    full, classes = golden_scores
+    half, _ = _golden_run(golden_folder, ("vanilla_res", "gem", "segearth_ov"), dtype)
+    for run, scores in half.items():
+        assert scores.dtype == torch.float32
+        assert not torch.equal(scores, full[run])
+        labels, expected = (classify(s, (1000, 1000), classes, 50.0).classes for s in (scores, full[run]))
+        assert np.mean(labels == expected) > share
+
+
+@needs_golden
+@pytest.mark.parametrize("run", RUNS)
+def test_scores_and_labels_are_those_of_the_released_code(golden_scores: tuple, run: str) -> None:
+    scores, classes = golden_scores
+    expected = golden("d_oem_logits_up" if RUNS[run][2] else "d_oem_logits_base")
+    assert np.abs(scores[run][:, ::9, ::9].numpy() - expected[f"{run}/preds_stride9"]).max() < 2e-5
+    assert np.abs(scores[run][:, 100:124, 100:124].numpy() - expected[f"{run}/preds_patch24"]).max() < 2e-5
+    labels = golden("d_oem_labels")
+    prediction = classify(scores[run], (1000, 1000), classes, 50.0)
+    ambiguous = np.unpackbits(labels[f"{run}/ambiguous_packed"])[: 1000 * 1000].reshape(1000, 1000).astype(bool)
+    assert np.array_equal(apply_threshold(prediction, 0.1, 0)[~ambiguous], labels[f"{run}/label"][~ambiguous])
+    assert (apply_threshold(prediction, 0.3, 0) != labels[f"{run}/label_thd0.3"]).sum() <= 5
+
+
+def _query(backbone: object, name: str = "segearth-ov", **settings: object) -> Query:
+    generator = torch.Generator().manual_seed(1)
+    text = F.normalize(torch.randn(5, 24, generator=generator), dim=-1)
+    return Query(name, load_methods()[name].build({}), text, torch.tensor([0, 1, 1, 2, 3]), **settings)
+
+
+def _image(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(448, 378), (224, 300), (100, 224), (90, 70)])
+def test_batch_size_changes_nothing(height: int, width: int) -> None:
+    backbone = tiny_backbone()
+    query = _query(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
+    one, many = (Segmenter(backbone, [query], 224, 112, batch).scores(_image(height, width)) for batch in (1, 9))
+    assert one["segearth-ov"].shape == (5, height, width)
+    assert torch.allclose(one["segearth-ov"], many["segearth-ov"], atol=1e-5)
+
+
+def test_rows_together_and_apart_are_equal() -> None:
+    backbone = tiny_backbone()
+    queries = [_query(backbone, name) for name in ("clip", "gem", "sclip")]
+    together = Segmenter(backbone, queries, 224, 112).scores(_image(300, 260))
+    for query in queries:
+        apart = Segmenter(backbone, [query], 224, 112).scores(_image(300, 260))
+        assert torch.equal(apart[query.name], together[query.name])
+    assert set(Segmenter(backbone, queries, 224, 112).scores(_image(224, 224), ["gem"])) == {"gem"}
+
+
+@pytest.mark.parametrize(("patch", "image_size"), [(32, 224), (14, 224)])
+def test_other_patch_sizes_are_upsampled_to_the_window(patch: int, image_size: int) -> None:
+    backbone = tiny_backbone(patch, image_size)
+    query = _query(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
+    scores = Segmenter(backbone, [query], 224, 112).scores(_image(250, 230))["segearth-ov"]
+    assert scores.shape == (5, 250, 230)
+    assert scores.isfinite().all()
+
+
+def test_debias_on_features_is_equation_9() -> None:
+    """Both ways by the direct route: features of one window, the upsampler's forward, the subtraction, the
+    cosine.
+    """
+    backbone = tiny_backbone()
+    upsampler = JBUOne(24).eval()
+    pixels = backbone.normalise(torch.from_numpy(_image(224, 224)))[None]
+    with torch.inference_mode():
+        features = load_methods()["segearth-ov"].build({})(backbone.trunk(pixels))
+        low = features.patches.transpose(1, 2).unflatten(2, (14, 14))
+        high = upsampler(low, pixels)  # (1, C, 224, 224)
+        text = _query(backbone).text
+        cosine = torch.einsum("qc,bchw->bqhw", text, F.normalize(high, dim=1))[0]
+        expected = {
+            "scores": cosine - 0.3 * (F.normalize(features.cls, dim=-1) @ text.T)[0][:, None, None],
+            "features": torch.einsum(
+                "qc,bchw->bqhw", text, F.normalize(high - 0.3 * features.cls[..., None, None], dim=1)
+            )[0],
+        }
+    assert (expected["scores"] - expected["features"]).abs().max() > 1e-2
+    for where, direct in expected.items():
+        query = _query(backbone, upsampler=upsampler, debias=0.3, debias_on=where)
+        scores = Segmenter(backbone, [query], 224, 112).scores(_image(224, 224))["segearth-ov"]
+        assert (scores - direct).abs().max() < 1e-5
+
+
+def test_a_row_that_raises_leaves_the_others_alone() -> None:
+    def broken(trunk: Trunk) -> Features:
+        raise ZeroDivisionError("no features today")
+
+    backbone = tiny_backbone()
+    good = _query(backbone, "clip")
+    bad = Query("broken", broken, good.text, good.classes)
+    scores = Segmenter(backbone, [bad, good], 224, 112).scores(_image(448, 448))
+    assert isinstance(scores["broken"], ZeroDivisionError)
+    assert torch.equal(scores["clip"], Segmenter(backbone, [good], 224, 112).scores(_image(448, 448))["clip"])
+
+
+def test_an_upsampled_row_that_raises_leaves_the_others_alone() -> None:
+    def broken(trunk: Trunk) -> Features:
+        raise ZeroDivisionError("no features today")
+
+    backbone, upsampler = tiny_backbone(), JBUOne(24).eval()
+    good = _query(backbone, upsampler=upsampler, debias=0.3)
+    bad = Query("broken", broken, good.text, good.classes, upsampler)
+    for order in ([good, bad], [bad, good]):
+        scores = Segmenter(backbone, order, 224, 112).scores(_image(300, 224))
+        assert isinstance(scores["broken"], ZeroDivisionError)
+        alone = Segmenter(backbone, [good], 224, 112).scores(_image(300, 224))
+        assert torch.equal(scores["segearth-ov"], alone["segearth-ov"])
+
+
+def test_no_cls_and_a_debias_is_an_error() -> None:
+    def patches_only(trunk: Trunk) -> Features:
+        return Features(trunk.project(trunk.input(-1)).patches, None)
+
+    backbone = tiny_backbone()
+    good = _query(backbone)
+    query = Query("patches", patches_only, good.text, good.classes, debias=0.3)
+    outcome = Segmenter(backbone, [query], 224, 112).scores(_image(224, 224))["patches"]
+    assert isinstance(outcome, BenchError)
+    assert "gives no CLS token" in str(outcome)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
+    backbone = tiny_backbone()
+    sizes = []
+
+    def hungry(trunk: Trunk) -> Features:
+        sizes.append(len(trunk.images))
+        if len(trunk.images) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return load_methods()["clip"].build({})(trunk)
+
+    good = _query(backbone, "clip")
+    query = Query("hungry", hungry, good.text, good.classes)
+    segmenter = Segmenter(backbone, [query], 224, 112, batch=9)
+    with pytest.warns(UserWarning, match="out of memory on cpu; going on with --batch 2"):
+        scores = segmenter.scores(_image(448, 448))["hungry"]
+    assert sizes[:3] == [9, 4, 2]
+    assert torch.allclose(scores, Segmenter(backbone, [good], 224, 112).scores(_image(448, 448))["clip"], atol=1e-5)
+
+
+def test_own_scores_of_a_plug_in_are_taken_as_they_are() -> None:
+    class Own:
+        def scores(self, trunk: Trunk, text: torch.Tensor) -> torch.Tensor:
+            return trunk.images.mean(dim=1, keepdim=True).expand(-1, len(text), -1, -1)
+
+    backbone = tiny_backbone()
+    good = _query(backbone)
+    query = Query("own", Own(), good.text, good.classes)
+    scores = Segmenter(backbone, [query], 224, 112).scores(_image(50, 60))["own"]
+    expected = backbone.normalise(torch.from_numpy(_image(50, 60))).mean(dim=0)
+    assert torch.allclose(scores[0], expected, atol=1e-6)
+
+
+def test_rows_of_one_method_compute_its_features_once() -> None:
+    calls = []
+
+    def counted(trunk: Trunk, option: int = 0) -> Features:
+        calls.append(option)
+        return trunk.project(trunk.input(-1))
+
+    good = _query(tiny_backbone())
+    methods = {"a": {"option": 1}, "a+": {"option": 1}, "b": {"option": 2}}
+    queries = [
+        Query(name, functools.partial(counted, **options), good.text, good.classes) for name, options in methods.items()
+    ]
+    scores = Segmenter(tiny_backbone(), queries, 224, 112).scores(_image(224, 224))
+    assert calls == [1, 2]
+    assert torch.equal(scores["a"], scores["a+"])

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from reference import tiny_backbone
+
+from bench.errors import BenchError
+from bench.models.backbone import Backbone
+from bench.models.text import TEMPLATES, Vocabulary, encode, ensemble
+
+WORDS = Vocabulary.parse("background; road; building, house, roof")
+
+
+def test_words_become_queries_in_class_order() -> None:
+    assert WORDS.queries == ("background", "road", "building", "house", "roof")
+    assert WORDS.classes == (0, 1, 2, 2, 2)
+    assert WORDS.names == ("background", "road", "building")
+    assert WORDS.size == 3
+    assert Vocabulary.parse(" background;road ;building,house , roof;") == WORDS
+
+
+@pytest.mark.parametrize("text", ["", "road;;water", "road, ;water"])
+def test_an_empty_word_is_an_error(text: str) -> None:
+    with pytest.raises(BenchError, match="an empty class or synonym"):
+        Vocabulary.parse(text)
+
+
+def test_more_classes_than_a_label_map_holds() -> None:
+    with pytest.raises(BenchError, match="256 classes; label maps are 8-bit"):
+        Vocabulary.parse(";".join(f"w{i}" for i in range(256)))
+
+
+def test_an_embedding_is_the_normalised_mean_over_80_templates() -> None:
+    backbone = tiny_backbone()
+    assert len(TEMPLATES) == 80
+    sentences = [template("road") for template in TEMPLATES]
+    assert sentences[0] == "a bad photo of a road."
+    with torch.inference_mode():
+        one_by_one = torch.stack([backbone.encode_prompts([s])[0] for s in sentences])
+        mean = (one_by_one / one_by_one.norm(dim=1, keepdim=True)).mean(dim=0)
+        assert torch.allclose(ensemble(backbone, "road"), mean / mean.norm(), atol=1e-6)
+
+
+def test_embeddings_are_remembered_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny_backbone()
+    told: list[str] = []
+    first = encode(backbone, WORDS, tmp_path, told.append)
+    assert told == list(WORDS.queries)
+    monkeypatch.setattr(Backbone, "encode_prompts", None)
+    assert torch.equal(encode(backbone, WORDS, tmp_path, told.append), first)
+    assert len(told) == 5
+
+
+def test_other_weights_have_other_embeddings(tmp_path: Path) -> None:
+    backbone = tiny_backbone()
+    encode(backbone, WORDS, tmp_path)
+    told: list[str] = []
+    other = Backbone("other", backbone.model, backbone.tokenizer, "0123456789abcdef")
+    encode(other, WORDS, tmp_path, told.append)
+    assert told == list(WORDS.queries)
+
+
+def test_a_torn_file_in_the_cache_is_computed_again(tmp_path: Path) -> None:
+    backbone = tiny_backbone()
+    first = encode(backbone, WORDS, tmp_path)
+    for file in tmp_path.rglob("*.npy"):
+        file.write_bytes(file.read_bytes()[:20])
+    assert torch.equal(encode(backbone, WORDS, tmp_path), first)
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert encode(tiny_backbone(), WORDS, tmp_path / "file").shape == (5, 24)

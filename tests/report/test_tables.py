@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from store_helpers import CLASSES, certain, settings, stored
+
+from bench.cli import tables as command
+from bench.config import Config, load_config
+from bench.data.cards import load_card
+from bench.errors import BenchError
+from bench.report import render
+from bench.report.published import load_published
+from bench.report.render import csv_lines, gains_table, markdown, signed, title
+from bench.report.scores import Collection, collect
+from bench.report.tables import build, gains, leaderboard
+from bench.store.store import Store
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+GOOD = [[60, 20], [20, 100]]  # IoU 0.6 and 5/7
+FAIR = [[40, 40], [40, 80]]  # IoU 1/3 and 0.5
+CONFIG = load_config()
+
+
+def as_configured(row: str, dataset: str) -> dict[str, object]:
+    """Settings that benchmark.yaml and the card give a row whose method has no defaults of its own."""
+    from bench.settings import Overrides
+
+    return CONFIG.cell(row, load_card(dataset), Overrides()).model_dump(exclude={"row", "dataset"})
+
+
+def put(folder: Path, row: str, dataset: str, images: list[list[list[int]]], **options: object) -> None:
+    changes = {**as_configured(row, dataset), "threshold": 0.0, "background": 0, **options.pop("changes", {})}
+    stored(folder, row, dataset, images, changes=changes, metric="foreground_iou", **options)
+
+
+def only(folder: Path) -> Collection:
+    (collection,) = collect(folder, CONFIG, draws=200)
+    return collection
+
+
+@pytest.fixture
+def config(monkeypatch: pytest.MonkeyPatch) -> Config:
+    """No cell is stale, or compared with care, unless the test says so."""
+    monkeypatch.setattr(
+        "bench.report.scores.standing", lambda cell, _: ((), tuple(cell.info.get("caveat", "").split()))
+    )
+    return CONFIG
+
+
+def cells_of(text: str, method: str, line: str = "ours") -> list[str]:
+    """The cells of one line of a Markdown table."""
+    method_of = ""
+    for row in text.splitlines():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if row.startswith("| "):
+            method_of = cells[0] or method_of
+            if method_of == method and cells[1] == line:
+                return cells[2:]
+    raise AssertionError(f"no line {line} of {method}")
+
+
+# ---------------------------------------------------------------------------------------- one table
+
+
+def test_a_table_of_every_kind_of_cell(tmp_path: Path, config: Config) -> None:
+    put(tmp_path, "maskclip", "openearthmap", [GOOD, GOOD, FAIR])
+    put(tmp_path, "maskclip+ours", "openearthmap", [FAIR], total=4)
+    put(tmp_path, "sclip", "openearthmap", [FAIR, FAIR, FAIR])
+    Store(tmp_path).record_gap(
+        settings("sclip", "whu_aerial"), "failed", "out of memory", classes=CLASSES, metric="foreground_iou"
+    )
+    Store(tmp_path).record_gap(
+        settings("sclip", "wbs_si"),
+        "no data",
+        "data/wbs_si is missing",
+        classes=CLASSES,
+        metric="foreground_iou",
+    )
+    text = markdown(build("4", config.tables["4"], config, only(tmp_path)))
+    assert text.startswith("# Table 4: SimFeatUp and global bias alleviation added to other methods")
+    assert cells_of(text, "MaskCLIP (ECCV'22)") == ["**63.6**", "–", "–"]  # 280 of 440
+    assert cells_of(text, "MaskCLIP (ECCV'22)", "published") == ["25.1", "29.8", "39.8"]
+    assert cells_of(text, "MaskCLIP (ECCV'22)", "difference") == ["+38.5", "", ""]
+    assert cells_of(text, "MaskCLIP + ours (ECCV'22)") == ["50.0 partial 1/4", "–", "–"]
+    assert cells_of(text, "SCLIP (arXiv'23)") == ["*50.0*", "failed [1]", "no data [2]"]
+    assert cells_of(text, "SCLIP (arXiv'23)", "interval") == ["50.0 to 50.0, off by +20.7", "", ""]
+    assert "[1] sclip on whu_aerial: out of memory\n" in text
+    assert "[2] sclip on wbs_si: data/wbs_si is missing\n" in text
+    assert "openearthmap 3 (2 scenes)" in text
+    assert cells_of(text, "ClearCLIP + ours (ECCV'24)", "published") == ["**39.1**", "**51.1**", "**60.4**"]
+    with pytest.raises(AssertionError):  # a partial number is held against nothing
+        cells_of(text, "MaskCLIP + ours (ECCV'22)", "difference")
+
+
+def test_a_mean_says_of_how_many_and_poses_as_nothing_else(tmp_path: Path, config: Config) -> None:
+    datasets = config.tables["1"].columns
+    for dataset in datasets:
+        put(tmp_path, "clip", dataset, [FAIR, GOOD])
+    for dataset in datasets[:3]:
+        put(tmp_path, "gem", dataset, [GOOD, GOOD, GOOD])
+    put(tmp_path, "gem", datasets[3], [GOOD], total=2)
+    text = markdown(build("1", config.tables["1"], config, only(tmp_path)))
+    score = 100 * 180 / (180 + 60 + 60)
+    assert cells_of(text, "CLIP (ICML'21)")[-1] == f"**{score:.1f}** (8/8)"
+    assert cells_of(text, "CLIP (ICML'21)", "difference")[-1] == f"+{score - 11.4:.1f}"
+    assert cells_of(text, "GEM (CVPR'24)")[-1] == "71.4 (3/8)"  # higher, but of other datasets: no mark
+    assert cells_of(text, "GEM (CVPR'24)", "difference")[-1] == ""
+    assert cells_of(text, "GEM (CVPR'24)", "interval")[-1] == ""
+    assert cells_of(text, "SCLIP (arXiv'23)")[-1] == "–"
+
+
+def test_published_rows_of_others_are_shown(tmp_path: Path, config: Config) -> None:
+    tmp_path.joinpath("cells").mkdir()
+    text = markdown(build("6", config.tables["6"], config, only(tmp_path)))
+    assert cells_of(text, "TCL (CVPR'23)", "published") == ["30.3", "19.6", "23.1", "24.3"]
+    assert cells_of(text, "TCL (CVPR'23)") == ["–", "–", "–", "–"]
+
+
+@pytest.mark.parametrize("number", CONFIG.tables)
+def test_every_row_and_column_of_the_six_tables_is_there(number: str, tmp_path: Path) -> None:
+    grid = build(number, CONFIG.tables[number], CONFIG, only(tmp_path))
+    rows = [line.row for line in grid.lines]
+    assert set(rows) == {*CONFIG.tables[number].rows, *load_published(CONFIG.tables[number].published)}
+    assert [name for name in rows if name in CONFIG.tables[number].rows] == list(CONFIG.tables[number].rows)
+    assert all(list(line.entries) == grid.columns for line in grid.lines)
+    assert markdown(grid).count("published") > len(rows)
+
+
+def test_a_stale_cell_is_named_and_not_ranked(tmp_path: Path) -> None:
+    put(tmp_path, "clip", "whu_aerial", [GOOD, GOOD], changes={"threshold": 0.5})
+    put(tmp_path, "gem", "whu_aerial", [FAIR, FAIR], changes={"threshold": load_card("whu_aerial").threshold})
+    text = markdown(build("2", CONFIG.tables["2"], CONFIG, only(tmp_path)))
+    assert cells_of(text, "CLIP (ICML'21)")[0] == "71.4 stale [1] [2]"
+    changed = f"threshold 0.5 -> {load_card('whu_aerial').threshold}"
+    assert f"[1] clip on whu_aerial: changed since it was counted: {changed}\n" in text
+    assert cells_of(text, "GEM (CVPR'24)")[0] == "**50.0** [2]"  # 2 images of many
+
+
+def test_part_of_a_dataset_and_another_backbone_are_named(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "clip",
+        "whu_aerial",
+        [GOOD, FAIR],
+        changes={"backbone": "/home/me/tiny.json", "threshold": 0.6},
+    )
+    text = markdown(build("2", CONFIG.tables["2"], CONFIG, only(tmp_path)))
+    assert cells_of(text, "CLIP (ICML'21)")[0] == "**60.0** [1] [2]"
+    assert "[1] backbone tiny.json, benchmark.yaml has clip-vit-b16\n" in text
+    assert f"[2] whu_aerial: 2 images, the card expects {load_card('whu_aerial').expected_count}\n" in text
+    with pytest.raises(AssertionError):
+        cells_of(text, "CLIP (ICML'21)", "difference")
+
+
+def test_a_caveat_forbids_the_comparison_only(tmp_path: Path, config: Config) -> None:
+    put(tmp_path, "clip", "whu_aerial", [GOOD, FAIR], info={"caveat": "unofficial"})
+    text = markdown(build("2", config.tables["2"], config, only(tmp_path)))
+    assert cells_of(text, "CLIP (ICML'21)")[0] == "**60.0** [1]"
+    assert "[1] unofficial\n" in text
+    with pytest.raises(AssertionError):
+        cells_of(text, "CLIP (ICML'21)", "difference")
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"demo": True}, "demo"), ({"limit": 2}, "limited-2"), ({"demo": True, "limit": 2}, "demo-limited-2")],
+)
+def test_demo_and_limited_numbers_cannot_be_mistaken(
+    tmp_path: Path, config: Config, options: dict[str, object], name: str
+) -> None:
+    put(tmp_path, "clip", "whu_aerial", [GOOD, FAIR], **options)
+    collection = only(tmp_path)
+    assert collection.name == name
+    grid = build("2", config.tables["2"], config, collection)
+    text = markdown(grid)
+    assert text.startswith(f"# Table 2 [{name}]: ")
+    assert "These are no results on " in text.splitlines()[2]
+    assert cells_of(text, "CLIP (ICML'21)", f"ours [{name}]")[0] == "**60.0**"
+    with pytest.raises(AssertionError):
+        cells_of(text, "CLIP (ICML'21)", "difference")
+    line = csv_lines(grid)[0]
+    assert (line["demo"], line["limit"]) == (bool(options.get("demo")), options.get("limit"))
+    assert (line["difference"], line["verdict"]) == (None, None)
+
+
+def test_tiles_without_scenes_are_called_optimistic(tmp_path: Path, config: Config) -> None:
+    writer = Store(tmp_path).open(
+        settings("clip", "whu_aerial"),
+        {},
+        [("a", None), ("b", None)],
+        classes=("background", "building"),
+        metric="foreground_iou",
+    )
+    for index in range(2):
+        writer.add(index, *certain(GOOD))
+    writer.finish()
+    text = markdown(build("2", config.tables["2"], config, only(tmp_path)))
+    assert "whu_aerial 2 (2 images, single images: optimistic)" in text
+
+
+# ---------------------------------------------------------------------------------------- other outputs
+
+
+def test_csv_has_one_line_a_cell_in_fixed_columns(tmp_path: Path, config: Config) -> None:
+    put(tmp_path, "maskclip", "openearthmap", [GOOD, FAIR])
+    put(tmp_path, "sclip", "openearthmap", [FAIR], total=4)
+    lines = csv_lines(build("4", config.tables["4"], config, only(tmp_path)))
+    assert len(lines) == 6 * 3
+    first = lines[0]
+    assert list(first)[:10] == [
+        "table", "row", "label", "venue", "dataset", "metric", "status", "images", "images_total", "ours",
+    ]  # fmt: skip
+    assert (first["table"], first["row"], first["dataset"], first["status"]) == (
+        "table4",
+        "maskclip",
+        "openearthmap",
+        "ok",
+    )
+    assert (first["ours"], first["published"], first["difference"]) == (60.0, Decimal("25.1"), 34.9)
+    assert (first["images"], first["images_total"], first["mark"], first["published_mark"]) == (
+        2,
+        2,
+        "best",
+        None,
+    )
+    assert (first["interval_unit"], first["interval_units"]) == ("scene", 1)
+    assert first["seconds_per_image"] == 0.75
+    partial = next(line for line in lines if (line["row"], line["dataset"]) == ("sclip", "openearthmap"))
+    assert (partial["status"], partial["images"], partial["images_total"]) == ("partial", 1, 4)
+    assert (partial["ours"], partial["difference"], partial["mark"]) == (50.0, None, None)
+    assert lines[1]["status"] == "not run"
+
+
+def test_the_leaderboard_holds_all_that_is_stored(tmp_path: Path, config: Config) -> None:
+    put(tmp_path, "clip", "vdd", [FAIR, FAIR])
+    put(tmp_path, "clip", "whu_aerial", [FAIR, FAIR])
+    put(tmp_path, "gem", "vdd", [GOOD, GOOD])
+    stored(tmp_path, "mine", "own_set", [GOOD], metric="foreground_iou")
+    grid = leaderboard(config, only(tmp_path))
+    assert grid.columns == ["vdd", "whu_aerial", "own_set", "average"]
+    assert [line.row for line in grid.lines[:-2]] == ["clip", "gem", "mine"]  # most datasets first
+    constant, chance = grid.lines[-2:]
+    assert 0 < constant.entries["vdd"].value < grid.lines[1].entries["vdd"].value
+    assert 0 < chance.entries["own_set"].value < 1
+    assert all(
+        entry.mark is None and not entry.complete for entry in (*constant.entries.values(), *chance.entries.values())
+    )
+    assert cells_of(markdown(grid), "gem") == ["**71.4**", "–", "–", "71.4 (1/3)"]
+
+
+def test_gains_of_ours_beside_the_published_ones(tmp_path: Path, config: Config) -> None:
+    for row in ("clip", "maskclip", "sclip", "gem", "clearclip"):
+        put(tmp_path, row, "wbs_si", [FAIR])
+    put(tmp_path, "segearth-ov", "wbs_si", [GOOD])
+    put(tmp_path, "segearth-ov", "inria", [GOOD])
+    text = gains_table(gains(only(tmp_path)), "")
+    assert "| flood detection       | +21.4 (1/1) | 71.4 against 50.0 (clip) | +15.3 (1/1) |" in text
+    assert "| building extraction   | – (0/4)     |" in text
+
+
+@pytest.mark.parametrize(
+    ("points", "text"), [(0.04, "0.0"), (-0.04, "0.0"), (3.95, "+4.0"), (-1.25, "−1.3"), (None, "")]
+)
+def test_differences_have_a_sign(points: float | None, text: str) -> None:
+    assert signed(points if points is None else Decimal(str(points))) == text
+
+
+def test_titles() -> None:
+    assert title("Table 1: mIoU", "") == "Table 1: mIoU"
+    assert title("Table 1: mIoU", "demo") == "Table 1 [demo]: mIoU"
+
+
+# ---------------------------------------------------------------------------------------- the command
+
+
+def run(*flags: str) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.main(parser.parse_args(flags))
+
+
+def test_the_command_writes_all_tables(tmp_path: Path, config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "clip", "vdd", [GOOD, FAIR])
+    put(tmp_path, "clip", "vdd", [GOOD, FAIR], limit=2)
+    assert run("--results", str(tmp_path)) == 0
+    names_written = {Path(line).name for line in capsys.readouterr().out.splitlines()}
+    assert names_written == {path.name for path in (tmp_path / "tables").iterdir()}
+    assert {
+        "table1.md",
+        "table6.csv",
+        "leaderboard.md",
+        "headline.md",
+        "table1-limited-2.csv",
+    } <= names_written
+    with (tmp_path / "tables/table1.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["ours"] for line in lines if line["ours"]] == ["60.0", "60.0"]  # vdd and the average
+    before = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+    run("--results", str(tmp_path))
+    assert before == {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+
+
+def test_one_table_in_one_format(tmp_path: Path, config: Config) -> None:
+    assert run("--results", str(tmp_path), "--out", str(tmp_path / "o"), "--table", "3", "--format", "md") == 0
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["table3.md"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--format", "xlsx"], "unknown format 'xlsx'; known: csv, md"),
+        (["--table", "7"], "--table 7: no such table; known: 1, 2"),
+        (["--results", "nowhere"], "nowhere does not exist; run something first"),
+    ],
+)
+def test_mistakes_are_answered(tmp_path: Path, flags: list[str], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        run("--results", str(tmp_path), *flags)
+
+
+def test_an_unwritable_output_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchError, match=r"file: cannot be written \(File exists\); give another --out"):
+        run("--results", str(tmp_path), "--out", str(tmp_path / "file"))
+
+
+def test_tables_and_compare_need_no_torch(tmp_path: Path) -> None:
+    for row in ("clip", "gem"):
+        put(tmp_path, row, "whu_aerial", [GOOD, FAIR, GOOD])
+    code = f"""
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "open_clip", "datasets", "torchvision"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NoTorch())
+sys.path.insert(0, {str(ROOT)!r})
+import argparse
+from bench.cli import compare, tables
+for command, flags in ((tables, []), (compare, ["clip", "gem"])):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.main(parser.parse_args([*flags, "--results", sys.argv[1]])) == 0
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    assert (tmp_path / "tables/table2.md").exists()
+
+
+def test_signed_numbers() -> None:
+    shown = [render.signed(points) for points in (1.25, -0.44, -0.04, None, float("nan"))]
+    assert shown == ["+1.3", "−0.4", "0.0", "", "–"]

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from bench.runtime.threads import in_threads
+from bench.runtime.timing import Stopwatch, stage
+
+
+@pytest.fixture(autouse=True)
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_results_come_in_the_order_of_the_pieces() -> None:
+    def work(piece: int) -> int:
+        time.sleep(0.02 * (5 - piece))
+        return piece**2
+
+    assert in_threads(work, range(5)) == [0, 1, 4, 9, 16]
+    assert in_threads(work, []) == []
+
+
+def test_each_thread_keeps_to_one_core_and_the_others_keep_theirs() -> None:
+    meet = threading.Barrier(3, timeout=10)
+
+    def work(_: int) -> tuple[int, str]:
+        meet.wait()  # three at once
+        return torch.get_num_threads(), threading.current_thread().name
+
+    cores, names = zip(*in_threads(work, range(3)), strict=True)
+    assert cores == (1, 1, 1) and len(set(names)) == 3
+    assert torch.get_num_threads() == 3
+    later = threading.Thread(target=lambda: cores_of_another.append(torch.get_num_threads()))
+    cores_of_another: list[int] = []
+    later.start()
+    later.join()
+    assert cores_of_another == [3]
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_modes_of_the_caller_hold_inside(pieces: int) -> None:
+    weight = torch.ones(2, requires_grad=True)
+    with torch.inference_mode():
+        out = torch.zeros(pieces, 2)
+
+        def work(piece: int) -> None:
+            out[piece] += weight  # which no thread outside inference mode may do
+
+        in_threads(work, range(pieces))
+    assert torch.equal(out, torch.ones(pieces, 2))
+    assert not any(result.requires_grad for result in in_threads(lambda _: weight * 2, range(pieces)))
+
+
+def test_an_error_comes_through() -> None:
+    def work(piece: int) -> None:
+        if piece == 1:
+            raise ValueError("piece 1")
+
+    with pytest.raises(ValueError, match="piece 1"):
+        in_threads(work, range(4))
+    assert torch.get_num_threads() == 3
+
+
+def test_the_wall_clock_is_shared_among_the_stages_of_all_threads() -> None:
+    def work(piece: int) -> None:
+        with stage("long"):
+            time.sleep(0.06)
+        with stage("short"):
+            time.sleep(0.02)
+
+    with Stopwatch() as watch:
+        started = time.perf_counter()
+        with stage("outer"):
+            time.sleep(0.03)
+            in_threads(work, range(3))
+        took = time.perf_counter() - started
+    assert sum(watch.seconds.values()) == pytest.approx(took, rel=0.05)
+    assert watch.seconds["long"] == pytest.approx(3 * watch.seconds["short"], rel=0.3)
+    assert 0.03 <= watch.seconds["outer"] < 0.06
+
+
+def test_threads_without_stages_leave_the_time_to_the_one_that_is_open() -> None:
+    with Stopwatch() as watch, stage("outer"):
+        in_threads(lambda _: time.sleep(0.05), range(3))
+    assert set(watch.seconds) == {"outer"} and watch.seconds["outer"] >= 0.05

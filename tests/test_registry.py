@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from reference import tiny_backbone
+
+from bench.errors import BenchError
+from bench.registry import _registry, find_method, load_methods
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = {"clip", "maskclip", "sclip", "gem", "clearclip", "segearth-ov", "naclip"}
+
+
+@pytest.fixture(autouse=True)
+def _restored_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in load_methods():
+        monkeypatch.setitem(_registry, name, _registry[name])
+
+
+@pytest.fixture
+def _forget():
+    before = dict(_registry)
+    yield
+    _registry.clear()
+    _registry.update(before)
+
+
+def test_shipped_plug_ins_are_found_by_name() -> None:
+    assert set(load_methods()) >= SHIPPED
+
+
+def test_every_shipped_plug_in_gives_patches_and_cls_of_the_joint_space() -> None:
+    backbone = tiny_backbone()
+    with torch.inference_mode():
+        trunk = backbone.trunk(torch.randn(2, 3, 64, 48))
+        for method in load_methods().values():
+            patches, cls = method.build({})(trunk)
+            assert patches.shape == (2, 12, 24), method.name
+            assert cls.shape == (2, 24)
+            assert patches.isfinite().all()
+
+
+def test_plug_ins_are_importable_as_bench_methods_from_anywhere(tmp_path: Path) -> None:
+    code = (
+        "import bench.registry.sclip, pickle; f = bench.registry.sclip.sclip; assert pickle.loads(pickle.dumps(f)) is f"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+
+
+@pytest.mark.usefixtures("_forget")
+def test_the_plug_in_of_the_readme_works_from_a_file_and_a_folder(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    source = text.split("```python\n")[1].split("```")[0]
+    file = tmp_path / "mine.py"
+    file.write_text(source)
+    by_file = load_methods([file])["mine"]
+    by_folder = load_methods([tmp_path])["mine"]
+    assert by_file.label == by_folder.label
+    with torch.inference_mode():
+        features = by_file.build({})(tiny_backbone().trunk(torch.zeros(1, 3, 48, 48)))
+    assert features.patches.shape == (1, 9, 24)
+
+
+def test_unknown_method_is_answered_with_the_closest() -> None:
+    with pytest.raises(BenchError, match=r"unknown method 'clearcilp'; did you mean clearclip"):
+        find_method("clearcilp", load_methods())
+
+
+def test_options_are_checked_against_the_signature() -> None:
+    methods = load_methods()
+    assert methods["gem"].check({"residual": "keep"}) == {"residual": "keep", "blocks": 6}
+    with pytest.raises(BenchError, match=r"method 'gem' has no option 'residul'; did you mean residual"):
+        methods["gem"].build({"residul": "keep"})
+    with pytest.raises(BenchError, match=r"method 'gem', option 'residual': .*'keep' or 'drop' \(value 'kept'\)"):
+        methods["gem"].build({"residual": "kept"})
+
+
+@pytest.mark.usefixtures("_forget")
+def test_two_plug_ins_of_one_name_are_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "again.py"
+    file.write_text("from bench.api import method\n@method('sclip')\ndef again(trunk): ...\n")
+    with pytest.raises(BenchError, match=r"two plug-ins are called 'sclip': .*sclip\.py and .*again\.py; rename one"):
+        load_methods([file])
+
+
+@pytest.mark.usefixtures("_forget")
+def test_a_plug_in_that_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("import no_such_module_anywhere")
+    with pytest.raises(BenchError, match=r"plug-in .*broken\.py cannot be imported: ModuleNotFoundError"):
+        load_methods([file])
+
+
+@pytest.mark.usefixtures("_forget")
+def test_installed_packages_offer_methods_through_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere.py").write_text(
+        "from bench.api import last_block, method\n"
+        "@method('elsewhere')\n"
+        "def elsewhere(trunk):\n    return last_block(trunk, lambda q, k, v: v, residual=False, ffn=False)\n"
+    )
+    info = tmp_path / "elsewhere-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[ovss_bench.methods]\nelsewhere = elsewhere:elsewhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "elsewhere" in load_methods()
+
+
+def test_a_class_with_its_own_text_is_a_plug_in_too(tmp_path: Path) -> None:
+    from bench.models.clip_weights import Backbone
+    from bench.models.text import Vocabulary
+    from bench.registry import method
+
+    @method("own-text-test")
+    class OwnText:
+        def __init__(self, flip: bool = False) -> None:
+            self.flip = flip
+
+        def encode_text(self, backbone: Backbone, vocabulary: Vocabulary) -> torch.Tensor:
+            return torch.eye(backbone.dim)[: len(vocabulary.queries)] * (-1 if self.flip else 1)
+
+        def __call__(self, trunk):  # pragma: no cover
+            raise AssertionError
+
+    built = load_methods()["own-text-test"].build({"flip": True})
+    assert built.flip
+    text = built.encode_text(tiny_backbone(), Vocabulary.of([["a"], ["b", "c"]]))
+    assert text.shape == (3, 24)
+    del _registry["own-text-test"]

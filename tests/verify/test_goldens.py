@@ -1,0 +1,166 @@
+"""Agreement with the released code, from what lies in this checkout: text, tokens, features, scores, labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from pretended_cuda import pretended_cuda
+
+from bench.cli import main
+from bench.runtime.provenance import differing, machine
+from bench.training.features import feature_map
+from bench.verify import goldens, recipe
+from bench.verify.goldens import PIXEL_STEP, RUNS, SCORE_STEP, TOKEN_STEP, TOKENS, Bed, Check, compare, dense, stored
+
+RELEASED = stored("released")
+ROWS = stored("rows")
+
+
+@pytest.fixture(scope="module")
+def bed() -> Bed:
+    return Bed("cpu", "fp32")
+
+
+@pytest.fixture(scope="module")
+def scores(bed: Bed) -> dict[str, np.ndarray]:
+    return bed.scores()
+
+
+@pytest.fixture
+def window(bed: Bed) -> Iterator[torch.Tensor]:
+    yield bed.backbone.normalise(torch.from_numpy(recipe.image()[recipe.WINDOW]))[None]
+
+
+def test_text_is_the_released_codes(bed: Bed) -> None:
+    np.testing.assert_allclose(bed.text.numpy(), RELEASED["text/query_features"], atol=1e-5, rtol=0)
+
+
+def test_tokens_are_the_released_codes(bed: Bed) -> None:
+    found = dict(bed.tokens())
+    named = {name.removeprefix("tokens/") for name in RELEASED if name.startswith("tokens/")}
+    assert set(found) == named - {"simfeatup_train_features"} and len(TOKENS) == 9
+    for name, values in found.items():
+        every = values[::TOKEN_STEP] if values.ndim == 2 else values
+        np.testing.assert_allclose(every, RELEASED[f"tokens/{name}"], atol=1e-4, rtol=0, err_msg=name)
+
+
+def test_features_to_train_on_are_the_released_codes(bed: Bed, window: torch.Tensor) -> None:
+    trunk = bed.backbone.trunk(window)
+    names = {"x": "simfeatup_train_features", "output": "vanilla/ir0/tokens", "maskclip": "MaskCLIP/ir1/tokens"}
+    for feature, name in names.items():
+        found = feature_map(trunk, feature)[0].flatten(1).T[::TOKEN_STEP]
+        np.testing.assert_allclose(found.numpy(), RELEASED[f"tokens/{name}"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["jbu_one", "jbu_stack"])
+@torch.inference_mode()
+def test_the_first_step_is_the_released_codes(bed: Bed, window: torch.Tensor, kind: str) -> None:
+    upsampler = bed.upsamplers[kind]
+    assert upsampler is not None
+    module = upsampler.modules_for(1)[0]
+    guidance = F.adaptive_avg_pool2d(window, (28, 28))
+    ranged = module.range_kernels(guidance)
+    product = ranged * module.spatial_kernel()[:, None, None]
+    patches = torch.from_numpy(RELEASED["upsample/tokens"]).T.reshape(1, recipe.DIM, 14, 14)
+    ours = {
+        "guidance_x2": guidance[0],
+        "spatial": module.spatial_kernel(),
+        "kernel_range": ranged[0, :, ::15, ::15],
+        "kernel_product_normalised": (product / product.sum(1, keepdim=True))[0, :, ::15, ::15],
+        "kernel_final": module.kernels(guidance)[0, :, ::15, ::15],
+        "x2": module(patches, guidance)[0, :, ::6, ::6],
+    }
+    for name, values in ours.items():
+        expected = RELEASED[f"upsample/{kind}/{name}"]
+        np.testing.assert_allclose(values.numpy(), expected, atol=1e-5, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("way", ["direct", "operator"])
+@pytest.mark.parametrize("kind", ["jbu_one", "jbu_stack"])
+def test_upsampled_features_are_the_released_codes(bed: Bed, window: torch.Tensor, kind: str, way: str) -> None:
+    tokens = RELEASED["upsample/tokens"]
+    if way == "operator":
+        found = bed.features(kind, tokens)
+    else:
+        with torch.inference_mode():
+            patches = torch.from_numpy(tokens).T.reshape(1, recipe.DIM, 14, 14)
+            found = bed.upsamplers[kind](patches, window)[0].numpy()
+    expected = {name: RELEASED[f"upsample/{kind}/{name}"] for name in ("out", "corner", "out_stats")}
+    np.testing.assert_allclose(found[:, ::PIXEL_STEP, ::PIXEL_STEP], expected["out"], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(found[:, :6, -6:], expected["corner"], atol=1e-4, rtol=0)
+    stats = [found.mean(dtype=np.float64), found.std(dtype=np.float64), np.abs(found).max()]
+    np.testing.assert_allclose(stats, expected["out_stats"], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_scores_are_the_stored_ones(scores: dict[str, np.ndarray], run: str) -> None:
+    np.testing.assert_allclose(scores[run][:, ::SCORE_STEP, ::SCORE_STEP], ROWS[f"{run}/scores"], atol=2e-5, rtol=0)
+
+
+def test_scores_without_upsampler_are_cosines_of_the_released_tokens(scores: dict[str, np.ndarray]) -> None:
+    """One pixel that only one window sees, patch by patch: scores that no code of this project made."""
+    text = RELEASED["text/query_features"]
+    bed = Bed("cpu", "fp32")
+    query = next(q for q in bed.segmenter().queries if q.name == "segearth_plain")
+    image = torch.from_numpy(recipe.image()[recipe.WINDOW].copy())[None]
+    found = bed.segmenter().window_scores(image, query)[0].numpy()  # (14, 224, 224)
+    tokens = RELEASED["upsample/tokens"]  # all of SegEarth's
+    cosine = tokens / np.linalg.norm(tokens, axis=1, keepdims=True) @ text.T  # (196, 14)
+    low = torch.from_numpy(cosine.T.reshape(1, 14, 14, 14))
+    expected = F.interpolate(low, size=(224, 224), mode="bilinear")[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-5, rtol=0)
+
+
+def test_every_comparison_holds_on_this_machine() -> None:
+    checks = compare("cpu", "fp32", batch=3)
+    assert [check.what for check in checks][:4] == ["text", "tokens", "upsampled features", "scores"]
+    assert all(check.good for check in checks), checks
+
+
+def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(goldens, "RUNS", {name: RUNS[name] for name in ("gem", "segearth_ov")})
+    with pretended_cuda(monkeypatch):
+        checks = compare("cuda", "fp32", batch=9)
+    assert all(check.good for check in checks), checks
+
+
+def test_a_wrong_lambda_and_numbers_that_are_none_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {"segearth_cls": RUNS["segearth_cls"]._replace(debias=0.29)}
+    monkeypatch.setattr(goldens, "RUNS", wrong)
+    found = {check.what: check for check in compare("cpu", "fp32")}
+    assert not found["scores"].good and found["scores"].worst == "segearth_cls"
+    assert found["tokens"].good
+    assert not Check("scores", float("nan"), "", 1.0).good
+
+
+def test_stored_counts_are_of_every_pixel_with_a_label() -> None:
+    for run in RUNS:
+        assert dense(ROWS, run).sum() == (recipe.label() != 255).sum()
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(goldens, "RUNS", {"clearclip": RUNS["clearclip"]})
+    assert main(["verify", "goldens", "--device", "cpu", "--json", str(tmp_path / "found.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "simd" in shown and "upsampled features" in shown and "TOO FAR" not in shown
+    record = json.loads((tmp_path / "found.json").read_text())
+    assert record["dtype"] == "fp32" and all(check["good"] for check in record["goldens"])
+    assert main(["verify", "goldens", "--device", "cpu", "--dtype", "tf32"]) == 2
+    assert "--dtype tf32: cpu has no TF32" in capsys.readouterr().err
+    monkeypatch.setattr(goldens, "RUNS", {"clearclip": RUNS["clearclip"]._replace(method="sclip")})
+    assert main(["verify", "goldens", "--device", "cpu"]) == 1
+    assert "TOO FAR" in capsys.readouterr().out
+
+
+def test_machines_are_told_apart_by_what_rounding_depends_on() -> None:
+    here = machine()
+    assert {"cpu", "simd", "threads"} <= set(here)
+    other = here | {"threads": "99", "host": "elsewhere"}
+    assert differing(here, other) == [f"threads {here['threads']} -> 99"]
+    assert differing(here, {}) == [] and differing({"torch": "2.4"}, {"torch": "2.5"}) == ["torch 2.4 -> 2.5"]
