@@ -166,7 +166,7 @@ def test_packed_weights_come_back(micro: TinyClip, tmp_path: Path, monkeypatch: 
 
 
 def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"gone\.safetensors: no such file; .*train_clip"):
+    with pytest.raises(BenchError, match=r"gone\.safetensors: no such file; .*bench\.demo\.clip\.train"):
         demo_backbone(tmp_path / "gone.safetensors")
 
 
