@@ -58,7 +58,8 @@ def joined_peers(device: str) -> Iterator[Peers]:
     if size == 1:
         yield Peers()
         return
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    # outcomes travel as objects, by way of the CPU: the GPU is not waited for, and two processes may share it
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Peers(dist.get_rank(), size)
     finally:
