@@ -46,7 +46,7 @@ def test_every_shipped_plug_in_gives_patches_and_cls_of_the_joint_space() -> Non
 
 def test_plug_ins_are_importable_as_bench_methods_from_anywhere(tmp_path: Path) -> None:
     code = (
-        "import bench.registry.sclip, pickle; f = bench.registry.sclip.sclip; assert pickle.loads(pickle.dumps(f)) is f"
+        "import bench.methods.sclip, pickle; f = bench.methods.sclip.sclip; assert pickle.loads(pickle.dumps(f)) is f"
     )
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)

@@ -87,8 +87,6 @@ class Zoo:
             "vocabulary": vocabulary.fingerprint,
             "plug-in": method.source_hash,
         }
-        if self.dtype != "fp32":
-            hashes["dtype"] = self.dtype
         upsampler = None
         if settings.upsampler != "none":
             upsampler, hashes["upsampler"] = self.upsampler(settings.upsampler, backbone.dim)

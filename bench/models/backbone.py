@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models.block import Block, Heads
+from bench.runtime.device import exact_float32
 
 # CLIP's normalisation on the 0..255 scale, rounded as in the released configuration.
 PIXEL_MEAN = (122.771, 116.746, 104.094)
@@ -169,7 +170,8 @@ class Backbone:
     def encode_prompts(self, prompts: list[str]) -> Tensor:
         """Un-normalised text embeddings of whole sentences, (n, C) float32."""
         tokens = self.tokenizer(prompts).to(self.device)
-        embeddings: Tensor = self.model.encode_text(tokens)
+        with exact_float32():
+            embeddings: Tensor = self.model.encode_text(tokens)
         return embeddings.float()
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -40,10 +40,25 @@ def choose_device(flag: str | None, dtype: str = "fp32") -> str:
     return device
 
 
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Products of float32 in float32, whatever the run's dtype is."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def peak_memory(device: str | torch.device) -> int:
-    """Bytes: the most that tensors on a GPU have taken together, or that this process has."""
+    """Bytes: the most that tensors on a GPU have taken together, or that this process has; 0 where unknown."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

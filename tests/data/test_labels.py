@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 
 import numpy as np
 import pytest
 from data_helpers import SHARED, needs_samples
+from geo_helpers import encoded, features, georeferenced, line
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -16,12 +16,6 @@ from bench.data.geojson import draw_lines
 from bench.data.labels import read_label
 from bench.data.schema import IndexRule, PaletteRule, ThresholdRule
 from bench.errors import BenchError
-
-
-def encoded(pixels, kind: str = "PNG", **options) -> bytes:
-    buffer = io.BytesIO()
-    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(np.asarray(pixels))).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def grey(*rows) -> bytes:
@@ -145,24 +139,6 @@ def test_unreadable_labels_are_refused():
     ):
         with pytest.raises(BenchError, match=rf"a\.png: .*{reason}"):
             read_label(data, IndexRule(), card, "a.png")
-
-
-def georeferenced(
-    height: int, width: int, scale: float = 3e-6, longitude: float = 10.0, latitude: float = 50.0
-) -> bytes:
-    info = ImageFileDirectory_v2()
-    info[33550] = (scale, scale, 0.0)
-    info[33922] = (0.0, 0.0, 0.0, longitude, latitude, 0.0)
-    return encoded(np.zeros((height, width, 3), np.uint8), "TIFF", tiffinfo=info)
-
-
-def features(*geometries) -> bytes:
-    return json.dumps({"features": [{"geometry": geometry} for geometry in geometries]}).encode()
-
-
-def line(*points, scale: float = 3e-6) -> dict:
-    """A line through points in pixels of `georeferenced`."""
-    return {"type": "LineString", "coordinates": [[10 + x * scale, 50 - y * scale] for x, y in points]}
 
 
 def test_lines_are_as_wide_as_said():

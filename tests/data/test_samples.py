@@ -193,7 +193,7 @@ def test_xbd_reads_nothing_from_after_the_disaster(tmp_path):
 
 def test_official_spacenet_draws_roads_and_stretches_16_bits(tmp_path):
     import cv2
-    from test_labels import features, georeferenced, line
+    from geo_helpers import features, georeferenced, line
 
     card = load_card("spacenet_road")
     image = "SpaceNet/AOI_2_Vegas/PS-RGB/SN3_roads_train_AOI_2_Vegas_PS-RGB_img1.tif"

@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassF1Score, MulticlassJaccardInde
 
 from bench import metrics
 from bench.errors import BenchError
+from bench.metrics import pixel_counts
 from bench.verify.goldens import stored
 
 GOLDEN = {
@@ -321,7 +322,7 @@ def test_strips_change_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     maps = [random.integers(0, top, (37, 29)).astype(np.uint8) for top in (256, 5, 100)]
     keys, counts = metrics.count(*maps, classes=5)
-    monkeypatch.setattr(metrics, "_STRIP", 100)
+    monkeypatch.setattr(pixel_counts, "_STRIP", 100)
     by_strips = metrics.count(*maps, classes=5)
     assert np.array_equal(by_strips[0], keys)
     assert np.array_equal(by_strips[1], counts)

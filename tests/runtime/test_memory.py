@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 
-from bench.memory import keep_freed_memory
+from bench.runtime.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()

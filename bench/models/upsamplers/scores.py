@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,8 +32,8 @@ class Ask(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Columns that are multiplied together: the pixels' columns from `skipped` on times `rows` (N, …, columns), plus
-    `offset` (N, 1, columns).
+    """Columns that are multiplied together: the pixels' columns from `skipped` on times `rows` (B, …, columns), plus
+    `offset` (B, 1, columns).
     """
 
     skipped: int
@@ -43,8 +42,7 @@ class _Block(NamedTuple):
 
 
 class PixelScores:
-    """Cosine similarities of pixels' upsampled features with Q text embeddings, for one row and B windows, or for R
-    rows and one window.
+    """Cosine similarities of pixels' upsampled features with the Q text embeddings of one row, for B windows.
 
     The features are H = W X + 1 xᵀ with X = F (I + 0.1 Aᵀ) and x = 0.1 b + shift, so H Tᵀ = W (X Tᵀ) + 1 (x Tᵀ), and
     any L with L Lᵀ = [X; x] [X; x]ᵀ gives ‖H_p‖ = ‖[W_p, 1] L‖.
@@ -54,7 +52,7 @@ class PixelScores:
     """
 
     def __init__(self, by_text: Tensor, root: Tensor) -> None:
-        """by_text: [X; x] Tᵀ (N, n + 1, Q). root: L (N, n + 1, n + 1). N is B or R."""
+        """by_text: [X; x] Tᵀ (B, n + 1, Q). root: L (B, n + 1, n + 1)."""
         self._queries = by_text.shape[2]
         step = _COLUMNS if by_pieces(root.device) else root.shape[2]
         beside = -self._queries % _COLUMNS if by_pieces(root.device) else root.shape[2]
@@ -65,31 +63,26 @@ class PixelScores:
 
     @classmethod
     @torch.no_grad()
-    def together(cls, groups: Sequence[Sequence[Ask]], projection: tuple[Tensor, Tensor]) -> list[PixelScores]:
-        """One for each group of asks: one row's for B windows, or several rows' with as many queries for one window."""
+    def of(cls, asks: Sequence[Ask], projection: tuple[Tensor, Tensor]) -> list[PixelScores]:
+        """One for each row that asks; all are factorized at once."""
         weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
-        asks = [ask for group in groups for ask in group]
-        tokens = torch.cat([ask.patches for ask in asks]).float()  # (N of all groups, n, C)
-        offset = torch.cat([(bias if a.shift is None else bias + a.shift).expand(len(a.patches), -1) for a in asks])
-        rows = torch.cat([tokens + tokens @ weight.T, offset[:, None]], dim=1)  # (N, n + 1, C)
-        sizes = [sum(len(ask.patches) for ask in group) for group in groups]
-        found = []
-        for group, part, root in zip(
-            groups, torch.split(rows, sizes), torch.split(_cholesky(rows), sizes), strict=True
-        ):
-            text = torch.cat([ask.text.expand(len(ask.patches), -1, -1) for ask in group]).float()  # (N, Q, C)
-            found.append(cls(part @ text.mT, root))
-        return found
+        rows = []
+        for ask in asks:
+            tokens = ask.patches.float()  # (B, n, C)
+            offset = bias.expand(len(tokens), -1) if ask.shift is None else bias + ask.shift.float()
+            rows.append(torch.cat([tokens + tokens @ weight.T, offset[:, None]], dim=1))  # (B, n + 1, C)
+        roots = _roots([_gram(row) for row in rows])
+        return [cls(row @ ask.text.float().T, root) for ask, row, root in zip(asks, rows, roots, strict=True)]
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, first: int = 0) -> Tensor:
-        """Rows of W -> scores (B, P, Q), or (R, P, Q), float32.
+        """Rows of W -> scores (B, P, Q) float32.
 
         pixels: (B, P, m) float32, the columns `first` to first + m of W, all others being zero.
         """
         scores, square = None, None  # square: of the norms, added up so that each product is used while in the cache
         for skipped, rows, offset in self._blocks_for(first, first + pixels.shape[2]):
-            product = torch.baddbmm(offset, pixels[..., skipped:].expand(len(rows), -1, -1), rows)
+            product = torch.baddbmm(offset, pixels[..., skipped:], rows)
             if scores is None:
                 scores, product = product.tensor_split([self._queries], dim=2)
             part = torch.linalg.vector_norm(product, dim=2).square_()
@@ -109,18 +102,23 @@ class PixelScores:
         return self._cut[first, last]
 
 
-def _cholesky(rows: Tensor) -> Tensor:
-    """L (B, m, m) float32, lower triangular, with L Lᵀ = R Rᵀ of the rows R (B, m, C).
-
-    In float64 the squared condition number does no harm, and the jitter keeps rank-deficient rows (equal patches)
-    positive definite: norms are right to 5e-7.
-    """
+def _gram(rows: Tensor) -> Tensor:
+    """R Rᵀ (B, m, m) float64 of rows R (B, m, C); by itself, so that no other row's presence changes its rounding."""
     exact = rows.double()
-    gram = exact @ exact.mT
+    return exact @ exact.mT
+
+
+def _roots(grams: Sequence[Tensor]) -> Sequence[Tensor]:
+    """L (B, m, m) float32, lower triangular, with L Lᵀ = G for each of the Gram matrices (B, m, m).
+
+    In float64 the squared condition number does no harm, and the jitter keeps matrices of rank-deficient rows (equal
+    patches) positive definite: norms are right to 5e-7.
+    """
+    gram = torch.cat(list(grams))
     diagonal = gram.diagonal(dim1=-2, dim2=-1)
     diagonal += _JITTER * diagonal.amax(-1, keepdim=True)
-    root: Tensor = torch.linalg.cholesky_ex(gram).L.float()
-    return root
+    roots: tuple[Tensor, ...] = torch.linalg.cholesky_ex(gram).L.float().chunk(len(grams))
+    return roots
 
 
 def _maps(windows: int, channels: int, tiles: TileGrid) -> Tensor:
@@ -140,17 +138,11 @@ def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[
     if not asks:
         return []
     tiles, windows = operator.tiles, operator.windows
-    groups: dict[int, list[int]] = defaultdict(list)
-    for number, ask in enumerate(asks):
-        groups[len(ask.text) if windows == 1 else -number].append(number)
     with torch.autocast(projection[0].device.type, enabled=False):
         with stage("scores"):
             ordered = [ask._replace(patches=ask.patches[:, operator.order]) for ask in asks]
-            scorers = PixelScores.together(
-                [[ordered[number] for number in numbers] for numbers in groups.values()], projection
-            )
-            channels = [sum(len(asks[number].text) for number in numbers) for numbers in groups.values()]
-            out = [_maps(windows, n, tiles) for n in channels]
+            scorers = PixelScores.of(ordered, projection)
+            out = [_maps(windows, len(ask.text), tiles) for ask in asks]
 
         def work(strip: Strip) -> None:
             with stage("operator"):
@@ -158,11 +150,7 @@ def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[
             with stage("scores"):
                 for scorer, scores in zip(scorers, out, strict=True):
                     found = scorer(rows.values, rows.first)
-                    found = found if windows > 1 else found.transpose(0, 1).flatten(1)
-                    tiles.write(found.reshape(windows * strip.across, tiles.down, -1, scores.shape[3]), scores, strip)
+                    tiles.write(found.view(windows * strip.across, tiles.down, -1, found.shape[2]), scores, strip)
 
         tiles.for_strips(work)
-    maps: dict[int, Tensor] = {}
-    for numbers, scores in zip(groups.values(), out, strict=True):
-        maps.update(zip(numbers, scores.chunk(len(numbers), dim=3), strict=True))
-    return [maps[number] for number in range(len(asks))]
+    return out

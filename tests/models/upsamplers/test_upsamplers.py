@@ -207,7 +207,7 @@ def direct_scores(operator, patches, projection, text, shift) -> Tensor:
 
 
 def from_matrices(operator, patches, projection, text, shift=None) -> Tensor:
-    return PixelScores.together([[Ask(patches, text, shift)]], projection)[0](operator)
+    return PixelScores.of([Ask(patches, text, shift)], projection)[0](operator)
 
 
 @pytest.mark.parametrize("shifted", [False, True])
@@ -245,7 +245,7 @@ def test_scores_where_other_columns_are_zero() -> None:
     pixels = torch.randn(2, 20, 150)
     pixels[..., :7] = pixels[..., 40:] = 0
     ask = Ask(torch.randn(2, 150, 64), F.normalize(torch.randn(5, 64), dim=1))
-    (score,) = PixelScores.together([[ask]], projection)
+    (score,) = PixelScores.of([ask], projection)
     torch.testing.assert_close(score(pixels[..., 7:40], first=7), score(pixels), atol=1e-6, rtol=1e-5)
 
 
