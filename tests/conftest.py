@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import registry
+from bench.registry import load_methods
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -25,6 +28,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVSS_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_plug_ins() -> Iterator[None]:
+    """Plug-ins that a test registers are gone after it."""
+    before = load_methods()
+    yield
+    registry._registry.clear()
+    registry._registry.update(before)
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,7 @@ class _Mode(TorchFunctionMode):
 @contextlib.contextmanager
 def pretended_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Within the block, "cuda" is a device."""
-    known = {"max_memory_allocated": 1, "get_device_name": "pretended"}
+    known = {"max_memory_allocated": 1, "get_device_name": "pretended", "mem_get_info": (6 << 30, 6 << 30)}
     for name, value in {**known, "synchronize": None, "empty_cache": None, "set_device": None}.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
     monkeypatch.setattr(torch.cuda, "Event", _Event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(arguments)
     args = parser.parse_args(arguments)
+    args.arguments = arguments
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     keep_freed_memory()
     try:
@@ -75,6 +77,11 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
 
 
 def _complain(message: str, code: int) -> int:
+    if "WORLD_SIZE" in os.environ:
+        from bench.runtime.distributed import said_already
+
+        if said_already(message):
+            return code
     print(f"bench: {' '.join(message.split())}", file=sys.stderr)
     return code
 

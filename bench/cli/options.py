@@ -45,7 +45,17 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="fp32",
         help="of the image tower's products; tf32: of all products, on a GPU (default: fp32)",
     )
-    group.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (default: 4)")
+    group.add_argument(
+        "--batch",
+        type=batch,
+        metavar="N|auto",
+        help="windows at once (auto: 4 on a CPU, on a GPU what fits); halved where memory runs out",
+    )
+
+
+def batch(text: str) -> int | None:
+    """A number of windows, or None for "auto", for argparse."""
+    return None if text == "auto" else positive(text)
 
 
 def positive(text: str) -> int:

@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     from bench.inference.segmenter import Segmenter
     from bench.models.text import Vocabulary
     from bench.registry import load_methods
-    from bench.runtime.device import choose_device
+    from bench.runtime.device import choose_device, default_batch
 
     vocabulary = Vocabulary.parse(args.classes)
     _check(args, vocabulary)
@@ -78,7 +78,9 @@ def main(args: argparse.Namespace) -> int:
     settings = _settings(args, config, methods)
     files = upsampler_files(args.upsampler_checkpoint, config, default=_named(settings.upsampler))
     checkpoint = Path(args.checkpoint) if args.checkpoint else None
-    zoo = Zoo(config, methods, checkpoint, files, choose_device(args.device, args.dtype), args.dtype)
+    device = choose_device(args.device, args.dtype)
+    batch = args.batch or default_batch(device)
+    zoo = Zoo(config, methods, checkpoint, files, device, args.dtype)
     words = [
         [q for q, c in zip(vocabulary.queries, vocabulary.classes, strict=True) if c == i]
         for i in range(vocabulary.size)
@@ -86,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
     if settings.backbone == "demo":
         _warn_of_unknown_words(vocabulary)
     query, _ = zoo.query(settings, words)
-    segmenter = Segmenter(zoo.backbone(settings.backbone), [query], settings.window, settings.stride, args.batch)
+    segmenter = Segmenter(zoo.backbone(settings.backbone), [query], settings.window, settings.stride, batch)
     for image, target in zip(args.images, targets, strict=True):
         _segment(Path(image), target, segmenter, settings, vocabulary, args)
         print(target)

@@ -61,17 +61,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--demo", action="store_true", help="the embedded test bed: rendered scenes and a tiny CLIP, offline"
     )
     how = parser.add_argument_group("how")
-    how.add_argument("--workers", type=int, default=2, metavar="N", help="processes that decode images (2); 0: none")
+    how.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that decode images (2 beside a CPU, up to 8 for a GPU); 0: none",
+    )
     how.add_argument("--boundary", action="store_true", help="count boundary IoU as well")
     how.add_argument("--strict", action="store_true", help="exit with 1 when a dataset is missing or a cell incomplete")
+    how.add_argument(
+        "--processes", type=positive, metavar="N", help="start N processes that share the images, as torchrun would"
+    )
+    how.add_argument("--devices", metavar="0,1", help="start a process for each of these GPUs")
+    how.add_argument("--profile", metavar="FILE", help="write a torch.profiler trace (JSON); use it with --limit")
     how.add_argument("--shard", type=_shard, metavar="I/N", help="only the I-th of N parts of each dataset (0/4 … 3/4)")
     add_model_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     from bench.runtime.device import choose_device
-    from bench.runtime.distributed import joined_peers
+    from bench.runtime.distributed import joined_peers, launched, start_processes
 
+    if (args.processes or args.devices) and not launched():
+        return start_processes(_without(args.arguments, "--processes", "--devices"), args.processes, args.devices)
     device = choose_device(args.device, args.dtype)
     with joined_peers(device) as peers:
         return _run(args, device, peers)
@@ -83,6 +95,8 @@ def _run(args: argparse.Namespace, device: str, peers: Peers) -> int:
     from bench.evaluation.plan import choose_rows, open_columns, select
     from bench.evaluation.runner import Run
     from bench.paths import data_root
+    from bench.runtime.device import default_batch, default_workers
+    from bench.runtime.profiling import profiled
     from bench.store.store import Store
 
     config, zoo = _models(args, device)
@@ -97,7 +111,9 @@ def _run(args: argparse.Namespace, device: str, peers: Peers) -> int:
     columns = open_columns(config, rows, cards, zoo, root, explicit, _layouts(args.layout, cards))
     results = Path(args.results or ("results/demo-run" if args.demo else "results"))
     store = Store(results, limit=args.limit, demo=args.demo, shard=args.shard)
-    run = Run(zoo, store, config, args.batch, args.workers, args.limit, args.shard, args.fresh, args.boundary, peers)
+    batch = args.batch or default_batch(device)
+    workers = default_workers(device) if args.workers is None else args.workers
+    run = Run(zoo, store, config, batch, workers, args.limit, args.shard, args.fresh, args.boundary, peers)
     lock = store.lock() if peers.leads and not args.dry_run else contextlib.nullcontext()
     with lock:
         _prepare(run, columns)
@@ -107,7 +123,8 @@ def _run(args: argparse.Namespace, device: str, peers: Peers) -> int:
             _announce(run, columns, args)
         if args.dry_run:
             return 0
-        _execute(run, columns)
+        with profiled(args.profile):
+            _execute(run, columns)
     return _close(run, columns, args) if peers.leads else 0
 
 
@@ -219,10 +236,14 @@ def _announce(run: Run, columns: Sequence[Column], args: argparse.Namespace) -> 
 
 
 def _execute(run: Run, columns: Sequence[Column]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
     from bench.evaluation.runner import execute
 
-    for column in columns:
-        execute(run, column)
+    with ThreadPoolExecutor(1) as finishing:  # cells of one dataset are put together while the next one is counted
+        done = [future for column in columns for future in execute(run, column, finishing)]
+    for future in done:
+        future.result()
 
 
 def _close(run: Run, columns: Sequence[Column], args: argparse.Namespace) -> int:
@@ -274,6 +295,17 @@ def _only(flag: str | None) -> list[str]:
         if state not in STATES:
             raise BenchError(f"--only {state}: not a state of a cell; {did_you_mean(state, STATES)}")
     return states
+
+
+def _without(arguments: Sequence[str], *flags: str) -> list[str]:
+    """The arguments but for these flags and their values."""
+    kept, skip = [], False
+    for word in arguments:
+        if skip or word.partition("=")[0] in flags:
+            skip = not skip and "=" not in word
+            continue
+        kept.append(word)
+    return kept
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,8 +64,8 @@ def share(total: int, part: int, parts: int) -> tuple[int, int]:
     return total * part // parts, total * (part + 1) // parts
 
 
-def execute(run: Run, column: Column) -> None:
-    """Evaluates what is due of one column and stores it.
+def execute(run: Run, column: Column, finishing: Executor) -> list[Future[None]]:
+    """Evaluates what is due of one column and stores it; the cells are put together by `finishing`.
 
     Whatever ends it early, what was computed is on the disk. Raises KeyboardInterrupt and what the store
     raises; a failing row is recorded with its reason and does not.
@@ -73,7 +74,7 @@ def execute(run: Run, column: Column) -> None:
     _record_gaps(run, column, due)
     ready = [cell for cell in due if cell.query is not None]
     if column.samples is None or column.refused or not ready:
-        return
+        return []
     writers = _open_writers(run, column, ready) if run.peers.leads else {}
     _warn_of_mixtures(run, column, writers)
     todo = run.indices(column)
@@ -94,8 +95,8 @@ def execute(run: Run, column: Column) -> None:
             writer.flush()
         raise
     seconds = (time.monotonic() - started) / max(len(writers), 1)
-    for row, writer in writers.items():
-        writer.finish(seconds, peak_memory(run.zoo.device), failures.get(row))
+    peak = peak_memory(run.zoo.device)
+    return [finishing.submit(writer.finish, seconds, peak, failures.get(row)) for row, writer in writers.items()]
 
 
 def _warn_of_mixtures(run: Run, column: Column, writers: Mapping[str, CellWriter]) -> None:

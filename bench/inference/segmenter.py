@@ -120,7 +120,7 @@ class Segmenter:
             for queries, rows in groups.items():
                 maps = [self._of_windows(shared, query, failures) for query in rows]
                 with stage("stitching"):
-                    for box, scores in zip(chunk, torch.stack(maps, dim=1), strict=True):
+                    for box, scores in zip(chunk, zip(*maps, strict=True), strict=True):
                         canvases[queries].add(box, scores)
         return [Stitched(rows, canvases[q].mean()).without(failures) for q, rows in groups.items()], failures
 

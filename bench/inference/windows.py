@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -53,11 +54,16 @@ class Canvas:
         self._sum = torch.zeros(*maps, height, width, device=device)
         self._count = torch.zeros(height, width, device=device)
 
-    def add(self, box: Box, scores: Tensor) -> None:
-        """Add the (…, h, w) scores of one window."""
+    def add(self, box: Box, scores: Tensor | Sequence[Tensor]) -> None:
+        """Add the (…, h, w) scores of one window, or a sequence of maps along the first axis."""
         rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-        self._sum[..., rows, columns] += scores
         self._count[rows, columns] += 1
+        if not isinstance(scores, Tensor) and self._sum.device.type == "cpu":
+            for total, one in zip(self._sum, scores, strict=True):  # without a copy of all
+                total[..., rows, columns] += one
+            return
+        together = scores if isinstance(scores, Tensor) else torch.stack(list(scores))
+        self._sum[..., rows, columns] += together
 
     def mean(self) -> Tensor:
         """(…, H, W); every pixel must lie in at least one window."""
@@ -75,7 +81,7 @@ class RollingCanvas(Canvas):
         super().__init__((queries,), 0, width, device)
         self.top = 0
 
-    def add(self, box: Box, scores: Tensor) -> None:
+    def add(self, box: Box, scores: Tensor | Sequence[Tensor]) -> None:
         missing = box.bottom - self.top - len(self._count)
         if missing > 0:
             self._sum = F.pad(self._sum, (0, 0, 0, missing))

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from bench.errors import BenchError
 
+_PER_WINDOW = 600 << 20  # bytes
+
 
 def choose_device(flag: str | None, dtype: str = "fp32") -> str:
     """``--device``, else the first GPU that torch sees, else the CPU. Under torchrun "cuda" is the GPU of the
@@ -38,6 +40,24 @@ def choose_device(flag: str | None, dtype: str = "fp32") -> str:
             f"--dtype tf32: {device} has no TF32, which CUDA devices from Ampere on have; use --dtype fp32"
         )
     return device
+
+
+def default_workers(device: str) -> int:
+    """Processes that decode images: two beside a CPU's own work, all cores but one, up to eight, for a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 2 if torch.device(device).type == "cpu" else max(1, min(cores - 1, 8))
+
+
+def default_batch(device: str) -> int:
+    """Windows at once: four on a CPU, which gains nothing from more; on a GPU what its free memory holds, up to 64.
+
+    ViT-B/16 with ten rows takes half a gigabyte per window. Where a model takes more, the batch is halved when memory
+    runs out.
+    """
+    if torch.device(device).type != "cuda":
+        return 4
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    return max(1, min(free // _PER_WINDOW, 64))
 
 
 @contextlib.contextmanager

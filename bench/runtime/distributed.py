@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
 import os
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from bench.errors import BenchError
 
 T = TypeVar("T")
 
@@ -49,6 +56,66 @@ class Peers:
         """Returns when all processes have come here."""
         if self.size > 1:
             dist.barrier()
+
+
+def launched() -> bool:
+    """Whether torchrun, or `start_processes`, has started this process."""
+    return "WORLD_SIZE" in os.environ
+
+
+def start_processes(arguments: Sequence[str], count: int | None, devices: str | None) -> int:
+    """Run `python -m bench` with these arguments in several processes that share the work; the exit code of the first
+    one that fails, or 0.
+
+    count: of processes. devices: numbers of GPUs, "0,1,2", one process for each; BenchError where both are given and
+    differ. On CPUs the cores are shared out among the processes.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    numbers = [part.strip() for part in devices.split(",")] if devices else []
+    if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
+        raise BenchError(f"--devices {devices}: give the numbers of GPUs, each once, as in 0,1")
+    if numbers and count not in (None, len(numbers)):
+        raise BenchError(f"--processes {count}: --devices {devices} means {len(numbers)}; leave one of both out")
+    processes = count or len(numbers)
+    if numbers:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(numbers)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say what is wrong
+    with tempfile.TemporaryDirectory() as said:
+        os.environ[_SAID] = said
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=f"bench-{os.getpid()}",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+        )
+        try:
+            elastic_launch(config, sys.executable)("-m", "bench", *arguments)
+        except ChildFailedError as error:
+            return int(error.get_first_failure()[1].exitcode)
+    return 0
+
+
+_SAID = "OVSS_BENCH_SAID"  # names a folder with a file for each message that one of the processes has printed
+
+
+def said_already(message: str) -> bool:
+    """Whether another process that `start_processes` started has printed this message."""
+    folder = os.environ.get(_SAID)
+    if not folder:
+        return False
+    try:
+        (Path(folder) / hashlib.sha256(message.encode()).hexdigest()).touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextlib.contextmanager

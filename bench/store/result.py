@@ -23,7 +23,7 @@ RECORD, COUNTS, PARTS = "cell.json", "counts.parquet", "part-*.parquet"
 
 TIES = 200
 """Pixels in a million that fall into another bin of probability, at the most, where a float32 result was computed with
-other threads, on another CPU or on a GPU; a tenth of these into another class (`bench verify`, docs/performance.md)."""
+other threads, on another CPU or on a GPU; a quarter of these into another class (docs/performance.md)."""
 
 Status: TypeAlias = Literal["ok", "partial", "failed", "no data"]
 

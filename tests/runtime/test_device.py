@@ -17,7 +17,14 @@ from training_helpers import train_small, write_images
 
 from bench.cli import main
 from bench.errors import BenchError
-from bench.runtime.device import choose_device, is_out_of_memory, peak_memory
+from bench.runtime.device import (
+    choose_device,
+    default_batch,
+    default_workers,
+    exact_float32,
+    is_out_of_memory,
+    peak_memory,
+)
 from bench.store.store import Store
 from bench.training.trainer import Trainer
 
@@ -152,3 +159,24 @@ def test_what_is_out_of_memory() -> None:
         torch.empty(1 << 60)
     assert is_out_of_memory(caught.value) and is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shapes differ"))
+
+
+def test_defaults_fit_the_device(monkeypatch: pytest.MonkeyPatch, cuda: None) -> None:
+    assert (default_batch("cpu"), default_workers("cpu")) == (4, 2)
+    for free, batch in ((100 << 20, 1), (6000 << 20, 10), (140 << 30, 64)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
+        assert default_batch("cuda") == batch
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
+    assert default_workers("cuda:1") == 3
+
+
+def test_tf32_is_asked_for_and_text_stays_exact(cuda: None) -> None:
+    try:
+        assert choose_device("cuda", "tf32") == "cuda"
+        assert torch.backends.cuda.matmul.allow_tf32
+        with exact_float32():
+            assert not torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        choose_device("cpu")
+    assert not torch.backends.cuda.matmul.allow_tf32
