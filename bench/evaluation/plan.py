@@ -150,6 +150,8 @@ def look_up(column: Column, store: Store, boundary: bool) -> None:
             cell.state = "partial"
         elif old.status == "ok" and changes is not None and changes.rescore:
             cell.state, cell.changes = "rescore", tuple(changes.rescore)
+        elif old.status == "ok" and any(piece.record["status"] != "ok" for piece in old.pieces):
+            cell.state = "partial"  # all is counted, and the run was killed before it put that together
         else:
             cell.state = {"ok": "cached"}.get(old.status, old.status)
 

@@ -158,6 +158,18 @@ def test_an_interrupted_run_goes_on_where_it_was(finished: Project, project: Pro
         assert project.counts()[f"{dataset}/maskclip"] == expected[f"{dataset}/maskclip"]
 
 
+def test_a_cell_that_was_counted_and_not_put_together_is_finished(finished: Project, project: Project) -> None:
+    """What a kill between the last image and the end of a dataset leaves: parts, and a record that says "partial"."""
+    assert project.run(*BOTH, "--methods", "maskclip") == 0
+    folder = project.root / "results" / "cells" / "loveda" / "maskclip"
+    (folder / "counts.parquet").rename(folder / "part-000000.parquet")
+    record = json.loads((folder / "cell.json").read_text())
+    (folder / "cell.json").write_text(json.dumps(record | {"status": "partial", "metrics": {}, "counts_sha256": None}))
+    assert project.run(*BOTH, "--methods", "maskclip") == 0
+    assert project.counts()["loveda/maskclip"] == finished.counts()["loveda/maskclip"]
+    assert json.loads((folder / "cell.json").read_text())["metrics"] == record["metrics"]
+
+
 def test_a_plug_in_that_raises_fails_its_own_cells_only(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     plugin = _plugin(project, 1, "raise ValueError('no luck')")
     assert project.run(*BOTH, "--methods", "clip,maskclip2", "--plugin", plugin) == 1
