@@ -86,8 +86,16 @@ def main(args: argparse.Namespace) -> int:
     several = f", {args.processes} processes at a time" if args.processes > 1 else ""
     print(f"{args.model} (random weights), {args.dtype}, batch {args.batch}, {found.machine}{several}\n")
     _show(found, args.processes)
+    paper = _whole_paper(args, found)
+    if paper:
+        minutes = sum(paper.values()) / 60 / args.processes
+        print(
+            f"the paper's {len(paper)} datasets with {len(found.plan[0].rows)} rows: about {minutes:.0f} minutes here"
+        )
     if args.json:
-        Path(args.json).write_text(json.dumps(_record(args, found), indent=1) + "\n", encoding="utf-8")
+        Path(args.json).write_text(
+            json.dumps({**_record(args, found), "paper_seconds": paper}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0
 
 
@@ -167,6 +175,23 @@ def _show(found: _Found, processes: int) -> None:
         f"upsampler, one window: operator {operator:.3f} s, with the scores of {found.upsampled} rows {scores:.3f} s; "
         f"a loop over the taps {taps:.2f} s a row: for {found.upsampled} rows {found.upsampled * taps / scores:.1f} x"
     )
+
+
+def _whole_paper(args: argparse.Namespace, found: _Found) -> dict[str, float]:
+    """Estimated seconds for each dataset of the paper in one process; {} where one size alone was measured."""
+    from bench.config import load_config
+    from bench.data.cards import load_card
+    from bench.evaluation.speed import whole_paper
+
+    same = [
+        (c, t)
+        for c, t in zip(found.plan, found.timings, strict=True)
+        if (c.queries, c.rows) == (found.plan[0].queries, found.plan[0].rows)
+    ]
+    if len({case.height * case.width for case, _ in same}) < 2:
+        return {}
+    cards = [load_card(name) for name in load_config().default_datasets]
+    return whole_paper(cards, [case for case, _ in same], [timing for _, timing in same])
 
 
 def _record(args: argparse.Namespace, found: _Found) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,17 +31,26 @@ class Moved(NamedTuple):
 
 
 def write_reference(cells: Iterable[StoredCell], folder: Path) -> int:
-    """Write scores.csv and confusions.npz of the cells; returns how many there are."""
-    lines, arrays = [], {}
-    for cell in sorted(cells, key=lambda cell: (cell.dataset, cell.row)):
-        total = cell.confusion().sum(0)
-        arrays[f"{cell.dataset}/{cell.row}"] = total.astype(np.int32)
-        lines.append([cell.row, cell.dataset, cell.metric, printed(total, cell.metric), cell.counted])
+    """Write these cells to scores.csv and confusions.npz; those of other rows and datasets stay. Returns how many."""
+    arrays: dict[str, Any] = {}
+    lines: dict[str, list[str]] = {}
+    if (folder / SCORES).exists():
+        with np.load(folder / CONFUSIONS) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        with (folder / SCORES).open(newline="", encoding="utf-8") as file:
+            lines = {f"{line[1]}/{line[0]}": line for line in list(csv.reader(file))[1:]}
+    written = 0
+    for cell in cells:
+        total, name = cell.confusion().sum(0), f"{cell.dataset}/{cell.row}"
+        arrays[name] = total.astype(np.int32)
+        lines[name] = [cell.row, cell.dataset, cell.metric, printed(total, cell.metric), str(cell.counted)]
+        written += 1
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / SCORES).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([["row", "dataset", "metric", "per_cent", "images"], *lines])
-    np.savez_compressed(folder / CONFUSIONS, **arrays)
-    return len(lines)
+        heads = ["row", "dataset", "metric", "per_cent", "images"]
+        csv.writer(file, lineterminator="\n").writerows([heads, *(lines[name] for name in sorted(lines))])
+    np.savez_compressed(folder / CONFUSIONS, **{name: arrays[name] for name in sorted(arrays)})
+    return written
 
 
 def compare(cells: Iterable[StoredCell], folder: Path | None = None) -> list[Moved]:
