@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -15,23 +14,11 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Has torch keep to one core inside, for what would round differently on several, such as a QR factorisation."""
-    cores = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(cores)
-
-
 def in_threads(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
     """What `work` makes of each piece, in order, by as many threads as torch uses.
 
-    Inside `work` torch keeps to one core, so that many small operations need not wait for one another's threads, and
-    what comes out does not depend on the number of threads. A single piece has all cores to itself. Gradients are
-    not recorded.
+    Inside `work` torch keeps to one core, so that many small operations need not wait for one another's threads. A
+    single piece has all cores to itself. Gradients are not recorded.
     """
     cores = torch.get_num_threads()
     threads = min(cores, len(pieces))

@@ -108,6 +108,9 @@ def test_wheel_holds_everything_and_stays_out_of_hugging_faces_package(tmp_path:
         "from bench.registry import load_methods\n"
         "from bench.report.published import load_published\n"
         "load_published(load_config().tables['1'].published)\n"
+        "from bench.verify import demo, goldens, recipe\n"
+        "assert goldens.stored('rows') and goldens.stored('released') and recipe.config_file().exists()\n"
+        "from bench.paths import shipped; assert (shipped('results/demo') / demo.CONFUSIONS).exists()\n"
         "print(len(load_config().default_rows), 'loveda' in card_names(), 'sclip' in load_methods())"
     )
     environment = {**os.environ, "PYTHONPATH": str(target)}
