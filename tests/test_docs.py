@@ -19,7 +19,7 @@ def commands() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
         for text in _COMMAND.findall(page.read_text(encoding="utf-8")):
-            line = text.replace("\\\n", " ").partition(" #")[0].strip()
+            line = text.replace("\\\n", " ").partition(" #")[0].strip().replace("$SLURM_ARRAY_TASK_ID", "0")
             if not re.search(r"[…]|COMMAND|\bA B\b|--help|\bNAME\b", line):
                 found.append((page.name, line))
     return found
