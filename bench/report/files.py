@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.config import Config
 from bench.errors import BenchError
-from bench.report.render import CSV_COLUMNS, csv_lines, gains_table, markdown
+from bench.report.render import COST_COLUMNS, CSV_COLUMNS, cost_lines, csv_lines, gains_table, markdown
 from bench.report.scores import Collection
 from bench.report.tables import Grid, build, gains, leaderboard
 from bench.runtime.atomic import write_atomic
@@ -22,11 +22,13 @@ def write_tables(
     formats: Names[str],
     only: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Tables of benchmark.yaml, the leaderboard and the headline gains of each collection; the files written.
+    """Tables of benchmark.yaml, leaderboard, headline gains and costs of each collection; the files written.
 
     Names say what they hold: table1.md, table1-demo.csv, leaderboard-limited-20.md. `only` names tables of
     benchmark.yaml and leaves out the rest. Raises BenchError where `out` cannot be written.
     """
+    import pandas as pd
+
     texts: dict[str, str] = {}
     for collection in collections:
         suffix = f"-{collection.name}" if collection.name else ""
@@ -35,6 +37,8 @@ def write_tables(
             grids.append(leaderboard(config, collection))
             if "md" in formats:
                 texts[f"headline{suffix}.md"] = gains_table(gains(collection), collection.name)
+            if "csv" in formats and (lines := cost_lines(collection)):
+                texts[f"cost{suffix}.csv"] = pd.DataFrame(lines, columns=list(COST_COLUMNS)).to_csv(index=False)
         for grid in grids:
             if "md" in formats:
                 texts[f"{grid.name}{suffix}.md"] = markdown(grid)

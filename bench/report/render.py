@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from bench.report.published import Gain, Mark, one_digit
-from bench.report.scores import Score
+from bench.report.scores import Collection, Score
 from bench.report.tables import AVERAGE, Entry, Grid, Line
 
 NOTHING = "–"
@@ -47,9 +47,9 @@ CSV_COLUMNS = (
     "reason",
     "demo",
     "limit",
-    "seconds_per_image",
-    "peak_memory_mib",
 )
+COST_COLUMNS = ("row", "dataset", "seconds_per_image", "peak_memory_mib")
+"""Of a table of its own: what a cell took differs from machine to machine, and scores do not."""
 
 
 def title(text: str, collection: str) -> str:
@@ -188,9 +188,21 @@ def _csv_entry(entry: Entry, is_average: bool) -> dict[str, Any]:
         "stale": "; ".join(score.stale),
         "caveat": "; ".join(score.caveats),
         "reason": score.reason,
-        "seconds_per_image": score.seconds_per_image,
-        "peak_memory_mib": score.peak_memory and round(score.peak_memory / 2**20),
     }
+
+
+def cost_lines(collection: Collection) -> list[dict[str, Any]]:
+    """One dict of COST_COLUMNS for each cell that says what it took."""
+    return [
+        {
+            "row": score.row,
+            "dataset": score.dataset,
+            "seconds_per_image": score.seconds_per_image,
+            "peak_memory_mib": score.peak_memory and round(score.peak_memory / 2**20),
+        }
+        for score in collection.scores.values()
+        if score.seconds_per_image is not None
+    ]
 
 
 def _csv_status(entry: Entry, is_average: bool) -> str:

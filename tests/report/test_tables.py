@@ -16,7 +16,7 @@ from bench.data.cards import load_card
 from bench.errors import BenchError
 from bench.report import render
 from bench.report.published import load_published
-from bench.report.render import csv_lines, gains_table, markdown, signed, title
+from bench.report.render import COST_COLUMNS, cost_lines, csv_lines, gains_table, markdown, signed, title
 from bench.report.scores import Collection, collect
 from bench.report.tables import build, gains, leaderboard
 from bench.store.store import Store
@@ -230,7 +230,9 @@ def test_csv_has_one_line_a_cell_in_fixed_columns(tmp_path: Path, config: Config
         None,
     )
     assert (first["interval_unit"], first["interval_units"]) == ("scene", 1)
-    assert first["seconds_per_image"] == 0.75
+    costs = {line["row"]: line["seconds_per_image"] for line in cost_lines(only(tmp_path))}
+    assert costs == {"maskclip": 0.75, "sclip": 1.5}  # in a table of their own
+    assert not set(COST_COLUMNS[2:]) & set(first)
     partial = next(line for line in lines if (line["row"], line["dataset"]) == ("sclip", "openearthmap"))
     assert (partial["status"], partial["images"], partial["images_total"]) == ("partial", 1, 4)
     assert (partial["ours"], partial["difference"], partial["mark"]) == (50.0, None, None)
