@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bench.errors import BenchError, did_you_mean
 
 if TYPE_CHECKING:
-    from bench.config import BackboneSpec, Config
+    from bench.config import Config
 
 
 def add_backbone_arguments(group: argparse._ArgumentGroup) -> None:
@@ -64,35 +64,6 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return number
-
-
-def with_backbone(config: Config, flag: str | None) -> Config:
-    """The configuration with `--backbone`: an entry of `backbones:`, an open_clip ``name[:tag]``, a model-config JSON,
-    or ``demo``, the embedded test bed.
-    """
-    if flag is None:
-        return config
-    if flag == "demo":
-        from bench.demo.config import demo_config
-
-        return demo_config(config)
-    from bench.config import BackboneSpec
-
-    name = flag
-    if flag.endswith(".json"):  # results are identified by the weights; where the file lies must not matter
-        name = Path(flag).stem
-        if name in config.backbones:
-            raise BenchError(f"--backbone {flag}: '{name}' is a backbone of benchmark.yaml; give the file another name")
-        config = _with(config, name, BackboneSpec(model=flag))
-    elif flag not in config.backbones:
-        model, _, tag = flag.partition(":")
-        config = _with(config, name, BackboneSpec(model=model, pretrained=tag or None))
-    protocol = config.protocol.model_copy(update={"backbone": name})
-    return config.model_copy(update={"protocol": protocol})
-
-
-def _with(config: Config, name: str, spec: BackboneSpec) -> Config:
-    return config.model_copy(update={"backbones": {**config.backbones, name: spec}})
 
 
 def upsampler_files(flags: Sequence[str], config: Config, default: str = "simfeatup") -> dict[str, Path]:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from bench.cli.options import add_model_arguments, positive
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from bench.config import Config
-    from bench.inference.raster_io import Raster
-    from bench.inference.segmenter import Query, Segmenter
     from bench.models.text import Vocabulary
-    from bench.registry import Method
-    from bench.settings import Settings
-
-    Part: TypeAlias = tuple[Tensor, NDArray[np.uint8]]  # scores (Q, h, w), labels (H, W)
 
 NATIVE = "none"  # --resize: the image's own resolution
 
@@ -62,130 +48,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from bench.cli.options import upsampler_files, with_backbone
+    from bench.cli.options import upsampler_files
     from bench.config import load_config
-    from bench.evaluation.models import Zoo
-    from bench.inference.segmenter import Segmenter
     from bench.models.text import Vocabulary
-    from bench.registry import load_methods
-    from bench.runtime.device import choose_device, default_batch
+    from bench.notebook import SegmenterOptions, predictor
 
     vocabulary = Vocabulary.parse(args.classes)
     _check(args, vocabulary)
     targets = [_target(Path(args.out), Path(image), many=len(args.images) > 1) for image in args.images]
-    config = with_backbone(load_config(args.config), args.backbone)
-    methods = load_methods(args.plugin)
-    settings = _settings(args, config, methods)
-    files = upsampler_files(args.upsampler_checkpoint, config, default=_named(settings.upsampler))
-    checkpoint = Path(args.checkpoint) if args.checkpoint else None
-    device = choose_device(args.device, args.dtype)
-    batch = args.batch or default_batch(device)
-    zoo = Zoo(config, methods, checkpoint, files, device, args.dtype)
-    words = [
-        [q for q, c in zip(vocabulary.queries, vocabulary.classes, strict=True) if c == i]
-        for i in range(vocabulary.size)
-    ]
-    if settings.backbone == "demo":
-        _warn_of_unknown_words(vocabulary)
-    query, _ = zoo.query(settings, words)
-    segmenter = Segmenter(zoo.backbone(settings.backbone), [query], settings.window, settings.stride, batch)
+    config = load_config(args.config)
+    own_upsampler = config.row(args.method).upsampler
+    options = SegmenterOptions(
+        backbone=args.backbone,
+        checkpoint=args.checkpoint,
+        upsamplers=upsampler_files(args.upsampler_checkpoint, config, default=_named(own_upsampler)),
+        device=args.device,
+        dtype=args.dtype,
+        batch=args.batch,
+        long_side=args.resize if isinstance(args.resize, int) else None,
+        native=args.resize == NATIVE,
+        debias=args.debias,
+        threshold=args.threshold,
+        background=args.background,
+        plugins=args.plugin,
+        config=args.config,
+    )
+    segment = predictor(args.method, vocabulary, options)
     for image, target in zip(args.images, targets, strict=True):
-        _segment(Path(image), target, segmenter, settings, vocabulary, args)
+        segment.write(Path(image), target, args.scores)
         print(target)
     return 0
-
-
-def _warn_of_unknown_words(vocabulary: Vocabulary) -> None:
-    from bench.demo.clip.words import unknown_words
-
-    if unknown := unknown_words(vocabulary.queries):
-        warnings.warn(
-            f"the demo's CLIP has not learned {', '.join(unknown)}: what it finds for them means nothing", stacklevel=2
-        )
-
-
-def _segment(
-    source: Path,
-    target: Path,
-    segmenter: Segmenter,
-    settings: Settings,
-    vocabulary: Vocabulary,
-    args: argparse.Namespace,
-) -> None:
-    import numpy as np
-
-    from bench.inference.raster_io import DecodedImage, LabelWriter, open_raster
-    from bench.inference.visualize import distinct_colours
-
-    with contextlib.ExitStack() as stack:
-        if args.resize == NATIVE:
-            raster = stack.enter_context(open_raster(source))
-            parts = _native(segmenter, raster, settings)
-        else:
-            from bench.data.images import read_image
-
-            image = read_image(source)
-            raster = DecodedImage(image)
-            parts = _resized(segmenter, image, settings)
-        writer = LabelWriter(target, source, raster, vocabulary.names, distinct_colours(vocabulary.size))
-        kept = []
-        for scores, labels in _explained(parts, source, settings.row):
-            writer.add(labels)
-            if args.scores:
-                kept.append((scores.cpu().numpy(), labels))
-        writer.finish()
-    if args.scores:
-        whole = [np.concatenate(strips, axis=-2) for strips in zip(*kept, strict=True)]
-        np.savez(args.scores, scores=whole[0], labels=whole[1])
-
-
-def _resized(segmenter: Segmenter, image: NDArray[np.uint8], settings: Settings) -> Iterator[Part]:
-    """The one part of an image that goes through the network at another size than its own."""
-    from bench.data.images import Resize, resize
-
-    (query,) = segmenter.queries
-    scores = segmenter.scores(resize(image, Resize(**settings.resize.model_dump())))[query.name]
-    if isinstance(scores, Exception):
-        raise scores
-    yield scores, _labels(scores, image.shape[:2], query, settings)
-
-
-def _native(segmenter: Segmenter, raster: Raster, settings: Settings) -> Iterator[Part]:
-    """Strips of an image at its own resolution, from top to bottom."""
-    from bench.inference.streaming import score_strips
-
-    (query,) = segmenter.queries
-    for scores in score_strips(segmenter, query, raster):
-        yield scores, _labels(scores, (scores.shape[1], scores.shape[2]), query, settings)
-
-
-def _labels(scores: Tensor, size: tuple[int, int], query: Query, settings: Settings) -> NDArray[np.uint8]:
-    from bench.inference.postprocess import apply_threshold, classify
-
-    prediction = classify(scores, size, query.classes, query.scale)
-    return apply_threshold(prediction, settings.threshold, settings.background)
-
-
-def _explained(parts: Iterator[Part], source: Path, row: str) -> Iterator[Part]:
-    """The parts; what a plug-in raises becomes one line."""
-    try:
-        yield from parts
-    except BenchError:
-        raise
-    except Exception as error:
-        raise BenchError(f"{source}: the method '{row}' failed: {type(error).__name__}: {error}") from error
-
-
-def _settings(args: argparse.Namespace, config: Config, methods: dict[str, Method]) -> Settings:
-    from bench.registry import find_method
-    from bench.settings import Settings
-
-    row = config.row(args.method)
-    method = find_method(row.method, methods)
-    given = {"debias": args.debias, "resize": {"long_side": args.resize} if isinstance(args.resize, int) else None}
-    chosen = config.settle(row, method.defaults, {}, {k: v for k, v in given.items() if v is not None})
-    chosen |= {"threshold": args.threshold, "background": args.background}
-    return Settings(row=args.method, dataset="-", method=row.method, **chosen)
 
 
 def _check(args: argparse.Namespace, vocabulary: Vocabulary) -> None:
@@ -220,8 +112,8 @@ def _target(out: Path, image: Path, many: bool) -> Path:
     return target
 
 
-def _named(upsampler: str) -> str:
-    return "simfeatup" if upsampler == "none" else upsampler
+def _named(upsampler: str | None) -> str:
+    return "simfeatup" if upsampler in (None, "none") else str(upsampler)
 
 
 def _resize(text: str) -> int | str:

@@ -129,8 +129,9 @@ def _run(args: argparse.Namespace, device: str, peers: Peers) -> int:
 
 
 def _models(args: argparse.Namespace, device: str) -> tuple[Config, Zoo]:
-    from bench.cli.options import upsampler_files, with_backbone
+    from bench.cli.options import upsampler_files
     from bench.config import load_config
+    from bench.demo.config import with_backbone
     from bench.evaluation.models import Zoo
     from bench.registry import load_methods
 

@@ -93,8 +93,8 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from dataclasses import fields
 
-    from bench.cli.options import with_backbone
     from bench.config import load_config
+    from bench.demo.config import with_backbone
     from bench.evaluation.models import Zoo
     from bench.runtime.device import choose_device
     from bench.runtime.distributed import joined_peers

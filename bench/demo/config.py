@@ -1,11 +1,13 @@
-"""The demo as an ordinary entry of `backbones:`, and the configuration that runs every row on it."""
+"""Configurations on another backbone, among them the demo: an ordinary entry of `backbones:` that every row runs on."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from bench.config import BackboneSpec, Config, UpsamplerSpec
 from bench.demo.clip.weights import CONFIG_FILE, WEIGHTS
+from bench.errors import BenchError
 from bench.models.backbone import Backbone
 from bench.models.clip_weights import load_backbone
 
@@ -31,3 +33,28 @@ def demo_config(config: Config) -> Config:
     rows = {name: row.model_copy(update={"backbone": None}) for name, row in config.rows.items()}
     changes = {"backbones": backbones, "upsamplers": upsamplers, "protocol": protocol, "rows": rows}
     return config.model_copy(update=changes)
+
+
+def with_backbone(config: Config, flag: str | None) -> Config:
+    """The configuration with `--backbone`: an entry of `backbones:`, an open_clip ``name[:tag]``, a model-config JSON,
+    or ``demo``, the embedded test bed.
+    """
+    if flag is None:
+        return config
+    if flag == DEMO:
+        return demo_config(config)
+    name = flag
+    if flag.endswith(".json"):  # results are identified by the weights; where the file lies must not matter
+        name = Path(flag).stem
+        if name in config.backbones:
+            raise BenchError(f"--backbone {flag}: '{name}' is a backbone of benchmark.yaml; give the file another name")
+        config = _with(config, name, BackboneSpec(model=flag))
+    elif flag not in config.backbones:
+        model, _, tag = flag.partition(":")
+        config = _with(config, name, BackboneSpec(model=model, pretrained=tag or None))
+    protocol = config.protocol.model_copy(update={"backbone": name})
+    return config.model_copy(update={"protocol": protocol})
+
+
+def _with(config: Config, name: str, spec: BackboneSpec) -> Config:
+    return config.model_copy(update={"backbones": {**config.backbones, name: spec}})

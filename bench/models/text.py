@@ -61,6 +61,11 @@ class Vocabulary:
         return cls.of(words)
 
     @property
+    def words(self) -> list[list[str]]:
+        """What `of` takes: the list of synonyms of each class."""
+        return [[q for q, c in zip(self.queries, self.classes, strict=True) if c == i] for i in range(self.size)]
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The first word of each class."""
         return tuple(self.queries[self.classes.index(index)] for index in range(self.size))

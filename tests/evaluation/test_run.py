@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from project import Project
 
-from bench.cli.options import upsampler_files, with_backbone
+from bench.cli.options import upsampler_files
 from bench.config import load_config
 from bench.data.cards import load_card
 from bench.data.images import Resize, resize
 from bench.data.prepared import find_samples
+from bench.demo.config import with_backbone
 from bench.evaluation.models import Zoo
 from bench.inference.postprocess import apply_threshold, classify
 from bench.inference.segmenter import Segmenter

@@ -1,0 +1,123 @@
+"""One method and its words, ready for own images."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.data.images import Resize, read_image, resize
+from bench.errors import BenchError
+from bench.inference.postprocess import apply_threshold, classify
+from bench.inference.raster_io import DecodedImage, LabelWriter, Raster, open_raster
+from bench.inference.segmenter import Query, Segmenter
+from bench.inference.streaming import score_strips
+from bench.inference.visualize import distinct_colours
+from bench.inference.windows import Box
+from bench.models.text import Vocabulary
+from bench.settings import Settings
+
+Part: TypeAlias = tuple[Tensor, NDArray[np.uint8]]
+"""Scores (Q, h, w) at the network's size and labels (H, W), of a whole image or of a strip of it."""
+
+
+class LabelMap(NamedTuple):
+    """The classes of an image.
+
+    labels: (H, W) uint8, numbers of classes. names: of the classes. scores: (Q, h, w) float32 at the network's size.
+    """
+
+    labels: NDArray[np.uint8]
+    names: tuple[str, ...]
+    scores: NDArray[np.float32]
+
+
+class Predictor:
+    """Label maps of own images by one method with one vocabulary; made by `bench.load_segmenter`.
+
+    native: go through images at their own resolution, strip by strip, instead of resizing them for the network.
+    """
+
+    def __init__(self, segmenter: Segmenter, settings: Settings, vocabulary: Vocabulary, native: bool = False) -> None:
+        self.segmenter = segmenter
+        self.settings = settings
+        self.vocabulary = vocabulary
+        self.native = native
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes: the first word of each."""
+        return self.vocabulary.names
+
+    def __call__(self, image: NDArray[np.uint8] | str | Path) -> LabelMap:
+        """The label map of an RGB image (H, W, 3) uint8, or of a file: PNG, JPEG, TIFF, GeoTIFF.
+
+        Raises BenchError for what is no such image, and where the method fails.
+        """
+        if isinstance(image, str | Path):
+            with _opened(Path(image), self.native) as raster:
+                return self._label_map(self._parts(raster), str(image))
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise BenchError(f"image: {image.dtype} {image.shape}; give an RGB array (H, W, 3) of uint8, or a path")
+        return self._label_map(self._parts(DecodedImage(image)), "image")
+
+    def write(self, source: Path, target: Path, scores_file: str | None = None) -> None:
+        """Segment an image file into a label map (PNG or TIFF) and an overlay beside it.
+
+        scores_file: an .npz for the scores (Q, h, w) and labels (H, W), too.
+        """
+        with _opened(source, self.native) as raster:
+            writer = LabelWriter(target, source, raster, self.names, distinct_colours(self.vocabulary.size))
+            kept = []
+            for scores, labels in self._explained(self._parts(raster), str(source)):
+                writer.add(labels)
+                if scores_file:
+                    kept.append((scores.cpu().numpy(), labels))
+            writer.finish()
+        if scores_file:
+            whole = [np.concatenate(strips, axis=-2) for strips in zip(*kept, strict=True)]
+            np.savez(scores_file, scores=whole[0], labels=whole[1])
+
+    def _label_map(self, parts: Iterator[Part], source: str) -> LabelMap:
+        found = [(scores.cpu().numpy(), labels) for scores, labels in self._explained(parts, source)]
+        scores, labels = (np.concatenate(strips, axis=-2) for strips in zip(*found, strict=True))
+        return LabelMap(labels, self.names, scores)
+
+    def _parts(self, raster: Raster) -> Iterator[Part]:
+        (query,) = self.segmenter.queries
+        if self.native:
+            for scores in score_strips(self.segmenter, query, raster):
+                yield scores, self._labels(scores, (scores.shape[1], scores.shape[2]), query)
+            return
+        whole = raster.read(Box(0, 0, raster.height, raster.width))
+        small = resize(whole, Resize(**self.settings.resize.model_dump()))
+        found = self.segmenter.scores(small)[query.name]
+        if isinstance(found, Exception):
+            raise found
+        yield found, self._labels(found, (raster.height, raster.width), query)
+
+    def _labels(self, scores: Tensor, size: tuple[int, int], query: Query) -> NDArray[np.uint8]:
+        prediction = classify(scores, size, query.classes, query.scale)
+        return apply_threshold(prediction, self.settings.threshold, self.settings.background)
+
+    def _explained(self, parts: Iterator[Part], source: str) -> Iterator[Part]:
+        """The parts; what a plug-in raises, and scores that are not finite, become one line."""
+        row = self.settings.row
+        try:
+            for scores, labels in parts:
+                if not bool(scores.sum().isfinite()):
+                    raise BenchError(f"{source}: the method '{row}' gives scores that are not finite (NaN or infinity)")
+                yield scores, labels
+        except BenchError:
+            raise
+        except Exception as error:
+            raise BenchError(f"{source}: the method '{row}' failed: {type(error).__name__}: {error}") from error
+
+
+def _opened(source: Path, native: bool) -> contextlib.AbstractContextManager[Raster]:
+    return open_raster(source) if native else contextlib.nullcontext(DecodedImage(read_image(source)))

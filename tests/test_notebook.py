@@ -1,0 +1,106 @@
+"""The functions that `bench` offers, and every example of docs/python-api.md."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bench
+from bench.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = {"backbone": "demo", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture, and results of two rows of the demo."""
+    folder = tmp_path_factory.mktemp("notebook")
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "scene.png")
+    flags = ["--demo", "--datasets", "whu_aerial", "--methods", "clip,segearth-ov", "--device", "cpu"]
+    assert main(["run", *flags, "--results", str(folder / "results" / "demo-run")]) == 0
+    return folder
+
+
+def test_the_examples_of_the_page_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python-api.md").read_text(), flags=re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 3
+    found = names["found"]
+    assert found.labels.shape == (90, 120) and found.names == ("background", "road", "building", "water")
+    assert found.scores.shape[0] == 5
+    with Image.open(folder / "labels.png") as image:
+        assert np.array_equal(np.asarray(image), found.labels)
+
+
+def test_the_session_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    session = (ROOT / "README.md").read_text().split("```pycon\n")[1].split("```")[0]
+    test = doctest.DocTestParser().get_doctest(session, {}, "README", None, 0)
+    assert len(test.examples) == 5
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_frames_hold_what_is_stored(folder: Path) -> None:
+    results = folder / "results" / "demo-run"
+    scores = bench.scores(results)
+    assert list(scores.row) == ["clip", "segearth-ov"] and set(scores.status) == {"ok"} and scores.demo.all()
+    classes = bench.per_class(results)
+    of_building = classes[(classes.row == "clip") & (classes["class"] == "building")].iou.item()
+    assert of_building == pytest.approx(scores[scores.row == "clip"].foreground_iou.item())
+    images = bench.per_image("clip", "whu_aerial", results)
+    assert list(images["index"]) == list(range(scores.images[0]))
+    (pair,) = bench.compare("segearth-ov", "clip", results).pairs
+    gain = scores.set_index("row").score
+    assert pair.interval.estimate == pytest.approx(gain["segearth-ov"] - gain["clip"])
+    with pytest.raises(bench.BenchError, match=r"nothing is stored of clip on loveda; `bench.scores\(\)`"):
+        bench.per_image("clip", "loveda", results)
+
+
+def test_arrays_paths_strips_and_cards(folder: Path) -> None:
+    segment = bench.load_segmenter("sclip", [["road", "street"], "water"], **DEMO)
+    pixels = np.asarray(Image.open(folder / "scene.png"))
+    assert np.array_equal(segment(pixels).labels, segment(str(folder / "scene.png")).labels)
+    native = bench.load_segmenter("sclip", "road; water", native=True, **DEMO)(pixels)
+    assert native.labels.shape == (90, 120) and native.scores.shape == (2, 90, 120)
+    card = bench.load_segmenter("clip", dataset="loveda", **DEMO)
+    assert card.names[1] == "building" and card.settings.threshold == 0.3
+
+
+MISTAKES = {
+    "give either classes or dataset": {"classes": None},
+    "unknown option 'devise'; did you mean device": {"devise": "cpu"},
+    "background 2: there are 2 classes": {"background": 2},
+    "threshold 2: a probability": {"threshold": 2},
+    "unknown method 'clop'": {"method": "clop"},
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes_are_named(message: str) -> None:
+    with pytest.raises(bench.BenchError, match=message):
+        bench.load_segmenter(**{"method": "clip", "classes": "road; water", **DEMO, **MISTAKES[message]})
+
+
+def test_what_is_no_image_is_refused() -> None:
+    segment = bench.load_segmenter("clip", "road; water", **DEMO)
+    for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)):
+        with pytest.raises(bench.BenchError, match="give an RGB array"):
+            segment(wrong)
+
+
+def test_importing_bench_imports_nothing_heavy() -> None:
+    code = "import bench, sys; assert not {'torch', 'pandas', 'numpy', 'pydantic'} & set(sys.modules); bench.nothing"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "module 'bench' has no attribute 'nothing'" in done.stderr
