@@ -181,7 +181,7 @@ def _whole_paper(args: argparse.Namespace, found: _Found) -> dict[str, float]:
     """Estimated seconds for each dataset of the paper in one process; {} where one size alone was measured."""
     from bench.config import load_config
     from bench.data.cards import load_card
-    from bench.evaluation.speed import whole_paper
+    from bench.evaluation.estimate import whole_paper
 
     same = [
         (c, t)

@@ -15,19 +15,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import cv2
 import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from scipy.optimize import nnls
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from bench.config import Config
-from bench.data.cards import Card
 from bench.data.images import Resize, read_image, resize
 from bench.data.loader import Loaded
 from bench.errors import BenchError, did_you_mean
@@ -125,38 +123,6 @@ class _Work:
     group: RowGroup
     writers: dict[str, CellWriter]
     classes: int
-
-
-TYPICAL: Final = {  # height and width of most images, as they are evaluated; only for `whole_paper`
-    **dict.fromkeys(("openearthmap", "loveda", "xbd_pre", "deepglobe_road"), (1024, 1024)),
-    **dict.fromkeys(("udd5", "vdd"), (3000, 4000)),
-    **dict.fromkeys(("whu_aerial", "whu_sat_ii", "chn6_cug", "wbs_si"), (512, 512)),
-    "massachusetts_road": (1500, 1500),
-    "spacenet_road": (1300, 1300),
-}
-
-
-def whole_paper(cards: Sequence[Card], cases: Sequence[Case], timings: Sequence[Timing]) -> dict[str, float]:
-    """Estimated seconds of each dataset, from what images of some sizes took.
-
-    An image costs so much per window and so much per megapixel of its original; both are fitted to the timings (least
-    squares, not negative). Needs two sizes of different numbers of megapixels. Images of a dataset: the card's count,
-    without which it is left out; their size: the card's tiles, else TYPICAL, else 1024 x 1024.
-    """
-    measured = np.array(
-        [[timing.windows, case.height * case.width / 1e6] for case, timing in zip(cases, timings, strict=True)]
-    )
-    (per_window, per_megapixel), _ = nnls(measured, np.array([timing.all_rows for timing in timings]))
-    found = {}
-    for card in cards:
-        if card.expected_count is None:
-            continue
-        tile = (card.tiling.height, card.tiling.width) if card.tiling else None
-        height, width = tile or TYPICAL.get(card.name, (1024, 1024))
-        small_h, small_w = Resize(long_side=448).size(height, width)
-        windows = len(window_boxes(small_h, small_w, 224, 112))
-        found[card.name] = card.expected_count * (per_window * windows + per_megapixel * height * width / 1e6)
-    return found
 
 
 class Bench:

@@ -129,10 +129,12 @@ class Segmenter:
         size = shared.windows.shape[2:]
         if query.name not in failures:
             try:
-                scores = shared.scores(query)
-                if scores.shape == (len(shared.windows), len(query.text), *size):
-                    return scores
-                failures[query.name] = BenchError(f"scores of shape {tuple(scores.shape)}, not (B, Q, h, w)")
+                scores, wanted = shared.scores(query), (len(shared.windows), len(query.text), *size)
+                if scores.shape == wanted and scores.device == shared.windows.device:
+                    return scores.float()
+                failures[query.name] = BenchError(
+                    f"its scores are {tuple(scores.shape)} on {scores.device}, not {wanted} on {shared.windows.device}"
+                )
             except Exception as error:  # a plug-in may raise anything
                 if is_out_of_memory(error) and self.batch > 1:
                     raise _BatchTooLarge from error

@@ -14,7 +14,8 @@ from reference import tiny_config
 from bench.cli import main
 from bench.config import load_config
 from bench.data.cards import load_card
-from bench.evaluation.speed import STAGES, TYPICAL, Bench, Case, Timing, cases, mean, whole_paper
+from bench.evaluation.estimate import TYPICAL, whole_paper
+from bench.evaluation.speed import STAGES, Bench, Case, Timing, cases, mean
 from bench.models.clip_weights import DTYPES
 from bench.paths import shipped
 from bench.registry import load_methods

@@ -242,6 +242,19 @@ def test_own_scores_of_a_plug_in_are_taken_as_they_are() -> None:
     assert torch.allclose(scores[0], expected, atol=1e-6)
 
 
+def test_scores_of_another_shape_fail_the_row_alone() -> None:
+    class Own:
+        def scores(self, trunk: Trunk, text: torch.Tensor) -> torch.Tensor:
+            return trunk.images.new_zeros(len(trunk.images), 3, 7, 7)
+
+    backbone = tiny_backbone()
+    good = _query(backbone, "clip")
+    queries = [Query("own", Own(), good.text, good.classes), good]
+    scores = Segmenter(backbone, queries, 224, 112).scores(_image(224, 300))
+    assert "its scores are (2, 3, 7, 7) on cpu, not (2, 5, 224, 224) on cpu" in str(scores["own"])
+    assert torch.equal(scores["clip"], Segmenter(backbone, [good], 224, 112).scores(_image(224, 300))["clip"])
+
+
 def test_rows_of_one_method_compute_its_features_once() -> None:
     calls = []
 
