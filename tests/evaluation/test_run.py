@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from project import Project
 
 from bench.cli.options import upsampler_files
@@ -22,6 +23,7 @@ from bench.inference.postprocess import apply_threshold, classify
 from bench.inference.segmenter import Segmenter
 from bench.metrics import confusion
 from bench.registry import load_methods
+from bench.store.result import TIES
 from bench.store.store import Store
 
 BOTH = ("--datasets", "loveda,whu_aerial")
@@ -94,6 +96,24 @@ def test_batch_size_changes_nothing_but_rounding(finished: Project, project: Pro
             one, four = (Store(p.root / "results").cell(row, dataset).histogram() for p in (project, finished))
             assert one.sum() == four.sum()
             assert np.abs(one - four).sum() <= 4  # two pixels of 15,000
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_move_ties_at_most(finished: Project, project: Project, threads: int) -> None:
+    """Of all pixels together, since few of them make a million: as many as docs/architecture.md allows, or three."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert project.run(*BOTH, "--methods", "sclip,segearth-ov") == 0
+    finally:
+        torch.set_num_threads(before)
+    moved = total = 0.0
+    for row in ("sclip", "segearth-ov"):
+        for dataset in ("loveda", "whu_aerial"):
+            one, other = (Store(p.root / "results").cell(row, dataset).histogram() for p in (project, finished))
+            moved += np.abs(one - other).sum() / 2
+            total += one.sum()
+    assert moved <= max(3, TIES * total / 1e6)
 
 
 def test_a_second_run_has_nothing_to_do(finished: Project, capsys: pytest.CaptureFixture[str]) -> None:
