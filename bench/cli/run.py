@@ -229,9 +229,11 @@ def _announce(run: Run, columns: Sequence[Column], args: argparse.Namespace) -> 
             if cell.changes:
                 print(f"{cell.settings.row} on {column.card.name} is {cell.state}: {', '.join(cell.changes)}")
     if args.dry_run:
-        seconds = sum(
-            probe(run, column) * len(run.indices(column)) for column in columns if column.samples and column.due
-        )
+        waiting = [column for column in columns if column.samples and column.due]
+        if not waiting:
+            print("\nnothing to do: every cell that has data is stored and up to date")
+            return
+        seconds = sum(probe(run, column) * len(run.indices(column)) for column in waiting)
         time = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
         print(f"\nabout {time} on {run.zoo.device} (one image of network size timed for each dataset)")
 

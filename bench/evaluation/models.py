@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bench.config import Config
-from bench.errors import BenchError
+from bench.errors import BenchError, did_you_mean
 from bench.inference.segmenter import Query
 from bench.models.backbone import Backbone
 from bench.models.checkpoints import file_fingerprint
@@ -48,6 +48,8 @@ class Zoo:
 
     def upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
         """The upsampler called `name` in benchmark.yaml for features of `dim` channels, and the hash of its file."""
+        if name not in self.config.upsamplers:
+            raise BenchError(f"unknown upsampler '{name}'; {did_you_mean(name, self.config.upsamplers)}")
         spec = self.config.upsamplers[name]
         file = self.upsampler_files.get(name) or weights_dir() / spec.file
         if (file, dim) not in self._upsamplers:

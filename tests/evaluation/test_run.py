@@ -191,6 +191,26 @@ def test_a_cell_that_was_counted_and_not_put_together_is_finished(finished: Proj
     assert json.loads((folder / "cell.json").read_text())["metrics"] == record["metrics"]
 
 
+def test_a_plan_with_nothing_to_do_says_so(finished: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert finished.run(*BOTH, "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "nothing to do" in shown and "about" not in shown
+
+
+def test_an_unknown_upsampler_of_a_plug_in_fails_its_own_cells_only(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = project.root / "mine.py"
+    file.write_text(
+        "from bench.api import method\n\n"
+        "@method('mine', upsampler='simfeetup')\ndef mine(trunk):\n    return trunk.project(trunk.input(-1))\n"
+    )
+    assert project.run(*BOTH, "--methods", "clip,mine", "--plugin", str(file)) == 1
+    assert "unknown upsampler 'simfeetup'; did you mean simfeatup" in capsys.readouterr().err
+    store = Store(project.root / "results")
+    assert (store.cell("clip", "loveda").status, store.cell("mine", "loveda").status) == ("ok", "failed")
+
+
 def test_a_plug_in_that_raises_fails_its_own_cells_only(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     plugin = _plugin(project, 1, "raise ValueError('no luck')")
     assert project.run(*BOTH, "--methods", "clip,maskclip2", "--plugin", plugin) == 1
