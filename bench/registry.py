@@ -132,7 +132,7 @@ def _guarded(what: str, load: Callable[[], Any]) -> None:
         raise
     except Exception as error:
         raise BenchError(
-            f"plug-in {what} cannot be imported: {type(error).__name__}: {error}; mend it or leave it out"
+            f"plug-in {what} cannot be imported: {type(error).__name__}: {error}; correct it or leave it out"
         ) from error
 
 

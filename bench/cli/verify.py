@@ -74,7 +74,7 @@ def _show_goldens(checks: list[Check]) -> bool:
 
 
 def _demo(args: argparse.Namespace, device: str) -> list[Moved]:
-    """Cells of the demo, run anew in a folder of their own."""
+    """Cells of the demo, run in a folder of their own."""
     import contextlib
     import io
     import tempfile

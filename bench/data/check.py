@@ -78,7 +78,7 @@ def check(card: Card, data_root: Path, all_labels: bool = False, layout: str | N
         report.problems.append(Problem("error", str(data_root), str(error), f"see `bench download {card.name}`"))
         return report
     except BenchError as error:
-        report.problems.append(Problem("error", str(data_root), str(error), "mend that, then check again"))
+        report.problems.append(Problem("error", str(data_root), str(error), "correct that, then check again"))
         return report
     report.layout, report.folder = samples.layout, str(samples.root)
     report.prepared = isinstance(samples, PreparedSamples)
@@ -146,7 +146,7 @@ def _unreadable(samples: SampleSet, items: list[Loaded]) -> Iterator[Problem]:
         yield Problem("error", str(samples.root), reason, f"{images:,} images cannot be evaluated")
     if len(reasons) > _SHOWN:
         what = f"{len(reasons) - _SHOWN:,} more files cannot be read"
-        yield Problem("error", str(samples.root), what, "mend those above, then check again")
+        yield Problem("error", str(samples.root), what, "correct the above, then check again")
 
 
 def _never(report: Report) -> Iterator[Problem]:

@@ -1,7 +1,7 @@
 """Label files to class indices, by the rule of the layout.
 
 Labels are decoded with Pillow, as mmsegmentation does: palette images give their indices, and orientation
-tags are not heeded.
+tags are ignored.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _from_index(image: Image.Image, rule: IndexRule, name: str) -> Label:
 
 def _from_colours(image: Image.Image, rule: PaletteRule, card: Card, name: str) -> Label:
     if image.mode in ("1", "L", "LA"):
-        raise BenchError(f"{name}: the label is grey where colours are expected; it was packed anew, get the original")
+        raise BenchError(f"{name}: the label is grey where colours are expected; it was packed again, get the original")
     table = _colour_table(palette_table(rule, card))
     label = np.empty((image.height, image.width), np.uint8)
     known = 0

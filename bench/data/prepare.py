@@ -57,7 +57,7 @@ def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None
 
 
 def _present(folder: Path) -> Manifest | None:
-    """The manifest of what is there; None as well where it is damaged, as all is written anew then."""
+    """The manifest of what is there; None as well where it is damaged, as all is written again then."""
     with contextlib.suppress(BenchError):
         return read_manifest(folder)
     return None

@@ -149,7 +149,7 @@ def _check_shards(folder: Path, manifest: Manifest) -> None:
 
 @lru_cache(maxsize=8)
 def _opened(file: Path, changed: int) -> Any:
-    """The shard, mapped into memory; opened anew when it has changed."""
+    """The shard, mapped into memory; opened again when it has changed."""
     import pyarrow.parquet
 
     return pyarrow.parquet.ParquetFile(file, memory_map=True)

@@ -188,7 +188,7 @@ class RankInterval:
 
 
 def rank_intervals(rows: Mapping[str, Draws], level: float = 0.95) -> dict[str, RankInterval]:
-    """How firm a ranking is: the rows are ranked anew in every draw.
+    """How firm a ranking is: the rows are ranked again in every draw.
 
     Raises ValueError for rows that were not drawn together, or of which one is undefined in every draw.
     """

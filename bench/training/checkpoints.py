@@ -75,17 +75,17 @@ def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, 
         if stored.get(key) != value:
             raise BenchError(
                 f"{path}: was trained with {key} = {stored.get(key)}, not {value}; resume with the same "
-                "flags, or train anew with another --out"
+                "flags, or train again with another --out"
             )
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise BenchError(f"--resume: {path} does not exist; leave --resume out to start anew")
+        raise BenchError(f"--resume: {path} does not exist; leave --resume out to start from nothing")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types on damaged files
-        raise BenchError(f"{path}: cannot be read ({type(error).__name__}); train anew with another --out") from None
+        raise BenchError(f"{path}: cannot be read ({type(error).__name__}); train again with another --out") from None
     if not isinstance(content, dict) or "training" not in content:
         raise BenchError(f"{path}: an upsampler without the state of its training; it cannot be resumed")
     return content

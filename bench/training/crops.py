@@ -121,7 +121,7 @@ def random_crop(image: NDArray[np.uint8], size: int, generator: np.random.Genera
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which images a step takes. Each epoch shuffles them anew and leaves out what does not fill a step.
+    """Which images a step takes. Each epoch shuffles them again and leaves out what does not fill a step.
 
     images: how many there are. batch: images of a process in a step. peers: number of processes.
     """
