@@ -4,6 +4,7 @@
 
     segment = bench.load_segmenter("segearth-ov", "background; road; water", backbone="demo")
     labels = segment("scene.png").labels            # (H, W) uint8, class numbers
+    bench.run("sclip,clip", "whu_aerial", demo=True)      # as `python -m bench run`; the results are stored
     bench.scores("results")                         # stored results as a pandas frame
 
 Nothing heavy is imported before one of these is used.
@@ -16,22 +17,41 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.errors import BenchError as BenchError
-    from bench.notebook import compare as compare
+    from bench.evaluation.runner import Progress as Progress
+    from bench.notebook import figure as figure
     from bench.notebook import load_segmenter as load_segmenter
-    from bench.notebook import per_class as per_class
-    from bench.notebook import per_image as per_image
-    from bench.notebook import scores as scores
+    from bench.notebook import run as run
+    from bench.report.frames import compare as compare
+    from bench.report.frames import per_class as per_class
+    from bench.report.frames import per_image as per_image
+    from bench.report.frames import scores as scores
+    from bench.report.frames import tables as tables
 
 __version__ = "0.1.0"
 _OFFERED = {
     "BenchError": "bench.errors",
-    "compare": "bench.notebook",
+    "Progress": "bench.evaluation.runner",
+    "compare": "bench.report.frames",
+    "figure": "bench.notebook",
     "load_segmenter": "bench.notebook",
-    "per_class": "bench.notebook",
-    "per_image": "bench.notebook",
-    "scores": "bench.notebook",
+    "per_class": "bench.report.frames",
+    "per_image": "bench.report.frames",
+    "run": "bench.notebook",
+    "tables": "bench.report.frames",
+    "scores": "bench.report.frames",
 }
-__all__ = ["BenchError", "compare", "load_segmenter", "per_class", "per_image", "scores"]
+__all__ = [
+    "BenchError",
+    "Progress",
+    "compare",
+    "figure",
+    "load_segmenter",
+    "per_class",
+    "per_image",
+    "run",
+    "scores",
+    "tables",
+]
 
 
 def __getattr__(name: str) -> Any:

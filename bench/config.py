@@ -119,7 +119,7 @@ class Config(Model):
         label = "+".join([row.label or base, *modifiers]) + (f" @{backbone}" if backbone else "")
         return row.model_copy(update={"label": label})
 
-    def settle(
+    def resolve(
         self, row: Row, method: Overrides, card: dict[str, Any], flags: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The protocol with all that overrides it; later wins: card, method, row, command line."""
@@ -128,14 +128,14 @@ class Config(Model):
             chosen |= _given(change)
         return chosen | (flags or {})
 
-    def cell(self, name: str, card: DatasetDefaults, method: Overrides) -> Settings:
+    def settings_of(self, name: str, card: DatasetDefaults, method: Overrides) -> Settings:
         """Settings of the row called `name` on one dataset; `method` holds the defaults of its method.
 
         A card's `debias` replaces the λ of every row that subtracts at all (xBD is run without); its
         `threshold` stands unless the row has one.
         """
         row = self.row(name)
-        chosen = self.settle(row, method, card.overrides())
+        chosen = self.resolve(row, method, card.overrides())
         if chosen["debias"] and card.debias is not None:
             chosen["debias"] = card.debias
         if chosen["vocabulary"] not in card.vocabularies:

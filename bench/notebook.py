@@ -1,12 +1,12 @@
-"""What a notebook needs: segment own images, look at stored results. `bench` offers these functions."""
+"""The part of the Python API that computes: segment images, run the benchmark, draw figures."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -14,18 +14,20 @@ from bench.config import load_config
 from bench.data.cards import load_card
 from bench.demo.clip.words import unknown_words
 from bench.demo.config import DEMO, with_backbone
+from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError, did_you_mean
-from bench.evaluation.models import Zoo
+from bench.evaluation.models import ModelCache
+from bench.evaluation.plan import choose_datasets
+from bench.evaluation.run import RunSpec, planned
+from bench.evaluation.runner import Progress, label_maps
 from bench.inference.predictor import Predictor
 from bench.inference.segmenter import Segmenter
-from bench.metrics import score, summary
 from bench.models.text import Vocabulary
 from bench.registry import find_method, load_methods
-from bench.report.comparison import Comparison
-from bench.report.comparison import compare as compare_rows
+from bench.report.figure import Example, draw
+from bench.report.frames import per_image, scores
 from bench.runtime.device import choose_device, default_batch
 from bench.settings import Settings
-from bench.store import Store
 
 Classes: TypeAlias = str | Sequence[str | Sequence[str]]
 
@@ -58,7 +60,7 @@ class SegmenterOptions:
 
 def load_segmenter(
     method: str,
-    classes: str | Sequence[str | Sequence[str]] | None = None,
+    classes: Classes | None = None,
     dataset: str | None = None,
     **options: object,
 ) -> Predictor:
@@ -98,60 +100,137 @@ def predictor(method: str, vocabulary: Vocabulary, options: SegmenterOptions) ->
     row = config.row(method)
     defaults = find_method(row.method, methods).defaults
     given = {"debias": options.debias, "resize": {"long_side": options.long_side} if options.long_side else None}
-    settled = config.settle(row, defaults, {}, {key: value for key, value in given.items() if value is not None})
+    settled = config.resolve(row, defaults, {}, {key: value for key, value in given.items() if value is not None})
     settled |= {"threshold": options.threshold, "background": options.background}
     settings = Settings(row=method, dataset="-", method=row.method, **settled)
     device = choose_device(options.device, options.dtype)
     checkpoint = Path(options.checkpoint) if options.checkpoint else None
-    models = Zoo(config, methods, checkpoint, options.upsamplers, device, options.dtype)
+    models = ModelCache(config, methods, checkpoint, options.upsamplers, device, options.dtype)
     if settings.backbone == DEMO and (strange := unknown_words(vocabulary.queries)):
         warnings.warn(
             f"the demo's CLIP has not learned {', '.join(strange)}: what it finds for them means nothing", stacklevel=2
         )
-    query, _ = models.query(settings, vocabulary.words)
+    variant, _ = models.variant(settings, vocabulary.words)
     backbone = models.backbone(settings.backbone)
     batch = options.batch or default_batch(device)
-    segmenter = Segmenter(backbone, [query], settings.window, settings.stride, batch)
+    segmenter = Segmenter(backbone, [variant], settings.window, settings.stride, batch)
     return Predictor(segmenter, settings, vocabulary, options.native)
 
 
-def scores(results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:
-    """Stored cells, one line each: row, dataset, status, images, metric, and every number of it as a fraction."""
-    lines = []
-    for cell in Store(results, limit=limit).cells():
-        line = {"row": cell.row, "dataset": cell.dataset, "status": cell.status, "images": cell.counted}
-        line |= {"total": cell.total, "metric": cell.metric, "demo": bool(cell.record["demo"])}
-        numbers = summary(cell.areas(), cell.metric) if cell.counted else {}
-        lines.append(line | {name: value for name, value in numbers.items() if not isinstance(value, list)})
-    frame: pd.DataFrame = pd.DataFrame(lines)
-    return frame
+@dataclass(frozen=True)
+class Results:
+    """What `run` leaves: the cells of its rows and datasets, as they are stored now.
+
+    scores: a frame as `bench.scores` gives it. failures: one line for each cell that is not complete, with the reason.
+    missing: datasets that are not there.
+    """
+
+    folder: Path
+    scores: pd.DataFrame
+    failures: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
-def per_class(results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:
-    """IoU, accuracy, precision and F1 of each class of the stored cells, one line for each row, dataset and class."""
-    lines = []
-    for cell in Store(results, limit=limit).cells():
-        numbers = summary(cell.areas().total, cell.metric) if cell.counted else {}
-        for index, name in enumerate(cell.classes if numbers else ()):
-            of_class = {key: values[index] for key, values in numbers.items() if isinstance(values, list)}
-            lines.append({"row": cell.row, "dataset": cell.dataset, "class": name, **of_class})
-    frame: pd.DataFrame = pd.DataFrame(lines)
-    return frame
+def run(
+    methods: str | Sequence[str] | None = None,
+    datasets: str | Sequence[str] | None = None,
+    *,
+    results: str | Path | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+    **options: Any,
+) -> Results:
+    """Evaluates methods on datasets and stores every result: ``python -m bench run`` as a function.
+
+    methods, datasets: names, or one string with commas; None for all. results: folder (default: "results", of the demo
+    "results/demo-run"). progress: told after each image how far the run is. options: `demo`, `backbone`, `config`, and
+    the fields of `bench.evaluation.run.RunSpec`. What is stored and up to date is not computed again. Raises BenchError
+    for what does not exist or does not fit; a cell that fails is stored with its reason and named in `failures`.
+    """
+    spec = run_spec(methods=listed(methods), datasets=listed(datasets), results=results, **options)
+    with planned(spec, report=progress) as plan:
+        plan.execute()
+        wanted = {(job.settings.row, dataset.card.name) for dataset in plan.datasets for job in dataset.jobs}
+    stored = scores(spec.results, spec.limit)
+    here = [pair in wanted for pair in zip(stored.row, stored.dataset, strict=True)] if len(stored) else []
+    return Results(spec.results, stored[here].reset_index(drop=True), tuple(plan.failures()), tuple(plan.missing))
 
 
-def per_image(row: str, dataset: str, results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:
-    """The score of each image of a stored cell: index, id, scene, score (a fraction, nan where undefined)."""
-    cell = Store(results, limit=limit).cell(row, dataset)
-    if cell is None:
-        raise BenchError(f"{results}: nothing is stored of {row} on {dataset}; `bench.scores()` lists what is")
-    values = score(cell.areas(), cell.metric)
-    columns = {"index": cell.indices, "id": cell.ids, "scene": cell.scenes, "score": values}
-    frame: pd.DataFrame = pd.DataFrame(columns)
-    return frame
+def run_spec(
+    *, demo: bool = False, backbone: str | None = None, config: str | Path | None = None, **options: Any
+) -> RunSpec:
+    """The spec of a run on a backbone, or of the demo, whose data are written where they are not there yet."""
+    known = RunSpec.__dataclass_fields__
+    for name in options:
+        if name not in known:
+            raise BenchError(f"run: unknown option '{name}'; {did_you_mean(name, known)}")
+    if demo:
+        for name, value in {"backbone": backbone, **options}.items():
+            if name in ("backbone", "checkpoint", "data_root") and value:
+                raise BenchError(f"--demo has a backbone and data of its own; leave --{name.replace('_', '-')} out")
+    loaded = with_backbone(load_config(config), DEMO if demo else backbone)
+    if demo:
+        names, _ = choose_datasets(loaded, options.get("datasets"), options.get("table"))
+        options["data_root"] = demo_data_root(names)
+    if options.get("checkpoint"):
+        options["checkpoint"] = Path(options["checkpoint"])
+    folder = Path(options.pop("results", None) or ("results/demo-run" if demo else "results"))
+    return RunSpec(config=loaded, demo=demo, results=folder, **options)
 
 
-def compare(
-    first: str, second: str, results: str | Path = "results", datasets: Sequence[str] | None = None
-) -> Comparison:
-    """Paired differences first - second of two stored rows, with intervals and tests: `bench compare` as an object."""
-    return compare_rows(Store(results), first, second, datasets)
+def listed(names: str | Sequence[str] | None) -> list[str] | None:
+    """The names in "a,b" or in a list; None for None."""
+    if names is None:
+        return None
+    parts = names.split(",") if isinstance(names, str) else names
+    return [part.strip() for part in parts if part.strip()]
+
+
+def figure(
+    dataset: str,
+    methods: str | Sequence[str],
+    out: str | Path,
+    samples: Sequence[str | int] | None = None,
+    gains: tuple[str, str] | None = None,
+    count: int = 1,
+    **options: Any,
+) -> Path:
+    """Draws image | ground truth | methods for some samples of a dataset, as .png or .pdf; returns the file.
+
+    samples: names or numbers (default: the first `count`). gains: (A, B), two stored rows: the `count` samples on which
+    A beats B most. options: as of `run`. What is shown is computed now, from the images; nothing is stored.
+    """
+    spec = run_spec(datasets=[dataset], methods=listed(methods), **options)
+    with planned(spec, writes=False) as plan:
+        (jobs,) = plan.datasets
+        if jobs.samples is None:
+            raise BenchError(jobs.missing or jobs.refused or f"{dataset}: no samples")
+        if failed := [f"{job.settings.row}: {job.error}" for job in jobs.jobs if job.error]:
+            raise BenchError("; ".join(failed))
+        ids = list(jobs.samples.ids)
+        if gains is not None:
+            samples = _largest_gains(spec, dataset, gains, count)
+        chosen = [_sample_number(sample, ids, dataset) for sample in (samples or range(min(count, len(ids))))]
+        examples = []
+        for number in chosen:
+            sample = jobs.samples.read(number)
+            examples.append(Example(sample.id, sample.image, sample.label, label_maps(plan.run, jobs, number)))
+        labels = {job.settings.row: plan.run.label(job) for job in jobs.jobs}
+    note = "demo: rendered scenes and a tiny CLIP; says nothing about the methods" if spec.demo else ""
+    draw(examples, jobs.card, labels, Path(out), note)
+    return Path(out)
+
+
+def _largest_gains(spec: RunSpec, dataset: str, rows: tuple[str, str], count: int) -> list[str]:
+    """Names of the samples on which the first row beats the second most, by the stored scores."""
+    first, second = (per_image(row, dataset, spec.results, spec.limit).set_index("id").score for row in rows)
+    return list((first - second).dropna().sort_values(ascending=False, kind="stable").index[:count])
+
+
+def _sample_number(sample: str | int, ids: Sequence[str], dataset: str) -> int:
+    if isinstance(sample, int) or (sample.isdigit() and sample not in ids):
+        if int(sample) >= len(ids):
+            raise BenchError(f"--samples {sample}: {dataset} has {len(ids)} samples, numbered from 0")
+        return int(sample)
+    if sample not in ids:
+        raise BenchError(f"--samples {sample}: {dataset} has no such sample; {did_you_mean(sample, ids)}")
+    return ids.index(sample)

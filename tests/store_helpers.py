@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-import bench.store.store
+import bench.store.record
 import bench.store.writer
 from bench.metrics import BINS
 from bench.settings import ResizeRule, Settings
-from bench.store.result import StoredCell
+from bench.store.record import Info, ResultSpec
+from bench.store.result import StoredResult
 from bench.store.store import Store
-from bench.store.writer import CellWriter
+from bench.store.writer import ResultWriter
 
 CLASSES = ("background", "roof", "road")
 INPUTS = {"weights": "aa", "card": "bb", "plug-in": "cc", "data list": "dd", "vocabulary": "ee"}
@@ -62,10 +63,16 @@ def certain(confusion: Sequence[Sequence[int]], probability_bin: int = 99) -> tu
     return (keys * BINS + probability_bin).astype(np.int32), flat[keys]
 
 
-def opened(store: Store, images: int = 6, **options: Any) -> CellWriter:
-    chosen: dict[str, Any] = {"classes": CLASSES, "metric": "miou", **options}
-    cell = chosen.pop("settings", settings())
-    return store.open(cell, chosen.pop("inputs", INPUTS), names(images), **chosen)
+def opened(store: Store, images: int = 6, **options: Any) -> ResultWriter:
+    said = {name: options.pop(name) for name in ("settings", "inputs", "classes", "metric", "info") if name in options}
+    return store.open(spec(images, **said), **options)
+
+
+def spec(images: int = 6, **changes: Any) -> ResultSpec:
+    """Of `images` images of one scene for two."""
+    info = Info(**changes.pop("info", None) or {})
+    defaults = {"settings": settings(), "inputs": INPUTS, "classes": CLASSES, "metric": "miou"}
+    return ResultSpec(images=names(images), info=info, **{**defaults, **changes})
 
 
 def stored(
@@ -94,7 +101,7 @@ def stored(
 def write_until_killed(folder: Path, images: int, started: Event) -> None:
     """One life of a cell after the other: counted, merged, forgotten …; each image a part of its own."""
     bench.store.writer.FLUSH_SECONDS = 0.0
-    bench.store.store.provenance = dict  # it asks git, which takes longer than the process lives
+    bench.store.record.provenance = dict  # it asks git, which takes longer than the process lives
     store = Store(folder)
     with store.lock():
         opened(store, images)
@@ -113,7 +120,7 @@ def write(store: Store, images: int, **options: Any) -> None:
     writer.finish()
 
 
-def the_cell(store: Store) -> StoredCell:
+def the_cell(store: Store) -> StoredResult:
     cell = store.cell("sclip", "loveda")
     assert cell is not None
     return cell

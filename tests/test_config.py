@@ -46,13 +46,13 @@ def test_rows_are_spelled_from_methods_modifiers_and_backbones() -> None:
 def test_later_overrides_win() -> None:
     config = load_config()
     potsdam, xbd = load_card("potsdam"), load_card("xbd_pre")
-    cell = config.cell("segearth-ov", potsdam, OURS)
+    cell = config.settings_of("segearth-ov", potsdam, OURS)
     assert (cell.upsampler, cell.debias, cell.threshold, cell.background) == ("simfeatup", 0.3, 0.1, 5)
-    baseline = config.cell("msa", potsdam, OURS)
+    baseline = config.settings_of("msa", potsdam, OURS)
     assert (baseline.upsampler, baseline.debias) == ("none", 0.0)
-    assert config.cell("segearth-ov", xbd, OURS).debias == 0.0  # the card's override, as released
-    assert config.cell("segearth-ov-896", potsdam, OURS).resize == ResizeRule(long_side=896)
-    assert config.cell("clip", load_card("pascal_context59"), Overrides()).resize.short_side == 448
+    assert config.settings_of("segearth-ov", xbd, OURS).debias == 0.0  # the card's override, as released
+    assert config.settings_of("segearth-ov-896", potsdam, OURS).resize == ResizeRule(long_side=896)
+    assert config.settings_of("clip", load_card("pascal_context59"), Overrides()).resize.short_side == 448
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_unknown_vocabulary_names_those_of_the_card(tmp_path: Path) -> None:
     content["rows"]["clip"]["vocabulary"] = "ov3"
     file.write_text(yaml.safe_dump(content))
     with pytest.raises(BenchError, match="dataset potsdam has no vocabulary 'ov3'; did you mean ov2"):
-        load_config(file).cell("clip", load_card("potsdam"), Overrides())
+        load_config(file).settings_of("clip", load_card("potsdam"), Overrides())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 import re
 import subprocess
 import sys
@@ -36,12 +37,47 @@ def test_the_examples_of_the_page_run(folder: Path, monkeypatch: pytest.MonkeyPa
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 3
-    found = names["found"]
+    assert len(blocks) == 5
+    assert (
+        list(names["found"].scores.row) == ["clip", "segearth-ov"] and (folder / "tables" / "table1-demo.md").exists()
+    )
+    found = names["segment"]("scene.png")
     assert found.labels.shape == (90, 120) and found.names == ("background", "road", "building", "water")
     assert found.scores.shape[0] == 5
     with Image.open(folder / "labels.png") as image:
         assert np.array_equal(np.asarray(image), found.labels)
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((ROOT / "docs" / "first-steps.ipynb").read_text())["cells"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert list(names["found"].scores.row) == ["clip", "sclip", "sclip+ours"]
+    assert (tmp_path / "notebook-results" / "tables" / "leaderboard-demo.md").exists()
+
+
+def test_a_run_tells_its_progress_and_what_is_missing(folder: Path) -> None:
+    told: list[bench.Progress] = []
+    options = {"demo": True, "results": folder / "told", "device": "cpu"}
+    found = bench.run(["maskclip"], ["whu_aerial"], progress=told.append, **options)
+    assert (found.failures, found.missing) == ((), ()) and list(found.scores.status) == ["ok"]
+    assert [step.done for step in told] == list(range(told[0].total + 1)) and told[0].datasets == 1
+    again = bench.run("maskclip", "whu_aerial", progress=told.append, **options)
+    assert again.scores.equals(found.scores)
+
+
+def test_mistakes_of_a_run_are_named(tmp_path: Path) -> None:
+    for message, options in {
+        "unknown option 'devise'; did you mean device": {"devise": "cpu"},
+        "unknown row or method 'clop'": {"methods": "clop", "demo": True},
+        "--demo has a backbone and data of its own": {"demo": True, "backbone": "demo"},
+        "--only broken: not a state": {"demo": True, "only": ["broken"], "datasets": "loveda"},
+    }.items():
+        with pytest.raises(bench.BenchError, match=message):
+            bench.run(**{"results": tmp_path, **options})
 
 
 def test_the_session_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

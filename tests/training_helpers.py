@@ -10,14 +10,14 @@ from PIL import Image
 from reference import tiny_backbone
 from torch import Tensor, nn
 
-from bench.runtime.distributed import Peers
+from bench.runtime.distributed import Distributed
 from bench.training.crops import Crops, find_images
 from bench.training.downsampler import AttentionDownsampler
-from bench.training.loop import Plan, train
-from bench.training.settings import Settings
+from bench.training.loop import RunLength, train
+from bench.training.settings import TrainingConfig
 from bench.training.trainer import Trainer
 
-SMALL = Settings(radius=2, crop=32, batch=2, jitters=2, projection=4)  # a grid of 4×4
+SMALL = TrainingConfig(radius=2, crop=32, batch=2, jitters=2, projection=4)  # a grid of 4×4
 
 
 def write_images(folder: Path, count: int, size: int = 48) -> Path:
@@ -34,8 +34,8 @@ def write_images(folder: Path, count: int, size: int = 48) -> Path:
     return folder
 
 
-def new_trainer(settings: Settings = SMALL, peers: Peers | None = None) -> Trainer:
-    return Trainer(tiny_backbone(8, 32), settings, peers or Peers())
+def new_trainer(settings: TrainingConfig = SMALL, distributed: Distributed | None = None) -> Trainer:
+    return Trainer(tiny_backbone(8, 32), settings, distributed or Distributed())
 
 
 def batch_of(folder: Path, indices: range) -> Tensor:
@@ -43,10 +43,10 @@ def batch_of(folder: Path, indices: range) -> Tensor:
     return Crops(find_images(folder).paths, SMALL.crop, seed=0).batch([(0, index) for index in indices]).pixels
 
 
-def train_small(images: Path, out: Path, steps: int, settings: Settings = SMALL, **plan: Any) -> Trainer:
+def train_small(images: Path, out: Path, steps: int, settings: TrainingConfig = SMALL, **plan: Any) -> Trainer:
     """A whole training in this process."""
-    wanted = Plan(out, steps=steps, **plan)
-    return train(tiny_backbone(8, 32), find_images(images), settings, wanted, Peers())
+    wanted = RunLength(out, steps=steps, **plan)
+    return train(tiny_backbone(8, 32), find_images(images), settings, wanted, Distributed())
 
 
 def without_dropout(trainer: Trainer) -> Trainer:

@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "evaluate methods on datasets and store every cell",
     "tables": "write the paper's tables from what is stored",
     "compare": "paired comparison of two stored rows",
+    "figure": "draw image, ground truth and methods side by side",
     "predict": "segment images of your own with words of your own",
     "train": "train an upsampler for a backbone",
     "verify": "check that this machine computes what the released code computed",

@@ -15,7 +15,7 @@ from bench.errors import BenchError
 if TYPE_CHECKING:
     from bench.data.cards import Card
     from bench.data.check import Report
-    from bench.data.inventory import Entry
+    from bench.data.inventory import DatasetStatus
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +84,7 @@ def _check(cards: Sequence[Card], root: Path, args: argparse.Namespace) -> int:
     return 0 if all(report.healthy for report in reports) else 1
 
 
-def _table(entries: Sequence[Entry]) -> str:
+def _table(entries: Sequence[DatasetStatus]) -> str:
     from tabulate import tabulate
 
     rows = [
@@ -103,12 +103,12 @@ def _table(entries: Sequence[Entry]) -> str:
     return tabulate(rows, headers=headers, maxcolwidths=[None, None, None, 16, None, 32, 44])
 
 
-def _images(entry: Entry) -> str:
+def _images(entry: DatasetStatus) -> str:
     found = f"{entry.images:,} scenes, uncut" if entry.whole_scenes else f"{entry.images:,}"
     return f"{found} / {entry.expected:,}" if entry.expected else found
 
 
-def _where(entry: Entry) -> str:
+def _where(entry: DatasetStatus) -> str:
     if entry.problem:
         return entry.problem
     return f"bench download {entry.name}" if entry.direct else f"{entry.access}: {next(iter(entry.sources), '')}"

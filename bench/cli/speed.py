@@ -126,7 +126,7 @@ def _measure(args: argparse.Namespace) -> _Found:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
     config, methods = load_config(args.config), load_methods(args.plugin)
-    rows = choose_rows(config, methods, args.methods, None)
+    rows = choose_rows(config, methods, args.methods.split(",") if args.methods else None, None)
     device = choose_device(args.device, args.dtype)
     bench = Bench(config, methods, args.model, device, args.dtype, args.batch)
     plan = cases(args.sizes, args.queries, rows, args.row_counts)

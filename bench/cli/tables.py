@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from bench.cli.options import positive
-
-FORMATS = ("md", "csv")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,24 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from bench.config import load_config
-    from bench.errors import BenchError, did_you_mean
-    from bench.report.files import write_tables
-    from bench.report.scores import DRAWS, collect
+    from bench.report.frames import tables
 
-    formats = args.format.split(",")
-    for name in formats:
-        if name not in FORMATS:
-            raise BenchError(f"--format {args.format}: unknown format '{name}'; {did_you_mean(name, FORMATS)}")
-    config = load_config(args.config)
-    for name in args.table or ():
-        if name not in config.tables:
-            raise BenchError(f"--table {name}: no such table; {did_you_mean(name, config.tables)}")
-    results = Path(args.results)
-    if not results.is_dir():
-        raise BenchError(f"results folder {results} does not exist; run something first, or give another --results")
-    collections = collect(results, config, args.draws or DRAWS)
-    out = Path(args.out) if args.out else results / "tables"
-    for file in write_tables(collections, config, out, formats, args.table):
+    for file in tables(args.results, args.out, args.format.split(","), args.table, args.config, args.draws):
         print(file)
     return 0

@@ -95,26 +95,26 @@ def main(args: argparse.Namespace) -> int:
 
     from bench.config import load_config
     from bench.demo.config import with_backbone
-    from bench.evaluation.models import Zoo
+    from bench.evaluation.models import ModelCache
     from bench.runtime.device import choose_device
-    from bench.runtime.distributed import joined_peers
+    from bench.runtime.distributed import init_distributed
     from bench.training.crops import find_images
-    from bench.training.loop import Plan, train
-    from bench.training.settings import Settings
+    from bench.training.loop import RunLength, train
+    from bench.training.settings import TrainingConfig
 
     images = find_images(Path(args.images), Path(args.images_list) if args.images_list else None)
     args.radius = args.radius or _RADIUS[args.kind]
-    settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
-    plan = Plan(Path(args.out), args.steps, args.epochs, args.save_every, args.workers, args.resume)
+    settings = TrainingConfig(**{field.name: getattr(args, field.name) for field in fields(TrainingConfig)})
+    plan = RunLength(Path(args.out), args.steps, args.epochs, args.save_every, args.workers, args.resume)
     config = with_backbone(load_config(args.config), args.backbone)
     device = choose_device(args.device)
     checkpoint = Path(args.checkpoint) if args.checkpoint else None
-    with joined_peers(device) as peers:
-        if peers.leads:
+    with init_distributed(device) as distributed:
+        if distributed.is_main:
             print(f"{len(images.paths)} images below {args.images}; {images.others} other files passed over")
-        backbone = Zoo(config, {}, checkpoint, device=device).backbone(config.protocol.backbone)
-        train(backbone, images, settings, plan, peers)
-        if peers.leads:
+        backbone = ModelCache(config, {}, checkpoint, device=device).backbone(config.protocol.backbone)
+        train(backbone, images, settings, plan, distributed)
+        if distributed.is_main:
             print(f"{plan.out}: use it with --upsampler-checkpoint {plan.out / 'upsampler.safetensors'}")
     return 0
 

@@ -13,7 +13,7 @@ from bench.errors import BenchError
 
 
 @dataclass(frozen=True)
-class Entry:
+class DatasetStatus:
     """What there is of one dataset.
 
     images: samples found, or the scenes that they are yet to be cut from (`whole_scenes`). direct: whether
@@ -37,7 +37,7 @@ class Entry:
     problem: str | None
 
 
-def look(card: Card, data_root: Path) -> Entry:
+def look(card: Card, data_root: Path) -> DatasetStatus:
     """What there is of a dataset below the data root. Raises nothing for what is wrong with it."""
     folder = prepared_folder(card, data_root)
     folders = dataset_folders(card, data_root)
@@ -71,12 +71,12 @@ def _entry(
     prepared: bool = False,
     whole_scenes: bool = False,
     problem: str | None = None,
-) -> Entry:
+) -> DatasetStatus:
     if absent:
         problem = f"{len(absent)} names of the split have no file, e.g. {absent[0]}"
     elif not problem and folder and not whole_scenes and card.expected_count and images < card.expected_count:
         problem = f"{images:,} of {card.expected_count:,} images"
-    return Entry(
+    return DatasetStatus(
         name=card.name,
         title=card.title,
         task=card.task,

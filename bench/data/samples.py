@@ -20,7 +20,7 @@ from bench.data.images import pillow_errors, read_image
 from bench.data.labels import read_label
 from bench.data.layouts import DatasetMissing, Found, Pair, dataset_folders, locate
 from bench.data.patterns import fill
-from bench.data.tiling import Box, boxes, crop, pad
+from bench.data.tiling import TileBox, boxes, crop, pad
 from bench.errors import BenchError
 
 __all__ = ["DatasetMissing", "Sample", "SampleSet", "open_folder", "open_samples"]
@@ -123,7 +123,7 @@ class FileSamples(SampleSet):
             digest.update(f"{names} {pair.image.size()} {pair.label.size()}\n".encode())
         return digest.hexdigest()[:16]
 
-    def _cut(self, card: Card, image: File) -> tuple[Box, ...]:
+    def _cut(self, card: Card, image: File) -> tuple[TileBox, ...]:
         """The tiles of a scene; none if it is taken whole."""
         if not self._layout.cut:
             return ()
@@ -162,7 +162,7 @@ def open_folder(card: Card, folder: Path, layout: str | None = None) -> SampleSe
     return FileSamples(card, locate(card, [folder], layout))
 
 
-def _ids(pattern: str, pair: Pair, cut: tuple[Box, ...]) -> tuple[str, ...]:
+def _ids(pattern: str, pair: Pair, cut: tuple[TileBox, ...]) -> tuple[str, ...]:
     if not cut:
         return (fill(pattern, pair.fields),)
     tiles = ({axis: str(value) for axis, value in box._asdict().items()} for box in cut)

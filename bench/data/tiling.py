@@ -17,7 +17,7 @@ from bench.data.schema import IGNORED, Tiling
 from bench.errors import BenchError
 
 
-class Box(NamedTuple):
+class TileBox(NamedTuple):
     """Pixels x0 ≤ x < x1, y0 ≤ y < y1 of a scene (padded, where the tiling pads)."""
 
     x0: int
@@ -26,7 +26,7 @@ class Box(NamedTuple):
     y1: int
 
 
-def boxes(tiling: Tiling, height: int, width: int) -> tuple[Box, ...]:
+def boxes(tiling: Tiling, height: int, width: int) -> tuple[TileBox, ...]:
     """The tiles of a scene, row by row, each once.
 
     A scene with one side exactly a tile's and the other one smaller is not padded (see `padding`); its boxes
@@ -43,7 +43,7 @@ def boxes(tiling: Tiling, height: int, width: int) -> tuple[Box, ...]:
     bottom, right = padding(tiling, height, width)
     rows = _starts(height + bottom, tiling.height, tiling.overlap)
     columns = _starts(width + right, tiling.width, tiling.overlap)
-    return tuple(Box(x, y, x + tiling.width, y + tiling.height) for y in rows for x in columns)
+    return tuple(TileBox(x, y, x + tiling.width, y + tiling.height) for y in rows for x in columns)
 
 
 def padding(tiling: Tiling, height: int, width: int) -> tuple[int, int]:
@@ -68,7 +68,7 @@ def pad(image: NDArray[np.uint8], label: NDArray[np.uint8], tiling: Tiling) -> t
     return np.pad(image, (*edges, (0, 0))), np.pad(label, edges, constant_values=IGNORED)
 
 
-def crop(array: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+def crop(array: NDArray[np.uint8], box: TileBox) -> NDArray[np.uint8]:
     """A copy of one tile of an image or a label; a view would keep the whole scene in memory."""
     return np.array(array[box.y0 : box.y1, box.x0 : box.x1])
 

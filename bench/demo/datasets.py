@@ -15,6 +15,7 @@ from bench.demo.plans import dataset_scenes, default_count
 from bench.demo.render import canvas, landmarks, recipes, scenes, structures, taxonomy, textures
 from bench.demo.render.taxonomy import CARDS
 from bench.errors import BenchError
+from bench.paths import cache_dir
 
 _MADE_BY: Final = (canvas, landmarks, recipes, scenes, sets, structures, taxonomy, textures, writers)
 _MARKERS: Final = ".demo"
@@ -44,6 +45,13 @@ def write_demo(root: Path, datasets: Iterable[str] = CARDS, seed: int = 0) -> tu
         marker.write_text(version)
         written.append(name)
     return tuple(written)
+
+
+def demo_data_root(names: Iterable[str] = CARDS) -> Path:
+    """The data root of `run --demo`, in the cache, with those of the named datasets that the demo has."""
+    root = cache_dir() / "demo-data"
+    write_demo(root, [name for name in (load_card(name).name for name in names) if name in CARDS])
+    return root
 
 
 def _version(card: Card) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.data.images import Resize
 from bench.data.loader import Loaded
 from bench.inference.postprocess import classify_binned, pixel_histograms
-from bench.inference.segmenter import Query, Segmenter, Stitched
+from bench.inference.segmenter import Segmenter, Stitched, Variant
 from bench.metrics import BINS, count
 from bench.metrics.boundary import boundary_counts
 from bench.runtime.device import to_device, to_host
@@ -78,9 +78,9 @@ def evaluate(
     for loaded in images:
         for group in groups:
             wanted = [
-                query
-                for query in group.segmenter.queries
-                if loaded.index in pending[query.name] and query.name not in dropped
+                variant
+                for variant in group.segmenter.variants
+                if loaded.index in pending[variant.name] and variant.name not in dropped
             ]
             waiting.append(_image(group, wanted, loaded, scoring))
         late = len(groups) if groups and groups[0].segmenter.backbone.device.type == "cuda" else 0
@@ -90,13 +90,13 @@ def evaluate(
         yield from finished(image)
 
 
-def _image(group: RowGroup, wanted: Sequence[Query], loaded: Loaded, scoring: Scoring) -> Iterator[Outcome]:
+def _image(group: RowGroup, wanted: Sequence[Variant], loaded: Loaded, scoring: Scoring) -> Iterator[Outcome]:
     """Start the rows on an image; the outcomes are those of the rows that raised, then of the others, in order."""
     if loaded.error or not wanted:
-        return iter([_failure(loaded.index, query.name, loaded.error or "", gives_up=False) for query in wanted])
-    stitched, failures = group.segmenter.stitched(loaded.images[group.resize], [query.name for query in wanted])
+        return iter([_failure(loaded.index, variant.name, loaded.error or "", gives_up=False) for variant in wanted])
+    stitched, failures = group.segmenter.stitched(loaded.images[group.resize], [variant.name for variant in wanted])
     failed = [_given_up(loaded, name, f"{type(error).__name__}: {error}") for name, error in failures.items()]
-    counted = [_counted(loaded, rows, scoring) for rows in stitched if rows.queries]
+    counted = [_counted(loaded, rows, scoring) for rows in stitched if rows.variants]
     return itertools.chain(failed, *counted)
 
 
@@ -111,40 +111,40 @@ def _counted(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outco
 def _checked(
     loaded: Loaded, rows: Stitched, finite: Callable[[], NDArray[np.bool_]], counts: Iterator[Outcome]
 ) -> Iterator[Outcome]:
-    for query, good, outcome in zip(rows.queries, finite(), counts, strict=True):
-        yield outcome if good else _given_up(loaded, query.name, "its scores are not finite (NaN or infinity)")
+    for variant, good, outcome in zip(rows.variants, finite(), counts, strict=True):
+        yield outcome if good else _given_up(loaded, variant.name, "its scores are not finite (NaN or infinity)")
 
 
 def _on_device(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outcome]:
     device = rows.scores.device
     with stage("post-processing"):
-        classes = torch.stack([query.classes for query in rows.queries])
-        scales = _scales(tuple(query.scale for query in rows.queries), device)
+        classes = torch.stack([variant.classes for variant in rows.variants])
+        scales = _scales(tuple(variant.scale for variant in rows.variants), device)
         label = to_device(loaded.label, device)
         histograms = to_host(pixel_histograms(rows.scores, classes, scales, label, scoring.classes))
 
     def read() -> Iterator[Outcome]:
         with stage("metrics"):
             found = histograms()
-        for query, histogram in zip(rows.queries, found, strict=True):
+        for variant, histogram in zip(rows.variants, found, strict=True):
             keys = np.flatnonzero(histogram).astype(np.int32)
-            yield Outcome(loaded.index, query.name, keys, histogram[keys].astype(np.int64))
+            yield Outcome(loaded.index, variant.name, keys, histogram[keys].astype(np.int64))
 
     return read()
 
 
 def _by_maps(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outcome]:
     label = loaded.label
-    for query, scores in zip(rows.queries, rows.scores, strict=True):
-        classes, bins = classify_binned(scores, label.shape, query.classes, query.scale)
+    for variant, scores in zip(rows.variants, rows.scores, strict=True):
+        classes, bins = classify_binned(scores, label.shape, variant.classes, variant.scale)
         with stage("metrics"):
             keys, counts = count(label, classes, bins, scoring.classes)
             boundary = None
             if scoring.boundary is not None:
-                threshold, background = scoring.boundary[query.name]
+                threshold, background = scoring.boundary[variant.name]
                 final = np.where(bins < round(threshold * BINS), np.uint8(background), classes)
                 boundary = boundary_counts(label, final, scoring.classes)
-        yield Outcome(loaded.index, query.name, keys, counts, boundary)
+        yield Outcome(loaded.index, variant.name, keys, counts, boundary)
 
 
 @functools.lru_cache

@@ -11,7 +11,7 @@ import torch
 
 from bench.config import Config
 from bench.errors import BenchError, did_you_mean
-from bench.inference.segmenter import Query
+from bench.inference.segmenter import Variant
 from bench.models.backbone import Backbone
 from bench.models.checkpoints import file_fingerprint
 from bench.models.clip_weights import load_backbone
@@ -23,7 +23,7 @@ from bench.settings import Settings
 
 
 @dataclass
-class Zoo:
+class ModelCache:
     """Loads on demand and keeps.
 
     checkpoint: weights of the protocol's backbone, instead of what benchmark.yaml says. upsampler_files: the
@@ -67,12 +67,12 @@ class Zoo:
             self._upsamplers[file, dim] = loaded.to(self.device), file_fingerprint(file)
         return self._upsamplers[file, dim]
 
-    def query(
+    def variant(
         self,
         settings: Settings,
         words: Sequence[Sequence[str]],
         report: Callable[[str], None] = lambda _: None,
-    ) -> tuple[Query, dict[str, str]]:
+    ) -> tuple[Variant, dict[str, str]]:
         """What the segmenter needs of one cell, and the hashes of all that went into it (weights, text,
         plug-in).
 
@@ -92,7 +92,7 @@ class Zoo:
         upsampler = None
         if settings.upsampler != "none":
             upsampler, hashes["upsampler"] = self.upsampler(settings.upsampler, backbone.dim)
-        query = Query(
+        variant = Variant(
             settings.row,
             built,
             text.to(backbone.device),
@@ -102,4 +102,4 @@ class Zoo:
             settings.debias_on,
             settings.scale,
         )
-        return query, hashes
+        return variant, hashes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 from bench.config import Config
 from bench.data.cards import Card
@@ -14,26 +14,28 @@ from bench.data.label_faults import suspicious
 from bench.data.prepared import find_samples, recipe
 from bench.data.samples import DatasetMissing, SampleSet
 from bench.errors import BenchError, did_you_mean
-from bench.evaluation.models import Zoo
-from bench.inference.segmenter import Query
+from bench.evaluation.models import ModelCache
+from bench.inference.segmenter import Variant
 from bench.registry import Method, find_method
 from bench.settings import Settings
 from bench.store.store import Store
 
-HARNESS = (
-    "2"  # of the code that turns images into counts; raised when a change moves numbers, so that old cells are stale
-)
+COUNTS_VERSION: Final = "2"
+"""Of the code that turns images into counts; raised when a change moves numbers, so that old results are stale."""
+
+State: TypeAlias = Literal["missing", "partial", "failed", "stale", "rescore", "cached"]
+STATES: Final = ("missing", "failed", "stale")  # that a run can be restricted to
 
 
 @dataclass
-class Cell:
-    """One row on one dataset. query is None, and error says why, where its models cannot be had."""
+class Job:
+    """One row on one dataset. variant is None, and error says why, where its models cannot be had."""
 
     settings: Settings
-    query: Query | None = None
+    variant: Variant | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     error: str | None = None
-    state: str = "missing"  # missing, partial, failed, stale, rescore or cached
+    state: State = "missing"
     changes: tuple[str, ...] = ()
 
     @property
@@ -44,28 +46,33 @@ class Cell:
 
 
 @dataclass
-class Column:
+class DatasetJobs:
     """One dataset of a run. samples is None, and missing says why, where it cannot be evaluated on."""
 
     card: Card
-    cells: list[Cell]
+    jobs: list[Job]
     samples: SampleSet | None = None
     missing: str | None = None
     refused: str | None = None  # the samples are there, but their labels are known to be broken
 
     @property
-    def due(self) -> list[Cell]:
+    def due(self) -> list[Job]:
         """Cells that need images evaluated or scores renewed."""
-        return [cell for cell in self.cells if cell.state != "cached"]
+        return [job for job in self.jobs if job.state != "cached"]
 
 
-def choose_rows(config: Config, methods: Mapping[str, Method], flag: str | None, table: str | None) -> list[str]:
-    """Names of the rows that --methods (and --table) ask for, in order, each once."""
-    if flag is None and table is not None:
+def choose_rows(
+    config: Config, methods: Mapping[str, Method], named: Sequence[str] | None, table: str | None
+) -> list[str]:
+    """Names of the rows that were asked for, in order, each once; "all" stands for the default rows.
+
+    named: None for all, or for those of the table.
+    """
+    if named is None and table is not None:
         return list(config.tables[table].rows)
     names: list[str] = []
-    for part in (flag or "all").split(","):
-        names += config.default_rows if part.strip() == "all" else [part.strip()]
+    for name in named or ["all"]:
+        names += config.default_rows if name == "all" else [name]
     for name in names:
         if name not in config.rows and name.partition("@")[0].split("+")[0] not in {*config.rows, *methods}:
             hint = did_you_mean(name, {*config.rows, *methods})
@@ -74,104 +81,91 @@ def choose_rows(config: Config, methods: Mapping[str, Method], flag: str | None,
     return list(dict.fromkeys(names))
 
 
-def choose_datasets(
-    config: Config, known: Sequence[str], flag: str | None, table: str | None
-) -> tuple[list[str], bool]:
-    """Names that --datasets (and --table) ask for, and whether they were named one by one, so that each must
-    be there.
-    """
-    if flag is None and table is not None:
+def choose_datasets(config: Config, named: Sequence[str] | None, table: str | None) -> tuple[list[str], bool]:
+    """Names of the datasets that were asked for, and whether they were named one by one, so that each must be there."""
+    if named is None and table is not None:
         return list(config.tables[table].columns), False
-    if flag is None or flag.strip() == "all":
+    if named is None or list(named) == ["all"]:
         return list(config.default_datasets), False
-    names = [part.strip() for part in flag.split(",") if part.strip()]
-    return list(dict.fromkeys(names)), True
+    return list(dict.fromkeys(named)), True
 
 
-def open_columns(
-    config: Config,
-    rows: Sequence[str],
-    cards: Sequence[Card],
-    zoo: Zoo,
-    data_root: Path,
-    explicit: bool,
-    layouts: Mapping[str, str],
-) -> list[Column]:
-    """The columns of a run with their samples located.
+def jobs_on(card: Card, rows: Sequence[str], config: Config, methods: Mapping[str, Method]) -> DatasetJobs:
+    """The rows on one dataset, with their settings. Raises BenchError where these do not fit."""
+    defaults = {row: find_method(config.row(row).method, dict(methods)).defaults for row in rows}
+    return DatasetJobs(card, [Job(config.settings_of(row, card, defaults[row])) for row in rows])
 
-    explicit: a dataset that is not there is an error. layouts: for some datasets the layout to read.
+
+def locate(dataset: DatasetJobs, data_root: Path, layout: str | None, must_exist: bool) -> None:
+    """Fills in the dataset's samples, or why there are none.
+
+    layout: to be read, None for the first that is there. must_exist: DatasetMissing where there is nothing.
     """
-    columns = []
-    for card in cards:
-        defaults = {row: find_method(config.row(row).method, dict(zoo.methods)).defaults for row in rows}
-        column = Column(card, [Cell(config.cell(row, card, defaults[row])) for row in rows])
-        try:
-            column.samples = find_samples(card, data_root, layouts.get(card.name))
-        except DatasetMissing as error:
-            if explicit:
-                raise
-            column.missing = str(error)
-        except BenchError as error:
-            column.refused = str(error)
-        else:
-            column.refused = "; ".join(suspicious(column.samples)) or None
-        columns.append(column)
-    return columns
+    try:
+        dataset.samples = find_samples(dataset.card, data_root, layout)
+    except DatasetMissing as error:
+        if must_exist:
+            raise
+        dataset.missing = str(error)
+    except BenchError as error:
+        dataset.refused = str(error)
+    else:
+        dataset.refused = "; ".join(suspicious(dataset.samples)) or None
 
 
-def load_models(column: Column, zoo: Zoo, report: Callable[[str], None]) -> None:
-    """Fills in query and inputs of the column's cells; a cell whose models cannot be had gets the reason instead."""
-    if column.samples is None:
+def load_models(dataset: DatasetJobs, models: ModelCache, report: Callable[[str], None]) -> None:
+    """Fills in variant and inputs of the dataset's jobs; a job whose models cannot be had gets the reason instead."""
+    if dataset.samples is None:
         return
-    for cell in column.cells:
-        words = column.card.vocabularies[cell.settings.vocabulary]
+    for job in dataset.jobs:
+        words = dataset.card.vocabularies[job.settings.vocabulary]
         try:
-            cell.query, hashes = zoo.query(cell.settings, words, report)
+            job.variant, hashes = models.variant(job.settings, words, report)
         except BenchError as error:
-            cell.error = str(error)
+            job.error = str(error)
             continue
-        data = {"data list": column.samples.fingerprint(), "card": recipe(column.card, column.samples.layout)}
-        cell.inputs = {**hashes, **data, "dtype": zoo.dtype, "harness": HARNESS}
+        data = {"data list": dataset.samples.fingerprint(), "card": recipe(dataset.card, dataset.samples.layout)}
+        job.inputs = {**hashes, **data, "dtype": models.dtype, "harness": COUNTS_VERSION}
 
 
-def look_up(column: Column, store: Store, boundary: bool) -> None:
-    """Fills in the state of the column's cells: what the store holds of each, and what changed since.
+def look_up(dataset: DatasetJobs, store: Store, boundary: bool) -> None:
+    """Fills in the state of the dataset's jobs: what the store holds of each, and what changed since.
 
     boundary: cells without boundary counts are not complete.
     """
-    for cell in column.cells:
-        old = store.cell(cell.settings.row, cell.settings.dataset)
+    for job in dataset.jobs:
+        old = store.cell(job.settings.row, job.settings.dataset)
         if old is None or old.status == "no data":
             continue
-        changes = store.changes(cell.settings, cell.inputs) if cell.query else None
+        changes = store.changes(job.settings, job.inputs) if job.variant else None
         if changes is not None and changes.recount and old.counted:
-            cell.state, cell.changes = "stale", tuple(changes.recount)
+            job.state, job.changes = "stale", tuple(changes.recount)
         elif boundary and old.status == "ok" and old.boundary() is None:
-            cell.state = "partial"
+            job.state = "partial"
         elif old.status == "ok" and changes is not None and changes.rescore:
-            cell.state, cell.changes = "rescore", tuple(changes.rescore)
-        elif old.status == "ok" and any(piece.record["status"] != "ok" for piece in old.pieces):
-            cell.state = "partial"  # all is counted, and the run was killed before it put that together
+            job.state, job.changes = "rescore", tuple(changes.rescore)
+        elif old.status == "ok" and any(piece.record.status != "ok" for piece in old.pieces):
+            job.state = "partial"  # all is counted, and the run was killed before it put that together
         else:
-            cell.state = {"ok": "cached"}.get(old.status, old.status)
+            job.state = "cached" if old.status == "ok" else old.status
 
 
-def select(columns: Sequence[Column], only: Sequence[str]) -> None:
+def select(datasets: Sequence[DatasetJobs], only: Sequence[str]) -> None:
     """Keeps only cells in one of the states (missing takes partial along)."""
     wanted = {*only, *(["partial"] if "missing" in only else [])}
-    for column in columns:
-        column.cells = [cell for cell in column.cells if not only or cell.state in wanted]
+    for dataset in datasets:
+        dataset.jobs = [job for job in dataset.jobs if not only or job.state in wanted]
 
 
-def describe(column: Column, total: int) -> list[Any]:
+def describe(dataset: DatasetJobs, total: int) -> list[Any]:
     """A line of the plan: dataset, images, cells, and how many of them are in which state."""
-    states = [cell.state if cell.error is None else "failed" for cell in column.cells]
+    states = [job.state if job.error is None else "failed" for job in dataset.jobs]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    note = column.missing or column.refused
+    note = dataset.missing or dataset.refused
     return [
-        column.card.name,
-        total if column.samples else "-",
+        dataset.card.name,
+        total if dataset.samples else "-",
         len(states),
-        "no data" if column.missing else counted,
+        "no data" if dataset.missing else counted,
         note or "",
     ]

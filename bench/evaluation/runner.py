@@ -1,61 +1,89 @@
-"""A run: every column in one pass over its images, every cell stored as it goes."""
+"""A run: every dataset in one pass over its images, every result stored as it goes."""
 
 from __future__ import annotations
 
 import itertools
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch.distributed as dist
-from tqdm import tqdm
+from numpy.typing import NDArray
 
 from bench.config import Config
-from bench.data.loader import load
+from bench.data.images import resize
+from bench.data.loader import Loaded, load
 from bench.errors import BenchError
 from bench.evaluation.loop import Outcome, RowGroup, Scoring, evaluate
-from bench.evaluation.models import Zoo
-from bench.evaluation.plan import Cell, Column
+from bench.evaluation.models import ModelCache
+from bench.evaluation.plan import DatasetJobs, Job
+from bench.inference.postprocess import apply_threshold, classify
 from bench.inference.segmenter import Segmenter
 from bench.runtime.device import peak_memory
-from bench.runtime.distributed import Peers
+from bench.runtime.distributed import Distributed
 from bench.runtime.timing import wait_for_gpu
+from bench.store.record import Info, ResultSpec
 from bench.store.store import Store
-from bench.store.writer import CellWriter
+from bench.store.writer import ResultWriter
 
 _EXCHANGE = 16  # outcomes that a process collects before it hands them over
 
 
 @dataclass(frozen=True)
-class Run:
-    """How a run goes about its cells.
+class RunOptions:
+    """How a run goes about its cells; none of it changes a number.
 
-    limit: only the first N images of each dataset. shard: (i, n), only the i-th of n parts of each. fresh:
-    forget what is stored. boundary: count boundaries as well. peers: the processes that share the images.
+    batch: windows at once. workers: processes that decode. limit: only the first N images of each dataset. shard:
+    (i, n), only the i-th of n parts of each. fresh: forget what is stored. boundary: count boundaries as well.
     """
 
-    zoo: Zoo
-    store: Store
-    config: Config
     batch: int = 4
     workers: int = 2
     limit: int | None = None
     shard: tuple[int, int] | None = None
     fresh: bool = False
     boundary: bool = False
-    peers: Peers = field(default_factory=Peers)
 
-    def total(self, column: Column) -> int:
-        """Images of a column that a complete cell of this run holds."""
-        return min(len(column.samples or ()), self.limit or sys.maxsize)
 
-    def indices(self, column: Column) -> range:
-        """Images of a column that fall to this run: all, or its shard's consecutive share."""
-        first, last = share(self.total(column), *(self.shard or (0, 1)))
+class Progress(NamedTuple):
+    """How far a run is: `done` of the `total` images that are due of the dataset, which is number `number` of
+    `datasets`."""
+
+    dataset: str
+    number: int
+    datasets: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """Models, store and configuration of a run. distributed: the processes that share its images. report: told the
+    progress after each image, on the main process.
+    """
+
+    models: ModelCache
+    store: Store
+    config: Config
+    options: RunOptions = field(default_factory=RunOptions)
+    distributed: Distributed = field(default_factory=Distributed)
+    report: Callable[[Progress], None] = lambda _: None
+
+    def total(self, dataset: DatasetJobs) -> int:
+        """Images of a dataset that a complete result of this run holds."""
+        return min(len(dataset.samples or ()), self.options.limit or sys.maxsize)
+
+    def label(self, job: Job) -> str:
+        """What tables call the job's row."""
+        return self.config.row(job.settings.row).label or self.models.methods[job.settings.method].label
+
+    def indices(self, dataset: DatasetJobs) -> range:
+        """Images of a dataset that fall to this run: all, or its shard's consecutive share."""
+        first, last = share(self.total(dataset), *(self.options.shard or (0, 1)))
         return range(first, last)
 
 
@@ -64,25 +92,34 @@ def share(total: int, part: int, parts: int) -> tuple[int, int]:
     return total * part // parts, total * (part + 1) // parts
 
 
-def execute(run: Run, column: Column, finishing: Executor) -> list[Future[None]]:
-    """Evaluates what is due of one column and stores it; the cells are put together by `finishing`.
+def execute(run: Run, datasets: Sequence[DatasetJobs]) -> None:
+    """Evaluates what is due and stores it, dataset by dataset.
 
-    Whatever ends it early, what was computed is on the disk. Raises KeyboardInterrupt and what the store
-    raises; a failing row is recorded with its reason and does not.
+    Whatever ends it early, what was computed is on the disk. Raises KeyboardInterrupt and what the store raises; a
+    failing row is recorded with its reason and does not.
     """
-    due = column.due
-    _record_gaps(run, column, due)
-    ready = [cell for cell in due if cell.query is not None]
-    if column.samples is None or column.refused or not ready:
+    with ThreadPoolExecutor(1) as finishing:  # results of one dataset are put together while the next one is counted
+        done = []
+        for number, dataset in enumerate(datasets, 1):
+            done += _execute(run, dataset, Progress(dataset.card.name, number, len(datasets), 0, 0), finishing)
+    for future in done:
+        future.result()
+
+
+def _execute(run: Run, dataset: DatasetJobs, progress: Progress, finishing: Executor) -> list[Future[None]]:
+    due = dataset.due
+    _record_gaps(run, dataset, due)
+    ready = [job for job in due if job.variant is not None]
+    if dataset.samples is None or dataset.refused or not ready:
         return []
-    writers = _open_writers(run, column, ready) if run.peers.leads else {}
-    _warn_of_mixtures(run, column, writers)
-    todo = run.indices(column)
-    pending = run.peers.shared({row: set(todo) - writer.done for row, writer in writers.items()})
+    writers = _open_writers(run, dataset, ready) if run.distributed.is_main else {}
+    _warn_of_mixtures(run, dataset, writers)
+    todo = run.indices(dataset)
+    pending = run.distributed.shared({row: set(todo) - writer.done for row, writer in writers.items()})
     started = time.monotonic()
     failures: dict[str, str] = {}
     try:
-        for outcome in _outcomes(run, column, ready, pending):
+        for outcome in _outcomes(run, dataset, pending, progress):
             writer = writers[outcome.row]
             if outcome.error is None:
                 writer.add(outcome.index, outcome.keys, outcome.counts, outcome.boundary)
@@ -95,24 +132,24 @@ def execute(run: Run, column: Column, finishing: Executor) -> list[Future[None]]
             writer.flush()
         raise
     seconds = (time.monotonic() - started) / max(len(writers), 1)
-    peak = peak_memory(run.zoo.device)
+    peak = peak_memory(run.models.device)
     return [finishing.submit(writer.finish, seconds, peak, failures.get(row)) for row, writer in writers.items()]
 
 
-def _warn_of_mixtures(run: Run, column: Column, writers: Mapping[str, CellWriter]) -> None:
+def _warn_of_mixtures(run: Run, dataset: DatasetJobs, writers: Mapping[str, ResultWriter]) -> None:
     """Name once what differs between this machine and the one that counted images that are already stored."""
     mixtures = set()
     for row, writer in writers.items():
-        cell = run.store.cell(row, column.card.name)
-        if writer.done and cell is not None and cell.mixture:
-            mixtures.add(cell.mixture)
+        stored = run.store.cell(row, dataset.card.name)
+        if writer.done and stored is not None and stored.mixture:
+            mixtures.add(stored.mixture)
     for mixture in sorted(mixtures):
-        print(f"bench: warning: {column.card.name}: {mixture}", file=sys.stderr)
+        print(f"bench: warning: {dataset.card.name}: {mixture}", file=sys.stderr)
 
 
-def probe(run: Run, column: Column) -> float:
-    """Seconds that one image of the column takes here, all its due rows together, measured on noise of network size."""
-    ready = [cell for cell in column.due if cell.query is not None]
+def probe(run: Run, dataset: DatasetJobs) -> float:
+    """Seconds that one image of the dataset takes here, all its due rows together, measured on noise."""
+    ready = [job for job in dataset.due if job.variant is not None]
     groups = _groups(run, ready)
     started = time.monotonic()
     for group in groups:
@@ -122,115 +159,133 @@ def probe(run: Run, column: Column) -> float:
     return time.monotonic() - started
 
 
-def _record_gaps(run: Run, column: Column, cells: Sequence[Cell]) -> None:
-    if not run.peers.leads:
+def _record_gaps(run: Run, dataset: DatasetJobs, jobs: Sequence[Job]) -> None:
+    if not run.distributed.is_main:
         return
-    for cell in cells:
-        reason = column.missing or column.refused or cell.error
+    for job in jobs:
+        reason = dataset.missing or dataset.refused or job.error
         if reason:
-            status: Any = "no data" if column.missing else "failed"
-            card = column.card
-            run.store.record_gap(
-                cell.settings,
-                status,
-                reason,
-                classes=card.classes,
-                metric=card.metric,
-                total=run.total(column),
-                info=_info(run, cell),
-            )
+            run.store.record_gap(_spec(run, dataset, job), "no data" if dataset.missing else "failed", reason)
 
 
-def _open_writers(run: Run, column: Column, cells: Sequence[Cell]) -> dict[str, CellWriter]:
-    assert column.samples is not None
-    samples = column.samples
-    images = [(samples.ids[index], samples.scene(index)) for index in range(run.total(column))]
-    layout = samples.card.layouts[samples.layout]
-    caveat = (
-        None if layout.comparable else f"layout '{samples.layout}' is not the published preparation ({layout.about})"
-    )
+def _open_writers(run: Run, dataset: DatasetJobs, jobs: Sequence[Job]) -> dict[str, ResultWriter]:
+    indices = run.indices(dataset)
     return {
-        cell.settings.row: run.store.open(
-            cell.settings,
-            cell.inputs,
-            images,
-            classes=column.card.classes,
-            metric=column.card.metric,
-            info={**_info(run, cell), "layout": samples.layout, "caveat": caveat},
-            indices=run.indices(column),
-            boundary=run.boundary,
-            fresh=run.fresh,
+        job.settings.row: run.store.open(
+            _spec(run, dataset, job), indices, boundary=run.options.boundary, fresh=run.options.fresh
         )
-        for cell in cells
+        for job in jobs
     }
 
 
-def _info(run: Run, cell: Cell) -> dict[str, Any]:
-    """What tables print of a cell, and on what it was made."""
-    method = run.zoo.methods[cell.settings.method]
-    return {
-        "label": run.config.row(cell.settings.row).label or method.label,
-        "venue": method.venue,
-        "device": run.zoo.device,
-        "dtype": run.zoo.dtype,
-        "backbone": cell.settings.backbone,
-        "method_defaults": method.defaults.model_dump(mode="json", exclude_defaults=True),
-    }
+def _spec(run: Run, dataset: DatasetJobs, job: Job) -> ResultSpec:
+    method, samples = run.models.methods[job.settings.method], dataset.samples
+    info = Info(
+        label=run.label(job),
+        venue=method.venue,
+        device=run.models.device,
+        dtype=run.models.dtype,
+        backbone=job.settings.backbone,
+        method_defaults=method.defaults.model_dump(mode="json", exclude_defaults=True),
+    )
+    images: list[tuple[str, str | None]] = []
+    if samples is not None:
+        layout = samples.card.layouts[samples.layout]
+        info.layout = samples.layout
+        if not layout.comparable:
+            info.caveat = f"layout '{samples.layout}' is not the published preparation ({layout.about})"
+        images = [(samples.ids[index], samples.scene(index)) for index in range(run.total(dataset))]
+    return ResultSpec(job.settings, job.inputs, images, dataset.card.classes, dataset.card.metric, info)
 
 
-def _groups(run: Run, cells: Sequence[Cell]) -> list[RowGroup]:
-    """The cells by backbone and geometry; each group shares its windows."""
-    by_geometry: dict[Any, list[Cell]] = {}
-    for cell in cells:
-        by_geometry.setdefault(cell.geometry, []).append(cell)
+def _groups(run: Run, jobs: Sequence[Job]) -> list[RowGroup]:
+    """The jobs by backbone and geometry; each group shares its windows."""
+    by_geometry: dict[Any, list[Job]] = {}
+    for job in jobs:
+        by_geometry.setdefault(job.geometry, []).append(job)
     return [
         RowGroup(
             resize,
-            Segmenter(run.zoo.backbone(backbone), [c.query for c in members if c.query], window, stride, run.batch),
+            Segmenter(
+                run.models.backbone(backbone),
+                [c.variant for c in members if c.variant],
+                window,
+                stride,
+                run.options.batch,
+            ),
         )
         for (backbone, resize, window, stride), members in by_geometry.items()
     ]
 
 
-def _outcomes(run: Run, column: Column, cells: Sequence[Cell], pending: dict[str, set[int]]) -> Iterator[Outcome]:
-    """All outcomes that are pending, on the leading process; this process works on its share of the images."""
-    assert column.samples is not None
+def _outcomes(run: Run, dataset: DatasetJobs, pending: dict[str, set[int]], progress: Progress) -> Iterator[Outcome]:
+    """All outcomes that are pending, on the main process; this process works on its share of the images."""
+    assert dataset.samples is not None
     wanted = sorted(set().union(*pending.values()))
-    first, last = share(len(wanted), run.peers.rank, run.peers.size)
-    groups = _groups(run, cells)
+    first, last = share(len(wanted), run.distributed.rank, run.distributed.size)
+    jobs = [job for job in dataset.due if job.variant is not None]
+    groups = _groups(run, jobs)
     rules = list(dict.fromkeys(group.resize for group in groups))
-    finals = {cell.settings.row: (cell.settings.threshold, cell.settings.background) for cell in cells}
-    scoring = Scoring(len(column.card.classes), finals if run.boundary else None)
-    images = load(column.samples, wanted[first:last], rules, run.workers)
-    bar = tqdm(images, column.card.name, last - first, unit="image", disable=not run.peers.leads, smoothing=0.1)
-    return _gathered(run.peers, evaluate(groups, bar, pending, scoring))
+    finals = {job.settings.row: (job.settings.threshold, job.settings.background) for job in jobs}
+    scoring = Scoring(len(dataset.card.classes), finals if run.options.boundary else None)
+    images = _reported(
+        run, load(dataset.samples, wanted[first:last], rules, run.options.workers), progress, last - first
+    )
+    return _gathered(run.distributed, evaluate(groups, images, pending, scoring))
 
 
-def _gathered(peers: Peers, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+def _reported(run: Run, images: Iterable[Loaded], progress: Progress, total: int) -> Iterator[Loaded]:
+    """The images, each reported when the next one is asked for."""
+    for done, image in enumerate(images):
+        if run.distributed.is_main:
+            run.report(progress._replace(done=done, total=total))
+        yield image
+    if run.distributed.is_main:
+        run.report(progress._replace(done=total, total=total))
+
+
+def _gathered(distributed: Distributed, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
     """The outcomes of all processes, on the leading one; the others only hand theirs over."""
-    if peers.size == 1:
+    if distributed.size == 1:
         yield from outcomes
         return
     working = True
     while working:
         mine = list(itertools.islice(outcomes, _EXCHANGE))
-        everybodys: list[Any] = [None] * peers.size
+        everybodys: list[Any] = [None] * distributed.size
         dist.all_gather_object(everybodys, mine)
         working = any(everybodys)
-        if peers.leads:
+        if distributed.is_main:
             yield from itertools.chain.from_iterable(everybodys)
 
 
-def failed(run: Run, columns: Sequence[Column]) -> list[str]:
+def failed(run: Run, datasets: Sequence[DatasetJobs]) -> list[str]:
     """One line for each cell of the run that is not complete, with its reason."""
     lines = []
-    for column in columns:
-        for cell in column.cells:
-            stored = run.store.cell(cell.settings.row, cell.settings.dataset)
+    for dataset in datasets:
+        for job in dataset.jobs:
+            stored = run.store.cell(job.settings.row, job.settings.dataset)
             if stored is None:
                 raise BenchError(
-                    f"{cell.settings.row} on {column.card.name} was not stored; run the same command again"
+                    f"{job.settings.row} on {dataset.card.name} was not stored; run the same command again"
                 )
             if stored.status == "failed" or (stored.status == "partial" and stored.failures):
-                lines.append(f"{cell.settings.row} on {column.card.name}: {stored.reason}")
+                lines.append(f"{job.settings.row} on {dataset.card.name}: {stored.reason}")
     return lines
+
+
+def label_maps(run: Run, dataset: DatasetJobs, index: int) -> dict[str, NDArray[np.uint8]]:
+    """Label map (H, W) of each row on one sample, at the thresholds of the settings. BenchError where a row fails."""
+    assert dataset.samples is not None
+    sample = dataset.samples.read(index)
+    jobs = {job.settings.row: job for job in dataset.jobs if job.variant is not None}
+    found: dict[str, NDArray[np.uint8]] = {}
+    for group in _groups(run, list(jobs.values())):
+        for row, scores in group.segmenter.scores(resize(sample.image, group.resize)).items():
+            if isinstance(scores, Exception):
+                raise BenchError(f"{row} on {dataset.card.name}, {sample.id}: {type(scores).__name__}: {scores}")
+            job = jobs[row]
+            assert job.variant is not None
+            prediction = classify(scores, sample.label.shape, job.variant.classes, job.variant.scale)
+            found[row] = apply_threshold(prediction, job.settings.threshold, job.settings.background)
+    return {row: found[row] for row in jobs}

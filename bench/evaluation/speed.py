@@ -30,24 +30,25 @@ from bench.data.images import Resize, read_image, resize
 from bench.data.loader import Loaded
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.loop import RowGroup, Scoring, evaluate
-from bench.inference.segmenter import Query, Segmenter
+from bench.inference.segmenter import Segmenter, Variant
 from bench.inference.windows import window_boxes
 from bench.models.backbone import Backbone, Trunk
 from bench.models.block import lower_precision
 from bench.models.clip_weights import DTYPES
-from bench.models.upsamplers import Ask, JBUOne, Upsampler, steps_for, upsampled_scores
+from bench.models.upsamplers import JBUOne, ScoreRequest, Upsampler, steps_for, upsampled_scores
 from bench.models.upsamplers.tiles import Strip
 from bench.registry import Method, find_method
 from bench.runtime.device import peak_memory
 from bench.runtime.timing import Stopwatch, stage, wait_for_gpu
 from bench.settings import Settings
+from bench.store.record import ResultSpec
 from bench.store.store import Store
-from bench.store.writer import CellWriter
+from bench.store.writer import ResultWriter
 
 STAGES = (
     "decode, resize",
     "trunk",
-    "tails",
+    "last block",
     "operator",
     "scores",
     "stitching",
@@ -121,7 +122,7 @@ class _Work:
     file: Path
     rule: Resize
     group: RowGroup
-    writers: dict[str, CellWriter]
+    writers: dict[str, ResultWriter]
     classes: int
 
 
@@ -213,7 +214,7 @@ class Bench:
 
         def scores() -> None:
             window = self.upsampler.operator(guidance, grid, steps)
-            upsampled_scores(window, [Ask(patches, text)] * rows, self.upsampler.projection)
+            upsampled_scores(window, [ScoreRequest(patches, text)] * rows, self.upsampler.projection)
 
         ways: dict[str, Callable[[], object]] = {"taps": taps, "operator": operator, "scores": scores}
         return {name: statistics.median(self._seconds(way) for _ in range(repeats)) for name, way in ways.items()}
@@ -224,8 +225,8 @@ class Bench:
 
     def _group(self, case: Case) -> RowGroup:
         settings = [self._settings(row) for row in case.rows]
-        queries = [self._query(setting, case.queries) for setting in settings]
-        segmenter = Segmenter(self.backbone, queries, settings[0].window, settings[0].stride, self.batch)
+        variants = [self._variant(setting, case.queries) for setting in settings]
+        segmenter = Segmenter(self.backbone, variants, settings[0].window, settings[0].stride, self.batch)
         return RowGroup(self._resize(case.rows[0]), segmenter)
 
     def _decoded(self, work: _Work, images: int) -> Iterator[Loaded]:
@@ -238,15 +239,15 @@ class Bench:
 
     def _run(self, work: _Work, images: Iterable[Loaded]) -> None:
         """Images through the rows and onto the disk."""
-        pending = {query.name: set(range(_IN_A_ROW)) for query in work.group.segmenter.queries}
+        pending = {variant.name: set(range(_IN_A_ROW)) for variant in work.group.segmenter.variants}
         for outcome in evaluate([work.group], images, pending, Scoring(work.classes)):
             if outcome.error:
                 raise BenchError(f"row '{outcome.row}': {outcome.error}")
             with stage("store"):
                 work.writers[outcome.row].add(outcome.index, outcome.keys, outcome.counts)
         with stage("store"):  # which a run does every few seconds
-            for query in work.group.segmenter.queries:
-                work.writers[query.name].flush()
+            for variant in work.group.segmenter.variants:
+                work.writers[variant.name].flush()
 
     def _profiled(self, work: _Work, images: Sequence[Loaded]) -> tuple[float, float]:
         """Kernels per image that a GPU was given, and the seconds that it worked on them."""
@@ -256,23 +257,23 @@ class Bench:
         count = sum(event.count for event in kernels)
         return count / len(images), sum(event.self_device_time_total for event in kernels) / 1e6 / len(images)
 
-    def _writers(self, folder: Path, case: Case, images: int) -> dict[str, CellWriter]:
+    def _writers(self, folder: Path, case: Case, images: int) -> dict[str, ResultWriter]:
         store = Store(folder)
         ids = [(str(index), None) for index in range(images)]
         names = [f"class {index}" for index in range(case.queries)]
-        return {row: store.open(self._settings(row), {}, ids, classes=names, metric="miou") for row in case.rows}
+        return {row: store.open(ResultSpec(self._settings(row), {}, ids, names, "miou")) for row in case.rows}
 
     def _settings(self, row: str) -> Settings:
         chosen = self.config.row(row)
         method = find_method(chosen.method, self.methods)
-        settled = self.config.settle(chosen, method.defaults, {"threshold": 0.0, "background": 0})
+        settled = self.config.resolve(chosen, method.defaults, {"threshold": 0.0, "background": 0})
         return Settings(row=row, dataset="noise", method=chosen.method, **settled)
 
     def _resize(self, row: str) -> Resize:
         return Resize(**self._settings(row).resize.model_dump())
 
-    def _query(self, settings: Settings, queries: int) -> Query:
-        return Query(
+    def _variant(self, settings: Settings, queries: int) -> Variant:
+        return Variant(
             settings.row,
             find_method(settings.method, self.methods).build(settings.options),
             self._text(queries),

@@ -15,7 +15,7 @@ from bench.data.images import Resize, read_image, resize
 from bench.errors import BenchError
 from bench.inference.postprocess import apply_threshold, classify
 from bench.inference.raster_io import DecodedImage, LabelWriter, Raster, open_raster
-from bench.inference.segmenter import Query, Segmenter
+from bench.inference.segmenter import Segmenter, Variant
 from bench.inference.streaming import score_strips
 from bench.inference.visualize import distinct_colours
 from bench.inference.windows import Box
@@ -89,20 +89,20 @@ class Predictor:
         return LabelMap(labels, self.names, scores)
 
     def _parts(self, raster: Raster) -> Iterator[Part]:
-        (query,) = self.segmenter.queries
+        (variant,) = self.segmenter.variants
         if self.native:
-            for scores in score_strips(self.segmenter, query, raster):
-                yield scores, self._labels(scores, (scores.shape[1], scores.shape[2]), query)
+            for scores in score_strips(self.segmenter, variant, raster):
+                yield scores, self._labels(scores, (scores.shape[1], scores.shape[2]), variant)
             return
         whole = raster.read(Box(0, 0, raster.height, raster.width))
         small = resize(whole, Resize(**self.settings.resize.model_dump()))
-        found = self.segmenter.scores(small)[query.name]
+        found = self.segmenter.scores(small)[variant.name]
         if isinstance(found, Exception):
             raise found
-        yield found, self._labels(found, (raster.height, raster.width), query)
+        yield found, self._labels(found, (raster.height, raster.width), variant)
 
-    def _labels(self, scores: Tensor, size: tuple[int, int], query: Query) -> NDArray[np.uint8]:
-        prediction = classify(scores, size, query.classes, query.scale)
+    def _labels(self, scores: Tensor, size: tuple[int, int], variant: Variant) -> NDArray[np.uint8]:
+        prediction = classify(scores, size, variant.classes, variant.scale)
         return apply_threshold(prediction, self.settings.threshold, self.settings.background)
 
     def _explained(self, parts: Iterator[Part], source: str) -> Iterator[Part]:

@@ -21,14 +21,14 @@ from torch import Tensor
 from bench.errors import BenchError
 from bench.inference.windows import Box, Canvas, pad_to_multiple, window_boxes
 from bench.models.backbone import Backbone, Features, Trunk
-from bench.models.upsamplers import Ask, Upsampler, steps_for, upsampled_scores
+from bench.models.upsamplers import ScoreRequest, Upsampler, steps_for, upsampled_scores
 from bench.runtime.device import is_out_of_memory, to_device
 from bench.runtime.threads import in_threads
 from bench.runtime.timing import stage
 
 
 @dataclass(frozen=True)
-class Query:
+class Variant:
     """One row, ready to be asked about images.
 
     text: (Q, C) unit embeddings. classes: (Q,) int64, the class of each query. debias: λ of eq. 9, subtracted
@@ -48,13 +48,15 @@ class Query:
 class Segmenter:
     """Scores of several rows on one image.
 
-    queries: rows of one backbone and one geometry. window, stride: pixels of the network's input. batch:
+    variants: rows of one backbone and one geometry. window, stride: pixels of the network's input. batch:
     windows that go through the tower together; it bounds memory and changes no result beyond rounding.
     """
 
-    def __init__(self, backbone: Backbone, queries: Sequence[Query], window: int, stride: int, batch: int = 4) -> None:
+    def __init__(
+        self, backbone: Backbone, variants: Sequence[Variant], window: int, stride: int, batch: int = 4
+    ) -> None:
         self.backbone = backbone
-        self.queries = list(queries)
+        self.variants = list(variants)
         self.window = window
         self.stride = stride
         self.batch = batch
@@ -68,9 +70,11 @@ class Segmenter:
         """
         stitched, failures = self.stitched(image, names)
         found: dict[str, Tensor | Exception] = {
-            query.name: scores for group in stitched for query, scores in zip(group.queries, group.scores, strict=True)
+            variant.name: scores
+            for group in stitched
+            for variant, scores in zip(group.variants, group.scores, strict=True)
         }
-        return {query.name: (found | failures)[query.name] for query in self._asked(names)}
+        return {variant.name: (found | failures)[variant.name] for variant in self._asked(names)}
 
     def stitched(
         self, image: NDArray[np.uint8], names: Sequence[str] | None = None
@@ -87,18 +91,18 @@ class Segmenter:
                 torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def window_scores(self, images: Tensor, query: Query) -> Tensor:
+    def window_scores(self, images: Tensor, variant: Variant) -> Tensor:
         """(B, Q, h, w) scores of equal windows, uint8 (B, h, w, 3), of one row; not stitched."""
         windows = torch.stack([self.backbone.normalise(image) for image in images])
         try:
-            return _Batch(self.backbone, windows, [query]).scores(query)
+            return _Batch(self.backbone, windows, [variant]).scores(variant)
         except Exception as error:
             if is_out_of_memory(error):
                 raise BenchError(f"out of memory on {self.backbone.device}; use a smaller --batch") from error
             raise
 
-    def _asked(self, names: Sequence[str] | None) -> list[Query]:
-        return [query for query in self.queries if names is None or query.name in names]
+    def _asked(self, names: Sequence[str] | None) -> list[Variant]:
+        return [variant for variant in self.variants if names is None or variant.name in names]
 
     @torch.inference_mode()
     def _stitched(
@@ -106,55 +110,55 @@ class Segmenter:
     ) -> tuple[list[Stitched], dict[str, Exception]]:
         pixels = self.backbone.normalise(to_device(image, self.backbone.device))  # (3, h, w)
         height, width = pixels.shape[1:]
-        groups: dict[int, list[Query]] = {}
-        for query in self._asked(names):
-            groups.setdefault(len(query.text), []).append(query)
+        groups: dict[int, list[Variant]] = {}
+        for variant in self._asked(names):
+            groups.setdefault(len(variant.text), []).append(variant)
         canvases = {q: Canvas((len(rows), q), height, width, pixels.device) for q, rows in groups.items()}
         failures: dict[str, Exception] = {}
         boxes = window_boxes(height, width, self.window, self.stride)
         for start in range(0, len(boxes), self.batch):
             chunk = boxes[start : start + self.batch]
             windows = torch.stack([pixels[:, b.top : b.bottom, b.left : b.right] for b in chunk])
-            going = [query for rows in groups.values() for query in rows if query.name not in failures]
+            going = [variant for rows in groups.values() for variant in rows if variant.name not in failures]
             shared = _Batch(self.backbone, windows, going)
             for queries, rows in groups.items():
-                maps = [self._of_windows(shared, query, failures) for query in rows]
+                maps = [self._of_windows(shared, variant, failures) for variant in rows]
                 with stage("stitching"):
                     for box, scores in zip(chunk, zip(*maps, strict=True), strict=True):
                         canvases[queries].add(box, scores)
         return [Stitched(rows, canvases[q].mean()).without(failures) for q, rows in groups.items()], failures
 
-    def _of_windows(self, shared: _Batch, query: Query, failures: dict[str, Exception]) -> Tensor:
+    def _of_windows(self, shared: _Batch, variant: Variant, failures: dict[str, Exception]) -> Tensor:
         """(B, Q, h, w) scores of one row; zeros where it raises, which is noted, or has raised before."""
         size = shared.windows.shape[2:]
-        if query.name not in failures:
+        if variant.name not in failures:
             try:
-                scores, wanted = shared.scores(query), (len(shared.windows), len(query.text), *size)
+                scores, wanted = shared.scores(variant), (len(shared.windows), len(variant.text), *size)
                 if scores.shape == wanted and scores.device == shared.windows.device:
                     return scores.float()
-                failures[query.name] = BenchError(
+                failures[variant.name] = BenchError(
                     f"its scores are {tuple(scores.shape)} on {scores.device}, not {wanted} on {shared.windows.device}"
                 )
             except Exception as error:  # a plug-in may raise anything
                 if is_out_of_memory(error) and self.batch > 1:
                     raise _BatchTooLarge from error
-                failures[query.name] = error
-        return shared.windows.new_zeros(len(shared.windows), len(query.text), *size)
+                failures[variant.name] = error
+        return shared.windows.new_zeros(len(shared.windows), len(variant.text), *size)
 
 
 @dataclass(frozen=True, eq=False)
 class Stitched:
     """Scores (R, Q, h, w) of the R rows that have Q queries."""
 
-    queries: list[Query]
+    variants: list[Variant]
     scores: Tensor
 
     def without(self, failed: Container[str]) -> Stitched:
         """Only the rows whose names are not among `failed`."""
-        kept = [number for number, query in enumerate(self.queries) if query.name not in failed]
-        if len(kept) == len(self.queries):
+        kept = [number for number, variant in enumerate(self.variants) if variant.name not in failed]
+        if len(kept) == len(self.variants):
             return self
-        return Stitched([self.queries[number] for number in kept], self.scores[kept])
+        return Stitched([self.variants[number] for number in kept], self.scores[kept])
 
 
 class _BatchTooLarge(Exception):
@@ -167,74 +171,76 @@ class _Batch:
 
     backbone: Backbone
     windows: Tensor
-    queries: Sequence[Query]
+    variants: Sequence[Variant]
     padded: Tensor = field(init=False)
     inside: Box = field(init=False)
     trunk: Trunk = field(init=False)
     _features: dict[Hashable, Features] = field(init=False, default_factory=dict)
-    _upsampled: dict[str, Tensor] = field(init=False, default_factory=dict)  # query -> (B, Q, H, W), until it asks
+    _upsampled: dict[str, Tensor] = field(init=False, default_factory=dict)  # variant -> (B, Q, H, W), until it asks
 
     def __post_init__(self) -> None:
         self.padded, self.inside = pad_to_multiple(self.windows, self.backbone.patch_size)
         self.trunk = self.backbone.trunk(self.padded)
 
-    def scores(self, query: Query) -> Tensor:
+    def scores(self, variant: Variant) -> Tensor:
         """(B, Q, h, w) cosine scores of the windows, debiased."""
-        if _has_own_scores(query):
-            with stage("tails"):
-                scores: Tensor = query.method.scores(self.trunk, query.text)  # type: ignore[attr-defined]
+        if _has_own_scores(variant):
+            with stage("last block"):
+                scores: Tensor = variant.method.scores(self.trunk, variant.text)  # type: ignore[attr-defined]
         else:
-            scores = self._from_features(query)
+            scores = self._from_features(variant)
         inside = self.inside
         return scores[..., inside.top : inside.bottom, inside.left : inside.right]
 
-    def _from_features(self, query: Query) -> Tensor:
-        features = self._features_of(query)
-        if query.upsampler is None:
+    def _from_features(self, variant: Variant) -> Tensor:
+        features = self._features_of(variant)
+        if variant.upsampler is None:
             with stage("scores"):
-                scores = self._plain(query, features)
+                scores = self._plain(variant, features)
         else:
-            if query.name not in self._upsampled:
-                self._upsample_together(query.upsampler)
-            scores = self._upsampled.pop(query.name)
-        if query.debias and query.debias_on == "scores" and features.cls is not None:
+            if variant.name not in self._upsampled:
+                self._upsample_together(variant.upsampler)
+            scores = self._upsampled.pop(variant.name)
+        if variant.debias and variant.debias_on == "scores" and features.cls is not None:
             # Patches and CLS are normalised apart; λ times the CLS's own cosine is subtracted at every pixel.
-            scores = scores - query.debias * (F.normalize(features.cls, dim=-1) @ query.text.T)[..., None, None]
+            scores = scores - variant.debias * (F.normalize(features.cls, dim=-1) @ variant.text.T)[..., None, None]
         return scores
 
-    def _features_of(self, query: Query) -> Features:
-        key = _identity(query.method)
+    def _features_of(self, variant: Variant) -> Features:
+        key = _identity(variant.method)
         if key not in self._features:
-            with stage("tails"):
-                self._features[key] = query.method(self.trunk)
+            with stage("last block"):
+                self._features[key] = variant.method(self.trunk)
         features = self._features[key]
-        if query.debias and features.cls is None:
+        if variant.debias and features.cls is None:
             raise BenchError(
-                f"row '{query.name}': its method gives no CLS token, so debias must be 0 (it is {query.debias})"
+                f"row '{variant.name}': its method gives no CLS token, so debias must be 0 (it is {variant.debias})"
             )
         return features
 
-    def _plain(self, query: Query, features: Features) -> Tensor:
+    def _plain(self, variant: Variant, features: Features) -> Tensor:
         """Cosine at the patches, enlarged bilinearly to the window."""
-        shift = _shift(query, features)
+        shift = _shift(variant, features)
         patches = features.patches if shift is None else features.patches + shift[:, None]
-        scores = F.normalize(patches, dim=-1) @ query.text.T  # (B, hw, Q)
+        scores = F.normalize(patches, dim=-1) @ variant.text.T  # (B, hw, Q)
         return self._to_window(scores.view(len(scores), *self.trunk.grid, -1))
 
     def _upsample_together(self, upsampler: Upsampler) -> None:
         """Cosine of the upsampler's pixel features, for all rows that use it."""
-        rows = {query.name: query for query in self.queries if query.upsampler is upsampler}
-        asking = {name: features for name, query in rows.items() if (features := self._features_if_any(query))}
+        rows = {variant.name: variant for variant in self.variants if variant.upsampler is upsampler}
+        asking = {name: features for name, variant in rows.items() if (features := self._features_if_any(variant))}
         steps = steps_for(self.backbone.patch_size)
 
         def scores_of(windows: slice) -> list[Tensor]:
             with stage("operator"):
                 operator = upsampler.operator(self.padded[windows], self.trunk.grid, steps)
-            asks = []
+            requests = []
             for name, features in asking.items():
                 shift = _shift(rows[name], features)
-                asks.append(Ask(features.patches[windows], rows[name].text, None if shift is None else shift[windows]))
-            return upsampled_scores(operator, asks, upsampler.projection)
+                requests.append(
+                    ScoreRequest(features.patches[windows], rows[name].text, None if shift is None else shift[windows])
+                )
+            return upsampled_scores(operator, requests, upsampler.projection)
 
         # On a CPU a window for each core; where there are more cores than windows, all of them at the strips of one.
         pieces = [slice(number, number + 1) for number in range(len(self.padded))]
@@ -247,10 +253,10 @@ class _Batch:
         for name, maps in zip(asking, zip(*windows, strict=True), strict=True):
             self._upsampled[name] = self._to_window(torch.cat(maps))
 
-    def _features_if_any(self, query: Query) -> Features | None:
+    def _features_if_any(self, variant: Variant) -> Features | None:
         """None where the row's method raises, which it will do again when it is its turn."""
         try:
-            return None if _has_own_scores(query) else self._features_of(query)
+            return None if _has_own_scores(variant) else self._features_of(variant)
         except Exception as error:  # a plug-in may raise anything
             if is_out_of_memory(error):
                 raise
@@ -262,15 +268,15 @@ class _Batch:
         return maps if maps.shape[2:] == size else F.interpolate(maps.contiguous(), size=size, mode="bilinear")
 
 
-def _has_own_scores(query: Query) -> bool:
-    return getattr(query.method, "scores", None) is not None
+def _has_own_scores(variant: Variant) -> bool:
+    return getattr(variant.method, "scores", None) is not None
 
 
-def _shift(query: Query, features: Features) -> Tensor | None:
+def _shift(variant: Variant, features: Features) -> Tensor | None:
     """What is added to the features of each window, (B, C), where λ acts on them (eq. 9 as printed)."""
-    if not query.debias or query.debias_on != "features" or features.cls is None:
+    if not variant.debias or variant.debias_on != "features" or features.cls is None:
         return None
-    return -query.debias * features.cls
+    return -variant.debias * features.cls
 
 
 def _identity(method: Callable[[Trunk], Features]) -> Hashable:

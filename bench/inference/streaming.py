@@ -10,11 +10,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.inference.raster_io import Raster
-from bench.inference.segmenter import Query, Segmenter
+from bench.inference.segmenter import Segmenter, Variant
 from bench.inference.windows import RollingCanvas, window_boxes
 
 
-def score_strips(segmenter: Segmenter, query: Query, raster: Raster) -> Iterator[Tensor]:
+def score_strips(segmenter: Segmenter, variant: Variant, raster: Raster) -> Iterator[Tensor]:
     """Strips (Q, rows, width) of the stitched scores, from top to bottom, each complete.
 
     Put together they are what `Segmenter.scores` gives for the whole image at once: same windows in the same
@@ -22,12 +22,12 @@ def score_strips(segmenter: Segmenter, query: Query, raster: Raster) -> Iterator
     where memory runs out.
     """
     boxes = window_boxes(raster.height, raster.width, segmenter.window, segmenter.stride)
-    canvas = RollingCanvas(len(query.classes), raster.width, segmenter.backbone.device)
+    canvas = RollingCanvas(len(variant.classes), raster.width, segmenter.backbone.device)
     with tqdm(total=len(boxes), unit="window", disable=None) as bar:
         for start in range(0, len(boxes), segmenter.batch):
             chunk = boxes[start : start + segmenter.batch]
             images = torch.from_numpy(np.stack([raster.read(box) for box in chunk]))
-            for box, scores in zip(chunk, segmenter.window_scores(images, query), strict=True):
+            for box, scores in zip(chunk, segmenter.window_scores(images, variant), strict=True):
                 canvas.add(box, scores)
             bar.update(len(chunk))
             after = boxes[start + len(chunk)].top if start + len(chunk) < len(boxes) else raster.height

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -120,18 +120,31 @@ def confusion(label: Uint8s, predicted: Uint8s, classes: int) -> Ints:
 
 def confusion_at(keys: Int32s, counts: Ints, classes: int, threshold: float, background: int) -> Ints:
     """Confusion array (classes + 1, classes) of one image: `confusions_at` for what `count` returned."""
-    image: Ints = confusions_at(keys, counts, np.array([0, len(keys)]), classes, threshold, background)[0]
+    alone = SparseCounts(keys, counts, np.array([0, len(keys)]), classes)
+    image: Ints = confusions_at(alone, threshold, background)[0]
     return image
 
 
-def confusions_at(keys: Int32s, counts: Ints, offsets: Ints, classes: int, threshold: float, background: int) -> Ints:
-    """Confusion arrays (N, classes + 1, classes) of N images at a threshold.
+class SparseCounts(NamedTuple):
+    """Counts of N images over K classes, as `count` gives them, one image after the other.
 
-    keys, counts: those of all images, one after the other; image i has the entries offsets[i]..offsets[i + 1]
-    (N + 1 offsets). Pixels whose winning probability is below `threshold` count as class `background`. Raises
-    BenchError for a threshold that is no whole hundredth in 0..0.99: other thresholds cannot be told from the
-    bins. Raises ValueError for a background that is no class.
+    keys, counts: image i has the entries offsets[i]..offsets[i + 1] of both (N + 1 offsets).
     """
+
+    keys: Int32s
+    counts: Ints
+    offsets: Ints
+    classes: int
+
+
+def confusions_at(sparse: SparseCounts, threshold: float, background: int) -> Ints:
+    """Confusion arrays (N, K + 1, K) of N images at a threshold.
+
+    Pixels whose winning probability is below `threshold` count as class `background`. Raises BenchError for a
+    threshold that is no whole hundredth in 0..0.99: other thresholds cannot be told from the bins. Raises ValueError
+    for a background that is no class.
+    """
+    keys, counts, offsets, classes = sparse
     cell = _cells_at(keys, classes, threshold, background)
     images, cells = len(offsets) - 1, (classes + 1) * classes
     image = np.repeat(np.arange(images), np.diff(offsets))
@@ -140,8 +153,9 @@ def confusions_at(keys: Int32s, counts: Ints, offsets: Ints, classes: int, thres
     return total.astype(np.int64).reshape(images, classes + 1, classes)
 
 
-def areas_at(keys: Int32s, counts: Ints, offsets: Ints, classes: int, threshold: float, background: int) -> Areas:
+def areas_at(sparse: SparseCounts, threshold: float, background: int) -> Areas:
     """The areas (N) of the arrays that `confusions_at` gives of the same, without making them."""
+    keys, counts, offsets, classes = sparse
     cell, images = _cells_at(keys, classes, threshold, background), len(offsets) - 1
     label, predicted = np.divmod(cell, classes)
     first = np.repeat(np.arange(images) * classes, np.diff(offsets))  # place of an image's class 0

@@ -12,7 +12,7 @@ from bench.metrics import Areas
 from bench.metrics.bootstrap import Interval, Scenes, bootstrap, by_scene, difference
 from bench.metrics.significance import PermutationTest, Wilcoxon, holm, permutation_test, wilcoxon
 from bench.report.scores import DRAWS
-from bench.store.result import StoredCell
+from bench.store.result import StoredResult
 from bench.store.store import Store
 
 PERMUTATIONS = 10_000
@@ -72,11 +72,11 @@ def compare(
     adjusted = holm([pair.test.p_value for pair in pairs])
     pairs = [replace(pair, adjusted=float(p)) for pair, p in zip(pairs, adjusted, strict=True)]
     summary = wilcoxon([pair.first for pair in pairs], [pair.second for pair in pairs]) if pairs else None
-    demo = any(cell.record["demo"] for cell in cells.values())
+    demo = any(cell.record.demo for cell in cells.values())
     return Comparison(first, second, pairs, left_out, summary, demo)
 
 
-def _pair(dataset: str, first: StoredCell | None, second: StoredCell | None, draws: int) -> Pair | str:
+def _pair(dataset: str, first: StoredResult | None, second: StoredResult | None, draws: int) -> Pair | str:
     """The paired numbers of one dataset, or why there are none."""
     for cell in (first, second):
         if cell is not None and not cell.counted:
@@ -105,7 +105,7 @@ def _pair(dataset: str, first: StoredCell | None, second: StoredCell | None, dra
     )
 
 
-def _scenes(cell: StoredCell, indices: Sequence[int]) -> Scenes:
+def _scenes(cell: StoredResult, indices: Sequence[int]) -> Scenes:
     """Counts of the images of these indices, by scene."""
     place = {index: line for line, index in enumerate(cell.indices)}
     lines = [place[index] for index in indices]

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.report.published import Gain, Mark, one_digit
 from bench.report.scores import Collection, Score
-from bench.report.tables import AVERAGE, Entry, Grid, Line
+from bench.report.tables import AVERAGE, Grid, Line, TableEntry
 
 NOTHING = "–"
 LEGEND = (
@@ -90,7 +90,7 @@ def _line(line: Line, grid: Grid, notes: list[str]) -> list[list[str]]:
     return [[name if number == 0 else "", *cells] for number, cells in enumerate(shown)]
 
 
-def _ours(entry: Entry, is_average: bool, notes: list[str]) -> str:
+def _ours(entry: TableEntry, is_average: bool, notes: list[str]) -> str:
     number = "" if math.isnan(entry.value) else _marked(f"{entry.shown:.1f}", entry.mark)
     if is_average:
         return f"{number} ({entry.counted}/{entry.total})" if entry.counted else NOTHING
@@ -119,7 +119,7 @@ def _footnote(text: str, notes: list[str]) -> str:
     return f"[{notes.index(text) + 1}]"
 
 
-def _interval(entry: Entry) -> str:
+def _interval(entry: TableEntry) -> str:
     interval = entry.interval
     if interval is None or not entry.complete or math.isnan(interval.low):
         return ""
@@ -164,7 +164,7 @@ def csv_lines(grid: Grid) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _csv_entry(entry: Entry, is_average: bool) -> dict[str, Any]:
+def _csv_entry(entry: TableEntry, is_average: bool) -> dict[str, Any]:
     score, interval = entry.score, entry.interval
     known: dict[str, Any] = {
         "ours": _points(entry.value),
@@ -205,7 +205,7 @@ def cost_lines(collection: Collection) -> list[dict[str, Any]]:
     ]
 
 
-def _csv_status(entry: Entry, is_average: bool) -> str:
+def _csv_status(entry: TableEntry, is_average: bool) -> str:
     """Of an entry without a score of its own."""
     if is_average:
         return f"{entry.counted}/{entry.total}"

@@ -14,7 +14,8 @@ from bench.metrics import chance_score, constant_score, label_area
 from bench.metrics import score as metric_of
 from bench.metrics.bootstrap import Draws, Interval, bootstrap, by_scene
 from bench.settings import Overrides
-from bench.store.result import Status, StoredCell
+from bench.store.record import Status
+from bench.store.result import StoredResult
 from bench.store.store import Store, limits, setting_changes
 
 DRAWS = 1000  # of the bootstrap: an end of a 95 % interval then wobbles by some 4 % of its width
@@ -98,9 +99,9 @@ def collect(results: Path, config: Config, draws: int = DRAWS) -> list[Collectio
     return [Collection(name, found[name]) for name in sorted(found)] or [Collection("", {})]
 
 
-def read_score(cell: StoredCell, config: Config, draws: int = DRAWS) -> Score:
+def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
     """Computes one cell's score and bootstrap from its counts."""
-    info, cost = cell.info, cell.record["cost"] or {}
+    info, cost = cell.info, cell.record.cost
     stale, caveats = standing(cell, config)
     value, drawn = float("nan"), None
     constant, chance = float("nan"), float("nan")
@@ -114,8 +115,8 @@ def read_score(cell: StoredCell, config: Config, draws: int = DRAWS) -> Score:
     return Score(
         row=cell.row,
         dataset=cell.dataset,
-        label=str(info.get("label", cell.row)),
-        venue=str(info.get("venue", "")),
+        label=info.label or cell.row,
+        venue=info.venue,
         metric=cell.metric,
         status=cell.status,
         reason=cell.reason,
@@ -127,31 +128,31 @@ def read_score(cell: StoredCell, config: Config, draws: int = DRAWS) -> Score:
         chance=chance,
         stale=stale,
         caveats=caveats,
-        demo=bool(cell.record["demo"]),
-        limit=cell.record["limit"],
+        demo=cell.record.demo,
+        limit=cell.record.limit,
         mixture=cell.mixture,
-        seconds_per_image=cost["seconds"] / cost["images"] if cost else None,
-        peak_memory=cost.get("peak_memory_bytes"),
+        seconds_per_image=cost.seconds / cost.images if cost else None,
+        peak_memory=cost.peak_memory_bytes if cost else None,
     )
 
 
-def standing(cell: StoredCell, config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def standing(cell: StoredResult, config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(stale, caveats) of a cell, see `Score`.
 
     A demo cell has neither, since it is compared with nothing and brings a protocol of its own; nor has a
     cell whose dataset or row is unknown here, beyond the caveat of its run.
     """
-    told = [text for text in [cell.info.get("caveat")] if text]
-    if cell.record["demo"]:
+    told = [text for text in [cell.info.caveat] if text]
+    if cell.record.demo:
         return (), tuple(told)
     try:
         card = load_card(cell.dataset)
-        now = config.cell(cell.row, card, Overrides.model_validate(cell.info.get("method_defaults", {})))
+        now = config.settings_of(cell.row, card, Overrides.model_validate(cell.info.method_defaults))
     except BenchError:
         return (), tuple(told)
     if cell.settings.backbone != now.backbone:
         told.append(f"backbone {Path(cell.settings.backbone).name}, benchmark.yaml has {now.backbone}")
-    if cell.counted and cell.record["limit"] is None and card.expected_count not in (None, cell.total):
+    if cell.counted and cell.record.limit is None and card.expected_count not in (None, cell.total):
         told.append(f"{cell.dataset}: {cell.total} images, the card expects {card.expected_count}")
     known = {name: value for name, value in cell.settings.options.items() if name in now.options}
     then = cell.settings.model_copy(update={"options": known})

@@ -19,7 +19,7 @@ GUESSES = (("constant", "Best constant prediction"), ("chance", "Random predicti
 
 
 @dataclass
-class Entry:
+class TableEntry:
     """What stands where a row meets a column. value and interval are fractions, published is per cent.
 
     value: nan unless there is a number. counted of total: images, or datasets of an average. complete: the
@@ -63,7 +63,7 @@ class Line:
     row: str
     label: str
     venue: str
-    entries: dict[str, Entry] = field(default_factory=dict)  # by column
+    entries: dict[str, TableEntry] = field(default_factory=dict)  # by column
 
 
 @dataclass
@@ -117,9 +117,10 @@ def _guesses(collection: Collection, datasets: Sequence[str], name: str, label: 
     """What a prediction that never looks at the image scores: computed from the labels of any complete cell."""
     complete = {score.dataset: score for score in collection.scores.values() if score.complete}
     entries = {
-        dataset: Entry(getattr(complete[dataset], name)) if dataset in complete else Entry() for dataset in datasets
+        dataset: TableEntry(getattr(complete[dataset], name)) if dataset in complete else TableEntry()
+        for dataset in datasets
     }
-    return Line(f"({name})", label, "", {**entries, AVERAGE: Entry()})
+    return Line(f"({name})", label, "", {**entries, AVERAGE: TableEntry()})
 
 
 def gains(collection: Collection) -> list[tuple[Gain, Gain]]:
@@ -132,10 +133,10 @@ def gains(collection: Collection) -> list[tuple[Gain, Gain]]:
     return list(zip(headline_gains(ours), headline_gains(published_score()), strict=True))
 
 
-def _entry(score: Score | None, published: Decimal | None) -> Entry:
+def _entry(score: Score | None, published: Decimal | None) -> TableEntry:
     if score is None:
-        return Entry(published=published)
-    return Entry(
+        return TableEntry(published=published)
+    return TableEntry(
         value=score.value,
         interval=score.interval,
         counted=score.counted,
@@ -147,12 +148,12 @@ def _entry(score: Score | None, published: Decimal | None) -> Entry:
     )
 
 
-def _average(entries: Sequence[Entry], published: Decimal | None) -> Entry:
+def _average(entries: Sequence[TableEntry], published: Decimal | None) -> TableEntry:
     """Mean over the complete cells; a number of its own standing only if that is all of them."""
     done = [entry for entry in entries if entry.complete]
     complete = len(done) == len(entries)
     draws = [entry.score.draws for entry in done if entry.score and entry.score.draws]
-    return Entry(
+    return TableEntry(
         value=float(np.mean([entry.value for entry in done])) if done else float("nan"),
         interval=average(draws).interval() if complete else None,
         counted=len(done),

@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Peers:
+class Distributed:
     """rank: number of this process. size: how many there are."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes the files and shows the progress."""
         return self.rank == 0
 
@@ -119,15 +119,15 @@ def said_already(message: str) -> bool:
 
 
 @contextlib.contextmanager
-def joined_peers(device: str) -> Iterator[Peers]:
+def init_distributed(device: str) -> Iterator[Distributed]:
     """The crew that torchrun's environment variables describe, for as long as the block runs."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Peers()
+        yield Distributed()
         return
     # outcomes travel as objects, by way of the CPU: the GPU is not waited for, and two processes may share it
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
-        yield Peers(dist.get_rank(), size)
+        yield Distributed(dist.get_rank(), size)
     finally:
         dist.destroy_process_group()

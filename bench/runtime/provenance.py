@@ -50,7 +50,7 @@ def machine() -> dict[str, str]:
     return facts
 
 
-def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+def differing(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
     """ "threads 2 -> 4" for what of MACHINE, and of torch, differs between two records that both know it."""
     names = [name for name in ("torch", *MACHINE) if name in one and name in other and one[name] != other[name]]
     return [f"{name} {one[name]} -> {other[name]}" for name in names]

@@ -1,14 +1,16 @@
-"""One writer a results folder."""
+"""One writer for each results folder."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
+import errno
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from bench.errors import BenchError
 
@@ -17,37 +19,37 @@ from bench.errors import BenchError
 def folder_lock(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Holds `folder`/`name` for the calling process; readers need no lock.
 
-    The operating system lets go of it when the process ends, however that happens, so a lock file that lies
-    about says nothing. Raises BenchError when another process holds it (saying which) and where the file
-    system has no locks.
+    The operating system releases it when the process ends, however that happens, so a lock file that is left behind
+    says nothing. Beside it, `name`.holder says which process holds it. Raises BenchError when another process does,
+    and where the folder or its file system cannot be used.
     """
+    holder = folder / f"{name}.holder"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / name).open("a+", encoding="utf-8")
-    except OSError as error:
+        lock = FileLock(folder / name, timeout=0)
+        lock.acquire()
+    except Timeout:
         raise BenchError(
-            f"results folder {folder}: cannot be used ({error.strerror}); choose another with --results"
+            f"results folder {folder}: in use by {_read(holder) or 'another process'}; "
+            "wait for it to end, or choose another folder with --results"
         ) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise BenchError(
-                f"results folder {folder}: in use by {holder}; "
-                "wait for it to end, or choose another folder with --results"
-            ) from None
-        except OSError as error:
-            raise BenchError(
-                f"results folder {folder}: its file system has no file locks ({error.strerror}); "
-                "choose a folder on a local disk with --results"
-            ) from None
-        file.truncate(0)
+    except OSError as error:
+        cannot = "its file system has no file locks" if error.errno == errno.ENOLCK else "cannot be used"
+        raise BenchError(
+            f"results folder {folder}: {cannot} ({error.strerror}); choose another, on a local disk, with --results"
+        ) from None
+    try:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {now}\n")
-        file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}\n", encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            holder.unlink()
+        lock.release()
+
+
+def _read(holder: Path) -> str:
+    try:
+        return holder.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""

@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from bench.errors import BenchError
-from bench.metrics import Areas, Ints, areas_at, confusions_at, mean_over_classes, probability_histogram, summary
+from bench.metrics import (
+    Areas,
+    Ints,
+    SparseCounts,
+    areas_at,
+    confusions_at,
+    mean_over_classes,
+    probability_histogram,
+    summary,
+)
 from bench.metrics.boundary import boundary_iou
 from bench.runtime.provenance import differing
 from bench.settings import Settings
 from bench.store.count_table import boundary_lines, counted, decode, flat, merge
+from bench.store.record import RECORD, Info, Numbers, Record, Status, read_record
 
-RECORD, COUNTS, PARTS = "cell.json", "counts.parquet", "part-*.parquet"
+COUNTS, PARTS = "counts.parquet", "part-*.parquet"
 
 TIES = 200
 """Pixels in a million that fall into another bin of probability, at the most, where a float32 result was computed with
 other threads, on another CPU or on a GPU; a quarter of these into another class (docs/performance.md)."""
-
-Status: TypeAlias = Literal["ok", "partial", "failed", "no data"]
 
 
 class Piece(NamedTuple):
     """A folder that one process wrote: the whole cell, or one shard of it."""
 
     folder: Path
-    record: dict[str, Any]
+    record: Record
 
 
 @dataclass(frozen=True, eq=False)
-class StoredCell:
+class StoredResult:
     """One row on one dataset. `record` is the newest cell.json, see docs/results.md."""
 
     pieces: tuple[Piece, ...]
@@ -44,7 +50,7 @@ class StoredCell:
     notes: tuple[str, ...] = ()  # what was left out, and why
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         return self.pieces[0].record
 
     @property
@@ -57,21 +63,21 @@ class StoredCell:
 
     @property
     def metric(self) -> str:
-        return str(self.record["metric"])
+        return self.record.metric
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(self.record["classes"])
+        return tuple(self.record.classes)
 
     @property
-    def info(self) -> dict[str, Any]:
+    def info(self) -> Info:
         """What the run told of itself: label, venue, device …"""
-        return dict(self.record["info"])
+        return self.record.info
 
     @property
     def total(self) -> int:
         """Images that the cell should hold."""
-        return int(self.record["images"]["total"])
+        return self.record.images.total
 
     @functools.cached_property
     def table(self) -> pa.Table:
@@ -90,7 +96,7 @@ class StoredCell:
         return self.table.select(narrow) if "table" in vars(self) else self._read(narrow)
 
     def _read(self, columns: list[str] | None = None) -> pa.Table:
-        return read_counts([piece.folder for piece in self.pieces], self.record["fingerprint"], columns)
+        return read_counts([piece.folder for piece in self.pieces], self.record.fingerprint, columns)
 
     @property
     def counted(self) -> int:
@@ -120,7 +126,7 @@ class StoredCell:
         """Whatever cell.json says, a cell is "ok" when all of its images are counted, and only then."""
         if self.total and self.counted == self.total:
             return "ok"
-        recorded = {piece.record["status"] for piece in self.pieces}
+        recorded = {piece.record.status for piece in self.pieces}
         if "failed" in recorded:
             return "failed"
         return "no data" if recorded == {"no data"} else "partial"
@@ -131,9 +137,7 @@ class StoredCell:
 
         A cell's images may come from several runs and shards; cell.json keeps what each was made with.
         """
-        known = [
-            made for piece in self.pieces for made in (piece.record["made_with"], *piece.record.get("earlier", ()))
-        ]
+        known = [made for piece in self.pieces for made in (piece.record.made_with, *piece.record.earlier)]
         found = list(dict.fromkeys(change for made in known[1:] for change in differing(known[0], made)))
         if not found:
             return None
@@ -144,7 +148,7 @@ class StoredCell:
         """Why the cell is not "ok"; None where it is, or where nothing but time is missing."""
         if self.status == "ok":
             return None
-        recorded = [piece.record["reason"] for piece in self.pieces if piece.record["reason"]]
+        recorded = [piece.record.reason for piece in self.pieces if piece.record.reason]
         return "; ".join([*dict.fromkeys(recorded), *self.notes]) or None
 
     def confusion(self, threshold: float | None = None) -> Ints:
@@ -152,31 +156,32 @@ class StoredCell:
 
         For COCO-Stuff that is a gigabyte; metrics are satisfied with `areas`.
         """
-        return confusions_at(*self._counts_at(threshold))
+        return confusions_at(self._counts, *self._final(threshold))
 
     def areas(self, threshold: float | None = None) -> Areas:
         """Areas (n) of the same."""
-        return areas_at(*self._counts_at(threshold))
+        return areas_at(self._counts, *self._final(threshold))
 
-    def _counts_at(self, threshold: float | None) -> tuple[Any, Ints, Ints, int, float, int]:
-        return counts_at(self.images, self.settings, len(self.classes), threshold)
+    def _final(self, threshold: float | None) -> tuple[float, int]:
+        return self.settings.threshold if threshold is None else threshold, self.settings.background
+
+    @property
+    def _counts(self) -> SparseCounts:
+        return sparse_counts(self.images, len(self.classes))
 
     def histogram(self) -> Ints:
         """(K + 1, K, 100) counts over the winning probability of all images, for `bench.metrics.sweep`."""
-        return probability_histogram(flat(self.images, "keys")[0], flat(self.images, "counts")[0], len(self.classes))
+        return probability_histogram(self._counts.keys, self._counts.counts, len(self.classes))
 
     def boundary(self) -> Ints | None:
         """Boundary counts (n, K, 2) of the counted images, or None where they were not asked for."""
         return boundary_counts(self.images, self.settings, len(self.classes))
 
 
-def counts_at(
-    images: pa.Table, settings: Settings, classes: int, threshold: float | None = None
-) -> tuple[Any, Ints, Ints, int, float, int]:
-    """What `bench.metrics.confusions_at` and `areas_at` take, of a table whose lines all have counts."""
+def sparse_counts(images: pa.Table, classes: int) -> SparseCounts:
+    """The counts of a table whose lines all have some."""
     keys, offsets = flat(images, "keys")
-    threshold = settings.threshold if threshold is None else threshold
-    return keys, flat(images, "counts")[0], offsets, classes, threshold, settings.background
+    return SparseCounts(keys, flat(images, "counts")[0], offsets, classes)
 
 
 def boundary_counts(images: pa.Table, settings: Settings, classes: int) -> Ints | None:
@@ -185,11 +190,11 @@ def boundary_counts(images: pa.Table, settings: Settings, classes: int) -> Ints 
     return np.stack(list(found.values())) if found and len(found) == images.num_rows else None
 
 
-def numbers(images: pa.Table, settings: Settings, classes: int, metric: str) -> dict[str, Any]:
+def numbers(images: pa.Table, settings: Settings, classes: int, metric: str) -> Numbers:
     """The metrics of cell.json: `bench.metrics.summary` and, if counted, boundary IoU; {} for no images."""
     if not images.num_rows:
         return {}
-    found = summary(areas_at(*counts_at(images, settings, classes)), metric)
+    found = summary(areas_at(sparse_counts(images, classes), settings.threshold, settings.background), metric)
     boundary = boundary_counts(images, settings, classes)
     if boundary is not None:
         of_class = boundary_iou(boundary.sum(0))
@@ -209,42 +214,21 @@ def count_files(folder: Path) -> list[Path]:
     return [folder / COUNTS, *sorted(folder.glob(PARTS))]
 
 
-def load_cell(folder: Path) -> StoredCell | None:
+def load_result(folder: Path) -> StoredResult | None:
     """The cell stored in a folder, its shards put together; None where there is none.
 
     Shards of other settings than the newest piece are left out and named in `notes`.
     """
     found = [
-        Piece(file.parent, _read(file))
+        Piece(file.parent, read_record(file))
         for file in [folder / RECORD, *sorted(folder.glob(f"shard-*/{RECORD}"))]
         if file.exists()
     ]
     if not found:
         return None
-    newest = max(found, key=lambda piece: str(piece.record["written"]))
-    fitting = [piece for piece in found if piece.record["fingerprint"] == newest.record["fingerprint"]]
+    newest = max(found, key=lambda piece: piece.record.written)
+    fitting = [piece for piece in found if piece.record.fingerprint == newest.record.fingerprint]
     others = [piece.folder.name for piece in found if piece not in fitting and piece.folder != folder]
     notes = (f"{', '.join(others)}: of other settings or inputs, left out",) if others else ()
     pieces = (newest, *(p for p in fitting if p is not newest))
-    return StoredCell(pieces, Settings.model_validate(newest.record["settings"]), notes)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        Settings.model_validate(record["settings"])
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise BenchError(
-            f"{file}: no cell.json of this version ({reason}); delete its folder and run the cell again"
-        ) from None
-    return record
-
-
-def jsonable(value: Any) -> Any:
-    """JSON has no nan: null instead, at any depth."""
-    if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+    return StoredResult(pieces, newest.record.settings, notes)

@@ -2,7 +2,7 @@
 
     store = Store("results")
     with store.lock():
-        writer = store.open(settings, inputs, images, classes=card.classes, metric=card.metric)
+        writer = store.open(ResultSpec(settings, inputs, images, card.classes, card.metric))
         for index in range(len(images)):
             if index not in writer.done:
                 writer.add(index, *count(label, predicted, bins, len(card.classes)))
@@ -15,24 +15,21 @@ without the scoring ones, and the hashes of its inputs.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from bench.errors import BenchError
-from bench.runtime.provenance import differing, provenance
+from bench.runtime.provenance import differing
 from bench.settings import Settings
-from bench.store.result import RECORD, StoredCell, load_cell
-from bench.store.writer import CellWriter, naming, write_record
-
-FORMAT = 1
-SCORING = ("threshold", "background")  # settings that are applied to stored counts
-NAMING = ("row", "dataset")  # settings that say where a cell lies
+from bench.store.lock import folder_lock
+from bench.store.record import NAMING, RECORD, SCORING, Record, ResultSpec
+from bench.store.result import StoredResult, load_result
+from bench.store.writer import ResultWriter, naming
 
 
 class Changes(NamedTuple):
@@ -70,143 +67,83 @@ class Store:
 
     def lock(self) -> AbstractContextManager[None]:
         """To be held while writing; a shard locks out its like only. BenchError if another process has it."""
-        from bench.store.lock import folder_lock
-
         return folder_lock(self.folder, f".lock-{self.shard}" if self.shard else ".lock")
 
     def open(
-        self,
-        settings: Settings,
-        inputs: Mapping[str, str],
-        images: Sequence[tuple[str, str | None]],
-        *,
-        classes: Sequence[str],
-        metric: str,
-        info: Mapping[str, Any] | None = None,
-        indices: Collection[int] | None = None,
-        boundary: bool = False,
-        fresh: bool = False,
-    ) -> CellWriter:
-        """The writer of one cell, which knows what is on the disk already.
+        self, spec: ResultSpec, indices: Collection[int] | None = None, *, boundary: bool = False, fresh: bool = False
+    ) -> ResultWriter:
+        """The writer of one result, which knows what is on the disk already.
 
-        inputs: hashes by name of all that decides the counts besides the settings: weights, upsampler, card
-        (without its threshold), plug-in, data list, vocabulary. images: (id, scene) of every image of the
-        dataset in its fixed order.
-        classes, metric: the card's. info: what tables print or a reader may want to know: label, venue,
-        device, dtype, method_defaults (the plug-in's overrides), caveat (why the numbers cannot be held
-        against published ones).
-        indices: which images fall to this process; all by default. boundary: images without boundary counts
-        are to be done again. fresh: forget what is stored.
+        indices: which images fall to this process; all by default. boundary: images without boundary counts are to
+        be done again. fresh: forget what is stored.
         """
-        self._guard_demo(settings)
-        record = self._record(settings, inputs, len(images), classes, metric, info)
-        record["images"]["planned"] = len(images) if indices is None else len(indices)
-        old = self.cell(settings.row, settings.dataset)
-        if old and not fresh and old.record["fingerprint"] == record["fingerprint"]:
-            record["cost"] = old.record["cost"]
-            earlier = [old.record["made_with"], *old.record.get("earlier", ())]
-            record["earlier"] = [made for made in earlier if differing(record["made_with"], made)]
-        planned = range(len(images)) if indices is None else indices
-        return CellWriter(self._place(settings), record, images, planned, boundary, fresh)
+        record = self._record(spec)
+        planned = range(len(spec.images)) if indices is None else indices
+        record.images.planned = len(planned)
+        old = self._guarded(spec.settings)
+        if old and not fresh and old.record.fingerprint == record.fingerprint:
+            record.cost = old.record.cost
+            earlier = [old.record.made_with, *old.record.earlier]
+            record.earlier = [made for made in earlier if differing(record.made_with, made)]
+        return ResultWriter(self._place(spec.settings), record, spec.images, planned, boundary, fresh)
 
-    def record_gap(
-        self,
-        settings: Settings,
-        status: Literal["failed", "no data"],
-        reason: str,
-        *,
-        classes: Sequence[str],
-        metric: str,
-        total: int = 0,
-        info: Mapping[str, Any] | None = None,
-    ) -> None:
+    def record_gap(self, spec: ResultSpec, status: Literal["failed", "no data"], reason: str) -> None:
         """Notes that a cell could not even be started; missing data never hide what was stored before."""
-        self._guard_demo(settings)
-        old = self.cell(settings.row, settings.dataset)
+        old = self._guarded(spec.settings)
         if status == "no data" and old and old.counted:
             return
-        record = self._record(settings, {}, total, classes, metric, info)
-        folder = self._place(settings)
+        record = self._record(replace(spec, inputs={}))  # so that counts of earlier runs are not taken for its own
+        record.status, record.reason = status, reason
+        folder = self._place(spec.settings)
         with naming(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_record(folder, record | {"status": status, "reason": reason})
+            record.write(folder)
 
     def changes(self, settings: Settings, inputs: Mapping[str, str]) -> Changes | None:
         """What changed since the cell was stored; None where nothing is stored."""
         old = self.cell(settings.row, settings.dataset)
         if old is None:
             return None
-        stored: dict[str, str] = old.record["inputs"]
+        stored = old.record.inputs
         named = sorted(name for name in {**stored, **inputs} if stored.get(name) != inputs.get(name))
         recount = setting_changes(old.settings, settings, without=SCORING) + [f"{name} changed" for name in named]
         return Changes(recount, setting_changes(old.settings, settings, only=SCORING))
 
-    def cell(self, row: str, dataset: str) -> StoredCell | None:
+    def cell(self, row: str, dataset: str) -> StoredResult | None:
         """One stored cell, or None."""
-        return load_cell(self._cells / dataset / quote(row, safe="+@"))
+        return load_result(self._cells / dataset / quote(row, safe="+@"))
 
-    def cells(self) -> list[StoredCell]:
+    def cells(self) -> list[StoredResult]:
         """All stored cells, by dataset and row."""
         records = [*self._cells.glob(f"*/*/{RECORD}"), *self._cells.glob(f"*/*/shard-*/{RECORD}")]
         depth = len(self._cells.parts) + 2
         folders = sorted({Path(*record.parts[:depth]) for record in records})
-        return [cell for cell in map(load_cell, folders) if cell is not None]
+        return [cell for cell in map(load_result, folders) if cell is not None]
 
     def _place(self, settings: Settings) -> Path:
         return self._cells / settings.dataset / quote(settings.row, safe="+@") / self.shard
 
-    def _guard_demo(self, settings: Settings) -> None:
+    def _guarded(self, settings: Settings) -> StoredResult | None:
+        """What is stored of a cell; BenchError where a demo's result would meet a real one."""
         old = self.cell(settings.row, settings.dataset)
-        if old and bool(old.record["demo"]) != self.demo:
-            held = "results of the demo" if old.record["demo"] else "results of real data"
+        if old and old.record.demo != self.demo:
+            held = "results of the demo" if old.record.demo else "results of real data"
             raise BenchError(
                 f"results folder {self.folder}: holds {held} for {settings.row} on {settings.dataset}; "
                 "real and demo results are kept apart: choose another folder with --results"
             )
+        return old
 
-    def _record(
-        self,
-        settings: Settings,
-        inputs: Mapping[str, str],
-        total: int,
-        classes: Sequence[str],
-        metric: str,
-        info: Mapping[str, Any] | None,
-    ) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "row": settings.row,
-            "dataset": settings.dataset,
-            "status": "partial",
-            "reason": None,
-            "demo": self.demo,
-            "limit": self.limit,
-            "shard": self.shard or None,
-            "images": {"total": total, "planned": total, "counted": 0, "failed": 0},
-            "metric": metric,
-            "metrics": {},
-            "classes": list(classes),
-            "settings": settings.model_dump(mode="json"),
-            "inputs": dict(sorted(inputs.items())),
-            "fingerprint": fingerprint(settings, inputs),
-            "counts_sha256": None,
-            "cost": None,
-            "info": dict(info or {}),
-            "made_with": provenance(),
-        }
+    def _record(self, spec: ResultSpec) -> Record:
+        record = spec.record()
+        record.demo, record.limit, record.shard = self.demo, self.limit, self.shard or None
+        return record
 
 
 def limits(folder: str | Path) -> list[int]:
     """The N of all limited-<N> folders below a results folder, ascending."""
     found = (re.fullmatch(r"limited-(\d+)", path.name) for path in Path(folder).glob("limited-*"))
     return sorted(int(match[1]) for match in found if match)
-
-
-def fingerprint(settings: Settings, inputs: Mapping[str, str]) -> str:
-    """sha256 over all that decides the counts of a cell."""
-    deciding = settings.model_dump(mode="json", exclude={*SCORING, *NAMING})
-    text = json.dumps([deciding, dict(inputs)], sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def setting_changes(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
-import json
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +14,6 @@ import pyarrow.compute as pc
 from bench.errors import BenchError
 from bench.metrics import Int32s, Ints
 from bench.runtime.atomic import TEMPORARY, write_atomic
-from bench.settings import Settings
 from bench.store.count_table import (
     ImageCounts,
     boundary_line,
@@ -28,12 +24,13 @@ from bench.store.count_table import (
     renamed,
     to_table,
 )
-from bench.store.result import COUNTS, PARTS, RECORD, jsonable, numbers, read_counts
+from bench.store.record import Cost, Record, Status
+from bench.store.result import COUNTS, PARTS, numbers, read_counts
 
 FLUSH_SECONDS = 5.0
 
 
-class CellWriter:
+class ResultWriter:
     """Takes the counts of images in any order; made by `Store.open`.
 
     done: indices whose counts are on the disk, from this run or an earlier one; the others are to be done.
@@ -46,7 +43,7 @@ class CellWriter:
     def __init__(
         self,
         folder: Path,
-        record: dict[str, Any],
+        record: Record,
         images: Sequence[tuple[str, str | None]],
         indices: Collection[int],
         boundary: bool,
@@ -54,7 +51,7 @@ class CellWriter:
     ) -> None:
         self._folder = folder
         self._record = record
-        self._settings = Settings.model_validate(record["settings"])
+        self._settings = record.settings
         self._images = images
         self._planned = set(indices)
         self._buffer: list[ImageCounts] = []
@@ -81,7 +78,7 @@ class CellWriter:
         self._flushed = time.monotonic()
         if not self._buffer:
             return
-        data = encode(to_table(self._buffer, self._images), self._record["fingerprint"])
+        data = encode(to_table(self._buffer, self._images), self._record.fingerprint)
         with naming(self._folder):
             write_atomic(self._folder / f"part-{self._parts:06d}.parquet", data)
         self._parts += 1
@@ -95,17 +92,13 @@ class CellWriter:
         failed; without one it is "ok", or "partial" if images are missing.
         """
         self.flush()
-        table = renamed(read_counts([self._folder], self._record["fingerprint"]), self._images)
-        data = encode(table, self._record["fingerprint"])
+        table = renamed(read_counts([self._folder], self._record.fingerprint), self._images)
+        data = encode(table, self._record.fingerprint)
         if self._added:
-            self._record["cost"] = {
-                "images": self._added,
-                "seconds": seconds,
-                "peak_memory_bytes": peak_memory,
-            }
+            self._record.cost = Cost(images=self._added, seconds=seconds, peak_memory_bytes=peak_memory)
         failed = self._enter_numbers(table)
-        self._record["counts_sha256"] = hashlib.sha256(data).hexdigest()
-        status = "failed" if reason else "ok" if self.done == self._planned else "partial"
+        self._record.counts_sha256 = hashlib.sha256(data).hexdigest()
+        status: Status = "failed" if reason else "ok" if self.done == self._planned else "partial"
         with naming(self._folder):
             write_atomic(self._folder / COUNTS, data)
             self._write_record(status, reason or failed)
@@ -126,40 +119,34 @@ class CellWriter:
         if fresh:
             (self._folder / COUNTS).unlink(missing_ok=True)
         for part in self._folder.glob(PARTS):
-            if fresh or decode(part, self._record["fingerprint"], ["index"]) is None:
+            if fresh or decode(part, self._record.fingerprint, ["index"]) is None:
                 part.unlink()
         numbers_taken = [int(part.stem.partition("-")[2]) for part in self._folder.glob(PARTS)]
         return max(numbers_taken, default=-1) + 1
 
     def _on_disk(self, boundary: bool) -> set[int]:
         columns = ["index", "error", "boundary"]
-        table = counted(read_counts([self._folder], self._record["fingerprint"], columns))
+        table = counted(read_counts([self._folder], self._record.fingerprint, columns))
         if not boundary:
             return set(table.column("index").to_pylist())
-        classes = len(self._record["classes"])
+        classes = len(self._record.classes)
         return set(boundary_lines(table, classes, self._settings.threshold, self._settings.background))
 
     def _enter_numbers(self, table: pa.Table) -> str | None:
         """Puts metrics and image numbers into the record; what to say of images that failed."""
         images = counted(table)
         failures = table.filter(pc.is_valid(table.column("error")))
-        classes, metric = len(self._record["classes"]), self._record["metric"]
-        self._record["metrics"] = numbers(images, self._settings, classes, metric)
-        self._record["images"] |= {"counted": images.num_rows, "failed": failures.num_rows}
+        classes, metric = len(self._record.classes), self._record.metric
+        self._record.metrics = numbers(images, self._settings, classes, metric)
+        self._record.images.counted, self._record.images.failed = images.num_rows, failures.num_rows
         if not failures.num_rows:
             return None
         name, error = failures.column("id")[0].as_py(), failures.column("error")[0].as_py()
         return f"{failures.num_rows} of {len(self._images)} images failed, the first: {name}: {error}"
 
-    def _write_record(self, status: str, reason: str | None) -> None:
-        write_record(self._folder, self._record | {"status": status, "reason": reason})
-
-
-def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Writes a cell.json, with the time of writing."""
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    text = json.dumps(jsonable(record | {"written": now}), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(folder / RECORD, (text + "\n").encode())
+    def _write_record(self, status: Status, reason: str | None) -> None:
+        self._record.status, self._record.reason = status, reason
+        self._record.write(self._folder)
 
 
 @contextlib.contextmanager

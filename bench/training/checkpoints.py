@@ -64,7 +64,7 @@ def _identity(trainer: Trainer, images: str) -> dict[str, Any]:
     """What must not change between the parts of one training."""
     return {
         **asdict(trainer.settings),
-        "processes": trainer.peers.size,
+        "processes": trainer.distributed.size,
         "backbone": trainer.backbone.fingerprint,
         "images": images,
     }

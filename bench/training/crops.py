@@ -123,24 +123,24 @@ def random_crop(image: NDArray[np.uint8], size: int, generator: np.random.Genera
 class Schedule:
     """Which images a step takes. Each epoch shuffles them again and leaves out what does not fill a step.
 
-    images: how many there are. batch: images of a process in a step. peers: number of processes.
+    images: how many there are. batch: images of a process in a step. processes: number of processes.
     """
 
     images: int
     batch: int
-    peers: int
+    processes: int
     seed: int
 
     def __post_init__(self) -> None:
-        if self.images < self.batch * self.peers:
+        if self.images < self.batch * self.processes:
             raise BenchError(
-                f"{self.images} training images are fewer than a batch of {self.batch} x {self.peers} "
+                f"{self.images} training images are fewer than a batch of {self.batch} x {self.processes} "
                 "processes; give more images or a smaller --batch"
             )
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.images // (self.batch * self.peers)
+        return self.images // (self.batch * self.processes)
 
     def batches(self, start: int, stop: int, rank: int) -> Iterator[list[Key]]:
         """The images of process `rank` in steps start … stop - 1."""
@@ -149,7 +149,7 @@ class Schedule:
             epoch, position = divmod(step, self.steps_per_epoch)
             if epoch not in shuffled:
                 shuffled = {epoch: numpy_generator(self.seed, Purpose.ORDER, epoch).permutation(self.images)}
-            first = (position * self.peers + rank) * self.batch
+            first = (position * self.processes + rank) * self.batch
             yield [(epoch, int(index)) for index in shuffled[epoch][first : first + self.batch]]
 
 

@@ -20,7 +20,7 @@ _GAP = 4  # white pixels between the parts of a picture
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogRecord:
     """Losses of step `step` (from 1), means over all its images and jitters, how long it took, and the most memory
     that the leading process, or its GPU, has used so far.
     """
@@ -40,14 +40,14 @@ class Log:
     def __init__(self, path: Path, done: int) -> None:
         """Keeps the first `done` steps of an older log: a resumed training writes the later ones again."""
         self.path = path
-        header = [field.name for field in fields(Entry)]
+        header = [field.name for field in fields(LogRecord)]
         rows = _rows(path) if done else []
         kept = [row for row in rows if int(row[0]) <= done]
         buffer = io.StringIO()
         csv.writer(buffer, lineterminator="\n").writerows([header, *kept])
         write_atomic(path, buffer.getvalue().encode())
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: LogRecord) -> None:
         with self.path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(astuple(entry))
 
@@ -58,7 +58,7 @@ def _rows(path: Path) -> list[list[str]]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
     rows = [line.strip().split(",") for line in lines if line.endswith("\n")]
-    width = len(fields(Entry))
+    width = len(fields(LogRecord))
     if any(len(row) != width or not row[0].isdigit() for row in rows):
         raise BenchError(f"{path}: not a training log of {width} columns; move it away and resume again")
     return rows

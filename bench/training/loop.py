@@ -16,11 +16,11 @@ from bench.errors import BenchError
 from bench.models.backbone import Backbone
 from bench.runtime.atomic import write_atomic
 from bench.runtime.device import is_out_of_memory, peak_memory
-from bench.runtime.distributed import Peers
+from bench.runtime.distributed import Distributed
 from bench.training.checkpoints import restore_checkpoint, save_checkpoint, save_upsampler
 from bench.training.crops import Crops, ImageList, Schedule, load_crops
-from bench.training.log import Entry, Log, feature_picture
-from bench.training.settings import Settings
+from bench.training.log import Log, LogRecord, feature_picture
+from bench.training.settings import TrainingConfig
 from bench.training.trainer import StepLosses, Trainer
 
 CHECKPOINT = "last.ckpt"
@@ -28,7 +28,7 @@ UPSAMPLER = "upsampler.safetensors"
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunLength:
     """Where to and how far; none of it changes what a step does.
 
     out: folder of the results. steps: in all, or else whole `epochs`. save_every: steps between checkpoints
@@ -43,24 +43,26 @@ class Plan:
     resume: bool = False
 
 
-def train(backbone: Backbone, images: ImageList, settings: Settings, plan: Plan, peers: Peers) -> Trainer:
+def train(
+    backbone: Backbone, images: ImageList, settings: TrainingConfig, plan: RunLength, distributed: Distributed
+) -> Trainer:
     """Trains an upsampler; into `plan.out` go last.ckpt, upsampler.safetensors, log.csv and pictures/.
 
     Raises BenchError for too few or unreadable images, an `out` that holds another training, too little memory,
     or a loss that is no number.
     """
-    schedule = Schedule(len(images.paths), settings.batch, peers.size, settings.seed)
+    schedule = Schedule(len(images.paths), settings.batch, distributed.size, settings.seed)
     checkpoint = plan.out / CHECKPOINT
     if checkpoint.exists() and not plan.resume:
         raise BenchError(f"--out {plan.out}: already holds {CHECKPOINT}; go on with --resume, or give another folder")
-    trainer = Trainer(backbone, settings, peers)
+    trainer = Trainer(backbone, settings, distributed)
     fingerprint = hashlib.sha256("\n".join(path.name for path in images.paths).encode()).hexdigest()
     if plan.resume:
         restore_checkpoint(checkpoint, trainer, fingerprint)
     stop = plan.steps or plan.epochs * schedule.steps_per_epoch
     crops = Crops(images.paths, settings.crop, settings.seed)
-    batches = schedule.batches(trainer.done, stop, peers.rank)
-    recorder = _Recorder(trainer, crops, plan.out, stop, schedule.steps_per_epoch) if peers.leads else None
+    batches = schedule.batches(trainer.done, stop, distributed.rank)
+    recorder = _Recorder(trainer, crops, plan.out, stop, schedule.steps_per_epoch) if distributed.is_main else None
     for crop in load_crops(crops, batches, plan.workers):
         for line in crop.unreadable:
             warnings.warn(f"{line}; another image stands in", stacklevel=2)
@@ -112,7 +114,7 @@ class _Recorder:
         epoch = (self.trainer.done - 1) // self.steps_per_epoch + 1
         peak = peak_memory(self.trainer.backbone.device) / 2**30
         self.log.write(
-            Entry(self.trainer.done, epoch, *losses, seconds=round(now - self.last, 3), peak_gib=round(peak, 2))
+            LogRecord(self.trainer.done, epoch, *losses, seconds=round(now - self.last, 3), peak_gib=round(peak, 2))
         )
         self.last = now
         self.bar.set_postfix({name: f"{value:.4f}" for name, value in losses._asdict().items()})

@@ -15,7 +15,7 @@ from bench.training.downsampler import AttentionDownsampler
 from bench.training.jitter import Jitter, apply_jitter
 from bench.training.losses import ContentRetentionNet, UncertaintyNet, image_loss, reconstruction_loss
 from bench.training.released import use_released_gradient
-from bench.training.settings import Settings
+from bench.training.settings import TrainingConfig
 
 # Tokens a side. Reflect padding wants more pixels than the kernel's radius after the first doubling.
 MIN_GRID = 3
@@ -32,7 +32,7 @@ class Losses(NamedTuple):
 class Learner(nn.Module):
     """All that is trained. Its parameters are drawn from torch's global generator."""
 
-    def __init__(self, settings: Settings, dim: int, patch: int) -> None:
+    def __init__(self, settings: TrainingConfig, dim: int, patch: int) -> None:
         super().__init__()
         if settings.crop % patch or settings.crop < MIN_GRID * patch:
             raise BenchError(
@@ -73,7 +73,7 @@ class Learner(nn.Module):
         return torch.autocast(tensor.device.type, torch.bfloat16, enabled=self.amp)
 
 
-def _new_upsampler(settings: Settings, dim: int, steps: int) -> Upsampler:
+def _new_upsampler(settings: TrainingConfig, dim: int, steps: int) -> Upsampler:
     one = settings.kind == "jbu_one"
     upsampler = JBUOne(dim, settings.radius) if one else JBUStack(dim, settings.radius, modules=steps)
     if settings.reference_gradient:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingConfig:
     """Defaults are those of the released SimFeatUp code; docs/training.md lists where the paper differs.
 
     Attributes:

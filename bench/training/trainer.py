@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from bench.models.backbone import Backbone
-from bench.runtime.distributed import Peers
+from bench.runtime.distributed import Distributed
 from bench.training.crops import normalise
 from bench.training.features import feature_map
 from bench.training.jitter import apply_jitter, draw_jitter
 from bench.training.losses import random_directions
 from bench.training.model import Learner, Losses
 from bench.training.seeds import Purpose, seed_layers, torch_generator
-from bench.training.settings import Settings
+from bench.training.settings import TrainingConfig
 
 CAUTIOUS_STEPS = 10  # whose gradients are clipped, to a norm of:
 CAUTIOUS_NORM = 1e-4
@@ -32,10 +32,10 @@ class StepLosses(NamedTuple):
 class Trainer:
     """Nets, optimiser, number of steps done. A step's randomness follows from the seed and its number."""
 
-    def __init__(self, backbone: Backbone, settings: Settings, peers: Peers) -> None:
+    def __init__(self, backbone: Backbone, settings: TrainingConfig, distributed: Distributed) -> None:
         self.backbone = backbone
         self.settings = settings
-        self.peers = peers
+        self.distributed = distributed
         self.done = 0
         seed_layers(settings.seed, Purpose.WEIGHTS)
         self.learner = Learner(settings, backbone.dim, backbone.patch_size).to(backbone.device).train()
@@ -49,7 +49,7 @@ class Trainer:
         anew; with `upsample_once` all share one upsampling, which costs a fifth and is the same but for the
         dropout. Either way the losses' memory is free before the upsampler's own backward pass begins.
         """
-        seed_layers(self.settings.seed, Purpose.DROPOUT, self.done, self.peers.rank)
+        seed_layers(self.settings.seed, Purpose.DROPOUT, self.done, self.distributed.rank)
         images = normalise(pixels, self.settings.normalise, self.backbone.device)
         patches = self._features(images)
         jitters = range(self.settings.jitters)
@@ -65,7 +65,7 @@ class Trainer:
             upsampled.backward(leaf.grad)  # type: ignore[no-untyped-call]
         self._update()
         means = sums / len(jitters)
-        self.peers.average_([means])
+        self.distributed.average_([means])
         return StepLosses(*means.tolist())
 
     @torch.no_grad()
@@ -90,14 +90,14 @@ class Trainer:
         directions = None
         if self.settings.projection:
             generator = torch_generator(self.settings.seed, Purpose.DIRECTIONS, *place)
-            everyone = len(images) * self.peers.size
+            everyone = len(images) * self.distributed.size
             drawn = random_directions(everyone, self.backbone.dim, self.settings.projection, generator)
-            directions = drawn.chunk(self.peers.size)[self.peers.rank].to(images.device)
+            directions = drawn.chunk(self.distributed.size)[self.distributed.rank].to(images.device)
         target = self._features(view)
         return self.learner.losses(upsampled, view, target, directions, jitter)
 
     def _update(self) -> None:
-        self.peers.average_([p.grad for p in self.parameters if p.grad is not None])
+        self.distributed.average_([p.grad for p in self.parameters if p.grad is not None])
         if self.done < CAUTIOUS_STEPS:
             torch.nn.utils.clip_grad_norm_(self.parameters, CAUTIOUS_NORM)
         self.optimizer.step()

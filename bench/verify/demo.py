@@ -12,7 +12,7 @@ import numpy as np
 from bench.errors import BenchError
 from bench.metrics import Ints, score
 from bench.paths import shipped
-from bench.store.result import StoredCell
+from bench.store.result import StoredResult
 
 SCORES, CONFUSIONS = "scores.csv", "confusions.npz"
 A_FEW = {"wbs_si": ("clip", "segearth-ov"), "whu_aerial": ("gem", "maskclip+ours")}
@@ -30,7 +30,7 @@ class Moved(NamedTuple):
     found: str
 
 
-def write_reference(cells: Iterable[StoredCell], folder: Path) -> int:
+def write_reference(cells: Iterable[StoredResult], folder: Path) -> int:
     """Write these cells to scores.csv and confusions.npz; those of other rows and datasets stay. Returns how many."""
     arrays: dict[str, Any] = {}
     lines: dict[str, list[str]] = {}
@@ -53,7 +53,7 @@ def write_reference(cells: Iterable[StoredCell], folder: Path) -> int:
     return written
 
 
-def compare(cells: Iterable[StoredCell], folder: Path | None = None) -> list[Moved]:
+def compare(cells: Iterable[StoredResult], folder: Path | None = None) -> list[Moved]:
     """What each cell moved against the reference. BenchError for a cell that is incomplete or not in the reference."""
     folder = folder or shipped("results/demo")
     moved = []

@@ -17,7 +17,7 @@ from bench.data.images import Resize
 from bench.data.loader import Loaded
 from bench.evaluation.loop import RowGroup, Scoring, evaluate
 from bench.inference.postprocess import classify
-from bench.inference.segmenter import Query, Segmenter
+from bench.inference.segmenter import Segmenter, Variant
 from bench.metrics import BINS, Ints
 from bench.models.backbone import Backbone
 from bench.models.clip_weights import load_backbone
@@ -166,8 +166,8 @@ class Bed:
 
     def segmenter(self) -> Segmenter:
         """All runs, on 448 x 448 with windows of 224."""
-        queries = [
-            Query(
+        variants = [
+            Variant(
                 name,
                 self.methods[run.method].build(run.options),
                 self.text,
@@ -178,7 +178,7 @@ class Bed:
             )
             for name, run in RUNS.items()
         ]
-        return Segmenter(self.backbone, queries, 224, 112, self.batch)
+        return Segmenter(self.backbone, variants, 224, 112, self.batch)
 
     def counts(self) -> dict[str, Ints]:
         """Dense histograms (K + 1, K, 100) of all runs on the image and its label, as a run counts them."""

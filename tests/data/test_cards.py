@@ -31,7 +31,7 @@ def content():
     """A small valid card as a mapping."""
     return {
         "name": "mine", "title": "Mine", "task": "semantic", "modality": "UAV", "licence": "none",
-        "access": "open", "obtain": "Ask me.", "folders": ["Mine"], "classes": ["a", "b", "c"],
+        "access": "open", "obtain": "ScoreRequest me.", "folders": ["Mine"], "classes": ["a", "b", "c"],
         "vocabularies": {"cvpr2025": [["a"], ["b"], ["c", "sea"]]}, "id": "{n}", "example": {"n": "1"},
         "split_note": "all",
         "layouts": {"original": {"about": "as it is", "image": "image/{n}.png", "label": "label/{n}.png"}},

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.data.cards import load_card
 from bench.data.schema import Tiling
-from bench.data.tiling import Box, boxes, crop, pad, padding
+from bench.data.tiling import TileBox, boxes, crop, pad, padding
 from bench.errors import BenchError
 
 ISAID = Tiling(width=896, height=896, overlap=384, pad=True)
@@ -33,16 +33,16 @@ def test_isaid_counts(width, height, count):
 
 def test_isaid_slides_back_and_pads():
     assert boxes(ISAID, 1023, 1147) == (
-        Box(0, 0, 896, 896), Box(251, 0, 1147, 896), Box(0, 127, 896, 1023), Box(251, 127, 1147, 1023),
+        TileBox(0, 0, 896, 896), TileBox(251, 0, 1147, 896), TileBox(0, 127, 896, 1023), TileBox(251, 127, 1147, 1023),
     )  # fmt: skip
-    assert boxes(ISAID, 977, 884) == (Box(0, 0, 896, 896), Box(0, 81, 896, 977))
+    assert boxes(ISAID, 977, 884) == (TileBox(0, 0, 896, 896), TileBox(0, 81, 896, 977))
     assert padding(ISAID, 977, 884) == (0, 12)
 
 
 def test_one_side_exact_and_the_other_short_is_cut_as_the_converter_does():
     image = np.arange(800 * 896 * 3, dtype=np.uint32).reshape(800, 896, 3).astype(np.uint8)
     (box,) = boxes(ISAID, 800, 896)
-    assert box == Box(0, -96, 896, 800)
+    assert box == TileBox(0, -96, 896, 800)
     assert padding(ISAID, 800, 896) == (0, 0)
     np.testing.assert_array_equal(crop(image, box), image[704:])
 
@@ -110,7 +110,7 @@ def test_tiles_cover_the_scene_in_order_and_once(tiling, height, width):
 
 def test_a_crop_is_a_copy():
     label = np.zeros((4, 4), np.uint8)
-    crop(label, Box(0, 0, 2, 2))[:] = 7
+    crop(label, TileBox(0, 0, 2, 2))[:] = 7
     assert not label.any()
 
 

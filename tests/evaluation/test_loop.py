@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.data.images import Resize
 from bench.data.loader import Loaded
 from bench.evaluation.loop import Outcome, RowGroup, Scoring, evaluate
-from bench.inference.segmenter import Query, Segmenter
+from bench.inference.segmenter import Segmenter, Variant
 from bench.models.backbone import Backbone, Features, Trunk
 from bench.models.upsamplers import JBUOne
 from bench.registry import load_methods
@@ -36,14 +36,14 @@ def loaded(index: int, size: int = 448) -> Loaded:
     return Loaded(index, f"image-{index}", label, {RULE: image(size, index)})
 
 
-def query(name: str, method: Callable[[Trunk], Features], device: str = "cpu", **settings: Any) -> Query:
+def variant(name: str, method: Callable[[Trunk], Features], device: str = "cpu", **settings: Any) -> Variant:
     text = F.normalize(torch.randn(5, 24, generator=torch.Generator().manual_seed(1)), dim=-1)
-    return Query(name, method, text.to(device), torch.tensor([0, 1, 1, 2, 3], device=device), **settings)
+    return Variant(name, method, text.to(device), torch.tensor([0, 1, 1, 2, 3], device=device), **settings)
 
 
-def outcomes(backbone: Backbone, queries: list[Query], images: list[Loaded], batch: int = 9) -> list[Outcome]:
-    pending = {one.name: {image.index for image in images} for one in queries}
-    groups = [RowGroup(RULE, Segmenter(backbone, queries, 224, 112, batch))]
+def outcomes(backbone: Backbone, variants: list[Variant], images: list[Loaded], batch: int = 9) -> list[Outcome]:
+    pending = {one.name: {image.index for image in images} for one in variants}
+    groups = [RowGroup(RULE, Segmenter(backbone, variants, 224, 112, batch))]
     return list(evaluate(groups, images, pending, Scoring(4)))
 
 
@@ -64,7 +64,7 @@ def test_scores_that_are_not_finite_fail_the_row_and_name_the_image(
     with pretended_cuda.pretended_cuda(monkeypatch):
         backbone = Backbone("tiny", tiny_backbone().model.to(device), open_clip.SimpleTokenizer(), "")
         try:
-            rows = [query("spoilt", spoilt, device), query("clip", load_methods()["clip"].build({}), device)]
+            rows = [variant("spoilt", spoilt, device), variant("clip", load_methods()["clip"].build({}), device)]
             found = outcomes(backbone, rows, [loaded(number, 224) for number in range(4)])
         finally:
             backbone.model.to("cpu")
@@ -99,10 +99,10 @@ def test_ten_rows_take_a_gpu_few_launches_and_four_copies(monkeypatch: pytest.Mo
         upsampler = JBUOne(24).eval().requires_grad_(False).to("cuda")
         rows = []
         for name in ("clip", "maskclip", "gem", "sclip", "clearclip", "segearth-ov"):
-            rows.append(query(name, methods[name].build({}), "cuda"))
+            rows.append(variant(name, methods[name].build({}), "cuda"))
             if name not in ("clip", "gem"):
                 ours = methods[name].build({})
-                rows.append(query(f"{name}+ours", ours, "cuda", upsampler=upsampler, debias=0.3))
+                rows.append(variant(f"{name}+ours", ours, "cuda", upsampler=upsampler, debias=0.3))
         assert len(rows) == 10
         backbone = Backbone("tiny", model, open_clip.SimpleTokenizer(), "")
         outcomes(backbone, rows, [loaded(0)])  # fills the caches

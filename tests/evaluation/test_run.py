@@ -18,7 +18,7 @@ from bench.data.cards import load_card
 from bench.data.images import Resize, resize
 from bench.data.prepared import find_samples
 from bench.demo.config import with_backbone
-from bench.evaluation.models import Zoo
+from bench.evaluation.models import ModelCache
 from bench.inference.postprocess import apply_threshold, classify
 from bench.inference.segmenter import Segmenter
 from bench.metrics import confusion
@@ -48,7 +48,7 @@ def test_every_cell_holds_what_a_plain_evaluation_gives(finished: Project) -> No
     """
     config = with_backbone(load_config(finished.config), str(finished.backbone))
     files = upsampler_files([str(finished.root / "up.ckpt")], config)
-    zoo = Zoo(config, load_methods(), finished.checkpoint, files)
+    models = ModelCache(config, load_methods(), finished.checkpoint, files)
     store = Store(finished.root / "results")
     for name in ("loveda", "whu_aerial"):
         card = load_card(name)
@@ -56,14 +56,14 @@ def test_every_cell_holds_what_a_plain_evaluation_gives(finished: Project) -> No
         for row in config.default_rows:
             cell = store.cell(row, name)
             assert cell.status == "ok"
-            settings = config.cell(row, card, zoo.methods[config.row(row).method].defaults)
-            query, _ = zoo.query(settings, card.vocabularies["cvpr2025"])
+            settings = config.settings_of(row, card, models.methods[config.row(row).method].defaults)
+            variant, _ = models.variant(settings, card.vocabularies["cvpr2025"])
             for index in range(len(samples)):
                 sample = samples.read(index)
                 small = resize(sample.image, Resize(long_side=64))
-                scores = Segmenter(zoo.backbone(settings.backbone), [query], 48, 16).scores(small)[row]
+                scores = Segmenter(models.backbone(settings.backbone), [variant], 48, 16).scores(small)[row]
                 labels = apply_threshold(
-                    classify(scores, sample.label.shape, query.classes, 50.0), card.threshold, card.background
+                    classify(scores, sample.label.shape, variant.classes, 50.0), card.threshold, card.background
                 )
                 expected = confusion(sample.label, labels, len(card.classes))
                 assert np.array_equal(cell.confusion()[index], expected), (row, name, sample.id)
@@ -74,7 +74,7 @@ def test_tables_of_a_run_are_written_and_marked(finished: Project) -> None:
     table = pd.read_csv(tables / "table1.csv")
     cell = table[(table.row == "sclip") & (table.dataset == "loveda")].iloc[0]
     stored = Store(finished.root / "results").cell("sclip", "loveda")
-    assert cell.ours == pytest.approx(100 * stored.record["metrics"]["miou"], abs=0.06)
+    assert cell.ours == pytest.approx(100 * stored.record.metrics["miou"], abs=0.06)
     assert float(cell.published) == 30.4
     assert "1669" in cell.caveat  # 3 images are not LoveDA
     assert "backbone" in cell.caveat  # given on the command line, so it is not the paper's

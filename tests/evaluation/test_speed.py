@@ -129,9 +129,9 @@ def test_a_mistake_in_one_of_several_processes_is_answered_in_one_line(
 
 
 def test_means_by_hand() -> None:
-    one = Timing(9, 2.0, 4.0, {"trunk": 1.0, "tails": 3.0}, 20.0, 100)
-    two = Timing(9, 4.0, 5.0, {"trunk": 3.0, "tails": 2.0}, 30.0, 70)
-    assert mean([one, two]) == Timing(9, 3.0, 4.5, {"trunk": 2.0, "tails": 2.5}, 25.0, 100)
+    one = Timing(9, 2.0, 4.0, {"trunk": 1.0, "last block": 3.0}, 20.0, 100)
+    two = Timing(9, 4.0, 5.0, {"trunk": 3.0, "last block": 2.0}, 30.0, 70)
+    assert mean([one, two]) == Timing(9, 3.0, 4.5, {"trunk": 2.0, "last block": 2.5}, 25.0, 100)
     assert mean([Timing(1, 1.0, 2.0)] * 3).one_by_one is None
 
 

@@ -14,7 +14,7 @@ from reference import GOLDEN, SAMPLES, golden, needs_golden, recipe, tiny_backbo
 from bench.cli import main
 from bench.data.images import Resize, read_image, resize
 from bench.inference.postprocess import classify
-from bench.inference.segmenter import Query, Segmenter
+from bench.inference.segmenter import Segmenter, Variant
 from bench.inference.visualize import palette_png
 from bench.models.text import Vocabulary, encode
 from bench.models.upsamplers import JBUOne
@@ -55,24 +55,24 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-def expected(image: Path, debias: float = 0.0, long_side: int = 448) -> tuple[torch.Tensor, Query]:
+def expected(image: Path, debias: float = 0.0, long_side: int = 448) -> tuple[torch.Tensor, Variant]:
     """Scores of sclip by the segmenter itself."""
     backbone, vocabulary = tiny_backbone(), Vocabulary.parse(CLASSES)
     classes = torch.tensor(vocabulary.classes)
-    query = Query("sclip", load_methods()["sclip"].build({}), encode(backbone, vocabulary), classes, debias=debias)
+    variant = Variant("sclip", load_methods()["sclip"].build({}), encode(backbone, vocabulary), classes, debias=debias)
     small = resize(read_image(image), Resize(long_side=long_side))
-    return Segmenter(backbone, [query], 224, 112).scores(small)["sclip"], query
+    return Segmenter(backbone, [variant], 224, 112).scores(small)["sclip"], variant
 
 
 def test_png_holds_class_numbers_and_scores_are_the_segmenters(models: list[str], image: Path, tmp_path: Path) -> None:
     out, arrays = tmp_path / "labels.png", tmp_path / "scores.npz"
     assert predict(models, image, "-o", out, "--scores", arrays) == 0
-    scores, query = expected(image)
+    scores, variant = expected(image)
     with np.load(arrays) as stored:
         assert (stored["scores"].dtype, stored["scores"].shape) == (np.float32, (4, 336, 448))
         assert np.allclose(stored["scores"], scores.numpy(), atol=1e-6)
         labels = stored["labels"]
-    assert np.array_equal(labels, classify(scores, (90, 120), query.classes, 50.0).classes)
+    assert np.array_equal(labels, classify(scores, (90, 120), variant.classes, 50.0).classes)
     picture = Image.open(out)
     assert picture.mode == "P"
     assert np.array_equal(np.asarray(picture), labels)

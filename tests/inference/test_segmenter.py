@@ -13,7 +13,7 @@ from reference import GOLDEN, golden, needs_golden, recipe, tiny_backbone
 from bench.config import BackboneSpec
 from bench.errors import BenchError
 from bench.inference.postprocess import apply_threshold, classify
-from bench.inference.segmenter import Query, Segmenter
+from bench.inference.segmenter import Segmenter, Variant
 from bench.models.backbone import Features, Trunk
 from bench.models.clip_weights import load_backbone
 from bench.models.text import Vocabulary, encode
@@ -64,12 +64,12 @@ def _golden_run(folder: Path, runs: Iterable[str], dtype: str = "fp32") -> tuple
     text = encode(backbone, vocabulary, folder)
     assert np.abs(text.numpy() - words["query_features"]).max() < 1e-5
     classes = torch.tensor(vocabulary.classes)
-    queries = []
+    variants = []
     for run in runs:
         method, options, kind, debias = RUNS[run]
         built = load_methods()[method].build(options)
-        queries.append(Query(run, built, text, classes, upsamplers[kind], debias))
-    return Segmenter(backbone, queries, 224, 112).scores(golden("images")["oem_resized"]), classes
+        variants.append(Variant(run, built, text, classes, upsamplers[kind], debias))
+    return Segmenter(backbone, variants, 224, 112).scores(golden("images")["oem_resized"]), classes
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +108,10 @@ def test_scores_and_labels_are_those_of_the_released_code(golden_scores: tuple, 
     assert (apply_threshold(prediction, 0.3, 0) != labels[f"{run}/label_thd0.3"]).sum() <= 5
 
 
-def _query(backbone: object, name: str = "segearth-ov", **settings: object) -> Query:
+def _variant(backbone: object, name: str = "segearth-ov", **settings: object) -> Variant:
     generator = torch.Generator().manual_seed(1)
     text = F.normalize(torch.randn(5, 24, generator=generator), dim=-1)
-    return Query(name, load_methods()[name].build({}), text, torch.tensor([0, 1, 1, 2, 3]), **settings)
+    return Variant(name, load_methods()[name].build({}), text, torch.tensor([0, 1, 1, 2, 3]), **settings)
 
 
 def _image(height: int, width: int) -> np.ndarray:
@@ -121,27 +121,27 @@ def _image(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize(("height", "width"), [(448, 378), (224, 300), (100, 224), (90, 70)])
 def test_batch_size_changes_nothing(height: int, width: int) -> None:
     backbone = tiny_backbone()
-    query = _query(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
-    one, many = (Segmenter(backbone, [query], 224, 112, batch).scores(_image(height, width)) for batch in (1, 9))
+    variant = _variant(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
+    one, many = (Segmenter(backbone, [variant], 224, 112, batch).scores(_image(height, width)) for batch in (1, 9))
     assert one["segearth-ov"].shape == (5, height, width)
     assert torch.allclose(one["segearth-ov"], many["segearth-ov"], atol=1e-5)
 
 
 def test_rows_together_and_apart_are_equal() -> None:
     backbone = tiny_backbone()
-    queries = [_query(backbone, name) for name in ("clip", "gem", "sclip")]
-    together = Segmenter(backbone, queries, 224, 112).scores(_image(300, 260))
-    for query in queries:
-        apart = Segmenter(backbone, [query], 224, 112).scores(_image(300, 260))
-        assert torch.equal(apart[query.name], together[query.name])
-    assert set(Segmenter(backbone, queries, 224, 112).scores(_image(224, 224), ["gem"])) == {"gem"}
+    variants = [_variant(backbone, name) for name in ("clip", "gem", "sclip")]
+    together = Segmenter(backbone, variants, 224, 112).scores(_image(300, 260))
+    for variant in variants:
+        apart = Segmenter(backbone, [variant], 224, 112).scores(_image(300, 260))
+        assert torch.equal(apart[variant.name], together[variant.name])
+    assert set(Segmenter(backbone, variants, 224, 112).scores(_image(224, 224), ["gem"])) == {"gem"}
 
 
 @pytest.mark.parametrize(("patch", "image_size"), [(32, 224), (14, 224)])
 def test_other_patch_sizes_are_upsampled_to_the_window(patch: int, image_size: int) -> None:
     backbone = tiny_backbone(patch, image_size)
-    query = _query(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
-    scores = Segmenter(backbone, [query], 224, 112).scores(_image(250, 230))["segearth-ov"]
+    variant = _variant(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
+    scores = Segmenter(backbone, [variant], 224, 112).scores(_image(250, 230))["segearth-ov"]
     assert scores.shape == (5, 250, 230)
     assert scores.isfinite().all()
 
@@ -157,7 +157,7 @@ def test_debias_on_features_is_equation_9() -> None:
         features = load_methods()["segearth-ov"].build({})(backbone.trunk(pixels))
         low = features.patches.transpose(1, 2).unflatten(2, (14, 14))
         high = upsampler(low, pixels)  # (1, C, 224, 224)
-        text = _query(backbone).text
+        text = _variant(backbone).text
         cosine = torch.einsum("qc,bchw->bqhw", text, F.normalize(high, dim=1))[0]
         expected = {
             "scores": cosine - 0.3 * (F.normalize(features.cls, dim=-1) @ text.T)[0][:, None, None],
@@ -167,8 +167,8 @@ def test_debias_on_features_is_equation_9() -> None:
         }
     assert (expected["scores"] - expected["features"]).abs().max() > 1e-2
     for where, direct in expected.items():
-        query = _query(backbone, upsampler=upsampler, debias=0.3, debias_on=where)
-        scores = Segmenter(backbone, [query], 224, 112).scores(_image(224, 224))["segearth-ov"]
+        variant = _variant(backbone, upsampler=upsampler, debias=0.3, debias_on=where)
+        scores = Segmenter(backbone, [variant], 224, 112).scores(_image(224, 224))["segearth-ov"]
         assert (scores - direct).abs().max() < 1e-5
 
 
@@ -177,8 +177,8 @@ def test_a_row_that_raises_leaves_the_others_alone() -> None:
         raise ZeroDivisionError("no features today")
 
     backbone = tiny_backbone()
-    good = _query(backbone, "clip")
-    bad = Query("broken", broken, good.text, good.classes)
+    good = _variant(backbone, "clip")
+    bad = Variant("broken", broken, good.text, good.classes)
     scores = Segmenter(backbone, [bad, good], 224, 112).scores(_image(448, 448))
     assert isinstance(scores["broken"], ZeroDivisionError)
     assert torch.equal(scores["clip"], Segmenter(backbone, [good], 224, 112).scores(_image(448, 448))["clip"])
@@ -189,8 +189,8 @@ def test_an_upsampled_row_that_raises_leaves_the_others_alone() -> None:
         raise ZeroDivisionError("no features today")
 
     backbone, upsampler = tiny_backbone(), JBUOne(24).eval()
-    good = _query(backbone, upsampler=upsampler, debias=0.3)
-    bad = Query("broken", broken, good.text, good.classes, upsampler)
+    good = _variant(backbone, upsampler=upsampler, debias=0.3)
+    bad = Variant("broken", broken, good.text, good.classes, upsampler)
     for order in ([good, bad], [bad, good]):
         scores = Segmenter(backbone, order, 224, 112).scores(_image(300, 224))
         assert isinstance(scores["broken"], ZeroDivisionError)
@@ -203,9 +203,9 @@ def test_no_cls_and_a_debias_is_an_error() -> None:
         return Features(trunk.project(trunk.input(-1)).patches, None)
 
     backbone = tiny_backbone()
-    good = _query(backbone)
-    query = Query("patches", patches_only, good.text, good.classes, debias=0.3)
-    outcome = Segmenter(backbone, [query], 224, 112).scores(_image(224, 224))["patches"]
+    good = _variant(backbone)
+    variant = Variant("patches", patches_only, good.text, good.classes, debias=0.3)
+    outcome = Segmenter(backbone, [variant], 224, 112).scores(_image(224, 224))["patches"]
     assert isinstance(outcome, BenchError)
     assert "gives no CLS token" in str(outcome)
 
@@ -220,9 +220,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return load_methods()["clip"].build({})(trunk)
 
-    good = _query(backbone, "clip")
-    query = Query("hungry", hungry, good.text, good.classes)
-    segmenter = Segmenter(backbone, [query], 224, 112, batch=9)
+    good = _variant(backbone, "clip")
+    variant = Variant("hungry", hungry, good.text, good.classes)
+    segmenter = Segmenter(backbone, [variant], 224, 112, batch=9)
     with pytest.warns(UserWarning, match="out of memory on cpu; going on with --batch 2"):
         scores = segmenter.scores(_image(448, 448))["hungry"]
     assert sizes[:3] == [9, 4, 2]
@@ -235,9 +235,9 @@ def test_own_scores_of_a_plug_in_are_taken_as_they_are() -> None:
             return trunk.images.mean(dim=1, keepdim=True).expand(-1, len(text), -1, -1)
 
     backbone = tiny_backbone()
-    good = _query(backbone)
-    query = Query("own", Own(), good.text, good.classes)
-    scores = Segmenter(backbone, [query], 224, 112).scores(_image(50, 60))["own"]
+    good = _variant(backbone)
+    variant = Variant("own", Own(), good.text, good.classes)
+    scores = Segmenter(backbone, [variant], 224, 112).scores(_image(50, 60))["own"]
     expected = backbone.normalise(torch.from_numpy(_image(50, 60))).mean(dim=0)
     assert torch.allclose(scores[0], expected, atol=1e-6)
 
@@ -248,9 +248,9 @@ def test_scores_of_another_shape_fail_the_row_alone() -> None:
             return trunk.images.new_zeros(len(trunk.images), 3, 7, 7)
 
     backbone = tiny_backbone()
-    good = _query(backbone, "clip")
-    queries = [Query("own", Own(), good.text, good.classes), good]
-    scores = Segmenter(backbone, queries, 224, 112).scores(_image(224, 300))
+    good = _variant(backbone, "clip")
+    variants = [Variant("own", Own(), good.text, good.classes), good]
+    scores = Segmenter(backbone, variants, 224, 112).scores(_image(224, 300))
     assert "its scores are (2, 3, 7, 7) on cpu, not (2, 5, 224, 224) on cpu" in str(scores["own"])
     assert torch.equal(scores["clip"], Segmenter(backbone, [good], 224, 112).scores(_image(224, 300))["clip"])
 
@@ -262,11 +262,12 @@ def test_rows_of_one_method_compute_its_features_once() -> None:
         calls.append(option)
         return trunk.project(trunk.input(-1))
 
-    good = _query(tiny_backbone())
+    good = _variant(tiny_backbone())
     methods = {"a": {"option": 1}, "a+": {"option": 1}, "b": {"option": 2}}
-    queries = [
-        Query(name, functools.partial(counted, **options), good.text, good.classes) for name, options in methods.items()
+    variants = [
+        Variant(name, functools.partial(counted, **options), good.text, good.classes)
+        for name, options in methods.items()
     ]
-    scores = Segmenter(tiny_backbone(), queries, 224, 112).scores(_image(224, 224))
+    scores = Segmenter(tiny_backbone(), variants, 224, 112).scores(_image(224, 224))
     assert calls == [1, 2]
     assert torch.equal(scores["a"], scores["a+"])

@@ -13,7 +13,7 @@ from reference import tiny_backbone
 
 from bench.errors import BenchError
 from bench.inference.raster_io import OVERLAY_SIDE, DecodedImage, LabelWriter, open_raster
-from bench.inference.segmenter import Query, Segmenter
+from bench.inference.segmenter import Segmenter, Variant
 from bench.inference.streaming import score_strips
 from bench.inference.windows import Box, Canvas, RollingCanvas, window_boxes
 from bench.models.backbone import Features, Trunk
@@ -27,16 +27,16 @@ def _image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def _query(method: object, **settings: object) -> Query:
+def _variant(method: object, **settings: object) -> Variant:
     text = F.normalize(torch.randn(4, 24, generator=torch.Generator().manual_seed(1)), dim=-1)
-    return Query("row", method, text, torch.tensor([0, 1, 1, 2]), **settings)
+    return Variant("row", method, text, torch.tensor([0, 1, 1, 2]), **settings)
 
 
 @pytest.mark.parametrize(("height", "width", "batch"), [(300, 260, 4), (150, 97, 3), (40, 200, 9), (60, 64, 1)])
 def test_strips_are_the_whole_to_the_bit(height: int, width: int, batch: int) -> None:
-    query = _query(load_methods()["sclip"].build({}), upsampler=JBUOne(24).eval(), debias=0.3)
-    segmenter = Segmenter(tiny_backbone(), [query], window=64, stride=48, batch=batch)
-    strips = list(score_strips(segmenter, query, DecodedImage(_image(height, width))))
+    variant = _variant(load_methods()["sclip"].build({}), upsampler=JBUOne(24).eval(), debias=0.3)
+    segmenter = Segmenter(tiny_backbone(), [variant], window=64, stride=48, batch=batch)
+    strips = list(score_strips(segmenter, variant, DecodedImage(_image(height, width))))
     assert len(strips) > 1 or height <= 64
     assert torch.equal(torch.cat(strips, dim=1), segmenter.scores(_image(height, width))["row"])
 
@@ -58,9 +58,9 @@ def test_rolling_canvas_is_a_canvas(height: int, width: int, window: int, stride
 
 def test_memory_is_that_of_a_strip() -> None:
     """Rows are handed over as soon as the windows below start, and forgotten."""
-    query = _query(load_methods()["maskclip"].build({}))
-    segmenter = Segmenter(tiny_backbone(), [query], window=32, stride=16, batch=2)
-    heights = [strip.shape[1] for strip in score_strips(segmenter, query, DecodedImage(_image(200, 50)))]
+    variant = _variant(load_methods()["maskclip"].build({}))
+    segmenter = Segmenter(tiny_backbone(), [variant], window=32, stride=16, batch=2)
+    heights = [strip.shape[1] for strip in score_strips(segmenter, variant, DecodedImage(_image(200, 50)))]
     assert sum(heights) == 200
     assert max(heights) == 32  # the last band; 16 before
     canvas = RollingCanvas(1, 5, torch.device("cpu"))
@@ -74,10 +74,10 @@ def test_no_memory_for_one_batch_says_what_to_do() -> None:
     def hungry(trunk: Trunk) -> Features:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    query = _query(hungry)
-    segmenter = Segmenter(tiny_backbone(), [query], window=64, stride=48)
+    variant = _variant(hungry)
+    segmenter = Segmenter(tiny_backbone(), [variant], window=64, stride=48)
     with pytest.raises(BenchError, match="use a smaller --batch"):
-        next(score_strips(segmenter, query, DecodedImage(_image(80, 80))))
+        next(score_strips(segmenter, variant, DecodedImage(_image(80, 80))))
 
 
 def test_any_image_is_a_raster(tmp_path: Path) -> None:

@@ -187,32 +187,40 @@ def some_images(images: int, classes: int):
 
 def test_many_images_at_once():
     parts, keys, counts, offsets = some_images(4, 3)
-    together = metrics.confusions_at(keys, counts, offsets, 3, 0.4, 2)
+    together = metrics.confusions_at(metrics.SparseCounts(keys, counts, offsets, 3), 0.4, 2)
     apart = [metrics.confusion_at(*part, 3, 0.4, 2) for part in parts]
     np.testing.assert_array_equal(together, apart)
     assert together.dtype == np.int64
     assert not together[1].any()
-    assert metrics.confusions_at(keys[:0], counts[:0], np.array([0]), 3, 0.0, 0).shape == (0, 4, 3)
+    assert metrics.confusions_at(metrics.SparseCounts(keys[:0], counts[:0], np.array([0]), 3), 0.0, 0).shape == (
+        0,
+        4,
+        3,
+    )
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.4])
 def test_areas_without_the_confusion_arrays(threshold):
     _, keys, counts, offsets = some_images(4, 3)  # some labels are out of range
-    arrays = metrics.confusions_at(keys, counts, offsets, 3, threshold, 2)
-    found = metrics.areas_at(keys, counts, offsets, 3, threshold, 2)
+    arrays = metrics.confusions_at(metrics.SparseCounts(keys, counts, offsets, 3), threshold, 2)
+    found = metrics.areas_at(metrics.SparseCounts(keys, counts, offsets, 3), threshold, 2)
     np.testing.assert_array_equal(found.stack, metrics.areas(arrays).stack)
     assert found.stack.dtype == np.int64
     np.testing.assert_array_equal(found.total.stack, metrics.areas(arrays.sum(0)).stack)
     assert metrics.areas(found) is found
-    assert metrics.areas_at(keys[:0], counts[:0], np.array([0]), 3, 0.0, 0).stack.shape == (0, 3, 3)
+    assert metrics.areas_at(metrics.SparseCounts(keys[:0], counts[:0], np.array([0]), 3), 0.0, 0).stack.shape == (
+        0,
+        3,
+        3,
+    )
     with pytest.raises(ValueError, match="background 3 is none of the 3 classes"):
-        metrics.areas_at(keys, counts, offsets, 3, threshold, 3)
+        metrics.areas_at(metrics.SparseCounts(keys, counts, offsets, 3), threshold, 3)
 
 
 @pytest.mark.parametrize("metric", metrics.METRICS)
 def test_every_metric_is_the_same_of_arrays_and_areas(metric):
     _, keys, counts, offsets = some_images(4, 3)
-    arrays = metrics.confusions_at(keys, counts, offsets, 3, 0.4, 2)
+    arrays = metrics.confusions_at(metrics.SparseCounts(keys, counts, offsets, 3), 0.4, 2)
     np.testing.assert_array_equal(metrics.score(metrics.areas(arrays), metric), metrics.score(arrays, metric))
     np.testing.assert_equal(metrics.summary(metrics.areas(arrays), metric), metrics.summary(arrays, metric))
 
@@ -221,7 +229,9 @@ def test_sweep_holds_every_threshold_and_the_oracle_is_its_maximum():
     _, keys, counts, offsets = some_images(4, 3)
     histogram = metrics.probability_histogram(keys, counts, 3)
     swept = metrics.sweep(histogram, background=1)
-    each = [metrics.confusions_at(keys, counts, offsets, 3, k / 100, 1).sum(0) for k in range(100)]
+    each = [
+        metrics.confusions_at(metrics.SparseCounts(keys, counts, offsets, 3), k / 100, 1).sum(0) for k in range(100)
+    ]
     np.testing.assert_array_equal(swept, each)
     scores = [float(metrics.mean_iou(confusion)) for confusion in each]
     assert metrics.oracle_threshold(histogram, 1, "miou") == (int(np.argmax(scores)) / 100, max(scores))

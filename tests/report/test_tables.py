@@ -4,11 +4,12 @@ import argparse
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from store_helpers import CLASSES, certain, settings, stored
+from store_helpers import certain, settings, spec, stored
 
 from bench.cli import tables as command
 from bench.config import Config, load_config
@@ -31,7 +32,7 @@ def as_configured(row: str, dataset: str) -> dict[str, object]:
     """Settings that benchmark.yaml and the card give a row whose method has no defaults of its own."""
     from bench.settings import Overrides
 
-    return CONFIG.cell(row, load_card(dataset), Overrides()).model_dump(exclude={"row", "dataset"})
+    return CONFIG.settings_of(row, load_card(dataset), Overrides()).model_dump(exclude={"row", "dataset"})
 
 
 def put(folder: Path, row: str, dataset: str, images: list[list[list[int]]], **options: object) -> None:
@@ -47,9 +48,7 @@ def only(folder: Path) -> Collection:
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> Config:
     """No cell is stale, or compared with care, unless the test says so."""
-    monkeypatch.setattr(
-        "bench.report.scores.standing", lambda cell, _: ((), tuple(cell.info.get("caveat", "").split()))
-    )
+    monkeypatch.setattr("bench.report.scores.standing", lambda cell, _: ((), tuple((cell.info.caveat or "").split())))
     return CONFIG
 
 
@@ -72,16 +71,11 @@ def test_a_table_of_every_kind_of_cell(tmp_path: Path, config: Config) -> None:
     put(tmp_path, "maskclip", "openearthmap", [GOOD, GOOD, FAIR])
     put(tmp_path, "maskclip+ours", "openearthmap", [FAIR], total=4)
     put(tmp_path, "sclip", "openearthmap", [FAIR, FAIR, FAIR])
-    Store(tmp_path).record_gap(
-        settings("sclip", "whu_aerial"), "failed", "out of memory", classes=CLASSES, metric="foreground_iou"
+    failed, absent = (
+        spec(0, settings=settings("sclip", name), metric="foreground_iou") for name in ("whu_aerial", "wbs_si")
     )
-    Store(tmp_path).record_gap(
-        settings("sclip", "wbs_si"),
-        "no data",
-        "data/wbs_si is missing",
-        classes=CLASSES,
-        metric="foreground_iou",
-    )
+    Store(tmp_path).record_gap(failed, "failed", "out of memory")
+    Store(tmp_path).record_gap(absent, "no data", "data/wbs_si is missing")
     text = markdown(build("4", config.tables["4"], config, only(tmp_path)))
     assert text.startswith("# Table 4: SimFeatUp and global bias alleviation added to other methods")
     assert cells_of(text, "MaskCLIP (ECCV'22)") == ["**63.6**", "–", "–"]  # 280 of 440
@@ -190,13 +184,12 @@ def test_demo_and_limited_numbers_cannot_be_mistaken(
 
 
 def test_tiles_without_scenes_are_called_optimistic(tmp_path: Path, config: Config) -> None:
-    writer = Store(tmp_path).open(
-        settings("clip", "whu_aerial"),
-        {},
-        [("a", None), ("b", None)],
-        classes=("background", "building"),
-        metric="foreground_iou",
+    classes = ("background", "building")
+    without_scenes = replace(
+        spec(settings=settings("clip", "whu_aerial"), inputs={}, classes=classes, metric="foreground_iou"),
+        images=[("a", None), ("b", None)],
     )
+    writer = Store(tmp_path).open(without_scenes)
     for index in range(2):
         writer.add(index, *certain(GOOD))
     writer.finish()
@@ -318,7 +311,7 @@ def test_one_table_in_one_format(tmp_path: Path, config: Config) -> None:
     [
         (["--format", "xlsx"], "unknown format 'xlsx'; known: csv, md"),
         (["--table", "7"], "--table 7: no such table; known: 1, 2"),
-        (["--results", "nowhere"], "nowhere does not exist; run something first"),
+        (["--results", "nowhere"], "nowhere: does not exist; run something first"),
     ],
 )
 def test_mistakes_are_answered(tmp_path: Path, flags: list[str], message: str) -> None:

@@ -60,7 +60,7 @@ def test_all_rows_run_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert len(rows) == 10
     for row in rows:
         found, expected = gpu.cell(row, "whu_aerial"), cpu.cell(row, "whu_aerial").confusion().sum(0)
-        assert found.info["device"] == "cuda" and found.record["cost"]["peak_memory_bytes"] == 1
+        assert found.info.device == "cuda" and found.record.cost.peak_memory_bytes == 1
         assert np.abs(found.confusion().sum(0) - expected).sum() < share * expected.sum(), row
 
 

@@ -58,7 +58,7 @@ def test_a_cell_of_several_machines_says_how_far_they_may_differ(
     assert the_cell(Store(tmp_path / "one")).mixture is None
     expected = "counted on different machines (threads 4 -> 2): ties may move 200 pixels in a million"
     for facts, images in zip(made, ((0, 1), (2, 3, 4, 5)), strict=True):  # resumed elsewhere
-        monkeypatch.setattr("bench.store.store.provenance", lambda facts=facts: facts)
+        monkeypatch.setattr("bench.store.record.provenance", lambda facts=facts: facts)
         writer = opened(Store(tmp_path / "resumed"))
         for index in images:
             writer.add(index, *random_counts(index))
@@ -67,7 +67,7 @@ def test_a_cell_of_several_machines_says_how_far_they_may_differ(
     write(Store(tmp_path / "resumed"), 6)  # nothing to do, and the same is still known
     assert the_cell(Store(tmp_path / "resumed")).mixture == expected
     for number, facts in enumerate(made):  # shards
-        monkeypatch.setattr("bench.store.store.provenance", lambda facts=facts: facts)
+        monkeypatch.setattr("bench.store.record.provenance", lambda facts=facts: facts)
         write(Store(tmp_path / "shards", shard=(number, 2)), 6, indices=range(3 * number, 3 * number + 3))
     assert "threads" in str(the_cell(Store(tmp_path / "shards")).mixture)
     opened(Store(tmp_path / "resumed"), fresh=True).finish()

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from store_helpers import (
     random_counts,
     record,
     settings,
+    spec,
     the_cell,
     write,
 )
@@ -26,7 +28,8 @@ from bench.errors import BenchError
 from bench.metrics import confusion_at, mean_iou, summary
 from bench.metrics.boundary import boundary_iou
 from bench.settings import Settings
-from bench.store.store import Changes, Store, fingerprint, limits
+from bench.store.record import Cost
+from bench.store.store import Changes, Store, limits
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -47,7 +50,7 @@ def test_counts_come_back_as_they_were_added(tmp_path: Path) -> None:
     assert cell.scenes == ["scene0", "scene0", "scene1"]
     expected = [confusion_at(*random_counts(i), 3, 0.0, 0) for i in range(3)]
     np.testing.assert_array_equal(cell.confusion(), expected)
-    assert cell.record["cost"] == {"images": 3, "seconds": 3.0, "peak_memory_bytes": 1000}
+    assert cell.record.cost == Cost(images=3, seconds=3.0, peak_memory_bytes=1000)
     assert cell.classes == CLASSES
 
 
@@ -112,7 +115,7 @@ def test_limited_results_lie_apart(tmp_path: Path) -> None:
     write(Store(tmp_path, limit=2), 2)
     assert Store(tmp_path).cells() == []
     cell = the_cell(Store(tmp_path, limit=2))
-    assert (cell.status, cell.record["limit"]) == ("ok", 2)
+    assert (cell.status, cell.record.limit) == ("ok", 2)
     assert limits(tmp_path) == [2]
 
 
@@ -144,7 +147,7 @@ def test_a_foreign_cell_json_is_named(tmp_path: Path) -> None:
     write(Store(tmp_path), 6)
     file = tmp_path / "cells/loveda/sclip/cell.json"
     file.write_text('{"settings": {}}')
-    with pytest.raises(BenchError, match=r"cell\.json: no cell.json of this version"):
+    with pytest.raises(BenchError, match=r"cell\.json: no cell\.json that can be read"):
         Store(tmp_path).cells()
 
 
@@ -179,12 +182,12 @@ def test_a_failed_cell_keeps_its_reason_and_its_counts(tmp_path: Path) -> None:
 
 def test_a_cell_that_could_not_start_is_recorded(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.record_gap(settings(), "no data", "data/loveda is not there", classes=CLASSES, metric="miou")
+    store.record_gap(spec(0), "no data", "data/loveda is not there")
     assert (the_cell(store).status, the_cell(store).reason) == ("no data", "data/loveda is not there")
     write(store, 6)
-    store.record_gap(settings(), "no data", "disk unplugged", classes=CLASSES, metric="miou")
+    store.record_gap(spec(0), "no data", "disk unplugged")
     assert the_cell(store).status == "ok"
-    store.record_gap(settings(), "failed", "no checkpoint", classes=CLASSES, metric="miou")
+    store.record_gap(spec(0), "failed", "no checkpoint")
     assert (the_cell(store).status, the_cell(store).reason) == ("failed", "no checkpoint")
     assert opened(store).done == set(range(6))  # the counts were not touched
 
@@ -262,15 +265,21 @@ def test_changes_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"threshold": 0.3}, {"background": 1}, {"row": "other", "dataset": "x"}])
 def test_scoring_and_names_do_not_decide_counts(change: dict[str, object]) -> None:
     base = settings()
-    assert fingerprint(base.model_copy(update=change), INPUTS) == fingerprint(base, INPUTS)
+    assert (
+        spec(settings=base.model_copy(update=change), inputs=INPUTS).fingerprint
+        == spec(settings=base, inputs=INPUTS).fingerprint
+    )
 
 
 @pytest.mark.parametrize("name", ["debias", "window", "stride", "scale"])
 def test_every_other_setting_decides_counts(name: str) -> None:
     base = settings()
     changed = base.model_copy(update={name: getattr(base, name) + 1})
-    assert fingerprint(changed, INPUTS) != fingerprint(base, INPUTS)
-    assert fingerprint(base, INPUTS | {"weights": "zz"}) != fingerprint(base, INPUTS)
+    assert spec(settings=changed, inputs=INPUTS).fingerprint != spec(settings=base, inputs=INPUTS).fingerprint
+    assert (
+        spec(settings=base, inputs=INPUTS | {"weights": "zz"}).fingerprint
+        != spec(settings=base, inputs=INPUTS).fingerprint
+    )
 
 
 def test_a_new_threshold_needs_no_images(tmp_path: Path) -> None:
@@ -282,7 +291,7 @@ def test_a_new_threshold_needs_no_images(tmp_path: Path) -> None:
     metrics = record(tmp_path)["metrics"]
     assert isinstance(metrics, dict) and metrics["score"] == mean_iou(np.asarray(expected))
     assert counts_file(tmp_path) == before
-    assert the_cell(store).record["cost"]["images"] == 2  # what the counts cost, not what the new score cost
+    assert the_cell(store).record.cost.images == 2  # what the counts cost, not what the new score cost
 
 
 def test_a_stale_cell_is_counted_again(tmp_path: Path) -> None:
@@ -297,7 +306,7 @@ def test_new_scene_names_reach_stored_counts(tmp_path: Path) -> None:
     store = Store(tmp_path)
     write(store, 2)
     renamed = [(name, "one") for name, _ in names(2)]
-    store.open(settings(), INPUTS, renamed, classes=CLASSES, metric="miou").finish()
+    store.open(replace(spec(2), images=renamed)).finish()
     assert the_cell(store).scenes == ["one", "one"]
 
 
@@ -319,4 +328,7 @@ def test_the_documented_cell_json_has_the_keys_of_a_real_one(tmp_path: Path) -> 
     write(Store(tmp_path), 1)
     assert documented.keys() == record(tmp_path).keys()
     assert documented["settings"].keys() == settings().model_dump().keys()
-    assert fingerprint(Settings(**documented["settings"]), documented["inputs"]) == documented["fingerprint"]
+    assert (
+        spec(settings=Settings(**documented["settings"]), inputs=documented["inputs"]).fingerprint
+        == documented["fingerprint"]
+    )

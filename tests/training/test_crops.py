@@ -86,7 +86,7 @@ def test_no_readable_image_is_an_error(tmp_path):
 
 
 def test_an_epoch_shows_each_image_once_in_a_new_order():
-    schedule = Schedule(images=10, batch=3, peers=1, seed=0)
+    schedule = Schedule(images=10, batch=3, processes=1, seed=0)
     assert schedule.steps_per_epoch == 3
     epochs = [[key for batch in schedule.batches(first, first + 3, 0) for key in batch] for first in (0, 3)]
     for number, keys in enumerate(epochs):
@@ -96,20 +96,20 @@ def test_an_epoch_shows_each_image_once_in_a_new_order():
 
 
 def test_steps_in_parts_and_in_processes_are_those_of_the_whole():
-    whole = list(Schedule(images=13, batch=4, peers=1, seed=5).batches(0, 7, 0))
+    whole = list(Schedule(images=13, batch=4, processes=1, seed=5).batches(0, 7, 0))
     assert whole[2:5] == list(Schedule(13, 4, 1, 5).batches(2, 5, 0))
-    halves = [list(Schedule(images=13, batch=2, peers=2, seed=5).batches(0, 7, rank)) for rank in (0, 1)]
+    halves = [list(Schedule(images=13, batch=2, processes=2, seed=5).batches(0, 7, rank)) for rank in (0, 1)]
     assert whole == [first + second for first, second in zip(*halves, strict=True)]
 
 
 def test_too_few_images_for_a_step():
     with pytest.raises(BenchError, match="7 training images are fewer than a batch of 4 x 2 processes"):
-        Schedule(images=7, batch=4, peers=2, seed=0)
+        Schedule(images=7, batch=4, processes=2, seed=0)
 
 
 def test_workers_change_nothing(tmp_path):
     crops = Crops(find_images(write_images(tmp_path, 4)).paths, 16, seed=0)
-    schedule = Schedule(images=4, batch=2, peers=1, seed=0)
+    schedule = Schedule(images=4, batch=2, processes=1, seed=0)
     here, there = (list(load_crops(crops, schedule.batches(0, 2, 0), workers)) for workers in (0, 1))
     for first, second in zip(here, there, strict=True):
         assert torch.equal(first.pixels, second.pixels)

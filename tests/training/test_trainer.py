@@ -23,7 +23,7 @@ from bench.config import BackboneSpec
 from bench.errors import BenchError
 from bench.models.clip_weights import load_backbone
 from bench.models.upsamplers import load_upsampler
-from bench.runtime.distributed import joined_peers
+from bench.runtime.distributed import init_distributed
 from bench.training.features import FEATURES, feature_map
 from bench.training.log import feature_picture
 from bench.training.model import Learner
@@ -204,8 +204,8 @@ def test_a_resumed_training_is_the_uninterrupted_one(images, tmp_path):
 def _steps_of_a_process(rank: int, port: int, folder: Path, out: Path) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with joined_peers("cpu") as peers:
-        trainer = without_dropout(new_trainer(SMALL, peers))
+    with init_distributed("cpu") as distributed:
+        trainer = without_dropout(new_trainer(SMALL, distributed))
         losses = [trainer.step(batch_of(folder, range(2 * rank, 2 * rank + 2))) for _ in range(2)]
     torch.save((trainer.learner.state_dict(), [tuple(step) for step in losses]), out / f"{rank}.pt")
 

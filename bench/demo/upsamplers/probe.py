@@ -17,7 +17,7 @@ from bench.demo.clip.probe import CARD, SCALE, Confusion, confusion_of, held_out
 from bench.demo.clip.weights import WEIGHTS
 from bench.demo.config import load_demo_backbone
 from bench.inference.postprocess import classify
-from bench.inference.segmenter import Query, Segmenter
+from bench.inference.segmenter import Segmenter, Variant
 from bench.models.text import Vocabulary, encode
 from bench.models.upsamplers import load_upsampler
 from bench.registry import find_method, load_methods
@@ -45,12 +45,12 @@ def probe(files: Mapping[str, Path], scenes: int) -> dict[str, list[SceneCounts]
     vocabulary = Vocabulary.of(load_card(CARD).vocabularies["cvpr2025"][1:])
     backbone, method = load_demo_backbone(), find_method("segearth-ov", load_methods()).build({})
     text, classes = encode(backbone, vocabulary), torch.tensor(vocabulary.classes)
-    queries = [Query(BILINEAR, method, text, classes)]
+    variants = [Variant(BILINEAR, method, text, classes)]
     for name, file in files.items():
-        queries.append(Query(name, method, text, classes, upsampler=load_upsampler(None, file, backbone.dim)))
-    segmenter = Segmenter(backbone, queries, window=224, stride=112)
+        variants.append(Variant(name, method, text, classes, upsampler=load_upsampler(None, file, backbone.dim)))
+    segmenter = Segmenter(backbone, variants, window=224, stride=112)
     count = len(vocabulary.classes)
-    counts: dict[str, list[SceneCounts]] = {query.name: [] for query in queries}
+    counts: dict[str, list[SceneCounts]] = {variant.name: [] for variant in variants}
     for image, label in held_out(scenes):
         at_borders = np.where(near_borders(label), label, np.uint8(255))
         for name, scores in segmenter.scores(image).items():

@@ -11,7 +11,16 @@ from torch import Tensor
 from upsampler_helpers import KINDS, for_small_shapes, lively
 
 from bench.errors import BenchError
-from bench.models.upsamplers import Ask, JBUOne, JBUStack, PixelScores, Upsampler, steps_for, tiles, upsampled_scores
+from bench.models.upsamplers import (
+    JBUOne,
+    JBUStack,
+    PixelScores,
+    ScoreRequest,
+    Upsampler,
+    steps_for,
+    tiles,
+    upsampled_scores,
+)
 from bench.models.upsamplers.adaptive import adaptive_conv
 from bench.models.upsamplers.jbu import JointBilateral
 from bench.models.upsamplers.operator import Operator, Step
@@ -207,7 +216,7 @@ def direct_scores(operator, patches, projection, text, shift) -> Tensor:
 
 
 def from_matrices(operator, patches, projection, text, shift=None) -> Tensor:
-    return PixelScores.of([Ask(patches, text, shift)], projection)[0](operator)
+    return PixelScores.of([ScoreRequest(patches, text, shift)], projection)[0](operator)
 
 
 @pytest.mark.parametrize("shifted", [False, True])
@@ -244,30 +253,32 @@ def test_scores_where_other_columns_are_zero() -> None:
     projection = torch.randn(64, 64) / 8, torch.randn(64)
     pixels = torch.randn(2, 20, 150)
     pixels[..., :7] = pixels[..., 40:] = 0
-    ask = Ask(torch.randn(2, 150, 64), F.normalize(torch.randn(5, 64), dim=1))
-    (score,) = PixelScores.of([ask], projection)
+    request = ScoreRequest(torch.randn(2, 150, 64), F.normalize(torch.randn(5, 64), dim=1))
+    (score,) = PixelScores.of([request], projection)
     torch.testing.assert_close(score(pixels[..., 7:40], first=7), score(pixels), atol=1e-6, rtol=1e-5)
 
 
 def test_who_else_asks_changes_nothing() -> None:
     upsampler, guidance = lively(JBUOne(16)), torch.randn(1, 3, 48, 64)
-    asks = [Ask(torch.randn(1, 12, 16), F.normalize(torch.randn(words, 16), dim=1)) for words in (1, 5, 3, 5)]
+    requests = [
+        ScoreRequest(torch.randn(1, 12, 16), F.normalize(torch.randn(words, 16), dim=1)) for words in (1, 5, 3, 5)
+    ]
     operator = upsampler.operator(guidance, (3, 4))
-    together = upsampled_scores(operator, asks, upsampler.projection)
-    for ask, scores in zip(asks, together, strict=True):
-        (alone,) = upsampled_scores(operator, [ask], upsampler.projection)
-        assert scores.shape == (1, 48, 64, len(ask.text))
+    together = upsampled_scores(operator, requests, upsampler.projection)
+    for request, scores in zip(requests, together, strict=True):
+        (alone,) = upsampled_scores(operator, [request], upsampler.projection)
+        assert scores.shape == (1, 48, 64, len(request.text))
         assert torch.equal(scores, alone)
 
 
 def test_the_number_of_threads_changes_rounding_alone() -> None:
     upsampler, guidance = lively(JBUOne(128)), torch.randn(1, 3, 224, 224)
-    asks = [Ask(torch.randn(1, 196, 128), F.normalize(torch.randn(5, 128), dim=1))] * 2
+    requests = [ScoreRequest(torch.randn(1, 196, 128), F.normalize(torch.randn(5, 128), dim=1))] * 2
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(upsampled_scores(upsampler.operator(guidance, (14, 14)), asks, upsampler.projection)[1])
+            found.append(upsampled_scores(upsampler.operator(guidance, (14, 14)), requests, upsampler.projection)[1])
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -277,13 +288,13 @@ def test_the_number_of_threads_changes_rounding_alone() -> None:
 
 def test_windows_together_and_apart_are_equal_up_to_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     upsampler, guidance = lively(JBUOne(16)), torch.randn(3, 3, 48, 64)
-    ask = Ask(torch.randn(3, 12, 16), F.normalize(torch.randn(5, 16), dim=1), 0.1 * torch.randn(3, 16))
-    (together,) = upsampled_scores(upsampler.operator(guidance, (3, 4)), [ask], upsampler.projection)
+    request = ScoreRequest(torch.randn(3, 12, 16), F.normalize(torch.randn(5, 16), dim=1), 0.1 * torch.randn(3, 16))
+    (together,) = upsampled_scores(upsampler.operator(guidance, (3, 4)), [request], upsampler.projection)
     for number in range(3):
         one = slice(number, number + 1)
-        alone_ask = Ask(ask.patches[one], ask.text, ask.shift[one])
+        alone_request = ScoreRequest(request.patches[one], request.text, request.shift[one])
         operator = upsampler.operator(guidance[one], (3, 4))
-        (alone,) = upsampled_scores(operator, [alone_ask], upsampler.projection)
+        (alone,) = upsampled_scores(operator, [alone_request], upsampler.projection)
         torch.testing.assert_close(together[one], alone, atol=1e-6, rtol=0)
 
 
@@ -315,7 +326,7 @@ def test_scores_match_the_direct_way_on_a_real_window(golden_inputs) -> None:
     shift = -0.3 * torch.from_numpy(golden("b_tokens_square")["sq/SegEarth/ir1/cls"])[None]
     direct = upsampler(patches, window).flatten(2).mT + shift
     operator = upsampler.operator(window, (14, 14))
-    (scores,) = upsampled_scores(operator, [Ask(patches.flatten(2).mT, text, shift)], upsampler.projection)
+    (scores,) = upsampled_scores(operator, [ScoreRequest(patches.flatten(2).mT, text, shift)], upsampler.projection)
     torch.testing.assert_close(scores.flatten(1, 2), F.normalize(direct, dim=-1) @ text.T, atol=1e-5, rtol=0)
 
 

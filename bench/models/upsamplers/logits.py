@@ -19,7 +19,7 @@ _ALIGNED = 8  # columns of a product: matrix units are slow on rows that end els
 _JITTER = 1e-12  # added to the diagonal of Gram matrices, as a share of its greatest entry
 
 
-class Ask(NamedTuple):
+class ScoreRequest(NamedTuple):
     """What one row asks of B windows.
 
     patches: tokens F (B, n, C), not normalized. text: (Q, C), each of length one. shift: (B, C) added to each pixel's
@@ -63,16 +63,18 @@ class PixelScores:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, asks: Sequence[Ask], projection: tuple[Tensor, Tensor]) -> list[PixelScores]:
+    def of(cls, requests: Sequence[ScoreRequest], projection: tuple[Tensor, Tensor]) -> list[PixelScores]:
         """One for each row that asks; all are factorized at once."""
         weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
         rows = []
-        for ask in asks:
-            tokens = ask.patches.float()  # (B, n, C)
-            offset = bias.expand(len(tokens), -1) if ask.shift is None else bias + ask.shift.float()
+        for request in requests:
+            tokens = request.patches.float()  # (B, n, C)
+            offset = bias.expand(len(tokens), -1) if request.shift is None else bias + request.shift.float()
             rows.append(torch.cat([tokens + tokens @ weight.T, offset[:, None]], dim=1))  # (B, n + 1, C)
         roots = _roots([_gram(row) for row in rows])
-        return [cls(row @ ask.text.float().T, root) for ask, row, root in zip(asks, rows, roots, strict=True)]
+        return [
+            cls(row @ request.text.float().T, root) for request, row, root in zip(requests, rows, roots, strict=True)
+        ]
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, first: int = 0) -> Tensor:
@@ -129,20 +131,22 @@ def _maps(windows: int, channels: int, tiles: TileGrid) -> Tensor:
 
 
 @torch.no_grad()
-def upsampled_scores(operator: Operator, asks: Sequence[Ask], projection: tuple[Tensor, Tensor]) -> list[Tensor]:
+def upsampled_scores(
+    operator: Operator, requests: Sequence[ScoreRequest], projection: tuple[Tensor, Tensor]
+) -> list[Tensor]:
     """Cosine scores (B, H, W, Q) of every pixel of the operator's windows, for each asking row.
 
     projection: A (C, C) and b (C) of `Upsampler.projection`. Rows that ask together share the operator's strips while
     these are in the cache; each has products of its own, so its scores do not depend on who else asks.
     """
-    if not asks:
+    if not requests:
         return []
     tiles, windows = operator.tiles, operator.windows
     with torch.autocast(projection[0].device.type, enabled=False):
         with stage("scores"):
-            ordered = [ask._replace(patches=ask.patches[:, operator.order]) for ask in asks]
+            ordered = [request._replace(patches=request.patches[:, operator.order]) for request in requests]
             scorers = PixelScores.of(ordered, projection)
-            out = [_maps(windows, len(ask.text), tiles) for ask in asks]
+            out = [_maps(windows, len(request.text), tiles) for request in requests]
 
         def work(strip: Strip) -> None:
             with stage("operator"):

@@ -1,0 +1,53 @@
+"""``bench figure``: image | ground truth | methods, for samples of a dataset."""
+
+from __future__ import annotations
+
+import argparse
+
+from bench.cli.data_options import add_data_arguments
+from bench.cli.options import add_model_arguments, positive
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="as in `bench datasets list`")
+    parser.add_argument("--methods", required=True, metavar="A,B", help="rows or methods, one panel for each")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="a .png (300 dpi) or .pdf")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--samples", metavar="S,…", help="names or numbers of samples (default: the first)")
+    which.add_argument(
+        "--gains", nargs=2, metavar=("A", "B"), help="the samples on which stored row A beats stored row B most"
+    )
+    parser.add_argument("--count", type=positive, default=1, metavar="N", help="how many samples (1)")
+    parser.add_argument("--results", metavar="D", help="results folder that --gains reads (results)")
+    parser.add_argument("--demo", action="store_true", help="the embedded demo's data and backbone")
+    add_data_arguments(parser)
+    add_model_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    from bench.cli.options import upsampler_files
+    from bench.config import load_config
+    from bench.notebook import figure, listed
+
+    file = figure(
+        args.dataset,
+        args.methods,
+        args.out,
+        listed(args.samples),
+        tuple(args.gains) if args.gains else None,
+        args.count,
+        demo=args.demo,
+        results=args.results,
+        config=args.config,
+        backbone=args.backbone,
+        checkpoint=args.checkpoint,
+        upsamplers=upsampler_files(args.upsampler_checkpoint, load_config(args.config)),
+        plugins=args.plugin,
+        device=args.device,
+        dtype=args.dtype,
+        batch=args.batch,
+        data_root=args.data_root,
+        cards=args.cards,
+    )
+    print(file)
+    return 0

@@ -1,0 +1,87 @@
+"""Stored results as pandas frames, comparisons and tables: the part of the Python API that needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from bench.config import load_config
+from bench.errors import BenchError, did_you_mean
+from bench.metrics import score, summary
+from bench.report.comparison import Comparison
+from bench.report.comparison import compare as compare_rows
+from bench.report.files import write_tables
+from bench.report.scores import DRAWS, collect
+from bench.store import Store
+
+FORMATS: Final = ("md", "csv")
+
+
+def scores(results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:
+    """Stored cells, one line each: row, dataset, status, images, metric, and every number of it as a fraction."""
+    lines = []
+    for cell in Store(results, limit=limit).cells():
+        line = {"row": cell.row, "dataset": cell.dataset, "status": cell.status, "images": cell.counted}
+        line |= {"total": cell.total, "metric": cell.metric, "demo": cell.record.demo}
+        numbers = summary(cell.areas(), cell.metric) if cell.counted else {}
+        lines.append(line | {name: value for name, value in numbers.items() if not isinstance(value, list)})
+    frame: pd.DataFrame = pd.DataFrame(lines)
+    return frame
+
+
+def per_class(results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:
+    """IoU, accuracy, precision and F1 of each class of the stored cells, one line for each row, dataset and class."""
+    lines = []
+    for cell in Store(results, limit=limit).cells():
+        numbers = summary(cell.areas().total, cell.metric) if cell.counted else {}
+        for index, name in enumerate(cell.classes if numbers else ()):
+            of_class = {key: values[index] for key, values in numbers.items() if isinstance(values, list)}
+            lines.append({"row": cell.row, "dataset": cell.dataset, "class": name, **of_class})
+    frame: pd.DataFrame = pd.DataFrame(lines)
+    return frame
+
+
+def per_image(row: str, dataset: str, results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:
+    """The score of each image of a stored cell: index, id, scene, score (a fraction, nan where undefined)."""
+    cell = Store(results, limit=limit).cell(row, dataset)
+    if cell is None:
+        raise BenchError(f"{results}: nothing is stored of {row} on {dataset}; `bench.scores()` lists what is")
+    values = score(cell.areas(), cell.metric)
+    columns = {"index": cell.indices, "id": cell.ids, "scene": cell.scenes, "score": values}
+    frame: pd.DataFrame = pd.DataFrame(columns)
+    return frame
+
+
+def compare(
+    first: str, second: str, results: str | Path = "results", datasets: Sequence[str] | None = None
+) -> Comparison:
+    """Paired differences first - second of two stored rows, with intervals and tests: `bench compare` as an object."""
+    return compare_rows(Store(results), first, second, datasets)
+
+
+def tables(
+    results: str | Path = "results",
+    out: str | Path | None = None,
+    formats: Sequence[str] = ("md", "csv"),
+    only: Sequence[str] | None = None,
+    config: str | Path | None = None,
+    draws: int | None = None,
+) -> list[Path]:
+    """Writes the tables of benchmark.yaml, the leaderboard and the costs from what is stored; returns the files.
+
+    out: folder (default: tables/ in the results folder). only: names of tables. draws: of the bootstrap.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise BenchError(f"--format {','.join(formats)}: unknown format '{name}'; {did_you_mean(name, FORMATS)}")
+    loaded, folder = load_config(config), Path(results)
+    for name in only or ():
+        if name not in loaded.tables:
+            raise BenchError(f"--table {name}: no such table; {did_you_mean(name, loaded.tables)}")
+    if not folder.is_dir():
+        raise BenchError(f"results folder {folder}: does not exist; run something first, or give another --results")
+    collections = collect(folder, loaded, draws or DRAWS)
+    return write_tables(collections, loaded, Path(out) if out else folder / "tables", formats, only)

@@ -1,0 +1,83 @@
+"""The `figure` command, and what it draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from project import Project
+
+from bench.cli import main
+from bench.data.cards import load_card
+from bench.report.figure import Example, coloured, draw
+from bench.store.store import Store
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("figure"))
+
+
+def command(project: Project, out: Path, *flags: str) -> int:
+    results = project.arguments().index("--results")
+    models = [flag for place, flag in enumerate(project.arguments()[1:], 1) if place not in (results, results + 1)]
+    return main(["figure", "loveda", "-o", str(out), *models[: models.index("--workers")], *flags])
+
+
+def test_labels_become_the_colours_of_the_card() -> None:
+    card = load_card("loveda")
+    picture = coloured(np.array([[0, 1, 255, 7]], np.uint8), card)
+    assert [tuple(int(c) for c in pixel) for pixel in picture[0]] == [
+        *card.colours[:2],
+        (128, 128, 128),
+        (128, 128, 128),
+    ]
+
+
+def test_a_figure_holds_the_pixels_of_its_panels(tmp_path: Path) -> None:
+    card = load_card("whu_aerial")
+    label = np.zeros((60, 60), np.uint8)
+    label[20:40, 20:40] = 1
+    example = Example("a", np.full((60, 60, 3), (10, 200, 30), np.uint8), label, {"clip": 1 - label})
+    draw([example], card, {"clip": "CLIP"}, tmp_path / "f.png")
+    with Image.open(tmp_path / "f.png") as picture:
+        found = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or ()}
+    assert {(10, 200, 30), *card.colours} <= found
+    draw([example], card, {"clip": "CLIP"}, tmp_path / "f.pdf")
+    assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_samples_by_number_and_by_largest_gain(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Example] = []
+    monkeypatch.setattr("bench.notebook.draw", lambda examples, *_: drawn.extend(examples))
+    assert command(project, tmp_path / "f.png", "--methods", "clip,sclip", "--samples", "2,0") == 0
+    assert project.run("--datasets", "loveda", "--methods", "clip,sclip") == 0
+    gains = ["--gains", "clip", "sclip", "--results", str(project.root / "results")]
+    assert command(project, tmp_path / "f.png", "--methods", "clip,sclip", *gains) == 0
+    cells = [Store(project.root / "results").cell(row, "loveda") for row in ("clip", "sclip")]
+    assert [example.id for example in drawn[:2]] == [cells[0].ids[2], cells[0].ids[0]]
+    assert list(drawn[0].predictions) == ["clip", "sclip"] and drawn[2].id in cells[0].ids
+    for example in drawn:  # the maps that were counted
+        for row, cell in zip(("clip", "sclip"), cells, strict=True):
+            place = cell.ids.index(example.id)
+            areas = np.bincount(example.predictions[row][example.label != 255], minlength=7)
+            assert np.array_equal(cell.areas().stack[place, 2], areas)
+
+
+MISTAKES = {
+    "--methods clip --samples 9": "loveda has 3 samples, numbered from 0",
+    "--methods clip --samples 1_x": "no such sample",
+    "--methods clop": "unknown row or method 'clop'",
+    "--methods clip --gains clip sclip --results nowhere": "nothing is stored of clip on loveda",
+    "--methods clip -o f.jpg": ".png or .pdf",
+}
+
+
+@pytest.mark.parametrize("flags", MISTAKES)
+def test_mistakes(flags: str, project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(project, tmp_path / "f.png", *flags.split()) == 2
+    assert MISTAKES[flags] in capsys.readouterr().err
