@@ -10,7 +10,7 @@ from bench.data.schema import Layout
 
 _HEAD = """# Datasets
 
-This page is made from the cards in [datasets/](../datasets) by `python -m bench.data.catalogue`. Where a
+This page is made from the cards in `datasets/` by `python -m bench.data.catalogue`. Where a
 card is not sure of a statement, it is listed under "Unverified".
 
 A dataset lies in a folder of its own below the data root (`--data-root`, else `$OVSS_BENCH_DATA`, else
