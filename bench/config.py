@@ -164,6 +164,8 @@ def load_config(path: str | Path | None = None) -> Config:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchError(f"{file}: cannot be read ({error.strerror}); give another file with --config") from None
+    except UnicodeDecodeError:
+        raise BenchError(f"{file}: not a text file; give a YAML file with --config") from None
     except yaml.YAMLError as error:
         raise BenchError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
     try:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bench import registry
+from bench.data import cards
 from bench.registry import load_methods
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -27,6 +28,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test, and no fixture, reads or writes the user's cache; text embeddings are shared within a session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OVSS_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _any_count(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Cards expect any number of images, as tests write two or three; in tests/data and in modules with TRUE_COUNTS they
+    are as they are.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if "data" not in request.path.parts[-2:] and not getattr(request.module, "TRUE_COUNTS", False):
+            read = cards._read
+            patch.setattr(cards, "_read", lambda file: read(file).model_copy(update={"expected_count": None}))
         yield
 
 

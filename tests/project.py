@@ -54,7 +54,7 @@ class Project:
                 str(self.root / results),
             ),
             *("--backbone", str(self.backbone), "--checkpoint", str(self.checkpoint), "--device", "cpu"),
-            *("--upsampler-checkpoint", str(self.root / "up.ckpt"), "--workers", "0", *flags),
+            *("--upsampler-checkpoint", str(self.root / "up.ckpt"), "--workers", "0", "--allow-incomplete", *flags),
         ]
 
     def run(self, *flags: str, results: str = "results") -> int:

@@ -62,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that decode images (2 beside a CPU, up to 8 for a GPU); 0: none",
     )
     how.add_argument("--boundary", action="store_true", help="count boundary IoU as well")
+    how.add_argument(
+        "--allow-incomplete", action="store_true", help="exit with 0 although a dataset has too few images"
+    )
     how.add_argument("--strict", action="store_true", help="exit with 1 when a dataset is missing or a cell incomplete")
     how.add_argument(
         "--processes", type=positive, metavar="N", help="start N processes that share the images, as torchrun would"
@@ -133,6 +136,7 @@ def _spec(args: argparse.Namespace) -> RunSpec:
         shard=args.shard,
         fresh=args.fresh,
         boundary=args.boundary,
+        allow_incomplete=args.allow_incomplete,
         demo=args.demo,
     )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import os
 import shutil
+import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -31,12 +34,31 @@ class File(NamedTuple):
         return PurePosixPath(self.member or self.path.name).suffix.lower()
 
     def size(self) -> int:
-        """Bytes, unpacked."""
-        return self.path.stat().st_size if self.member is None else _archive(self.path).size(self.member)
+        """Bytes, unpacked; -1 where the file cannot be reached, as behind a broken link."""
+        try:
+            return self.path.stat().st_size if self.member is None else _archive(self.path).size(self.member)
+        except OSError:
+            return -1
+
+    def stamp(self) -> str:
+        """Size and time of the last change, of the file or of its archive."""
+        try:
+            return f"{self.size()}:{self.path.stat().st_mtime_ns}"
+        except OSError:
+            return "-1"
+
+    def checksum(self) -> str:
+        """Size and CRC-32 of the content, which an archive knows without unpacking. Raises BenchError as `read`."""
+        if self.member is not None and (crc := _archive(self.path).crc(self.member)) is not None:
+            return f"{self.size():x}-{crc:08x}"
+        data = self.read()
+        return f"{len(data):x}-{zlib.crc32(data):08x}"
 
     def read(self) -> bytes:
         """All bytes. Raises BenchError where the file or its archive cannot be read."""
         try:
+            if self.member is None and not stat.S_ISREG(self.path.stat().st_mode):
+                raise BenchError(f"{self}: not a regular file; remove it, or put the file itself there")
             return self.path.read_bytes() if self.member is None else _archive(self.path).read(self.member)
         except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, RuntimeError) as error:
             raise BenchError(f"{self}: cannot be read ({error}); get the file again") from None
@@ -52,7 +74,7 @@ class Tree:
         self.root = root
         self._packed: dict[str, dict[str, File | None]] = {}
         self._listed: dict[str, Mapping[str, File | None]] = {}
-        found = [root] if root.is_file() else [path for glob in archives for path in sorted(root.glob(glob))]
+        found = [root] if root.is_file() else _archives_in(root, archives)
         for path in found:
             self._lay_over(path, "" if path == root else path.parent.relative_to(root).as_posix())
 
@@ -61,9 +83,12 @@ class Tree:
         if folder not in self._listed:
             children = dict(self._packed.get(folder, {}))
             on_disk = self.root / folder
-            if on_disk.is_dir():
-                with os.scandir(on_disk) as entries:
-                    children |= {e.name: None if e.is_dir() else File(Path(e.path)) for e in entries}
+            try:
+                if on_disk.is_dir():
+                    with os.scandir(on_disk) as entries:
+                        children |= {e.name: None if _is_folder(e) else File(Path(e.path)) for e in entries}
+            except OSError as error:
+                raise BenchError(f"{on_disk}: cannot be listed ({error.strerror}); correct its permissions") from None
             self._listed[folder] = {name: file for name, file in children.items() if name[0] != "."}
         return self._listed[folder]
 
@@ -72,6 +97,16 @@ class Tree:
         folder, _, name = path.rpartition("/")
         return self.list(folder).get(name)
 
+    def get_any_case(self, path: str) -> File | None:
+        """As `get`; the letter case of the ending does not matter."""
+        folder, _, name = path.rpartition("/")
+        listed = self.list(folder)
+        if name in listed:
+            return listed[name]
+        stem, dot, ending = name.rpartition(".")
+        spellings = [f"{stem}{dot}{ending.lower()}", f"{stem}{dot}{ending.upper()}"]
+        return next((listed[spelling] for spelling in spellings if listed.get(spelling)), None)
+
     def _lay_over(self, path: Path, folder: str) -> None:
         archive = _plain(path)
         for member in _archive(archive).names():
@@ -79,6 +114,26 @@ class Tree:
             for depth in range(1, len(parts)):
                 self._packed.setdefault("/".join(parts[: depth - 1]), {}).setdefault(parts[depth - 1])
             self._packed.setdefault("/".join(parts[:-1]), {}).setdefault(parts[-1], File(archive, member))
+
+
+def _archives_in(root: Path, globs: Sequence[str]) -> list[Path]:
+    """Archives that the globs name, whatever they are packed with: `*.zip` finds a .tar.gz of that name as well."""
+    found: dict[Path, None] = {}
+    try:
+        for glob in globs:
+            stem = glob.removesuffix(".gz").removesuffix(".tar").removesuffix(".zip")
+            for ending in dict.fromkeys((glob.removeprefix(stem), ".zip", ".tar", ".tar.gz", ".tgz")):
+                found |= dict.fromkeys(path for path in sorted(root.glob(stem + ending)) if path.is_file())
+    except OSError as error:
+        raise BenchError(f"{root}: cannot be listed ({error.strerror}); correct its permissions") from None
+    return list(found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 class _Zip:
@@ -90,6 +145,9 @@ class _Zip:
 
     def size(self, name: str) -> int:
         return self._file.getinfo(name).file_size
+
+    def crc(self, name: str) -> int | None:
+        return self._file.getinfo(name).CRC
 
     def read(self, name: str) -> bytes:
         return self._file.read(name)
@@ -107,6 +165,9 @@ class _Tar:
     def size(self, name: str) -> int:
         return self._where[name][1]
 
+    def crc(self, name: str) -> int | None:
+        return None
+
     def read(self, name: str) -> bytes:
         offset, size = self._where[name]
         with self._path.open("rb") as file:
@@ -123,6 +184,8 @@ def _archive(path: Path) -> _Zip | _Tar:
 def _opened(path: Path, changed: int, process: int) -> _Zip | _Tar:
     try:
         return _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be opened ({error.strerror or error}); correct its permissions") from None
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
         raise BenchError(f"{path}: not a whole zip or tar archive ({error}); get it again") from None
 
@@ -134,18 +197,23 @@ def _plain(path: Path) -> Path:
     """
     if path.suffix not in (".gz", ".tgz"):
         return path
-    stat = path.stat()
-    key = hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    facts = path.stat()
+    key = hashlib.sha256(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:16]
     copy = cache_dir() / "archives" / f"{path.name.partition('.')[0]}-{key}.tar"
     if not copy.exists():
-        copy.parent.mkdir(parents=True, exist_ok=True)
         partial = copy.with_suffix(f".{os.getpid()}.part")
         try:
+            copy.parent.mkdir(parents=True, exist_ok=True)
             with gzip.open(path) as packed, partial.open("wb") as file:
                 shutil.copyfileobj(packed, file, 1 << 20)
             partial.replace(copy)
-        except (OSError, EOFError) as error:
-            raise BenchError(f"{path}: cannot be decompressed to {copy.parent} ({error}); unpack it by hand") from None
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise BenchError(f"{path}: the archive is cut off or damaged ({error}); get it again") from None
+        except OSError as error:
+            raise BenchError(
+                f"{path}: cannot be decompressed to {copy.parent} ({error}); unpack it by hand, or set OVSS_BENCH_CACHE"
+            ) from None
         finally:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
     return copy

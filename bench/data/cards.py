@@ -168,7 +168,7 @@ def _read(file: Path) -> Card:
 
 def _content(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"{file}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
@@ -188,9 +188,12 @@ def _fill_split(split: Any, card: Path) -> None:
         return
     path = card.parent / split["file"]
     try:
-        split["names"] = path.read_text(encoding="utf-8").split()
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        split["names"] = [line for line in lines if line and not line.startswith("#")]
     except OSError as error:
         raise BenchError(f"{card}: split.file: {path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise BenchError(f"{card}: split.file: {path} is not UTF-8 text; save it as UTF-8") from None
 
 
 def _voc_colour(number: int) -> Colour:

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.data.cards import Card
-from bench.data.inventory import count_is_unverified
+from bench.data.inventory import count_is_unverified, shortfall
 from bench.data.label_faults import suspicious
 from bench.data.loader import Loaded, load
 from bench.data.prepared import PreparedSamples, find_samples
@@ -96,12 +96,12 @@ def _count(card: Card, samples: SampleSet) -> Iterator[Problem]:
     where = str(samples.root)
     for warning in samples.warnings:
         yield Problem("warning", where, warning, "see the notes of the card")
-    if card.expected_count not in (None, len(samples)):
-        doubt = count_is_unverified(card)
-        what = f"{len(samples):,} images, {card.expected_count:,} expected" + (
-            " (a number that is not verified)" if doubt else ""
-        )
-        yield Problem("note" if doubt else "error", where, what, f"compare with the split: {card.split_note}")
+    if short := shortfall(card, len(samples)):
+        doubt = " (a number that is not verified)" if count_is_unverified(card) else ""
+        yield Problem("error", where, f"incomplete: {short}{doubt}", f"compare with the split: {card.split_note}")
+    elif card.expected_count is not None and len(samples) > card.expected_count:
+        what = f"{len(samples):,} images, the card expects {card.expected_count:,}"
+        yield Problem("error", where, what, f"compare with the split: {card.split_note}")
 
 
 def _chosen(samples: SampleSet, everything: bool) -> list[int]:

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from bench.errors import BenchError
+
+# Pillow refuses more than twice this, OpenCV more than 1 << 30 pixels: large scenes are what tiling is for.
+Image.MAX_IMAGE_PIXELS = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,21 @@ def read_image(
     """
     name = name or (str(source) if isinstance(source, Path) else "image")
     try:
+        if isinstance(source, Path) and source.exists() and not source.is_file():
+            raise BenchError(f"{name}: not a file; give an image")
         data = source.read_bytes() if isinstance(source, Path) else source
     except OSError as error:
         raise BenchError(f"{name}: cannot be read ({error.strerror})") from None
     check_complete(data, name)
     pixels = _decode(data)
     if pixels is None:
-        raise BenchError(f"{name}: not an image that OpenCV can read; get the file again")
+        advice = (
+            "OpenCV cannot read this TIFF; get the file again if it is cut off, else convert it to 8-bit RGB "
+            "(gdal_translate -ot Byte -b 1 -b 2 -b 3 -co COMPRESS=DEFLATE)"
+            if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+            else "not an image that OpenCV can read; get the file again"
+        )
+        raise BenchError(f"{name}: {advice}")
     if pixels.dtype != np.uint8:
         if stretch is None:
             raise BenchError(f"{name}: {pixels.dtype} pixels; convert the image to 8 bits a channel")
@@ -86,19 +98,27 @@ def pillow_errors(name: str) -> Iterator[None]:
 
 
 def check_complete(data: bytes, name: str) -> None:
-    """Raise BenchError for a JPEG or PNG without its end; decoders fill the rest with grey, silently."""
-    if data.startswith(b"\xff\xd8"):
-        whole = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")  # end of image after the last start of scan
-    else:
-        whole = not data.startswith(b"\x89PNG") or data.rfind(b"IEND") > 0
-    if not whole:
+    """Raise BenchError for a PNG or JPEG that is cut off or damaged; other decoders fill the rest with grey, silently.
+
+    A JPEG is decoded for that, in grey and at an eighth of its size. Data after its end do no harm.
+    """
+    if data.startswith(b"\x89PNG") and data.rfind(b"IEND") <= 0:
         raise BenchError(f"{name}: the file is cut off; get it again")
+    if data.startswith(b"\xff\xd8"):
+        try:
+            simplejpeg.decode_jpeg(
+                data, "GRAY", fastdct=True, fastupsample=True, min_height=1, min_width=1, min_factor=1, strict=True
+            )
+        except ValueError as error:
+            reason = str(error)
+            if "extraneous" not in reason:  # bytes between two markers, which some cameras write
+                raise BenchError(f"{name}: the file is cut off or damaged ({reason}); get it again") from None
 
 
 def _decode(data: bytes) -> NDArray[np.uint8 | np.uint16] | None:
     """Blue-green-red pixels (H, W, 3) of whatever depth, or None."""
     level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of every GeoTIFF tag
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it names no file, and warns of GeoTIFF tags
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error:

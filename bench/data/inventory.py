@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from bench.data.cards import Card
 from bench.data.layouts import DatasetMissing, dataset_folders, locate
-from bench.data.prepared import prepared_folder, read_manifest
+from bench.data.prepared import Manifest, prepared_folder, read_manifest
 from bench.errors import BenchError
 
 
@@ -43,7 +44,7 @@ def look(card: Card, data_root: Path) -> DatasetStatus:
     folders = dataset_folders(card, data_root)
     try:
         manifest = read_manifest(folder)
-        if manifest is not None:
+        if manifest is not None and not _outgrown(card, folders, manifest):
             return _entry(card, folder, manifest.layout, len(manifest.ids), manifest.absent, prepared=True)
         if not folders:
             return _entry(card, None, None, 0, ())
@@ -55,6 +56,21 @@ def look(card: Card, data_root: Path) -> DatasetStatus:
         return _entry(card, None, None, 0, (), problem=str(error))
     scenes = card.layouts[found.layout].cut
     return _entry(card, found.root, found.layout, len(found.pairs), found.absent, whole_scenes=scenes)
+
+
+def _outgrown(card: Card, folders: Sequence[Path], manifest: Manifest) -> bool:
+    """Whether the original files are there and are more or fewer than those that the shards were made of."""
+    try:
+        return bool(folders) and manifest.pairs not in (None, len(locate(card, folders, manifest.layout).pairs))
+    except BenchError:
+        return False
+
+
+def shortfall(card: Card, images: int) -> str | None:
+    """ "4 of 1,669 images" where there are fewer than the card expects; None where there are enough, or no number."""
+    if card.expected_count is None or images >= card.expected_count:
+        return None
+    return f"{images:,} of {card.expected_count:,} images"
 
 
 def count_is_unverified(card: Card) -> bool:
@@ -74,8 +90,8 @@ def _entry(
 ) -> DatasetStatus:
     if absent:
         problem = f"{len(absent)} names of the split have no file, e.g. {absent[0]}"
-    elif not problem and folder and not whole_scenes and card.expected_count and images < card.expected_count:
-        problem = f"{images:,} of {card.expected_count:,} images"
+    elif not problem and folder and not whole_scenes:
+        problem = shortfall(card, images)
     return DatasetStatus(
         name=card.name,
         title=card.title,

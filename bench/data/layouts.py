@@ -94,7 +94,7 @@ def _pairs(tree: Tree, pattern: str, images: list[tuple[dict[str, str], File]]) 
     alone = None
     for fields, image in images:
         places = [fill(spelling, fields) for spelling in expand(pattern)]
-        label = next(filter(None, map(tree.get, places)), None)
+        label = next(filter(None, map(tree.get_any_case, places)), None)
         if label is not None:
             pairs.append(Pair(fields, image, label))
         elif alone is None:
@@ -122,7 +122,10 @@ def _existing(data_root: Path, folder: str) -> Path | None:
     for part in folder.split("/"):
         if not path.is_dir():
             return None
-        same = sorted(child for child in path.iterdir() if child.name.casefold() == part.casefold())
+        try:
+            same = sorted(child for child in path.iterdir() if child.name.casefold() == part.casefold())
+        except OSError as error:
+            raise BenchError(f"{path}: cannot be listed ({error.strerror}); correct its permissions") from None
         exact = path / part
         if not same:
             return None

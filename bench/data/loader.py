@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.images import Resize, resize
+from bench.data.label_faults import impossible_values
 from bench.data.samples import Sample, SampleSet
 from bench.errors import BenchError
 
@@ -37,8 +38,8 @@ class Loaded:
     """One sample as the engine takes it.
 
     label: uint8 (H, W) at the original size; images: for each rule the RGB uint8 (h, w, 3) at its size.
-    error: why the sample cannot be read, in one line that names the file; label (0, 0) and images are empty
-    then.
+    error: why the sample cannot be evaluated, in one line that names the file; label (0, 0) and images are empty
+    then. content: checksum of the files, see `SampleSet.content`.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Loaded:
     label: NDArray[np.uint8]
     images: dict[Resize, NDArray[np.uint8]]
     error: str | None = None
+    content: str | None = None
 
 
 def load(samples: SampleSet, indices: Iterable[int], rules: Sequence[Resize], workers: int) -> Iterator[Loaded]:
@@ -94,10 +96,12 @@ def _read(samples: SampleSet, task: _Task, rules: Sequence[Resize]) -> Iterator[
     """One item for each wanted sample of a source, come what may."""
     left = list(task.indices)
     reason = f"{samples.ids[left[0]]} is not in its file; get the file again"
+    content = None
     try:
+        content = samples.content(task.source) or None
         for sample in samples.read_source(task.source):
             if sample.index == left[0]:
-                yield _resized(sample, rules)
+                yield _checked(samples, sample, rules, content)
                 del left[0]
             if not left:
                 return
@@ -107,11 +111,16 @@ def _read(samples: SampleSet, task: _Task, rules: Sequence[Resize]) -> Iterator[
         reason = f"{samples.ids[left[0]]} cannot be read: {type(error).__name__}: {error}"
     reason = " ".join(reason.split())
     for index in left:
-        yield Loaded(index, samples.ids[index], np.zeros((0, 0), np.uint8), {}, reason)
+        yield Loaded(index, samples.ids[index], np.zeros((0, 0), np.uint8), {}, reason, content)
 
 
-def _resized(sample: Sample, rules: Sequence[Resize]) -> Loaded:
-    return Loaded(sample.index, sample.id, sample.label, {rule: resize(sample.image, rule) for rule in rules})
+def _checked(samples: SampleSet, sample: Sample, rules: Sequence[Resize], content: str | None) -> Loaded:
+    """The sample at the rules' sizes; an error where its label holds values that are no class."""
+    reason = impossible_values(samples, sample.id, sample.label)
+    if reason:
+        return Loaded(sample.index, sample.id, np.zeros((0, 0), np.uint8), {}, reason, content)
+    images = {rule: resize(sample.image, rule) for rule in rules}
+    return Loaded(sample.index, sample.id, sample.label, images, None, content)
 
 
 @contextlib.contextmanager

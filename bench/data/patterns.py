@@ -64,7 +64,9 @@ def find(
         matches = [(name, dict[str, str]())] if name in listing else []
     else:
         expression = re.compile(_regex(first, regexes, known))
-        matches = [(name, m.groupdict()) for name in sorted(listing) if (m := expression.fullmatch(name))]
+        matches = [
+            (name, m.groupdict()) for name in sorted(listing) if (m := expression.fullmatch(_plain(name, first)))
+        ]
     for name, values in matches:
         file = listing[name]
         path = f"{folder}/{name}" if folder else name
@@ -72,6 +74,13 @@ def find(
             yield from find(tree, rest, regexes, path, {**known, **values})
         elif not rest and file is not None:
             yield {**known, **values}, file
+
+
+def _plain(name: str, pattern: str) -> str:
+    """The name with its ending in the letter case that the pattern has, so that D1.JPG and D2.jpg both match."""
+    _, dot, wanted = pattern.rpartition(".")
+    stem, _, ending = name.rpartition(".")
+    return f"{stem}.{wanted}" if dot and ending.lower() == wanted.lower() else name
 
 
 def _regex(pattern: str, regexes: Mapping[str, str], known: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bench.data.cards import Card
+from bench.data.contents import ContentCache
 from bench.data.prepared import MANIFEST, Manifest, Shard, prepared_folder, read_manifest, recipe
 from bench.data.samples import Sample, SampleSet, open_folder, open_samples
 from bench.errors import BenchError
@@ -44,6 +45,8 @@ def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None
         ids=samples.ids,
         absent=samples.absent,
         warnings=samples.warnings,
+        contents=tuple(content or "" for content in ContentCache(samples).all()),
+        pairs=len(samples.sources),
     )
     present = _present(folder)
     if present and present.model_copy(update={"shards": ()}) == manifest:

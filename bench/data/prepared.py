@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.data.cards import Card
+from bench.data.contents import ContentCache
 from bench.data.samples import DatasetMissing, Sample, SampleSet, open_samples
 from bench.errors import BenchError
 
@@ -45,6 +46,8 @@ class Manifest(BaseModel):
     ids: tuple[str, ...]
     absent: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    contents: tuple[str, ...] = ()  # for each sample, see `SampleSet.content`; empty in older folders
+    pairs: int | None = None  # of files that the samples are of
     shards: tuple[Shard, ...] = ()
 
 
@@ -59,6 +62,7 @@ class PreparedSamples(SampleSet):
         self.absent = manifest.absent
         self.warnings = manifest.warnings
         self._fingerprint = manifest.samples
+        self._contents = manifest.contents
         self._files = tuple(folder / shard.file for shard in manifest.shards)
         self._starts = np.cumsum([0, *(shard.rows for shard in manifest.shards)]).tolist()
 
@@ -74,6 +78,12 @@ class PreparedSamples(SampleSet):
 
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    def content(self, source: int) -> str:
+        return self._contents[source] if self._contents else ""
+
+    def stamp(self, source: int) -> str:
+        return self.content(source)
 
     def _label(self, row: dict[str, Any], source: int) -> NDArray[np.uint8]:
         return _decode(row["label"]["bytes"], cv2.IMREAD_UNCHANGED, self.ids[source], self.root)
@@ -102,6 +112,14 @@ def find_samples(card: Card, data_root: Path, layout: str | None = None) -> Samp
     if manifest is None or layout not in (None, manifest.layout):
         return open_samples(card, data_root, layout)
     if manifest.layout in card.layouts and manifest.recipe == recipe(card, manifest.layout):
+        originals = _other_originals(card, data_root, manifest)
+        if originals is not None:
+            warnings.warn(
+                f"{folder} was prepared from other files than there are now; the original files are used instead; "
+                f"run `bench prepare {card.name}` again",
+                stacklevel=2,
+            )
+            return originals
         _check_shards(folder, manifest)
         return PreparedSamples(card, folder, manifest)
     stale = f"{folder} was prepared with another version of the card"
@@ -111,6 +129,19 @@ def find_samples(card: Card, data_root: Path, layout: str | None = None) -> Samp
         raise BenchError(f"{stale}, and the original files are gone; run `bench prepare {card.name}` again") from None
     warnings.warn(f"{stale}, the original files are used instead; run `bench prepare {card.name}` again", stacklevel=2)
     return samples
+
+
+def _other_originals(card: Card, data_root: Path, manifest: Manifest) -> SampleSet | None:
+    """The dataset's original files, where they are there and not those that the shards were made of."""
+    try:
+        samples = open_samples(card, data_root, manifest.layout)
+    except BenchError:
+        return None
+    if samples.fingerprint() != manifest.samples:
+        return samples
+    if manifest.contents and ContentCache(samples).all() != manifest.contents:
+        return samples
+    return None
 
 
 def prepared_folder(card: Card, data_root: Path, layout: str | None = None) -> Path:

@@ -69,6 +69,19 @@ class SampleSet(ABC):
     def fingerprint(self) -> str:
         """Changes when a file is added, removed, renamed or of another size. Reads no file."""
 
+    @abstractmethod
+    def content(self, source: int) -> str:
+        """Checksum of what the files of a source hold. Raises BenchError where they cannot be read."""
+
+    @abstractmethod
+    def stamp(self, source: int) -> str:
+        """Size and time of change of the files of a source. Reads no file."""
+
+    def names_fingerprint(self) -> str:
+        """Changes when a sample is added, removed or renamed."""
+        text = "\n".join((f"{self.card.name} {self.layout}", *self.ids))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
     def read(self, index: int) -> Sample:
         """One sample. Reading a source is the way to get all that are cut from it."""
         source = bisect_right(self.sources, index, key=lambda indices: indices.start) - 1
@@ -89,6 +102,7 @@ class FileSamples(SampleSet):
         pattern = self._layout.id or card.id
         ids = [_ids(pattern, pair, cut) for pair, cut in zip(found.pairs, self._boxes, strict=True)]
         super().__init__(card, found.layout, found.root, ids)
+        self._refuse_odd_names()
         self._refuse_duplicates()
         self.absent = found.absent
         self.warnings = _warnings(card, found)
@@ -116,6 +130,14 @@ class FileSamples(SampleSet):
         scene = pair.image.read() if rule.rule == "lines" else b""
         return read_label(pair.label.read(), rule, self.card, str(pair.label), scene)
 
+    def content(self, source: int) -> str:
+        pair = self._pairs[source]
+        return f"{pair.image.checksum()} {pair.label.checksum()}"
+
+    def stamp(self, source: int) -> str:
+        pair = self._pairs[source]
+        return f"{pair.image.stamp()} {pair.label.stamp()}"
+
     def fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.card.name} {self.layout} {len(self)}\n".encode())
         for pair, indices in zip(self._pairs, self.sources, strict=True):
@@ -133,6 +155,14 @@ class FileSamples(SampleSet):
             return boxes(card.tiling, height, width)
         except BenchError as error:
             raise BenchError(f"{image}: {error}") from None
+
+    def _refuse_odd_names(self) -> None:
+        for name in self.ids:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                shown = name.encode(errors="backslashreplace").decode()
+                raise BenchError(f"{self.root}: the name of sample '{shown}' is not UTF-8; rename the file") from None
 
     def _refuse_duplicates(self) -> None:
         seen: dict[str, File] = {}

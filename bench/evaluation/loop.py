@@ -44,7 +44,7 @@ class Scoring:
 class Outcome:
     """Counts of one row on one image (see `bench.metrics.count`), or why there are none.
 
-    gives_up: the method itself raised, so the row is not asked about further images.
+    gives_up: the method itself raised, so the row is not asked about further images. content: checksum of its files.
     """
 
     index: int
@@ -54,6 +54,7 @@ class Outcome:
     boundary: NDArray[np.int64] | None = None
     error: str | None = None
     gives_up: bool = False
+    content: str | None = None
 
 
 def evaluate(
@@ -128,7 +129,8 @@ def _on_device(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Out
             found = histograms()
         for variant, histogram in zip(rows.variants, found, strict=True):
             keys = np.flatnonzero(histogram).astype(np.int32)
-            yield Outcome(loaded.index, variant.name, keys, histogram[keys].astype(np.int64))
+            counts = histogram[keys].astype(np.int64)
+            yield Outcome(loaded.index, variant.name, keys, counts, content=loaded.content)
 
     return read()
 
@@ -144,7 +146,7 @@ def _by_maps(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outco
                 threshold, background = scoring.boundary[variant.name]
                 final = np.where(bins < round(threshold * BINS), np.uint8(background), classes)
                 boundary = boundary_counts(label, final, scoring.classes)
-        yield Outcome(loaded.index, variant.name, keys, counts, boundary)
+        yield Outcome(loaded.index, variant.name, keys, counts, boundary, content=loaded.content)
 
 
 @functools.lru_cache

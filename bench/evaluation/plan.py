@@ -9,7 +9,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 from bench.config import Config
 from bench.data.cards import Card
+from bench.data.contents import ContentCache
 from bench.data.images import Resize
+from bench.data.inventory import shortfall
 from bench.data.label_faults import suspicious
 from bench.data.prepared import find_samples, recipe
 from bench.data.samples import DatasetMissing, SampleSet
@@ -18,12 +20,14 @@ from bench.evaluation.models import ModelCache
 from bench.inference.segmenter import Variant
 from bench.registry import Method, find_method
 from bench.settings import Settings
+from bench.store.result import StoredResult
 from bench.store.store import Store
 
 COUNTS_VERSION: Final = "2"
 """Of the code that turns images into counts; raised when a change moves numbers, so that old results are stale."""
 
 State: TypeAlias = Literal["missing", "partial", "failed", "stale", "rescore", "cached"]
+DONE: Final = ("ok", "incomplete")  # stored results of which every image is counted
 STATES: Final = ("missing", "failed", "stale")  # that a run can be restricted to
 
 
@@ -53,7 +57,14 @@ class DatasetJobs:
     jobs: list[Job]
     samples: SampleSet | None = None
     missing: str | None = None
+    generated: bool = False  # the demo's, whose number of images is its own
     refused: str | None = None  # the samples are there, but their labels are known to be broken
+    contents: tuple[str | None, ...] | None = None  # checksums of the samples' files, where something is stored
+
+    @property
+    def incomplete(self) -> str | None:
+        """ "4 of 1,669 images" where there are fewer than the card expects."""
+        return shortfall(self.card, len(self.samples)) if self.samples is not None and not self.generated else None
 
     @property
     def due(self) -> list[Job]:
@@ -124,7 +135,7 @@ def load_models(dataset: DatasetJobs, models: ModelCache, report: Callable[[str]
         except BenchError as error:
             job.error = str(error)
             continue
-        data = {"data list": dataset.samples.fingerprint(), "card": recipe(dataset.card, dataset.samples.layout)}
+        data = {"data list": dataset.samples.names_fingerprint(), "card": recipe(dataset.card, dataset.samples.layout)}
         job.inputs = {**hashes, **data, "dtype": models.dtype, "harness": COUNTS_VERSION}
 
 
@@ -137,17 +148,32 @@ def look_up(dataset: DatasetJobs, store: Store, boundary: bool) -> None:
         old = store.cell(job.settings.row, job.settings.dataset)
         if old is None or old.status == "no data":
             continue
+        if job.variant and dataset.samples and old.record.inputs.get("data list") == dataset.samples.fingerprint():
+            job.inputs["data list"] = dataset.samples.fingerprint()  # as earlier versions identified the files
         changes = store.changes(job.settings, job.inputs) if job.variant else None
         if changes is not None and changes.recount and old.counted:
             job.state, job.changes = "stale", tuple(changes.recount)
-        elif boundary and old.status == "ok" and old.boundary() is None:
+        elif changed := _changed_images(dataset, old):
+            job.state, job.changes = "partial", (f"the files of {changed:,} images changed",)
+        elif boundary and old.status in DONE and old.boundary() is None:
             job.state = "partial"
-        elif old.status == "ok" and changes is not None and changes.rescore:
+        elif old.status in DONE and changes is not None and changes.rescore:
             job.state, job.changes = "rescore", tuple(changes.rescore)
-        elif old.status == "ok" and any(piece.record.status != "ok" for piece in old.pieces):
+        elif old.status in DONE and any(piece.record.status not in DONE for piece in old.pieces):
             job.state = "partial"  # all is counted, and the run was killed before it put that together
         else:
-            job.state = "cached" if old.status == "ok" else old.status
+            job.state = old.status if old.status in ("partial", "failed") else "cached"
+
+
+def _changed_images(dataset: DatasetJobs, old: StoredResult) -> int:
+    """How many stored images were counted from files that hold something else now."""
+    known = old.contents
+    if dataset.samples is None or not known:
+        return 0
+    if dataset.contents is None:
+        dataset.contents = ContentCache(dataset.samples).all()
+    now = dataset.contents
+    return sum(index >= len(now) or now[index] not in (None, content) for index, content in known.items())
 
 
 def select(datasets: Sequence[DatasetJobs], only: Sequence[str]) -> None:
@@ -161,11 +187,17 @@ def describe(dataset: DatasetJobs, total: int) -> list[Any]:
     """A line of the plan: dataset, images, cells, and how many of them are in which state."""
     states = [job.state if job.error is None else "failed" for job in dataset.jobs]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    note = dataset.missing or dataset.refused
+    failed: dict[str, list[str]] = {}
+    for job in dataset.jobs:
+        if job.error:
+            failed.setdefault(job.error, []).append(job.settings.row)
+    notes = [dataset.missing, dataset.refused, dataset.incomplete and f"incomplete: {dataset.incomplete}"]
+    notes += [f"{', '.join(rows)}: {error}" for error, rows in failed.items() if dataset.samples]
+    note = "; ".join(text for text in notes if text)
     return [
         dataset.card.name,
         total if dataset.samples else "-",
         len(states),
         "no data" if dataset.missing else counted,
-        note or "",
+        note,
     ]

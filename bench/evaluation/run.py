@@ -40,7 +40,8 @@ class RunSpec:
     what suits the machine. dtype: fp32, tf32, fp16 or bf16. data_root: folder of all datasets. cards: folders of
     further dataset cards. layouts: for some datasets the layout to read. only: states, of which cells are evaluated.
     limit: the first N images of each dataset. shard: (i, n), the i-th of n parts of each. fresh: forget what is stored.
-    boundary: count boundary IoU as well. demo: results of generated data, which never replace real ones.
+    boundary: count boundary IoU as well. allow_incomplete: fewer images than a card expects are no failure. demo:
+    results of generated data, which never replace real ones.
     """
 
     methods: Sequence[str] | None = None
@@ -63,6 +64,7 @@ class RunSpec:
     shard: tuple[int, int] | None = None
     fresh: bool = False
     boundary: bool = False
+    allow_incomplete: bool = False
     demo: bool = False
 
 
@@ -121,6 +123,7 @@ def planned(
     store = Store(spec.results, limit=spec.limit, demo=spec.demo, shard=spec.shard)
     datasets = [jobs_on(card, rows, spec.config, models.methods) for card in cards]
     for dataset in datasets:
+        dataset.generated = spec.demo
         locate(dataset, data_root(spec.data_root), spec.layouts.get(dataset.card.name), must_exist)
     options = RunOptions(
         batch=spec.batch or default_batch(device),
@@ -129,6 +132,7 @@ def planned(
         shard=spec.shard,
         fresh=spec.fresh,
         boundary=spec.boundary,
+        allow_incomplete=spec.allow_incomplete,
     )
     run = Run(models, store, spec.config, options, processes, report)
     with store.lock() if processes.is_main and writes else contextlib.nullcontext():

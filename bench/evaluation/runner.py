@@ -15,8 +15,10 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from bench.config import Config
+from bench.data.contents import ContentCache
 from bench.data.images import resize
 from bench.data.loader import Loaded, load
+from bench.data.samples import SampleSet
 from bench.errors import BenchError
 from bench.evaluation.loop import Outcome, RowGroup, Scoring, evaluate
 from bench.evaluation.models import ModelCache
@@ -39,6 +41,7 @@ class RunOptions:
 
     batch: windows at once. workers: processes that decode. limit: only the first N images of each dataset. shard:
     (i, n), only the i-th of n parts of each. fresh: forget what is stored. boundary: count boundaries as well.
+    allow_incomplete: a dataset with fewer images than its card expects is no failure.
     """
 
     batch: int = 4
@@ -47,6 +50,7 @@ class RunOptions:
     shard: tuple[int, int] | None = None
     fresh: bool = False
     boundary: bool = False
+    allow_incomplete: bool = False
 
 
 class Progress(NamedTuple):
@@ -118,11 +122,13 @@ def _execute(run: Run, dataset: DatasetJobs, progress: Progress, finishing: Exec
     pending = run.distributed.shared({row: set(todo) - writer.done for row, writer in writers.items()})
     started = time.monotonic()
     failures: dict[str, str] = {}
+    contents: dict[int, str | None] = {}
     try:
         for outcome in _outcomes(run, dataset, pending, progress):
             writer = writers[outcome.row]
             if outcome.error is None:
-                writer.add(outcome.index, outcome.keys, outcome.counts, outcome.boundary)
+                writer.add(outcome.index, outcome.keys, outcome.counts, outcome.boundary, outcome.content)
+                contents[outcome.index] = outcome.content
             else:
                 writer.fail(outcome.index, outcome.error)
                 if outcome.gives_up:
@@ -131,9 +137,21 @@ def _execute(run: Run, dataset: DatasetJobs, progress: Progress, finishing: Exec
         for writer in writers.values():
             writer.flush()
         raise
+    if run.distributed.is_main:
+        _remember(dataset.samples, contents)
     seconds = (time.monotonic() - started) / max(len(writers), 1)
     peak = peak_memory(run.models.device)
     return [finishing.submit(writer.finish, seconds, peak, failures.get(row)) for row, writer in writers.items()]
+
+
+def _remember(samples: SampleSet, contents: Mapping[int, str | None]) -> None:
+    """Keeps the checksums that were computed while reading, so that the next plan need not read the files."""
+    by_source = {}
+    for source, indices in enumerate(samples.sources):
+        content = next((contents[index] for index in indices if contents.get(index)), None)
+        if content:
+            by_source[source] = content
+    ContentCache(samples).remember(by_source)
 
 
 def _warn_of_mixtures(run: Run, dataset: DatasetJobs, writers: Mapping[str, ResultWriter]) -> None:
@@ -195,7 +213,17 @@ def _spec(run: Run, dataset: DatasetJobs, job: Job) -> ResultSpec:
         if not layout.comparable:
             info.caveat = f"layout '{samples.layout}' is not the published preparation ({layout.about})"
         images = [(samples.ids[index], samples.scene(index)) for index in range(run.total(dataset))]
-    return ResultSpec(job.settings, job.inputs, images, dataset.card.classes, dataset.card.metric, info)
+    expected = None if dataset.generated or run.options.limit else dataset.card.expected_count
+    return ResultSpec(
+        job.settings,
+        job.inputs,
+        images,
+        dataset.card.classes,
+        dataset.card.metric,
+        info,
+        dataset.contents,
+        expected,
+    )
 
 
 def _groups(run: Run, jobs: Sequence[Job]) -> list[RowGroup]:
@@ -269,7 +297,9 @@ def failed(run: Run, datasets: Sequence[DatasetJobs]) -> list[str]:
                 raise BenchError(
                     f"{job.settings.row} on {dataset.card.name} was not stored; run the same command again"
                 )
-            if stored.status == "failed" or (stored.status == "partial" and stored.failures):
+            if stored.status == "incomplete" and run.options.allow_incomplete:
+                continue
+            if stored.status in ("failed", "incomplete") or (stored.status == "partial" and stored.failures):
                 lines.append(f"{job.settings.row} on {dataset.card.name}: {stored.reason}")
     return lines
 

@@ -79,6 +79,8 @@ def compare(
 def _pair(dataset: str, first: StoredResult | None, second: StoredResult | None, draws: int) -> Pair | str:
     """The paired numbers of one dataset, or why there are none."""
     for cell in (first, second):
+        if cell is not None and cell.status == "incomplete":
+            return f"{cell.row}: incomplete ({cell.reason})"
         if cell is not None and not cell.counted:
             return f"{cell.row}: {cell.status}" + (f" ({cell.reason})" if cell.reason else "")
     if first is None or second is None:

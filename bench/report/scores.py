@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.config import Config
 from bench.data.cards import load_card
+from bench.data.inventory import shortfall
 from bench.errors import BenchError
 from bench.metrics import chance_score, constant_score, label_area
 from bench.metrics import score as metric_of
@@ -103,6 +104,9 @@ def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
     """Computes one cell's score and bootstrap from its counts."""
     info, cost = cell.info, cell.record.cost
     stale, caveats = standing(cell, config)
+    status, reason = cell.status, cell.reason
+    if status == "ok" and (short := _shortfall(cell)):  # counted before cells knew what the card expects
+        status, reason = "incomplete", short
     value, drawn = float("nan"), None
     constant, chance = float("nan"), float("nan")
     if cell.images.num_rows:
@@ -110,7 +114,7 @@ def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
         value = float(metric_of(images.total, cell.metric))
         labels = label_area(images.total)
         constant, chance = constant_score(labels, cell.metric), chance_score(labels, cell.metric)
-        if cell.status == "ok":
+        if status in ("ok", "incomplete"):
             drawn = bootstrap(by_scene(images, cell.scenes), cell.metric, draws)
     return Score(
         row=cell.row,
@@ -118,8 +122,8 @@ def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
         label=info.label or cell.row,
         venue=info.venue,
         metric=cell.metric,
-        status=cell.status,
-        reason=cell.reason,
+        status=status,
+        reason=reason,
         counted=cell.counted,
         total=cell.total,
         value=value,
@@ -134,6 +138,16 @@ def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
         seconds_per_image=cost.seconds / cost.images if cost else None,
         peak_memory=cost.peak_memory_bytes if cost else None,
     )
+
+
+def _shortfall(cell: StoredResult) -> str | None:
+    """ "4 of 1,669 images" where the card of the dataset expects more than the cell has."""
+    if cell.record.demo or cell.record.limit is not None:
+        return None
+    try:
+        return shortfall(load_card(cell.dataset), cell.total)
+    except BenchError:
+        return None
 
 
 def standing(cell: StoredResult, config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -152,7 +166,7 @@ def standing(cell: StoredResult, config: Config) -> tuple[tuple[str, ...], tuple
         return (), tuple(told)
     if cell.settings.backbone != now.backbone:
         told.append(f"backbone {Path(cell.settings.backbone).name}, benchmark.yaml has {now.backbone}")
-    if cell.counted and cell.record.limit is None and card.expected_count not in (None, cell.total):
+    if cell.counted and cell.record.limit is None and cell.total > (card.expected_count or cell.total):
         told.append(f"{cell.dataset}: {cell.total} images, the card expects {card.expected_count}")
     known = {name: value for name, value in cell.settings.options.items() if name in now.options}
     then = cell.settings.model_copy(update={"options": known})

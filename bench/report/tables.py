@@ -128,7 +128,7 @@ def gains(collection: Collection) -> list[tuple[Gain, Gain]]:
 
     def ours(row: str, dataset: str) -> Decimal | None:
         score = collection.scores.get((row, dataset))
-        return Decimal(100 * score.value) if score and score.complete else None
+        return Decimal(100 * score.value) if score and score.complete and not score.caveats else None
 
     return list(zip(headline_gains(ours), headline_gains(published_score()), strict=True))
 

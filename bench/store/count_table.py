@@ -6,6 +6,7 @@
     error     string        why the image has no counts, null where it has them
     keys      list<int32>   ascending; key = (label * K + predicted) * 100 + bin, see bench.metrics.count
     counts    list<int64>   pixels of each key
+    content   string        checksum of the image's files, null where it is not known
     boundary  list<int64>   threshold in hundredths and background class of the prediction, then K pairs
                             (intersection, union) of bench.metrics.boundary; null where not asked for
 
@@ -34,6 +35,7 @@ SCHEMA = pa.schema(
         ("id", pa.string()),
         ("scene", pa.string()),
         ("error", pa.string()),
+        ("content", pa.string()),
         ("keys", pa.list_(pa.int32())),
         ("counts", pa.list_(pa.int64())),
         ("boundary", pa.list_(pa.int64())),
@@ -53,7 +55,7 @@ _ENCODINGS = {
 class ImageCounts:
     """What is stored of one image: its counts, or the error that kept it from having any.
 
-    boundary: as in the column of that name, see `boundary_line`.
+    boundary: as in the column of that name, see `boundary_line`. content: checksum of its files.
     """
 
     index: int
@@ -61,6 +63,7 @@ class ImageCounts:
     counts: Ints | None = None
     boundary: Ints | None = None
     error: str | None = None
+    content: str | None = None
 
 
 def to_table(images: Sequence[ImageCounts], names: Sequence[tuple[str, str | None]]) -> pa.Table:
@@ -70,6 +73,7 @@ def to_table(images: Sequence[ImageCounts], names: Sequence[tuple[str, str | Non
         "id": [names[image.index][0] for image in images],
         "scene": [names[image.index][1] for image in images],
         "error": [image.error for image in images],
+        "content": [image.content for image in images],
         "keys": [image.keys for image in images],
         "counts": [image.counts for image in images],
         "boundary": [image.boundary for image in images],
@@ -99,9 +103,14 @@ def decode(path: Path, fingerprint: str, columns: list[str] | None = None) -> pa
         with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
             if (file.schema_arrow.metadata or {}).get(_FINGERPRINT, b"").decode() != fingerprint:
                 return None
-            return file.read(columns)
+            there = file.schema_arrow.names
+            table = file.read([name for name in columns or SCHEMA.names if name in there])
     except (OSError, pa.ArrowInvalid):
         return None
+    for name in columns or SCHEMA.names:
+        if name not in there:  # written before the column was
+            table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
+    return table.select(columns or SCHEMA.names).replace_schema_metadata()
 
 
 def merge(tables: Sequence[pa.Table]) -> pa.Table:

@@ -23,7 +23,8 @@ FORMAT: Final = 1
 SCORING = ("threshold", "background")  # settings that are applied to stored counts
 NAMING = ("row", "dataset")  # settings that say where a cell lies
 
-Status: TypeAlias = Literal["ok", "partial", "failed", "no data"]
+Status: TypeAlias = Literal["ok", "incomplete", "partial", "failed", "no data"]
+"""ok: all images are counted. incomplete: they are, but the dataset has fewer than its card expects."""
 Numbers: TypeAlias = dict[str, float | str | list[float | None] | None]
 
 
@@ -34,9 +35,12 @@ class Part(BaseModel):
 
 
 class ImageNumbers(Part):
-    """total: of the dataset. planned: that fell to this process. counted, failed: of these."""
+    """total: of the dataset as it was found. expected: of its card, None where it does not say, for the demo and with a
+    limit. planned: that fell to this process. counted, failed: of these.
+    """
 
     total: int
+    expected: int | None = None
     planned: int
     counted: int = 0
     failed: int = 0
@@ -104,7 +108,8 @@ class ResultSpec:
 
     inputs: hashes by name of all that decides the counts besides the settings: weights, upsampler, card (without its
     threshold), plug-in, data list, vocabulary. images: (id, scene) of every image of the dataset in its fixed order.
-    classes, metric: the card's.
+    classes, metric: the card's. contents: for each image the checksum of its files, None where it is not known; images
+    that were counted with another one are to be done again. expected: how many images the card says there are.
     """
 
     settings: Settings
@@ -113,6 +118,8 @@ class ResultSpec:
     classes: Sequence[str]
     metric: str
     info: Info = field(default_factory=Info)
+    contents: Sequence[str | None] | None = None
+    expected: int | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -127,7 +134,7 @@ class ResultSpec:
         return Record(
             row=self.settings.row,
             dataset=self.settings.dataset,
-            images=ImageNumbers(total=total, planned=total),
+            images=ImageNumbers(total=total, planned=total, expected=self.expected),
             metric=self.metric,
             classes=list(self.classes),
             settings=self.settings,

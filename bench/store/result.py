@@ -112,6 +112,13 @@ class StoredResult:
         return list(self.images.column("id").to_pylist())
 
     @property
+    def contents(self) -> dict[int, str]:
+        """Index -> checksum of the files of the images that have counts, as far as it is known."""
+        table = counted(self._read(["index", "error", "content"]))
+        pairs = zip(table.column("index").to_pylist(), table.column("content").to_pylist(), strict=True)
+        return {index: content for index, content in pairs if content is not None}
+
+    @property
     def scenes(self) -> list[str | None]:
         return list(self.images.column("scene").to_pylist())
 
@@ -123,9 +130,11 @@ class StoredResult:
 
     @property
     def status(self) -> Status:
-        """Whatever cell.json says, a cell is "ok" when all of its images are counted, and only then."""
+        """Whatever cell.json says, a cell is "ok" when all of its images are counted, and only then; "incomplete" where
+        the dataset has fewer images than its card expects.
+        """
         if self.total and self.counted == self.total:
-            return "ok"
+            return "incomplete" if self.total < (self.record.images.expected or 0) else "ok"
         recorded = {piece.record.status for piece in self.pieces}
         if "failed" in recorded:
             return "failed"
@@ -148,6 +157,8 @@ class StoredResult:
         """Why the cell is not "ok"; None where it is, or where nothing but time is missing."""
         if self.status == "ok":
             return None
+        if self.status == "incomplete":
+            return f"{self.total:,} of {self.record.images.expected:,} images"
         recorded = [piece.record.reason for piece in self.pieces if piece.record.reason]
         return "; ".join([*dict.fromkeys(recorded), *self.notes]) or None
 

@@ -85,7 +85,7 @@ class Store:
             record.cost = old.record.cost
             earlier = [old.record.made_with, *old.record.earlier]
             record.earlier = [made for made in earlier if differing(record.made_with, made)]
-        return ResultWriter(self._place(spec.settings), record, spec.images, planned, boundary, fresh)
+        return ResultWriter(self._place(spec.settings), record, spec, planned, boundary, fresh)
 
     def record_gap(self, spec: ResultSpec, status: Literal["failed", "no data"], reason: str) -> None:
         """Notes that a cell could not even be started; missing data never hide what was stored before."""

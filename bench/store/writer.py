@@ -24,7 +24,7 @@ from bench.store.count_table import (
     renamed,
     to_table,
 )
-from bench.store.record import Cost, Record, Status
+from bench.store.record import Cost, Record, ResultSpec, Status
 from bench.store.result import COUNTS, PARTS, numbers, read_counts
 
 FLUSH_SECONDS = 5.0
@@ -44,7 +44,7 @@ class ResultWriter:
         self,
         folder: Path,
         record: Record,
-        images: Sequence[tuple[str, str | None]],
+        spec: ResultSpec,
         indices: Collection[int],
         boundary: bool,
         fresh: bool,
@@ -52,7 +52,8 @@ class ResultWriter:
         self._folder = folder
         self._record = record
         self._settings = record.settings
-        self._images = images
+        self._images = spec.images
+        self._contents = spec.contents
         self._planned = set(indices)
         self._buffer: list[ImageCounts] = []
         self._added = 0
@@ -63,11 +64,16 @@ class ResultWriter:
         with naming(folder):
             self._write_record("partial", None)
 
-    def add(self, index: int, keys: Int32s, counts: Ints, boundary: Ints | None = None) -> None:
-        """Counts of one image: of `bench.metrics.count`, and (K, 2) of `bench.metrics.boundary.boundary_counts`."""
+    def add(
+        self, index: int, keys: Int32s, counts: Ints, boundary: Ints | None = None, content: str | None = None
+    ) -> None:
+        """Counts of one image: of `bench.metrics.count`, and (K, 2) of `bench.metrics.boundary.boundary_counts`.
+
+        content: checksum of its files.
+        """
         if boundary is not None:
             boundary = boundary_line(boundary, self._settings.threshold, self._settings.background)
-        self._take(ImageCounts(index, keys, counts, boundary))
+        self._take(ImageCounts(index, keys, counts, boundary, content=content))
 
     def fail(self, index: int, reason: str) -> None:
         """One image that cannot be evaluated: the cell stays partial, and a later run tries it again."""
@@ -125,8 +131,10 @@ class ResultWriter:
         return max(numbers_taken, default=-1) + 1
 
     def _on_disk(self, boundary: bool) -> set[int]:
-        columns = ["index", "error", "boundary"]
+        columns = ["index", "error", "content", "boundary"]
         table = counted(read_counts([self._folder], self._record.fingerprint, columns))
+        if self._contents is not None:
+            table = table.filter(pa.array(unchanged(table, self._contents), pa.bool_()))
         if not boundary:
             return set(table.column("index").to_pylist())
         classes = len(self._record.classes)
@@ -147,6 +155,15 @@ class ResultWriter:
     def _write_record(self, status: Status, reason: str | None) -> None:
         self._record.status, self._record.reason = status, reason
         self._record.write(self._folder)
+
+
+def unchanged(table: pa.Table, contents: Sequence[str | None]) -> list[bool]:
+    """For each line whether the files of its image hold what was counted, or at least one of both is not known."""
+    columns = (table.column(name).to_pylist() for name in ("index", "content"))
+    return [
+        index < len(contents) and (content is None or contents[index] in (None, content))
+        for index, content in zip(*columns, strict=True)
+    ]
 
 
 @contextlib.contextmanager

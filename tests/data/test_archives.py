@@ -75,7 +75,7 @@ def test_what_is_no_archive_is_refused(folder, name):
 def test_a_cut_off_gzip_leaves_nothing_in_the_cache(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path / "cache"))
     (folder / "x.tar.gz").write_bytes(gzip.compress(bytes(range(256)) * 400)[:-30])
-    with pytest.raises(BenchError, match=r"x\.tar\.gz: cannot be decompressed"):
+    with pytest.raises(BenchError, match=r"x\.tar\.gz: the archive is cut off or damaged"):
         Tree(folder, ["*.tar.gz"])
     assert not list((tmp_path / "cache").rglob("*.*"))
 

@@ -12,7 +12,7 @@ from PIL import Image
 from bench.cli import main
 from bench.data.cards import Card, card_schema, load_card
 from bench.data.check import Problem, Report, check
-from bench.data.inventory import count_is_unverified, look
+from bench.data.inventory import look
 from bench.data.prepare import prepare
 from bench.data.schema import Tiling
 from bench.demo.writers import write_dataset
@@ -96,14 +96,16 @@ def test_a_missing_dataset(tmp_path: Path) -> None:
     assert "Val.zip" in report.problems[0].what and "bench download loveda" in report.problems[0].advice
 
 
-def test_a_wrong_count_is_an_error_unless_the_card_doubts_its_own(tmp_path: Path) -> None:
-    card = load_card("loveda")
+def test_too_few_images_are_incomplete_here_and_in_the_inventory(tmp_path: Path) -> None:
+    card = small("loveda", 1669)
     write(card, tmp_path, 2)
-    assert count_is_unverified(card) and check(card, tmp_path).healthy
-    assert "2 images, 1,669 expected (a number that is not" in problems(check(card, tmp_path), "note")[0].what
-    (error,) = problems(check(small("loveda", 1669), tmp_path), "error")
-    assert error.what == "2 images, 1,669 expected"
-    assert card.split_note in error.advice
+    (error,) = problems(check(card, tmp_path), "error")
+    assert error.what == "incomplete: 2 of 1,669 images" and card.split_note in error.advice
+    assert (look(card, tmp_path).state, look(card, tmp_path).problem) == ("incomplete", "2 of 1,669 images")
+    doubtful = card.model_copy(update={"unverified": ("the count, 1,669",)})
+    assert problems(check(doubtful, tmp_path), "error")[0].what.endswith("images (a number that is not verified)")
+    (error,) = problems(check(small("loveda", 1), tmp_path), "error")
+    assert error.what == "2 images, the card expects 1"
 
 
 def test_an_image_without_a_label_is_an_error(tmp_path: Path) -> None:
@@ -141,8 +143,9 @@ def test_values_that_are_no_class_are_an_error(tmp_path: Path) -> None:
     label = next(folder.rglob("masks_png/*.png"))
     Image.fromarray(np.full((66, 78), 9, np.uint8)).save(label)
     report = check(card, tmp_path)
-    assert report.beyond == {8: 66 * 78}
-    assert len(problems(report, "error")) == 1 and "value 8" in problems(report, "error")[0].what
+    (error,) = problems(report, "error")
+    assert label.stem in error.what and f"holds 8 (one less than the file stores) on {66 * 78:,} pixels" in error.what
+    assert (report.images, report.checked) == (3, 2)
 
 
 def test_stray_values_that_a_preparation_is_known_for_are_a_note(tmp_path: Path) -> None:
@@ -183,7 +186,7 @@ def test_real_samples_are_only_too_few(name: str, tmp_path: Path) -> None:
     lay_out_samples(tmp_path)
     report = check(load_card(name), tmp_path, all_labels=True)
     assert report.checked == report.images > 0
-    assert all("expected" in problem.what for problem in problems(report, "error"))
+    assert all("incomplete" in problem.what for problem in problems(report, "error"))
 
 
 def test_the_inventory_reads_names_only(tmp_path: Path) -> None:
@@ -242,8 +245,13 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(entries) >= 17 and entries["loveda"]["images"] == 2 and entries["vdd"]["state"] == "missing"
 
 
-def test_the_check_command_and_its_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_check_command_and_its_exit_codes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(load_card("loveda"), tmp_path, 3)
+    assert main(["datasets", "check", "loveda", "--data-root", str(tmp_path)]) == 1
+    assert "error: " in (shown := capsys.readouterr().out) and "incomplete: 3 of 1,669 images" in shown
+    monkeypatch.setattr("bench.data.check.shortfall", lambda *_: None)
     assert main(["datasets", "check", "loveda", "--data-root", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "loveda: fine" in shown and "agricultural" in shown and "3 images, 3 looked at" in shown
@@ -285,7 +293,9 @@ def test_cards_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     cards = tmp_path / "cards"
     cards.mkdir()
     text = (shipped("datasets") / "loveda.yaml").read_text().replace("name: loveda\n", "name: mine\n")
-    (cards / "mine.yaml").write_text(text.replace("folders: [LoveDA]", "folders: [Mine]"))
+    (cards / "mine.yaml").write_text(
+        text.replace("folders: [LoveDA]", "folders: [Mine]").replace("count: 1669", "count: 2")
+    )
     write(load_card("mine", [cards]), tmp_path, 2)
     assert main(["datasets", "check", "mine", "--cards", str(cards), "--data-root", str(tmp_path)]) == 0
     assert "mine: fine" in capsys.readouterr().out

@@ -63,6 +63,12 @@ class Counted(SampleSet):
     def fingerprint(self) -> str:
         return "counted"
 
+    def content(self, source: int) -> str:
+        return f"content {source}"
+
+    def stamp(self, source: int) -> str:
+        return f"stamp {source}"
+
 
 def assert_equal(first: list[Loaded], second: list[Loaded]) -> None:
     assert len(first) == len(second)
@@ -252,10 +258,16 @@ class Marking(SampleSet):
             if self.folder:
                 (self.folder / str(index)).touch()
             pixels = np.full((64, 64, 3), index % 256, np.uint8)
-            yield Sample(index, self.ids[index], pixels, pixels[..., 0].copy())
+            yield Sample(index, self.ids[index], pixels, pixels[..., 0] % 7)
 
     def read_label(self, source: int) -> NDArray[np.uint8]:
         return np.zeros((64, 64), np.uint8)
 
     def fingerprint(self) -> str:
         return "marking"
+
+    def content(self, source: int) -> str:
+        return ""
+
+    def stamp(self, source: int) -> str:
+        return ""
