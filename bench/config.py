@@ -40,8 +40,12 @@ class Protocol(Model):
 
 class Row(Overrides):
     method: str
-    label: str | None = None
+    label: str | None = None  # "{method}" in it stands for the label of the method
     note: str | None = None
+
+    def title(self, of_method: str | None = None) -> str:
+        """What tables call the row, of a method with the given label."""
+        return (self.label or "{method}").replace("{method}", of_method or self.method)
 
 
 class BackboneSpec(Model):
@@ -116,7 +120,9 @@ class Config(Model):
                 hint = did_you_mean(backbone, self.backbones)
                 raise BenchError(f"row '{name}': unknown backbone '@{backbone}'; {hint}")
             row = row.model_copy(update={"backbone": backbone})
-        label = "+".join([row.label or base, *modifiers]) + (f" @{backbone}" if backbone else "")
+        if not modifiers and not backbone:
+            return row
+        label = "+".join([row.label or "{method}", *modifiers]) + (f" @{backbone}" if backbone else "")
         return row.model_copy(update={"label": label})
 
     def resolve(

@@ -29,8 +29,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def validation_message(file: Path, error: ValidationError) -> str:
-    """One line for the first thing that pydantic found wrong in a file: file, key, value, reason."""
-    first = error.errors()[0]
+    """One line for what pydantic found wrong in a file: file, key, value, reason; unknown keys come first."""
+    found = sorted(error.errors(), key=lambda one: one["type"] not in ("extra_forbidden", "unknown_key"))
+    first = found[0]
     key = ".".join(str(part) for part in first["loc"]) or "top level"
     if first["type"] == "extra_forbidden":
         return f"{file}: unknown key '{key}'; remove or correct it"

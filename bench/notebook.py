@@ -17,7 +17,7 @@ from bench.demo.config import DEMO, with_backbone
 from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.models import ModelCache
-from bench.evaluation.plan import choose_datasets
+from bench.evaluation.names import choose_datasets, listed
 from bench.evaluation.run import RunSpec, planned
 from bench.evaluation.runner import Progress, label_maps
 from bench.inference.predictor import Predictor
@@ -175,14 +175,6 @@ def run_spec(
         options["checkpoint"] = Path(options["checkpoint"])
     folder = Path(options.pop("results", None) or ("results/demo-run" if demo else "results"))
     return RunSpec(config=loaded, demo=demo, results=folder, **options)
-
-
-def listed(names: str | Sequence[str] | None) -> list[str] | None:
-    """The names in "a,b" or in a list; None for None."""
-    if names is None:
-        return None
-    parts = names.split(",") if isinstance(names, str) else names
-    return [part.strip() for part in parts if part.strip()]
 
 
 def figure(

@@ -6,6 +6,7 @@ through the entry-point group ``ovss_bench.methods``, and ``--plugin`` adds a fi
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib
@@ -13,7 +14,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -115,6 +116,42 @@ def load_methods(plugins: list[str | Path] | None = None) -> dict[str, Method]:
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             _guarded(str(file), functools.partial(_import_file, file))
     return dict(sorted(_registry.items()))
+
+
+def declared_methods(plugins: Sequence[str | Path] = ()) -> set[str] | None:
+    """Names of the methods that shipped files and plug-ins declare, read from their source without importing it.
+
+    None where that cannot be known: a name that is computed, or a package that offers methods.
+    """
+    if entry_points(group="ovss_bench.methods"):
+        return None
+    names: set[str] = set()
+    for place in (*methods.__path__, *plugins):
+        path = Path(place).expanduser()
+        if not path.exists():
+            raise BenchError(f"--plugin {path}: no such file or folder; give a .py file or a folder of them")
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            found = _declared(file)
+            if found is None:
+                return None
+            names |= found
+    return names
+
+
+def _declared(file: Path) -> set[str] | None:
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return None  # importing it says what is wrong
+    names = set()
+    for node in ast.walk(tree):
+        for decorator in getattr(node, "decorator_list", ()):
+            if isinstance(decorator, ast.Call) and ast.unparse(decorator.func).split(".")[-1] == "method":
+                first = decorator.args[0] if decorator.args else None
+                if not isinstance(first, ast.Constant) or not isinstance(first.value, str):
+                    return None
+                names.add(first.value)
+    return names
 
 
 def find_method(name: str, methods: dict[str, Method]) -> Method:

@@ -33,9 +33,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _any_count(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Cards expect any number of images, as tests write two or three; in tests/data and in modules with TRUE_COUNTS they
-    are as they are.
-    """
+    """Cards expect any number of images, as tests write two or three; but for tests/data and TRUE_COUNTS."""
     with pytest.MonkeyPatch.context() as patch:
         if "data" not in request.path.parts[-2:] and not getattr(request.module, "TRUE_COUNTS", False):
             read = cards._read

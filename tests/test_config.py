@@ -36,8 +36,8 @@ def test_the_shipped_file_is_the_papers_protocol() -> None:
 def test_rows_are_spelled_from_methods_modifiers_and_backbones() -> None:
     config = load_config()
     assert config.row("naclip").method == "naclip"
-    ours = config.row("naclip+ours")
-    assert (ours.upsampler, ours.debias, ours.label) == ("simfeatup", 0.3, "naclip+ours")
+    ours = config.row("{method}+ours")
+    assert (ours.upsampler, ours.debias, ours.label) == ("simfeatup", 0.3, "{method}+ours")
     assert config.row("sclip@remoteclip-vit-b32").backbone == "remoteclip-vit-b32"
     both = config.row("clip+debias+simfeatup@clip-vit-l14")
     assert (both.debias, both.upsampler, both.backbone) == (0.3, "simfeatup", "clip-vit-l14")

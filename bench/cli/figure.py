@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from bench.cli.options import upsampler_files
     from bench.config import load_config
-    from bench.notebook import figure, listed
+    from bench.evaluation.names import listed
+    from bench.notebook import figure
 
     file = figure(
         args.dataset,

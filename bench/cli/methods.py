@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
     rows = [
         (
             name + (" *" if name in config.default_rows else ""),
-            row.label,
+            row.title(methods[row.method].label if row.method in methods else None),
             row.method,
             _changes(row.model_dump(exclude={"label", "method"}, exclude_defaults=True)),
         )

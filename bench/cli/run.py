@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.options import add_model_arguments, positive
+from bench.evaluation.names import STATES
 
 if TYPE_CHECKING:
     from bench.evaluation.run import PlannedRun, RunSpec
     from bench.evaluation.runner import Progress
     from bench.runtime.distributed import Distributed
-
-STATES = "missing, failed, stale"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--datasets", metavar=",Y", help="datasets, `all` for the paper's 17 (all; see `bench datasets`)")
     what.add_argument("--table", metavar="N", help="rows and datasets of one table of benchmark.yaml")
-    what.add_argument("--only", metavar="S,…", help=f"only cells that are {STATES}")
+    what.add_argument("--only", metavar="S,…", help=f"only cells that are {', '.join(STATES)}")
     what.add_argument("--fresh", action="store_true", help="forget what is stored of these cells")
     what.add_argument(
         "--limit",
@@ -76,6 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    _check(args)
+
     from bench.runtime.device import choose_device
     from bench.runtime.distributed import init_distributed, launched, start_processes
 
@@ -83,6 +84,21 @@ def main(args: argparse.Namespace) -> int:
         return start_processes(_without(args.arguments, "--processes", "--devices"), args.processes, args.devices)
     with init_distributed(choose_device(args.device, args.dtype)) as distributed:
         return _run(args, distributed)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Mistakes that need no torch to be seen."""
+    from bench.cli.early import check_data, check_models
+    from bench.errors import BenchError, did_you_mean
+    from bench.evaluation.names import STATES, choose_datasets, listed
+
+    for state in listed(args.only) or ():
+        if state not in STATES:
+            raise BenchError(f"--only {state}: not a state of a cell; {did_you_mean(state, STATES)}")
+    config = check_models(args, [name for name in listed(args.methods) or () if name != "all"])
+    named = listed(args.datasets)
+    table = None if named is not None else args.table
+    check_data(config, args, choose_datasets(config, named, table if table in config.tables else None)[0])
 
 
 def _run(args: argparse.Namespace, distributed: Distributed) -> int:
@@ -102,7 +118,7 @@ def _run(args: argparse.Namespace, distributed: Distributed) -> int:
         if distributed.is_main:
             _announce(plan, args)
         if args.dry_run:
-            return 0
+            return 1 if plan.errors else 0
         with profiled(args.profile):
             plan.execute()
         bars.close()
@@ -112,7 +128,8 @@ def _run(args: argparse.Namespace, distributed: Distributed) -> int:
 def _spec(args: argparse.Namespace) -> RunSpec:
     from bench.cli.options import upsampler_files
     from bench.config import load_config
-    from bench.notebook import listed, run_spec
+    from bench.evaluation.names import listed
+    from bench.notebook import run_spec
 
     return run_spec(
         methods=listed(args.methods),
@@ -193,6 +210,9 @@ def _announce(plan: PlannedRun, args: argparse.Namespace) -> None:
             if job.changes:
                 print(f"{job.settings.row} on {dataset.card.name} is {job.state}: {', '.join(job.changes)}")
     if args.dry_run:
+        if plan.errors:
+            print("\nnot every cell can be run:")
+            print("\n".join(f"  {error}" for error in plan.errors))
         if not plan.waiting:
             print("\nnothing to do: every cell that has data is stored and up to date")
             return

@@ -18,7 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from bench.report.frames import tables
+    from bench.store.store import Store, limits
 
     for file in tables(args.results, args.out, args.format.split(","), args.table, args.config, args.draws):
         print(file)
+    if not Store(args.results).cells() and not limits(args.results):
+        print(f"nothing has been run yet in {args.results}: the tables hold published numbers only")
     return 0

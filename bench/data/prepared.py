@@ -154,7 +154,7 @@ def recipe(card: Card, layout: str) -> str:
     """Fingerprint of what decides which ids and arrays a layout gives; no title or threshold changes it."""
     content = card.model_dump(include={"id", "fields", "split", "tiling"}, mode="json")
     rules = card.layouts[layout].model_dump(
-        exclude={"about", "archives", "example", "on_request", "comparable"}, mode="json"
+        exclude={"about", "archives", "example", "on_request", "comparable", "footnote"}, mode="json"
     )
     text = json.dumps([content, rules, card.colours, len(card.classes)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

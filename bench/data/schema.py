@@ -143,6 +143,7 @@ class Layout(Strict):
     archives: tuple[str, ...] = ("*.zip", "*.tar")
     cut: bool = False
     on_request: bool = False
+    footnote: str | None = Field(None, description="what tables say of numbers that were computed in this layout")
     comparable: bool = Field(True, description="false: results cannot match published ones")
     stretch: tuple[float, float] | None = None
     id: str | None = None

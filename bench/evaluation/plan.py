@@ -20,6 +20,7 @@ from bench.evaluation.models import ModelCache
 from bench.inference.segmenter import Variant
 from bench.registry import Method, find_method
 from bench.settings import Settings
+from bench.store.record import identity
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
@@ -28,7 +29,6 @@ COUNTS_VERSION: Final = "2"
 
 State: TypeAlias = Literal["missing", "partial", "failed", "stale", "rescore", "cached"]
 DONE: Final = ("ok", "incomplete")  # stored results of which every image is counted
-STATES: Final = ("missing", "failed", "stale")  # that a run can be restricted to
 
 
 @dataclass
@@ -92,15 +92,6 @@ def choose_rows(
     return list(dict.fromkeys(names))
 
 
-def choose_datasets(config: Config, named: Sequence[str] | None, table: str | None) -> tuple[list[str], bool]:
-    """Names of the datasets that were asked for, and whether they were named one by one, so that each must be there."""
-    if named is None and table is not None:
-        return list(config.tables[table].columns), False
-    if named is None or list(named) == ["all"]:
-        return list(config.default_datasets), False
-    return list(dict.fromkeys(named)), True
-
-
 def jobs_on(card: Card, rows: Sequence[str], config: Config, methods: Mapping[str, Method]) -> DatasetJobs:
     """The rows on one dataset, with their settings. Raises BenchError where these do not fit."""
     defaults = {row: find_method(config.row(row).method, dict(methods)).defaults for row in rows}
@@ -147,6 +138,8 @@ def look_up(dataset: DatasetJobs, store: Store, boundary: bool) -> None:
     for job in dataset.jobs:
         old = store.cell(job.settings.row, job.settings.dataset)
         if old is None or old.status == "no data":
+            if job.variant and store.twin(job.settings, identity(job.settings, job.inputs)):
+                job.state, job.changes = "rescore", ("its counts are those of another row",)
             continue
         if job.variant and dataset.samples and old.record.inputs.get("data list") == dataset.samples.fingerprint():
             job.inputs["data list"] = dataset.samples.fingerprint()  # as earlier versions identified the files

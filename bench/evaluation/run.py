@@ -11,10 +11,9 @@ from bench.config import Config, load_config
 from bench.data.cards import Card, load_card
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.models import ModelCache
+from bench.evaluation.names import STATES, choose_datasets
 from bench.evaluation.plan import (
-    STATES,
     DatasetJobs,
-    choose_datasets,
     choose_rows,
     jobs_on,
     load_models,
@@ -84,6 +83,13 @@ class PlannedRun:
     def waiting(self) -> list[DatasetJobs]:
         """Datasets that have images to evaluate or scores to renew."""
         return [dataset for dataset in self.datasets if dataset.samples and dataset.due]
+
+    @property
+    def errors(self) -> list[str]:
+        """Why cells cannot be run, each reason once; missing data is no error."""
+        found = {job.error for dataset in self.datasets for job in dataset.jobs if job.error and dataset.samples}
+        refused = [f"{dataset.card.name}: {dataset.refused}" for dataset in self.datasets if dataset.refused]
+        return [*refused, *sorted(found)]
 
     def seconds(self) -> float:
         """Estimate of what `execute` takes, from one image of each dataset."""

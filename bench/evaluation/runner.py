@@ -83,7 +83,7 @@ class Run:
 
     def label(self, job: Job) -> str:
         """What tables call the job's row."""
-        return self.config.row(job.settings.row).label or self.models.methods[job.settings.method].label
+        return self.config.row(job.settings.row).title(self.models.methods[job.settings.method].label)
 
     def indices(self, dataset: DatasetJobs) -> range:
         """Images of a dataset that fall to this run: all, or its shard's consecutive share."""
@@ -209,7 +209,7 @@ def _spec(run: Run, dataset: DatasetJobs, job: Job) -> ResultSpec:
     images: list[tuple[str, str | None]] = []
     if samples is not None:
         layout = samples.card.layouts[samples.layout]
-        info.layout = samples.layout
+        info.layout, info.footnote = samples.layout, layout.footnote
         if not layout.comparable:
             info.caveat = f"layout '{samples.layout}' is not the published preparation ({layout.about})"
         images = [(samples.ids[index], samples.scene(index)) for index in range(run.total(dataset))]

@@ -11,7 +11,7 @@ from bench.config import Config
 from bench.errors import BenchError
 from bench.report.render import COST_COLUMNS, CSV_COLUMNS, cost_lines, csv_lines, gains_table, markdown
 from bench.report.scores import Collection
-from bench.report.tables import Grid, build, gains, leaderboard
+from bench.report.tables import Grid, boundary_table, build, gains, leaderboard
 from bench.runtime.atomic import write_atomic
 
 
@@ -35,6 +35,7 @@ def write_tables(
         grids = [build(name, config.tables[name], config, collection) for name in only or config.tables]
         if not only:
             grids.append(leaderboard(config, collection))
+            grids += filter(None, [boundary_table(collection)])
             if "md" in formats:
                 texts[f"headline{suffix}.md"] = gains_table(gains(collection), collection.name)
             if "csv" in formats and (lines := cost_lines(collection)):

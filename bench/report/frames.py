@@ -9,6 +9,7 @@ from typing import Final
 import pandas as pd
 
 from bench.config import load_config
+from bench.data.cards import card_names
 from bench.errors import BenchError, did_you_mean
 from bench.metrics import score, summary
 from bench.report.comparison import Comparison
@@ -83,5 +84,12 @@ def tables(
             raise BenchError(f"--table {name}: no such table; {did_you_mean(name, loaded.tables)}")
     if not folder.is_dir():
         raise BenchError(f"results folder {folder}: does not exist; run something first, or give another --results")
+    known = card_names()
+    for name, table in loaded.tables.items():
+        for column in table.columns:
+            if column not in known and config is not None:
+                raise BenchError(
+                    f"{config}: tables.{name}.columns: no dataset '{column}'; {did_you_mean(column, known)}"
+                )
     collections = collect(folder, loaded, draws or DRAWS)
     return write_tables(collections, loaded, Path(out) if out else folder / "tables", formats, only)

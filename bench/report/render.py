@@ -39,6 +39,7 @@ CSV_COLUMNS = (
     "high",
     "interval_unit",
     "interval_units",
+    "boundary_iou",
     "verdict",
     "mark",
     "published_mark",
@@ -110,7 +111,9 @@ def _reasons(score: Score) -> list[str]:
     where = f"{score.row} on {score.dataset}"
     stale = f"{where}: changed since it was counted: {', '.join(score.stale)}" if score.stale else None
     mixture = f"{where}: {score.mixture}" if score.mixture else None
-    return [text for text in (score.reason and f"{where}: {score.reason}", stale, mixture, *score.caveats) if text]
+    about_data = score.footnote and f"{score.dataset}: {score.footnote}"
+    reason = score.reason and f"{where}: {score.reason}"
+    return [text for text in (reason, stale, mixture, about_data, *score.caveats) if text]
 
 
 def _footnote(text: str, notes: list[str]) -> str:
@@ -187,6 +190,7 @@ def _csv_entry(entry: TableEntry, is_average: bool) -> dict[str, Any]:
         "images_total": entry.total,
         "stale": "; ".join(score.stale),
         "caveat": "; ".join(score.caveats),
+        "boundary_iou": _points(score.boundary),
         "reason": score.reason,
     }
 

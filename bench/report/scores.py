@@ -11,9 +11,10 @@ from bench.config import Config
 from bench.data.cards import load_card
 from bench.data.inventory import shortfall
 from bench.errors import BenchError
-from bench.metrics import chance_score, constant_score, label_area
+from bench.metrics import chance_score, constant_score, label_area, mean_over_classes
 from bench.metrics import score as metric_of
 from bench.metrics.bootstrap import Draws, Interval, bootstrap, by_scene
+from bench.metrics.boundary import boundary_iou
 from bench.settings import Overrides
 from bench.store.record import Status
 from bench.store.result import StoredResult
@@ -30,7 +31,8 @@ class Score:
     score on the same labels. draws: bootstrap, only of complete cells. stale: settings that
     benchmark.yaml and the card now give otherwise, "name old -> new". caveats: why it cannot be held against
     published numbers: another backbone, part of a dataset, or what the run that wrote it said. peak_memory:
-    bytes. mixture: how the machines differ that counted its images.
+    bytes. mixture: how the machines differ that counted its images. footnote: what a reader must know of its data.
+    boundary: mean boundary IoU; nan where it was not counted.
     """
 
     row: str
@@ -53,6 +55,8 @@ class Score:
     seconds_per_image: float | None
     peak_memory: int | None
     mixture: str | None = None
+    footnote: str | None = None
+    boundary: float = float("nan")
 
     @property
     def complete(self) -> bool:
@@ -90,14 +94,45 @@ class Collection:
 
 def collect(results: Path, config: Config, draws: int = DRAWS) -> list[Collection]:
     """Everything below a results folder; if that is nothing, one empty collection."""
-    cells = [cell for limit in (None, *limits(results)) for cell in Store(results, limit=limit).cells()]
+    stores = [Store(results, limit=limit) for limit in (None, *limits(results))]
+    cells = [cell for store in stores for cell in store.cells()]
     found: dict[str, dict[tuple[str, str], Score]] = {}
     with ThreadPoolExecutor(2) as pool:  # of replace(cell), so that the counts it reads are freed with it
         for score in pool.map(lambda cell: read_score(replace(cell), config, draws), cells):
             parts = ["demo"] if score.demo else []
             name = "-".join([*parts, f"limited-{score.limit}"] if score.limit else parts)
             found.setdefault(name, {})[score.row, score.dataset] = score
+    for store in stores:  # a damaged cell stands where the others of its store do
+        demo = all(score.demo for scores in found.values() for score in scores.values()) and bool(found)
+        name = "-".join([*(["demo"] if demo else []), *([f"limited-{store.limit}"] if store.limit else [])])
+        for (row, dataset), reason in store.damaged().items():
+            found.setdefault(name, {})[row, dataset] = _damaged(row, dataset, reason, demo, store.limit)
     return [Collection(name, found[name]) for name in sorted(found)] or [Collection("", {})]
+
+
+def _damaged(row: str, dataset: str, reason: str, demo: bool, limit: int | None) -> Score:
+    nan = float("nan")
+    return Score(
+        row=row,
+        dataset=dataset,
+        label=row,
+        venue="",
+        metric="miou",
+        status="failed",
+        reason=reason,
+        counted=0,
+        total=0,
+        value=nan,
+        draws=None,
+        constant=nan,
+        chance=nan,
+        stale=(),
+        caveats=(),
+        demo=demo,
+        limit=limit,
+        seconds_per_image=None,
+        peak_memory=None,
+    )
 
 
 def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
@@ -107,13 +142,15 @@ def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
     status, reason = cell.status, cell.reason
     if status == "ok" and (short := _shortfall(cell)):  # counted before cells knew what the card expects
         status, reason = "incomplete", short
-    value, drawn = float("nan"), None
+    value, drawn, boundary = float("nan"), None, float("nan")
     constant, chance = float("nan"), float("nan")
     if cell.images.num_rows:
         images = cell.areas()
         value = float(metric_of(images.total, cell.metric))
         labels = label_area(images.total)
         constant, chance = constant_score(labels, cell.metric), chance_score(labels, cell.metric)
+        if (of_boundary := cell.boundary()) is not None:
+            boundary = float(mean_over_classes(boundary_iou(of_boundary.sum(0))))
         if status in ("ok", "incomplete"):
             drawn = bootstrap(by_scene(images, cell.scenes), cell.metric, draws)
     return Score(
@@ -135,6 +172,8 @@ def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
         demo=cell.record.demo,
         limit=cell.record.limit,
         mixture=cell.mixture,
+        footnote=info.footnote,
+        boundary=boundary,
         seconds_per_image=cost.seconds / cost.images if cost else None,
         peak_memory=cost.peak_memory_bytes if cost else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import numpy as np
@@ -82,7 +82,7 @@ def build(name: str, table: Table, config: Config, collection: Collection) -> Gr
     published = load_published(table.published)
     lines = []
     for row in [*published, *(row for row in table.rows if row not in published)]:
-        line = published.get(row) or PublishedRow(config.row(row).label or row, "", {}, None)
+        line = published.get(row) or PublishedRow(_label(row, config, collection), "", {}, None)
         entries = {
             dataset: _entry(collection.scores.get((row, dataset)), line.values.get(dataset))
             for dataset in table.columns
@@ -93,6 +93,12 @@ def build(name: str, table: Table, config: Config, collection: Collection) -> Gr
     columns = [*table.columns, *([AVERAGE] if table.average else [])]
     _mark(lines, columns)
     return Grid(f"table{name}", f"Table {name}: {table.title}", columns, lines, collection.name)
+
+
+def _label(row: str, config: Config, collection: Collection) -> str:
+    """What the run that stored the row called it, else what benchmark.yaml does."""
+    stored = (score.label for (name, _), score in collection.scores.items() if name == row)
+    return next(stored, config.row(row).title())
 
 
 def leaderboard(config: Config, collection: Collection) -> Grid:
@@ -111,6 +117,27 @@ def leaderboard(config: Config, collection: Collection) -> Grid:
     _mark(lines, columns)
     lines += [_guesses(collection, datasets, *guess) for guess in GUESSES]
     return Grid("leaderboard", "Leaderboard: all that is stored (%)", columns, lines, collection.name)
+
+
+def boundary_table(collection: Collection) -> Grid | None:
+    """Mean boundary IoU of every stored row and dataset; None where nothing has it."""
+    counted = [score for score in collection.scores.values() if not np.isnan(score.boundary)]
+    if not counted:
+        return None
+    datasets = [name for name in collection.datasets if name in {score.dataset for score in counted}]
+    lines = []
+    for row in dict.fromkeys(score.row for score in counted):
+        of_row = {score.dataset: score for score in counted if score.row == row}
+        entries = {
+            name: replace(_entry(of_row.get(name), None), value=of_row[name].boundary, interval=None)
+            if name in of_row
+            else TableEntry()
+            for name in datasets
+        }
+        first = next(iter(of_row.values()))
+        lines.append(Line(row, first.label, first.venue, entries))
+    _mark(lines, datasets)
+    return Grid("boundary", "Mean boundary IoU (%)", datasets, lines, collection.name)
 
 
 def _guesses(collection: Collection, datasets: Sequence[str], name: str, label: str) -> Line:

@@ -57,7 +57,8 @@ class Cost(Part):
 class Info(Part):
     """What tables print of a result, and what it was made on.
 
-    caveat: why its numbers cannot be held against published ones. method_defaults: what the plug-in overrides.
+    caveat: why its numbers cannot be held against published ones. footnote: what else a reader must know.
+    method_defaults: what the plug-in overrides.
     """
 
     label: str | None = None
@@ -67,6 +68,7 @@ class Info(Part):
     backbone: str | None = None
     layout: str | None = None
     caveat: str | None = None
+    footnote: str | None = None
     method_defaults: dict[str, JsonValue] = {}
 
 
@@ -123,10 +125,8 @@ class ResultSpec:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over all that decides the counts."""
-        deciding = self.settings.model_dump(mode="json", exclude={*SCORING, *NAMING})
-        text = json.dumps([deciding, dict(self.inputs)], sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """See `identity`."""
+        return identity(self.settings, self.inputs)
 
     def record(self) -> Record:
         """A new record of this result, with nothing counted yet."""
@@ -143,6 +143,13 @@ class ResultSpec:
             info=self.info,
             made_with=provenance(),
         )
+
+
+def identity(settings: Settings, inputs: Mapping[str, str]) -> str:
+    """sha256 over all that decides the counts."""
+    deciding = settings.model_dump(mode="json", exclude={*SCORING, *NAMING})
+    text = json.dumps([deciding, dict(inputs)], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_record(file: Path) -> Record:

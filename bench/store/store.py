@@ -21,14 +21,15 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from bench.errors import BenchError
+from bench.runtime.atomic import write_atomic
 from bench.runtime.provenance import differing
 from bench.settings import Settings
 from bench.store.lock import folder_lock
 from bench.store.record import NAMING, RECORD, SCORING, Record, ResultSpec
-from bench.store.result import StoredResult, load_result
+from bench.store.result import COUNTS, StoredResult, load_result
 from bench.store.writer import ResultWriter, naming
 
 
@@ -81,6 +82,8 @@ class Store:
         planned = range(len(spec.images)) if indices is None else indices
         record.images.planned = len(planned)
         old = self._guarded(spec.settings)
+        if old is None and not fresh and not self.shard:
+            self._take_counts(spec.settings, record.fingerprint)
         if old and not fresh and old.record.fingerprint == record.fingerprint:
             record.cost = old.record.cost
             earlier = [old.record.made_with, *old.record.earlier]
@@ -110,15 +113,52 @@ class Store:
         return Changes(recount, setting_changes(old.settings, settings, only=SCORING))
 
     def cell(self, row: str, dataset: str) -> StoredResult | None:
-        """One stored cell, or None."""
-        return load_result(self._cells / dataset / quote(row, safe="+@"))
+        """One stored cell; None where there is none, or a damaged one."""
+        try:
+            return load_result(self._cells / dataset / quote(row, safe="+@"))
+        except BenchError:
+            return None
 
     def cells(self) -> list[StoredResult]:
-        """All stored cells, by dataset and row."""
+        """All stored cells, by dataset and row; without those that `damaged` names."""
+        return self._sorted()[0]
+
+    def damaged(self) -> dict[tuple[str, str], str]:
+        """(row, dataset) -> why, of cells whose cell.json cannot be read; a run counts them again."""
+        return self._sorted()[1]
+
+    def _sorted(self) -> tuple[list[StoredResult], dict[tuple[str, str], str]]:
         records = [*self._cells.glob(f"*/*/{RECORD}"), *self._cells.glob(f"*/*/shard-*/{RECORD}")]
         depth = len(self._cells.parts) + 2
-        folders = sorted({Path(*record.parts[:depth]) for record in records})
-        return [cell for cell in map(load_result, folders) if cell is not None]
+        cells, damaged = [], {}
+        for folder in sorted({Path(*record.parts[:depth]) for record in records}):
+            try:
+                cell = load_result(folder)
+            except BenchError as error:
+                damaged[unquote(folder.name), folder.parent.name] = str(error)
+            else:
+                cells += [cell] if cell is not None else []
+        return cells, damaged
+
+    def twin(self, settings: Settings, identity: str) -> StoredResult | None:
+        """A whole result of the same dataset and identity that another row has, such as one with another threshold."""
+        for folder in sorted((self._cells / settings.dataset).glob("*")):
+            other = self.cell(unquote(folder.name), settings.dataset)
+            if other is None or other.row == settings.row or other.record.fingerprint != identity:
+                continue
+            if other.record.demo == self.demo and other.status in ("ok", "incomplete"):
+                return other
+        return None
+
+    def _take_counts(self, settings: Settings, identity: str) -> None:
+        """Copies the counts of a twin, if there is one."""
+        twin = self.twin(settings, identity)
+        if twin is None or len(twin.pieces) > 1:
+            return
+        folder = self._place(settings)
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / COUNTS, (twin.pieces[0].folder / COUNTS).read_bytes())
 
     def _place(self, settings: Settings) -> Path:
         return self._cells / settings.dataset / quote(settings.row, safe="+@") / self.shard

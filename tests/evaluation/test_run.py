@@ -12,6 +12,7 @@ import pytest
 import torch
 from project import Project
 
+from bench.cli import main
 from bench.cli.options import upsampler_files
 from bench.config import load_config
 from bench.data.cards import load_card
@@ -343,15 +344,20 @@ def test_only_selects_by_state(project: Project, capsys: pytest.CaptureFixture[s
 def test_missing_upsampler_fails_its_rows_and_leaves_the_others(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (project.root / "up.ckpt").unlink()
-    assert project.run("--datasets", "loveda", "--methods", "clip,segearth-ov") == 1
+    arguments = project.arguments("--datasets", "loveda", "--methods", "clip,segearth-ov")
+    place = arguments.index("--upsampler-checkpoint")
+    del arguments[place : place + 2]
+    assert main([*arguments, "--dry-run"]) == 1
+    told = capsys.readouterr().out
+    assert "segearth-ov: upsampler simfeatup:" in " ".join(told.split()) and "not every cell can be run" in told
+    assert main(arguments) == 1
     store = Store(project.root / "results")
     assert (store.cell("clip", "loveda").status, store.cell("segearth-ov", "loveda").status) == (
         "ok",
         "failed",
     )
     assert "--upsampler-checkpoint simfeatup=FILE" in capsys.readouterr().err
-    assert project.run("--datasets", "loveda", "--methods", "segearth-ov") == 2
+    assert main([*arguments, "--methods", "segearth-ov"]) == 2
 
 
 MISTAKES = {

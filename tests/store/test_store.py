@@ -143,12 +143,17 @@ def test_folders_of_two_machines_merge_by_copying(tmp_path: Path) -> None:
     assert [cell.status for cell in Store(tmp_path / "a").cells()] == ["ok", "ok"]
 
 
-def test_a_foreign_cell_json_is_named(tmp_path: Path) -> None:
-    write(Store(tmp_path), 6)
+@pytest.mark.parametrize("content", ['{"settings": {}}', "", "{", '{"format": 99}', "null", "\xff"])
+def test_a_damaged_cell_json_is_one_damaged_cell(tmp_path: Path, content: str) -> None:
+    store = Store(tmp_path)
+    write(store, 6)
+    opened(store, 6, settings=settings("gem")).finish()
     file = tmp_path / "cells/loveda/sclip/cell.json"
-    file.write_text('{"settings": {}}')
-    with pytest.raises(BenchError, match=r"cell\.json: no cell\.json that can be read"):
-        Store(tmp_path).cells()
+    file.write_text(content, encoding="latin-1")
+    assert [cell.row for cell in store.cells()] == ["gem"] and store.cell("sclip", "loveda") is None
+    ((cell, reason),) = store.damaged().items()
+    assert cell == ("sclip", "loveda") and str(file) in reason and "no cell.json that can be read" in reason
+    assert opened(store).done == set(range(6))  # its counts are still there
 
 
 # ---------------------------------------------------------------------------------------- failures
@@ -292,6 +297,18 @@ def test_a_new_threshold_needs_no_images(tmp_path: Path) -> None:
     assert isinstance(metrics, dict) and metrics["score"] == mean_iou(np.asarray(expected))
     assert counts_file(tmp_path) == before
     assert the_cell(store).record.cost.images == 2  # what the counts cost, not what the new score cost
+
+
+def test_a_row_that_differs_in_its_threshold_takes_the_counts_of_the_other(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    write(store, 2)
+    strict = settings("strict", method="sclip", threshold=0.5)
+    writer = opened(store, 2, settings=strict)
+    assert writer.done == {0, 1}
+    writer.finish()
+    expected = sum(confusion_at(*random_counts(i), 3, 0.5, 0) for i in range(2))
+    assert store.cell("strict", "loveda").record.metrics["score"] == mean_iou(np.asarray(expected))
+    assert opened(store, 2, settings=settings("other", method="sclip", debias=0.3)).done == set()
 
 
 def test_a_stale_cell_is_counted_again(tmp_path: Path) -> None:
