@@ -38,7 +38,8 @@ class SegmenterOptions:
 
     backbone: a name of benchmark.yaml, an open_clip model NAME[:TAG], its config JSON, or "demo". checkpoint: its
     weights. upsamplers: files by name of benchmark.yaml. device, dtype, batch: as in `bench run`; None: chosen.
-    long_side: of the network's input, pixels. native: the image's own resolution instead, strip by strip. debias: λ.
+    long_side: of the network's input, pixels. native: the image's own resolution instead, strip by strip;
+    None: of GeoTIFFs. debias: λ.
     threshold: pixels less probable become class `background`. plugins: files or folders of methods. config: another
     benchmark.yaml.
     """
@@ -50,7 +51,7 @@ class SegmenterOptions:
     dtype: str = "fp32"
     batch: int | None = None
     long_side: int | None = None
-    native: bool = False
+    native: bool | None = False
     debias: float | None = None
     threshold: float = 0.0
     background: int = 0

@@ -13,6 +13,10 @@ from bench.registry import load_methods
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-seed", type=int, default=0, help="of the damage that `-m chaos` does")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the checks of whole folders beside the checkout (marker `beside`) where these are absent.
 

@@ -18,7 +18,7 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 class Server:
     """A local HTTP server. breaks: bytes after which answers break off; codes: states to answer first."""
 
-    files: dict[str, bytes] = field(default_factory=lambda: {"/data.zip": CONTENT})
+    files: dict[str, bytes] = field(default_factory=lambda: {"/data.bin": CONTENT})
     ranges: bool = True
     etag: str | None = '"one"'
     breaks: int | None = None

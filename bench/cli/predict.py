@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.cli.options import add_model_arguments, positive
 from bench.errors import BenchError
-
-if TYPE_CHECKING:
-    from bench.models.text import Vocabulary
 
 NATIVE = "none"  # --resize: the image's own resolution
 
@@ -24,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes",
         required=True,
         metavar="WORDS",
-        help="'background; road; building, house, roof': classes by ; synonyms by ,",
+        help="'background; road; building, house, roof': classes by ; synonyms by , or a text file, one class per line",
     )
     parser.add_argument(
         "-o", "--out", required=True, metavar="OUT", help="a .png or .tif, or a folder (needed for several images)"
@@ -39,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--long-side",
         type=_resize,
         metavar="N|none",
-        help="long side of the network's input in pixels (448); none: own resolution, strip by strip",
+        help="long side of the network's input in pixels (448); none: own resolution, strip by strip (GeoTIFFs: none)",
     )
     parser.add_argument(
         "--scores", metavar="F.npz", help="also write the scores (queries, H, W) and labels (H0, W0); one image only"
@@ -48,15 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from bench.cli.early import check_models
     from bench.cli.options import upsampler_files
-    from bench.config import load_config
+
+    classes = _classes(args.classes)
+    _check(args, len(classes.split(";")))
+    targets = _targets(args.out, [Path(image) for image in args.images])
+    config = check_models(args, [args.method])
+
     from bench.models.text import Vocabulary
     from bench.notebook import SegmenterOptions, predictor
 
-    vocabulary = Vocabulary.parse(args.classes)
-    _check(args, vocabulary)
-    targets = [_target(Path(args.out), Path(image), many=len(args.images) > 1) for image in args.images]
-    config = load_config(args.config)
+    vocabulary = Vocabulary.parse(classes)
     own_upsampler = config.row(args.method).upsampler
     options = SegmenterOptions(
         backbone=args.backbone,
@@ -66,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
         dtype=args.dtype,
         batch=args.batch,
         long_side=args.resize if isinstance(args.resize, int) else None,
-        native=args.resize == NATIVE,
+        native=None if args.resize is None else args.resize == NATIVE,
         debias=args.debias,
         threshold=args.threshold,
         background=args.background,
@@ -75,14 +76,32 @@ def main(args: argparse.Namespace) -> int:
     )
     segment = predictor(args.method, vocabulary, options)
     for image, target in zip(args.images, targets, strict=True):
+        print(segment.describe(Path(image)), file=sys.stderr, flush=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         segment.write(Path(image), target, args.scores)
         print(target)
     return 0
 
 
-def _check(args: argparse.Namespace, vocabulary: Vocabulary) -> None:
-    if not 0 <= args.background < vocabulary.size:
-        raise BenchError(f"--background {args.background}: --classes has {vocabulary.size} classes, numbered from 0")
+def _classes(text: str) -> str:
+    """What --classes says, or the file that it names: a class per line, "#" for comments."""
+    if Path(text).suffix.lower() in (".txt", ".csv", ".yaml", ".yml", ".json") or text.endswith("/"):
+        try:
+            lines = [line.partition("#")[0].strip() for line in Path(text).read_text(encoding="utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise BenchError(f"--classes {text}: no such text file, and no list of words ({error})") from None
+        text = ";".join(line for line in lines if line)
+    if len([part for part in text.split(";") if part.strip()]) < 2:
+        raise BenchError(
+            f"--classes '{text}': one class, which every pixel would get; separate classes by semicolons, synonyms "
+            "by commas, as in 'background; road; building, house'"
+        )
+    return text
+
+
+def _check(args: argparse.Namespace, classes: int) -> None:
+    if not 0 <= args.background < classes:
+        raise BenchError(f"--background {args.background}: --classes has {classes} classes, numbered from 0")
     if not 0 <= args.threshold <= 1:
         raise BenchError(f"--threshold {args.threshold}: a probability between 0 and 1 is needed")
     if args.scores and len(args.images) > 1:
@@ -91,25 +110,42 @@ def _check(args: argparse.Namespace, vocabulary: Vocabulary) -> None:
         )
 
 
-def _target(out: Path, image: Path, many: bool) -> Path:
-    """Where the label map of an image goes: OUT itself, or in the folder OUT a file of the image's name."""
-    if not image.is_file():
-        raise BenchError(f"{image}: no such image; check the path")
-    if out.suffix.lower() in (".png", ".tif", ".tiff"):
-        if many:
-            raise BenchError(f"-o {out}: one file for several images; give a folder")
-        target = out
-    elif out.suffix.lower() in (".jpg", ".jpeg", ".bmp", ".gif", ".webp"):
-        raise BenchError(f"-o {out}: label maps are written as .png or .tif; change the name")
-    else:
-        target = out / f"{image.stem}.png"
-    if target.resolve() == image.resolve():
-        raise BenchError(f"-o {out}: would overwrite the image {image}; give another name")
+def _targets(out: str, images: Sequence[Path]) -> list[Path]:
+    """Where the label map of each image goes: OUT itself, or in the folder OUT a file of the image's name."""
+    written: dict[Path, Path] = {}
+    targets = [_target(out, image, many=len(images) > 1) for image in images]
+    for image, target in zip(images, targets, strict=True):
+        for file in (target, target.with_name(f"{target.stem}_overlay.png")):
+            if file in written:
+                raise BenchError(f"{written[file]} and {image} would both be written to {file}; rename one of them")
+            written[file] = image
+    sources = {image.resolve() for image in images}
+    for file in written:
+        if file.resolve() in sources:
+            raise BenchError(f"-o {out}: would overwrite the image {file}; give another name")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        for target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BenchError(f"-o {out}: cannot be written ({error.strerror}); give another place") from None
-    return target
+    return targets
+
+
+def _target(out: str, image: Path, many: bool) -> Path:
+    if image.is_dir():
+        raise BenchError(f"{image}: a folder; give the images in it, as in {image}/*.tif")
+    if not image.is_file():
+        raise BenchError(f"{image}: no such image; check the path")
+    ending = Path(out).suffix.lower()
+    if ending in (".png", ".tif", ".tiff") and not Path(out).is_dir():
+        if many:
+            raise BenchError(f"-o {out}: one file for several images; give a folder")
+        return Path(out)
+    if ending and not out.endswith("/") and not Path(out).is_dir():
+        raise BenchError(
+            f"-o {out}: label maps are written as .png or .tif; change the ending, or end the name of a folder with /"
+        )
+    return Path(out) / f"{image.stem}.png"
 
 
 def _named(upsampler: str | None) -> str:

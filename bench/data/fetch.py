@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import http.client
 import shutil
+import tarfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -45,6 +47,8 @@ def fetch(url: str, target: Path, *, md5: str | None = None, git_blob: str | Non
     _version_file(part).unlink(missing_ok=True)
     try:
         _check(part, md5, git_blob, "it was deleted; run the same command again, or get the file by hand")
+        if not md5 and not git_blob:
+            _check_kind(part, target)
     except BenchError:
         part.unlink()
         raise
@@ -169,6 +173,16 @@ def _check(file: Path, md5: str | None, git_blob: str | None, advice: str) -> No
     for kind, expected, digest in (("md5", md5, md5_hash), ("git blob hash", git_blob, git_blob_hash)):
         if expected and (found := digest(file)) != expected:
             raise BenchError(f"{file}: wrong {kind}, {found} and not {expected}; {advice}")
+
+
+def _check_kind(part: Path, target: Path) -> None:
+    """A file that is called an archive must be one; servers answer with pages that say why they do not send it."""
+    packed = target.suffix.lower() in (".zip", ".tar", ".gz", ".tgz")
+    if packed and not (zipfile.is_zipfile(part) or tarfile.is_tarfile(part)):
+        raise BenchError(
+            f"{target}: what the server sent is no archive, or not all of it; it was deleted; run the same command "
+            "again, or get the file by hand"
+        )
 
 
 def _digest(file: Path, digest: Any) -> str:

@@ -51,11 +51,17 @@ def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None
     present = _present(folder)
     if present and present.model_copy(update={"shards": ()}) == manifest:
         return present
-    part = _working_folder(folder, manifest)
-    manifest = manifest.model_copy(update={"shards": tuple(_write_shards(samples, part))})
-    write_atomic(part / MANIFEST, manifest.model_dump_json().encode())
-    _replace_folder(part, folder)
-    (folder / _PLAN).unlink()
+    try:
+        part = _working_folder(folder, manifest)
+        manifest = manifest.model_copy(update={"shards": tuple(_write_shards(samples, part))})
+        write_atomic(part / MANIFEST, manifest.model_dump_json().encode())
+        _replace_folder(part, folder)
+        (folder / _PLAN).unlink()
+    except OSError as error:
+        raise BenchError(
+            f"{folder}: cannot be written ({error.strerror or error}); make room or correct the permissions, then "
+            "start the same command again: finished shards are kept"
+        ) from None
     return manifest
 
 
@@ -105,8 +111,11 @@ def _write_shard(file: Path, samples: SampleSet, sources: Iterable[int], bar: tq
             rows.append(_row(samples, sample))
             bar.update()
     partial = file.with_suffix(".tmp")
-    Dataset.from_list(rows, features=features).to_parquet(partial, batch_size=1)  # a row group for each sample
-    partial.replace(file)
+    try:
+        Dataset.from_list(rows, features=features).to_parquet(partial, batch_size=1)  # a row group for each sample
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _row(samples: SampleSet, sample: Sample) -> dict[str, Any]:

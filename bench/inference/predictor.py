@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -11,15 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.data.images import Resize, read_image, resize
+from bench.data.images import Resize, resize
 from bench.errors import BenchError
 from bench.inference.postprocess import apply_threshold, classify
-from bench.inference.raster_io import DecodedImage, LabelWriter, Raster, open_raster
+from bench.inference.raster_io import (
+    EMPTY,
+    DecodedImage,
+    LabelWriter,
+    Raster,
+    decoded,
+    dropped_bands,
+    is_georeferenced,
+    open_raster,
+)
 from bench.inference.segmenter import Segmenter, Variant
 from bench.inference.streaming import score_strips
 from bench.inference.visualize import distinct_colours
 from bench.inference.windows import Box
 from bench.models.text import Vocabulary
+from bench.runtime.atomic import write_atomic
 from bench.settings import Settings
 
 Part: TypeAlias = tuple[Tensor, NDArray[np.uint8]]
@@ -29,7 +40,8 @@ Part: TypeAlias = tuple[Tensor, NDArray[np.uint8]]
 class LabelMap(NamedTuple):
     """The classes of an image.
 
-    labels: (H, W) uint8, numbers of classes. names: of the classes. scores: (Q, h, w) float32 at the network's size.
+    labels: (H, W) uint8, numbers of classes; 255 where the image holds no data. names: of the classes. scores:
+    (Q, h, w) float32 at the network's size.
     """
 
     labels: NDArray[np.uint8]
@@ -40,10 +52,13 @@ class LabelMap(NamedTuple):
 class Predictor:
     """Label maps of own images by one method with one vocabulary; made by `bench.load_segmenter`.
 
-    native: go through images at their own resolution, strip by strip, instead of resizing them for the network.
+    native: go through images at their own resolution, strip by strip, instead of resizing them; None: with
+    GeoTIFFs only.
     """
 
-    def __init__(self, segmenter: Segmenter, settings: Settings, vocabulary: Vocabulary, native: bool = False) -> None:
+    def __init__(
+        self, segmenter: Segmenter, settings: Settings, vocabulary: Vocabulary, native: bool | None = False
+    ) -> None:
         self.segmenter = segmenter
         self.settings = settings
         self.vocabulary = vocabulary
@@ -60,37 +75,73 @@ class Predictor:
         Raises BenchError for what is no such image, and where the method fails.
         """
         if isinstance(image, str | Path):
-            with _opened(Path(image), self.native) as raster:
-                return self._label_map(self._parts(raster), str(image))
+            native = self._natively(Path(image))
+            with _opened(Path(image), native) as raster:
+                return self._label_map(self._parts(raster, native), str(image))
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise BenchError(f"image: {image.dtype} {image.shape}; give an RGB array (H, W, 3) of uint8, or a path")
-        return self._label_map(self._parts(DecodedImage(image)), "image")
+        return self._label_map(self._parts(DecodedImage(image), bool(self.native)), "image")
+
+    def describe(self, source: Path) -> str:
+        """At what size an image file will be worked at, and what of it is not looked at. BenchError for no image."""
+        native = self._natively(source)
+        with _opened(source, native) as raster:
+            height, width = raster.height, raster.width
+        text = f"{width}x{height} pixels, at its own resolution"
+        if not native:
+            small_h, small_w = Resize(**self.settings.resize.model_dump()).size(height, width)
+            text = f"{width}x{height} pixels, resized to {small_w}x{small_h}"
+            if max(height, width) > 2 * max(small_h, small_w):
+                text += f", {max(height, width) / max(small_h, small_w):.1f} times smaller: small things are lost; "
+                text += "`--resize none` keeps its resolution"
+        return f"{source}: {text}" + (f"; {bands}" if (bands := dropped_bands(source)) else "")
+
+    def _natively(self, source: Path) -> bool:
+        return is_georeferenced(source) if self.native is None else self.native
 
     def write(self, source: Path, target: Path, scores_file: str | None = None) -> None:
         """Segment an image file into a label map (PNG or TIFF) and an overlay beside it.
 
         scores_file: an .npz for the scores (Q, h, w) and labels (H, W), too.
         """
-        with _opened(source, self.native) as raster:
+        native = self._natively(source)
+        with _opened(source, native) as raster:
             writer = LabelWriter(target, source, raster, self.names, distinct_colours(self.vocabulary.size))
             kept = []
-            for scores, labels in self._explained(self._parts(raster), str(source)):
-                writer.add(labels)
-                if scores_file:
-                    kept.append((scores.cpu().numpy(), labels))
-            writer.finish()
+            try:
+                for scores, labels in self._explained(self._parts(raster, native), str(source)):
+                    writer.add(labels)
+                    if scores_file:
+                        kept.append((scores.cpu().numpy(), labels))
+                writer.finish()
+            except BaseException:
+                writer.abandon()
+                raise
         if scores_file:
             whole = [np.concatenate(strips, axis=-2) for strips in zip(*kept, strict=True)]
-            np.savez(scores_file, scores=whole[0], labels=whole[1])
+            buffer = io.BytesIO()
+            np.savez(buffer, scores=whole[0], labels=whole[1])
+            try:
+                write_atomic(Path(scores_file), buffer.getvalue())
+            except OSError as error:
+                raise BenchError(f"--scores {scores_file}: cannot be written ({error.strerror})") from None
 
     def _label_map(self, parts: Iterator[Part], source: str) -> LabelMap:
         found = [(scores.cpu().numpy(), labels) for scores, labels in self._explained(parts, source)]
         scores, labels = (np.concatenate(strips, axis=-2) for strips in zip(*found, strict=True))
         return LabelMap(labels, self.names, scores)
 
-    def _parts(self, raster: Raster) -> Iterator[Part]:
+    def _parts(self, raster: Raster, native: bool) -> Iterator[Part]:
+        top = 0
+        for scores, labels in self._labelled(raster, native):
+            bottom = top + len(labels)
+            empty = raster.empty(Box(top, 0, bottom, raster.width))
+            yield scores, labels if empty is None else np.where(empty, np.uint8(EMPTY), labels)
+            top = bottom
+
+    def _labelled(self, raster: Raster, native: bool) -> Iterator[Part]:
         (variant,) = self.segmenter.variants
-        if self.native:
+        if native:
             for scores in score_strips(self.segmenter, variant, raster):
                 yield scores, self._labels(scores, (scores.shape[1], scores.shape[2]), variant)
             return
@@ -120,4 +171,4 @@ class Predictor:
 
 
 def _opened(source: Path, native: bool) -> contextlib.AbstractContextManager[Raster]:
-    return open_raster(source) if native else contextlib.nullcontext(DecodedImage(read_image(source)))
+    return open_raster(source) if native else contextlib.nullcontext(decoded(source))

@@ -11,12 +11,16 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from bench.data.images import read_image
 from bench.errors import BenchError
 from bench.inference.visualize import Colour, overlay_png, palette_png
 from bench.inference.windows import Box
+from bench.runtime.atomic import write_atomic
 
+EMPTY = 255  # label of pixels without data
+_PIXEL_SCALE, _TRANSFORMATION, _NODATA, _SAMPLES_PER_PIXEL = 33550, 34264, 42113, 277  # tags of (Geo)TIFF
 OVERLAY_SIDE = 4096  # pixels; an overlay is a picture to look at, so a larger one is thinned out
 TIFF = (".tif", ".tiff")
 
@@ -30,16 +34,22 @@ class Raster(Protocol):
     def read(self, box: Box) -> NDArray[np.uint8]:
         """RGB uint8 (h, w, 3) of a part."""
 
+    def empty(self, box: Box) -> NDArray[np.bool_] | None:
+        """Where a part (h, w) holds no data: nodata or transparent. None where all of it does hold some."""
+
 
 class DecodedImage:
-    """A raster that is in memory as a whole."""
+    """A raster that is in memory as a whole. empty: where it holds no data, (H, W)."""
 
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self._pixels = pixels
+    def __init__(self, pixels: NDArray[np.uint8], empty: NDArray[np.bool_] | None = None) -> None:
+        self._pixels, self._empty = pixels, empty
         self.height, self.width = pixels.shape[:2]
 
     def read(self, box: Box) -> NDArray[np.uint8]:
         return self._pixels[box.top : box.bottom, box.left : box.right]
+
+    def empty(self, box: Box) -> NDArray[np.bool_] | None:
+        return None if self._empty is None else self._empty[box.top : box.bottom, box.left : box.right]
 
 
 class _TiffFile:
@@ -57,6 +67,10 @@ class _TiffFile:
             raise BenchError(f"{self._dataset.name}: cannot be decoded ({error}); get the file again") from None
         return np.ascontiguousarray(bands.transpose(1, 2, 0))
 
+    def empty(self, box: Box) -> NDArray[np.bool_] | None:
+        mask = self._dataset.dataset_mask(window=((box.top, box.bottom), (box.left, box.right))) == 0
+        return mask if mask.any() else None
+
 
 @contextlib.contextmanager
 def open_raster(path: Path) -> Iterator[Raster]:
@@ -68,9 +82,50 @@ def open_raster(path: Path) -> Iterator[Raster]:
     with contextlib.ExitStack() as stack:
         file = _open_tiff(path) if path.suffix.lower() in TIFF and importlib.util.find_spec("rasterio") else None
         if file is None:
-            yield DecodedImage(read_image(path))
+            yield decoded(path)
         else:
             yield _TiffFile(stack.enter_context(file))
+
+
+def decoded(path: Path) -> DecodedImage:
+    """The image with what its alpha channel or its nodata value says. Raises BenchError as `read_image` does."""
+    pixels = read_image(path)
+    return DecodedImage(pixels, _empty(path, pixels))
+
+
+def is_georeferenced(path: Path) -> bool:
+    """Whether the file is a GeoTIFF: has the tags that tie pixels to places."""
+    with contextlib.suppress(OSError, ValueError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            return bool({_PIXEL_SCALE, _TRANSFORMATION} & set(getattr(image, "tag_v2", ())))
+    return False
+
+
+def dropped_bands(path: Path) -> str | None:
+    """What of the file's bands is not looked at, in one line; None for nothing."""
+    with contextlib.suppress(OSError, ValueError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            count = image.tag_v2.get(_SAMPLES_PER_PIXEL, 3) if hasattr(image, "tag_v2") else len(image.getbands())
+            alpha = "A" in image.getbands()
+        if count > 3 + alpha:
+            return f"{count} bands, of which the first three are taken as red, green and blue"
+    return None
+
+
+def _empty(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    with contextlib.suppress(OSError, ValueError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            nodata = getattr(image, "tag_v2", {}).get(_NODATA)
+            if image.getbands()[-1] == "A" or "transparency" in image.info:
+                alpha = np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
+                return alpha == 0 if (alpha == 0).any() and alpha.shape == pixels.shape[:2] else None
+            if nodata is not None:
+                found = (pixels == float(str(nodata).strip("\0 "))).all(axis=2)
+                return found if found.any() else None
+    return None
 
 
 def _open_tiff(path: Path) -> Any:
@@ -94,13 +149,15 @@ class LabelWriter:
 
     A .png is kept in memory (a byte a pixel) until the end; a .tif is written as it comes, with the coordinate
     system and transform of the image if that has any. Beside it goes NAME_overlay.png, with a legend, of every
-    n-th pixel so that its sides are at most 4096.
+    n-th pixel so that its sides are at most 4096. Either file has its name only when it is whole. 255: pixels without
+    data.
 
     Raises BenchError when something cannot be written, or a .tif is asked for without rasterio.
     """
 
     def __init__(self, target: Path, source: Path, raster: Raster, names: Sequence[str], colours: Sequence[Colour]):
         self.target = target
+        self._part = target.with_name(f".{target.stem}.part{target.suffix}")
         self._raster, self._names, self._colours = raster, names, colours
         self._step = -(-max(raster.height, raster.width) // OVERLAY_SIDE)
         self._row = 0
@@ -129,10 +186,17 @@ class LabelWriter:
         )
         with _naming(self.target):
             if self._tiff is None:
-                self.target.write_bytes(palette_png(np.concatenate(self._strips), self._colours))
+                self._part.write_bytes(palette_png(np.concatenate(self._strips), self._colours))
             else:
                 self._tiff.close()
-            self.target.with_name(f"{self.target.stem}_overlay.png").write_bytes(overlay)
+            write_atomic(overlay_file(self.target), overlay)
+            self._part.replace(self.target)
+
+    def abandon(self) -> None:
+        """Leaves nothing behind of a map that did not become whole."""
+        if self._tiff is not None:
+            self._tiff.close()
+        self._part.unlink(missing_ok=True)
 
     def _create(self, source: Path) -> Any:
         try:
@@ -141,15 +205,21 @@ class LabelWriter:
             raise BenchError(
                 f"{self.target}: writing a GeoTIFF needs rasterio; pip install 'ovss-bench[geo]' or write a .png"
             ) from None
-        profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "compress": "deflate", "bigtiff": "if_safer"}
+        profile: dict[str, Any] = {"nodata": EMPTY, "tiled": True, "blockxsize": 256, "blockysize": 256}
+        profile |= {"driver": "GTiff", "count": 1, "dtype": "uint8", "compress": "deflate", "bigtiff": "if_safer"}
         with contextlib.suppress(rasterio.errors.RasterioIOError), _quietly(rasterio.open, source) as reference:
             profile |= {"crs": reference.crs, "transform": reference.transform}
         with _naming(self.target):
             tiff = _quietly(
-                rasterio.open, self.target, "w", height=self._raster.height, width=self._raster.width, **profile
+                rasterio.open, self._part, "w", height=self._raster.height, width=self._raster.width, **profile
             )
         tiff.write_colormap(1, dict(enumerate(self._colours)))
         return tiff
+
+
+def overlay_file(target: Path) -> Path:
+    """Where the overlay of a label map goes."""
+    return target.with_name(f"{target.stem}_overlay.png")
 
 
 def _quietly(function: Any, *arguments: Any, **named: Any) -> Any:

@@ -23,16 +23,22 @@ def distinct_colours(count: int) -> tuple[Colour, ...]:
 def palette_png(labels: NDArray[np.uint8], colours: Sequence[Colour]) -> bytes:
     """An indexed PNG whose pixel values are the class numbers and whose palette shows them."""
     picture = Image.fromarray(labels).convert("P")
-    picture.putpalette([channel for colour in colours for channel in colour])
+    entries = [channel for colour in colours for channel in colour]
+    if (labels == 255).any():
+        entries += [0] * (3 * 256 - len(entries))  # else Pillow stores too few bits
+        picture.info["transparency"] = 255
+    picture.putpalette(entries)
     return _png(picture)
 
 
 def overlay_png(
     image: NDArray[np.uint8], labels: NDArray[np.uint8], colours: Sequence[Colour], names: Sequence[str]
 ) -> bytes:
-    """The image (H, W, 3) with the label map laid over it at half strength, and a legend below."""
-    table = np.array(colours, dtype=np.uint8)
+    """The image (H, W, 3) with the label map laid over it at half strength, and a legend below. 255: no data."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(colours)] = colours
     blended = ((image.astype(np.uint16) + table[labels]) // 2).astype(np.uint8)
+    blended[labels == 255] = image[labels == 255]  # no data: left as it is
     return _png(Image.fromarray(np.concatenate([blended, _legend(blended.shape[1], colours, names)])))
 
 

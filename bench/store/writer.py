@@ -24,7 +24,7 @@ from bench.store.count_table import (
     renamed,
     to_table,
 )
-from bench.store.record import Cost, Record, ResultSpec, Status
+from bench.store.record import RECORD, Cost, Record, ResultSpec, Status
 from bench.store.result import COUNTS, PARTS, numbers, read_counts
 
 FLUSH_SECONDS = 5.0
@@ -120,6 +120,9 @@ class ResultWriter:
     def _clear(self, fresh: bool) -> int:
         """Removes torn files and what other settings left; returns the number of the next part."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        for name in (RECORD, COUNTS):
+            if (self._folder / name).is_dir():  # nothing of ours, but not ours to delete either
+                (self._folder / name).rename(self._folder / f"{name}.not-a-file")
         for torn in self._folder.glob(TEMPORARY):
             torn.unlink()
         if fresh:

@@ -52,7 +52,7 @@ def test_a_dataset_with_an_address_is_downloaded_once(server: Server, tmp_path: 
 
 
 def test_an_unknown_checksum_is_said(server: Server, tmp_path: Path) -> None:
-    card = load_card("loveda").model_copy(update={"downloads": (Download(file="a.zip", url=f"{server.url}/data.zip"),)})
+    card = load_card("loveda").model_copy(update={"downloads": (Download(file="a.bin", url=f"{server.url}/data.bin"),)})
     said: list[str] = []
     assert download_dataset(card, tmp_path, said.append)
     assert said[1].endswith(f"downloaded, no checksum is known; md5 {MD5}")
@@ -96,7 +96,7 @@ def config_file(server: Server, folder: Path, **change: str) -> Path:
     blob = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
     for name, spec in config["upsamplers"].items():
         if name == "simfeatup":
-            spec.update({"url": f"{server.url}/data.zip", "git_blob": blob, **change})
+            spec.update({"url": f"{server.url}/data.bin", "git_blob": blob, **change})
         else:
             spec.pop("url", None)
     (folder / "benchmark.yaml").write_text(yaml.safe_dump(config))

@@ -33,17 +33,17 @@ def only_file(folder: Path) -> Path:
 
 
 def test_a_file_is_fetched_checked_and_named_at_last(server: Server, tmp_path: Path) -> None:
-    target = tmp_path / "new" / "data.zip"
-    assert fetch(f"{server.url}/data.zip", target, md5=MD5)
+    target = tmp_path / "new" / "data.bin"
+    assert fetch(f"{server.url}/data.bin", target, md5=MD5)
     assert target.read_bytes() == CONTENT and only_file(target.parent) == target
-    assert not fetch(f"{server.url}/data.zip", target, md5=MD5)
-    assert server.requests == [("/data.zip", None)]
+    assert not fetch(f"{server.url}/data.bin", target, md5=MD5)
+    assert server.requests == [("/data.bin", None)]
 
 
 def test_a_broken_connection_is_resumed_where_it_broke(server: Server, tmp_path: Path, pauses: list[float]) -> None:
     server.breaks = 300_000
-    assert fetch(f"{server.url}/data.zip", tmp_path / "data.zip", md5=MD5)
-    assert (tmp_path / "data.zip").read_bytes() == CONTENT
+    assert fetch(f"{server.url}/data.bin", tmp_path / "data.bin", md5=MD5)
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
     assert [asked for _, asked in server.requests] == [
         None,
         "bytes=300000-",
@@ -54,74 +54,74 @@ def test_a_broken_connection_is_resumed_where_it_broke(server: Server, tmp_path:
 
 
 def test_a_later_run_goes_on_with_what_an_earlier_one_left(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "data.zip.part").write_bytes(CONTENT[:1000])
-    (tmp_path / "data.zip.part.version").write_text('"one"')
-    assert fetch(f"{server.url}/data.zip", tmp_path / "data.zip", md5=MD5)
-    assert server.requests == [("/data.zip", "bytes=1000-")]
+    (tmp_path / "data.bin.part").write_bytes(CONTENT[:1000])
+    (tmp_path / "data.bin.part.version").write_text('"one"')
+    assert fetch(f"{server.url}/data.bin", tmp_path / "data.bin", md5=MD5)
+    assert server.requests == [("/data.bin", "bytes=1000-")]
     assert only_file(tmp_path).read_bytes() == CONTENT
 
 
 def test_what_was_received_whole_is_not_asked_for_again(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "data.zip.part").write_bytes(CONTENT)
-    assert fetch(f"{server.url}/data.zip", tmp_path / "data.zip", md5=MD5)
+    (tmp_path / "data.bin.part").write_bytes(CONTENT)
+    assert fetch(f"{server.url}/data.bin", tmp_path / "data.bin", md5=MD5)
     assert only_file(tmp_path).read_bytes() == CONTENT
 
 
 def test_a_server_without_ranges_starts_anew(server: Server, tmp_path: Path) -> None:
     server.ranges = False
-    (tmp_path / "data.zip.part").write_bytes(CONTENT[:1000])
-    assert fetch(f"{server.url}/data.zip", tmp_path / "data.zip", md5=MD5)
+    (tmp_path / "data.bin.part").write_bytes(CONTENT[:1000])
+    assert fetch(f"{server.url}/data.bin", tmp_path / "data.bin", md5=MD5)
     assert only_file(tmp_path).read_bytes() == CONTENT
 
 
 def test_another_version_on_the_server_starts_anew(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "data.zip.part").write_bytes(b"x" * 1000)
-    (tmp_path / "data.zip.part.version").write_text('"zero"')
-    assert fetch(f"{server.url}/data.zip", tmp_path / "data.zip")
+    (tmp_path / "data.bin.part").write_bytes(b"x" * 1000)
+    (tmp_path / "data.bin.part.version").write_text('"zero"')
+    assert fetch(f"{server.url}/data.bin", tmp_path / "data.bin")
     assert only_file(tmp_path).read_bytes() == CONTENT
 
 
 def test_a_file_that_has_become_shorter_starts_anew(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "data.zip.part").write_bytes(CONTENT + b"more")
-    assert fetch(f"{server.url}/data.zip", tmp_path / "data.zip", md5=MD5)
+    (tmp_path / "data.bin.part").write_bytes(CONTENT + b"more")
+    assert fetch(f"{server.url}/data.bin", tmp_path / "data.bin", md5=MD5)
     assert only_file(tmp_path).read_bytes() == CONTENT
 
 
 def test_an_answer_with_another_part_of_the_file_is_not_appended(server: Server, tmp_path: Path) -> None:
     server.content_range = "bytes 5-1048575/1048576"
-    (tmp_path / "data.zip.part").write_bytes(CONTENT[:1000])
-    assert fetch(f"{server.url}/data.zip", tmp_path / "data.zip", md5=MD5)
+    (tmp_path / "data.bin.part").write_bytes(CONTENT[:1000])
+    assert fetch(f"{server.url}/data.bin", tmp_path / "data.bin", md5=MD5)
     assert [asked for _, asked in server.requests] == ["bytes=1000-", None]
 
 
 def test_a_wrong_checksum_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=rf"wrong md5, {MD5} and not {'0' * 32}; it was deleted"):
-        fetch(f"{server.url}/data.zip", tmp_path / "data.zip", md5="0" * 32)
+        fetch(f"{server.url}/data.bin", tmp_path / "data.bin", md5="0" * 32)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_file_that_is_there_is_not_touched(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "data.zip").write_bytes(b"mine")
+    (tmp_path / "data.bin").write_bytes(b"mine")
     with pytest.raises(BenchError, match=r"wrong md5, .* delete it to download it again"):
-        fetch(f"{server.url}/data.zip", tmp_path / "data.zip", md5=MD5)
-    assert (tmp_path / "data.zip").read_bytes() == b"mine" and server.requests == []
+        fetch(f"{server.url}/data.bin", tmp_path / "data.bin", md5=MD5)
+    assert (tmp_path / "data.bin").read_bytes() == b"mine" and server.requests == []
 
 
 def test_a_missing_address_is_not_tried_again(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"/gone.zip: 404 Not Found; get data.zip by hand into"):
-        fetch(f"{server.url}/gone.zip", tmp_path / "data.zip")
+    with pytest.raises(BenchError, match=r"/gone.zip: 404 Not Found; get data.bin by hand into"):
+        fetch(f"{server.url}/gone.zip", tmp_path / "data.bin")
     assert len(server.requests) == 1 and list(tmp_path.iterdir()) == []
 
 
 def test_a_busy_server_is_tried_again_with_growing_pauses(server: Server, tmp_path: Path, pauses: list[float]) -> None:
     server.codes = [503, 429, 500]
-    assert fetch(f"{server.url}/data.zip", tmp_path / "data.zip", md5=MD5)
+    assert fetch(f"{server.url}/data.bin", tmp_path / "data.bin", md5=MD5)
     assert pauses == [1, 2, 4]
 
 
 def test_without_a_network_it_gives_up_and_says_how_to_go_on(tmp_path: Path, pauses: list[float]) -> None:
     with pytest.raises(BenchError, match=r"the connection fails .* run the same command again"):
-        fetch("http://127.0.0.1:9/data.zip", tmp_path / "data.zip")
+        fetch("http://127.0.0.1:9/data.bin", tmp_path / "data.bin")
     assert pauses == [1, 2, 4, 8]
 
 
@@ -130,8 +130,8 @@ def test_a_full_disk_is_noticed_before_the_first_byte(
 ) -> None:
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
     with pytest.raises(BenchError, match=r"GB are needed and 0.00 GB are free"):
-        fetch(f"{server.url}/data.zip", tmp_path / "data.zip")
-    assert not (tmp_path / "data.zip.part").exists()
+        fetch(f"{server.url}/data.bin", tmp_path / "data.bin")
+    assert not (tmp_path / "data.bin.part").exists()
 
 
 def test_hashes(tmp_path: Path) -> None:

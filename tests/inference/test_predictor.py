@@ -50,7 +50,8 @@ def predict(models: list[str], *flags: object, method: str = "sclip", classes: s
 
 def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that a mistake is answered with."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("bench: warning")]
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("bench: ")]
+    lines = [line for line in told if not line.startswith("bench: warning")]
     assert len(lines) == 1, lines
     return lines[0]
 
@@ -185,6 +186,7 @@ def test_scores_are_those_of_the_released_code(run: str, method: str, upsampler:
     classes = "; ".join(", ".join(by_class[index]) for index in sorted(by_class))
     image = SAMPLES / "openearthmap" / "image" / "koeln_50.tif"
     flags += ["--config", str(tmp_path / "rows.yaml"), "--threshold", "0.1", "--scores", str(tmp_path / "scores.npz")]
+    flags += ["--resize", "448"]  # the image is a GeoTIFF, which is taken at its own resolution else
     assert predict(flags, image, "-o", tmp_path / "out.png", method=method, classes=classes) == 0
     stored = np.load(tmp_path / "scores.npz")
     reference = golden("d_oem_logits_up" if upsampler else "d_oem_logits_base")
@@ -207,13 +209,13 @@ def test_files_that_are_no_image(models: list[str], tmp_path: Path, capsys: pyte
 
 
 MISTAKES = {
-    "--method sclp": "unknown method 'sclp'; did you mean sclip",
+    "--method sclp": "unknown row or method 'sclp'; did you mean sclip",
     "--method sclip+our": "unknown modifier '+our'; did you mean ours?",
     "--background 3": "--background 3: --classes has 3 classes",
     "--background -1": "--background -1",
     "--threshold 1.5": "--threshold 1.5",
     "--classes background;;road": "an empty class or synonym",
-    "--checkpoint absent.pt": "checkpoint absent.pt does not exist",
+    "--checkpoint absent.pt": "--checkpoint absent.pt: no such file",
     "-o labels.jpg": "written as .png or .tif",
 }
 
@@ -240,9 +242,6 @@ def test_where_nothing_can_be_written(
     assert predict(models, image, "-o", image) == 2
     assert "would overwrite the image" in error_of(capsys)
     assert predict(models, image, "-o", image / "deeper" / "out.png") == 2
-    assert "cannot be written" in error_of(capsys)
-    (tmp_path / "taken.png").mkdir()
-    assert predict(models, image, "-o", tmp_path / "taken.png") == 2
     assert "cannot be written" in error_of(capsys)
     assert predict(models, image, image, "-o", tmp_path / "one.png") == 2
     assert "one file for several images" in error_of(capsys)
