@@ -7,29 +7,49 @@
         return last_block(trunk, lambda q, k, v: attention(k, k) @ v, residual=False, ffn=False)
 
 A plug-in is a callable that takes a `Trunk` and returns `Features`. Keyword parameters with defaults become
-options that a row may set (`options:` in benchmark.yaml). A plug-in that needs more is a class: it is built
-once a run with its options and may offer, besides ``__call__(trunk) -> Features``,
+options that a row may set (`options:` in benchmark.yaml); an option annotated `Path` is a file, whose content is part
+of a result's identity. A parameter called `text` is no option: it gets the (Q, C) embeddings of the words.
 
-    encode_text(backbone, vocabulary) -> (Q, C)      its own text side, unit length, one row a query
-    scores(trunk, text) -> (B, Q, H, W)              its own scores at the window's resolution; no `Features`
-    are asked for then
+A plug-in that needs more is a class: it is built once per cell with its options and may offer, besides
+``__call__(trunk) -> Features``,
+
+    encode_text(backbone, vocabulary) -> Tensor      its own text side: (Q, C) of unit length, or what `scores` takes
+    scores(trunk, text) -> (B, Q, h, w)              its own scores, at any resolution; no `Features` are asked for
+                                                     then, and upsampler and λ cannot act
+
+A refinement (`@refinement`) works on the stitched scores of a whole image: see `methods/pamr.py`.
+Plug-ins of one folder import each other: ``from bench.methods.naclip import …`` (shipped), ``from .other import …``.
+What a `Trunk` gives is shared with other methods: never change it in place.
 """
 
-from bench.models.attention import attention, inverse_temperature, last_block, merge_heads, self_self
+from bench.models.attention import (
+    attention,
+    cosine,
+    gaussian,
+    inverse_temperature,
+    last_block,
+    merge_heads,
+    self_self,
+)
 from bench.models.backbone import Backbone, Features, Trunk
-from bench.models.text import Vocabulary, ensemble
-from bench.registry import method
+from bench.models.text import TEMPLATES, Vocabulary, encode_words, ensemble
+from bench.registry import method, refinement
 
 __all__ = [
+    "TEMPLATES",
     "Backbone",
     "Features",
     "Trunk",
     "Vocabulary",
     "attention",
+    "cosine",
+    "encode_words",
     "ensemble",
+    "gaussian",
     "inverse_temperature",
     "last_block",
     "merge_heads",
     "method",
+    "refinement",
     "self_self",
 ]

@@ -85,6 +85,7 @@ class Config(Model):
     upsamplers: dict[str, UpsamplerSpec]
     rows: dict[str, Row]
     default_rows: tuple[str, ...]  # what `--methods all` means
+    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # further names that stand for several rows
     default_datasets: tuple[str, ...]  # what `--datasets all` means
     tables: dict[str, Table]
 

@@ -7,6 +7,7 @@ through the entry-point group ``ovss_bench.methods``, and ``--plugin`` adds a fi
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -14,6 +15,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -46,7 +48,28 @@ class Method:
         factory: Any = self.factory
         if not inspect.isclass(factory):
             return functools.partial(factory, **checked)
-        return cast("Callable[..., Any]", factory(**checked))
+        built: Any = factory(**checked)
+        with contextlib.suppress(AttributeError):  # equal instances share their features
+            built.same_as = (self.name, repr(sorted(checked.items())))
+        return cast("Callable[..., Any]", built)
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether its features depend on the words."""
+        return not inspect.isclass(self.factory) and "text" in inspect.signature(self.factory).parameters
+
+    @property
+    def makes_scores(self) -> bool:
+        """Whether it makes its own scores, on which neither upsampler nor λ can act."""
+        return getattr(self.factory, "scores", None) is not None
+
+    def files(self, options: dict[str, Any]) -> dict[str, Path]:
+        """Option -> file, of the options that are files. Raises BenchError for one that does not exist."""
+        found = {name: value for name, value in self.check(options).items() if isinstance(value, Path)}
+        for name, file in found.items():
+            if not file.is_file():
+                raise BenchError(f"method '{self.name}', option '{name}': {file} does not exist; check the path")
+        return found
 
     def check(self, options: dict[str, Any]) -> dict[str, Any]:
         """All options of the method with the given ones in place. Raises BenchError for unknown names and values."""
@@ -69,12 +92,54 @@ class Method:
         """Name -> parameter of the plug-in's options."""
         parameters = list(inspect.signature(self.factory, eval_str=True).parameters.values())
         own = parameters if inspect.isclass(self.factory) else parameters[1:]  # the first one is the trunk
-        return {p.name: p for p in own}
+        return {p.name: p for p in own if p.name != "text"}
 
     @property
     def source_hash(self) -> str:
-        """sha256 of the plug-in's file: part of the identity of its results."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+        """sha256 of the plug-in's file and of those that it imports from its folder: part of its results' identity."""
+        return source_hash(self.file)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """A registered refinement of stitched scores: ``apply(image, scores, text) -> scores``, see `methods/pamr.py`."""
+
+    name: str
+    label: str
+    apply: Callable[..., Any]
+    file: Path
+
+
+def source_hash(file: Path) -> str:
+    """sha256 of a Python file and of all that it imports, directly or not, from the folder that it is in."""
+    files = _with_imports(file)
+    if len(files) == 1:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _with_imports(file: Path) -> set[Path]:
+    found, waiting = {file}, [file]
+    while waiting:
+        for path in _imported(waiting.pop()) - found:
+            found.add(path)
+            waiting.append(path)
+    return found
+
+
+def _imported(file: Path) -> set[Path]:
+    """Files beside this one that it imports: `.other`, `other` or `bench.methods.other`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            module = (node.module or "").removeprefix("bench.methods").strip(".")
+            names |= {module.partition(".")[0]} if module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.removeprefix("bench.methods.").partition(".")[0] for alias in node.names}
+    return {path for name in names if (path := file.parent / f"{name}.py").is_file()}
 
 
 def _or(given: Any, otherwise: Any) -> Any:
@@ -82,6 +147,28 @@ def _or(given: Any, otherwise: Any) -> Any:
 
 
 _registry: dict[str, Method] = {}
+_refinements: dict[str, Refinement] = {}
+
+
+def refinement(name: str, *, label: str | None = None) -> Callable[[Factory], Factory]:
+    """Registers the decorated function as a refinement, which `refine: NAME` in benchmark.yaml asks for.
+
+    The function takes an image (3, H, W), normalised, scores (Q, H, W) on the same device, and text (Q, C), and returns
+    scores of the same shape. H and W are the network's size of the whole image.
+    """
+
+    def register(function: Factory) -> Factory:
+        _refinements[name] = Refinement(name, label or name, function, Path(inspect.getfile(function)))
+        return function
+
+    return register
+
+
+def find_refinement(name: str) -> Refinement:
+    """The refinement of that name. BenchError for an unknown one."""
+    if name not in _refinements:
+        raise BenchError(f"unknown refinement '{name}'; {did_you_mean(name, _refinements)}")
+    return _refinements[name]
 
 
 def method(name: str, *, label: str | None = None, venue: str = "", **defaults: Any) -> Callable[[Factory], Factory]:
@@ -114,7 +201,7 @@ def load_methods(plugins: list[str | Path] | None = None) -> dict[str, Method]:
         if not path.exists():
             raise BenchError(f"--plugin {path}: no such file or folder; give a .py file or a folder of them")
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            _guarded(str(file), functools.partial(_import_file, file))
+            _guarded(str(file), functools.partial(_import_file, file.resolve()))
     return dict(sorted(_registry.items()))
 
 
@@ -174,7 +261,11 @@ def _guarded(what: str, load: Callable[[], Any]) -> None:
 
 
 def _import_file(file: Path) -> None:
-    name = f"ovss_bench_plugin_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}_{file.stem}"
+    package = f"ovss_bench_plugin_{hashlib.sha256(str(file.parent).encode()).hexdigest()[:8]}"
+    if package not in sys.modules:  # so that the files of a folder can import each other
+        sys.modules[package] = types.ModuleType(package)
+        sys.modules[package].__path__ = [str(file.parent)]
+    name = f"{package}.{file.stem}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, file)

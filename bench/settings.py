@@ -45,6 +45,7 @@ class Overrides(Model):
     scale: float | None = Field(None, gt=0)  # of the scores before the softmax
     vocabulary: str | None = None
     threshold: float | None = Field(None, ge=0, le=1)
+    refine: str | None = None  # a refinement of the stitched scores, or "none"
     options: dict[str, Any] = {}  # parameters of the method itself
 
 
@@ -66,6 +67,7 @@ class Settings(Model):
     vocabulary: str
     threshold: float
     background: int
+    refine: str = "none"
 
 
 class DatasetDefaults(typing.Protocol):

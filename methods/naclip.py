@@ -5,18 +5,10 @@ of CLS. σ = 5 in NACLIP's own code, 1 in the copy inside SegEarth-OV's. Residua
 table of the paper.
 """
 
-import torch
-
-from bench.api import Features, Trunk, attention, last_block, method
+from bench.api import Features, Trunk, attention, gaussian, last_block, method
 
 
 @method("naclip", label="NACLIP", venue="WACV'25")
 def naclip(trunk: Trunk, sigma: float = 5.0) -> Features:
-    h, w = trunk.grid
-    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    position = torch.stack([y, x], dim=-1).view(-1, 2).double()  # (hw, 2)
-    gaussian = torch.exp(-(torch.cdist(position, position) ** 2) / (2 * sigma**2))  # (hw, hw)
-    bias = torch.nn.functional.pad(gaussian, (1, 0, 1, 0))  # CLS first
-    tokens = trunk.input(-1)
-    bias = bias.to(tokens.device, tokens.dtype)
+    bias = gaussian(trunk, sigma)
     return last_block(trunk, lambda q, k, v: attention(k, k, bias) @ v, residual=False, ffn=False)

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from reference import tiny_backbone
 
 from bench.errors import BenchError
-from bench.registry import _registry, find_method, load_methods
+from bench.registry import _registry, declared_methods, find_method, load_methods, source_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = {"clip", "maskclip", "sclip", "gem", "clearclip", "segearth-ov", "naclip"}
@@ -37,8 +39,12 @@ def test_every_shipped_plug_in_gives_patches_and_cls_of_the_joint_space() -> Non
     backbone = tiny_backbone()
     with torch.inference_mode():
         trunk = backbone.trunk(torch.randn(2, 3, 64, 48))
+        text = F.normalize(torch.randn(5, 24), dim=-1)
         for method in load_methods().values():
-            patches, cls = method.build({})(trunk)
+            if method.makes_scores or trunk.depth < 6:
+                continue
+            built = method.build({})
+            patches, cls = built(trunk, text=text) if method.takes_text else built(trunk)
             assert patches.shape == (2, 12, 24), method.name
             assert cls.shape == (2, 24)
             assert patches.isfinite().all()
@@ -132,3 +138,46 @@ def test_a_class_with_its_own_text_is_a_plug_in_too(tmp_path: Path) -> None:
     text = built.encode_text(tiny_backbone(), Vocabulary.of([["a"], ["b", "c"]]))
     assert text.shape == (3, 24)
     del _registry["own-text-test"]
+
+
+@pytest.mark.usefixtures("_forget")
+def test_plug_ins_of_a_folder_import_each_other_and_share_an_identity(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("FACTOR = 1.0\n")
+    for name, line in {"dotted": "from .helper import FACTOR", "again": "from .dotted import FACTOR"}.items():
+        (tmp_path / f"{name}.py").write_text(
+            f"from bench.api import attention, last_block, method\n{line}\n"
+            f"@method('{name}')\n"
+            f"def {name}(trunk):\n"
+            "    return last_block(trunk, lambda q, k, v: attention(FACTOR * k, k) @ v, residual=False, ffn=False)\n"
+        )
+    methods = load_methods([tmp_path])
+    before = {name: methods[name].source_hash for name in ("dotted", "again")}
+    (tmp_path / "helper.py").write_text("FACTOR = 2.0\n")
+    after = {name: methods[name].source_hash for name in ("dotted", "again")}
+    assert all(before[name] != after[name] for name in before)
+    assert methods["clip"].source_hash == hashlib.sha256((ROOT / "methods" / "clip.py").read_bytes()).hexdigest()
+    assert (
+        source_hash(ROOT / "methods" / "sfp.py")
+        != hashlib.sha256((ROOT / "methods" / "sfp.py").read_bytes()).hexdigest()
+    )
+
+
+@pytest.mark.usefixtures("_forget")
+def test_a_file_option_is_part_of_the_identity_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "filed.py").write_text(
+        "from pathlib import Path\nfrom bench.api import method\n"
+        "@method('filed')\ndef filed(trunk, words: Path | None = None):\n    return trunk.project(trunk.input(-1))\n"
+    )
+    method = load_methods([tmp_path / "filed.py"])["filed"]
+    with pytest.raises(BenchError, match=r"option 'words': .*absent\.txt does not exist"):
+        method.files({"words": str(tmp_path / "absent.txt")})
+    (tmp_path / "words.txt").write_text("a")
+    assert method.files({"words": str(tmp_path / "words.txt")}) == {"words": tmp_path / "words.txt"}
+    assert method.files({}) == {}
+
+
+def test_names_are_read_from_source_without_importing_it(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("raise SystemExit\n@method('one', label='One')\ndef f(trunk): ...\n")
+    assert declared_methods([tmp_path]) == {*load_methods(), "one"}
+    (tmp_path / "two.py").write_text("@method(NAME)\ndef f(trunk): ...\n")
+    assert declared_methods([tmp_path]) is None

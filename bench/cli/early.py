@@ -22,7 +22,7 @@ def check_models(args: argparse.Namespace, rows: Sequence[str]) -> Config:
         if not file.is_file():
             raise BenchError(f"--upsampler-checkpoint {file}: no such file; check the path")
     known = declared_methods(args.plugin)
-    for row in rows:
+    for row in [row for name in rows if name != "all" for row in config.groups.get(name, [name])]:
         config.row(row)  # its modifiers and backbone exist
         base = row.partition("@")[0].split("+")[0]
         if known is not None and row not in config.rows and base not in {*config.rows, *known}:

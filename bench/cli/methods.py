@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.registry import Method
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +26,9 @@ def main(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     methods = load_methods(args.plugin)
     print("Methods (a row of their own, and NAME+MODIFIER on any of them)\n")
-    listed = [(m.name, m.label, m.venue, _options(m.options), m.file.name) for m in methods.values()]
-    print(tabulate(listed, headers=["name", "label", "venue", "options", "file"]))
+    listed = [(m.name, m.label, m.venue, _kind(m), _options(m.options), m.file.name) for m in methods.values()]
+    print(tabulate(listed, headers=["name", "label", "venue", "gives", "options", "file"]))
+    print("\nfeatures: upsamplers and λ work on them; scores: of its own; words: its features depend on the vocabulary")
     print("\nModifiers\n")
     changes = [(f"+{name}", _changes(m.model_dump(exclude_defaults=True))) for name, m in config.modifiers.items()]
     print(tabulate(changes, headers=["name", "sets"]))
@@ -38,7 +43,14 @@ def main(args: argparse.Namespace) -> int:
         for name, row in config.rows.items()
     ]
     print(tabulate(rows, headers=["name", "label", "method", "sets"]))
+    print("\nGroups\n")
+    groups = {"all": config.default_rows, **config.groups}
+    print(tabulate([(name, ", ".join(rows)) for name, rows in groups.items()], maxcolwidths=[None, 100]))
     return 0
+
+
+def _kind(method: Method) -> str:
+    return "scores" if method.makes_scores else "features, by words" if method.takes_text else "features"
 
 
 def _options(options: Mapping[str, object]) -> str:

@@ -95,7 +95,7 @@ def _check(args: argparse.Namespace) -> None:
     for state in listed(args.only) or ():
         if state not in STATES:
             raise BenchError(f"--only {state}: not a state of a cell; {did_you_mean(state, STATES)}")
-    config = check_models(args, [name for name in listed(args.methods) or () if name != "all"])
+    config = check_models(args, listed(args.methods) or ())
     named = listed(args.datasets)
     table = None if named is not None else args.table
     check_data(config, args, choose_datasets(config, named, table if table in config.tables else None)[0])

@@ -18,7 +18,7 @@ from bench.models.clip_weights import load_backbone
 from bench.models.text import Vocabulary, encode
 from bench.models.upsamplers import Upsampler, load_upsampler
 from bench.paths import weights_dir
-from bench.registry import Method, find_method
+from bench.registry import Method, find_method, find_refinement, source_hash
 from bench.settings import Settings
 
 
@@ -79,6 +79,11 @@ class ModelCache:
         report: told each word that has to be encoded, which takes seconds a word on a CPU.
         """
         method = find_method(settings.method, dict(self.methods))
+        if method.makes_scores and (settings.upsampler != "none" or settings.debias):
+            raise BenchError(
+                f"row '{settings.row}': {method.name} makes its own scores, on which upsampler and debias cannot act; "
+                "leave them out"
+            )
         backbone = self.backbone(settings.backbone)
         vocabulary = Vocabulary.of(words)
         built = method.build(settings.options)
@@ -89,6 +94,11 @@ class ModelCache:
             "vocabulary": vocabulary.fingerprint,
             "plug-in": method.source_hash,
         }
+        hashes |= {f"option {name}": file_fingerprint(file) for name, file in method.files(settings.options).items()}
+        refine = None
+        if settings.refine != "none":
+            found = find_refinement(settings.refine)
+            refine, hashes["refinement"] = found.apply, source_hash(found.file)
         upsampler = None
         if settings.upsampler != "none":
             upsampler, hashes["upsampler"] = self.upsampler(settings.upsampler, backbone.dim)
@@ -101,5 +111,7 @@ class ModelCache:
             settings.debias,
             settings.debias_on,
             settings.scale,
+            method.takes_text,
+            refine,
         )
         return variant, hashes

@@ -83,7 +83,7 @@ def choose_rows(
         return list(config.tables[table].rows)
     names: list[str] = []
     for name in named or ["all"]:
-        names += config.default_rows if name == "all" else [name]
+        names += config.default_rows if name == "all" else config.groups.get(name, [name])
     for name in names:
         if name not in config.rows and name.partition("@")[0].split("+")[0] not in {*config.rows, *methods}:
             hint = did_you_mean(name, {*config.rows, *methods})

@@ -282,6 +282,7 @@ class Bench:
             settings.debias,
             settings.debias_on,
             settings.scale,
+            find_method(settings.method, self.methods).takes_text,
         )
 
     def _text(self, queries: int) -> Tensor:
@@ -319,7 +320,9 @@ class _TimedTrunk(Trunk):
         with stage("trunk"):
             return super().input(index)
 
-    def qkv(self, index: int = -1) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, index: int = -1, tokens: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        if tokens is not None:
+            return super().qkv(index, tokens)
         with stage("trunk"):
             return super().qkv(index)
 

@@ -11,6 +11,7 @@ import functools
 import warnings
 from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ class Variant:
     """One row, ready to be asked about images.
 
     text: (Q, C) unit embeddings. classes: (Q,) int64, the class of each query. debias: λ of eq. 9, subtracted
-    from the scores (released code) or from the upsampled features (the equation as printed).
+    from the scores (released code) or from the upsampled features (the equation as printed). takes_text: the method's
+    features depend on the words. refine: (image (3, h, w), scores (Q, h, w), text) -> scores, of the whole image.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Variant:
     debias: float = 0.0
     debias_on: str = "scores"
     scale: float = 50.0
+    takes_text: bool = False
+    refine: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
 
 class Segmenter:
@@ -60,6 +64,7 @@ class Segmenter:
         self.window = window
         self.stride = stride
         self.batch = batch
+        self._looked_at: set[str] = set()  # variants whose first windows were checked
 
     def scores(self, image: NDArray[np.uint8], names: Sequence[str] | None = None) -> dict[str, Tensor | Exception]:
         """Row name -> stitched cosine scores (Q, h, w) float32 on the backbone's device, debiasing included.
@@ -112,7 +117,7 @@ class Segmenter:
         height, width = pixels.shape[1:]
         groups: dict[int, list[Variant]] = {}
         for variant in self._asked(names):
-            groups.setdefault(len(variant.text), []).append(variant)
+            groups.setdefault(len(variant.classes), []).append(variant)
         canvases = {q: Canvas((len(rows), q), height, width, pixels.device) for q, rows in groups.items()}
         failures: dict[str, Exception] = {}
         boxes = window_boxes(height, width, self.window, self.stride)
@@ -126,14 +131,36 @@ class Segmenter:
                 with stage("stitching"):
                     for box, scores in zip(chunk, zip(*maps, strict=True), strict=True):
                         canvases[queries].add(box, scores)
-        return [Stitched(rows, canvases[q].mean()).without(failures) for q, rows in groups.items()], failures
+        stitched = []
+        for queries, rows in groups.items():
+            mean = canvases[queries].mean()
+            for number, variant in enumerate(rows):
+                if variant.refine is not None and variant.name not in failures:
+                    self._refine(variant, pixels, mean[number], failures)
+            stitched.append(Stitched(rows, mean).without(failures))
+        return stitched, failures
+
+    def _refine(self, variant: Variant, pixels: Tensor, scores: Tensor, failures: dict[str, Exception]) -> None:
+        """Replaces the stitched scores (Q, h, w) of one row by the refined ones."""
+        assert variant.refine is not None
+        try:
+            with stage("refinement"):
+                refined = variant.refine(pixels, scores.clone(), variant.text)
+            if refined.shape != scores.shape:
+                raise BenchError(f"its refinement gives {tuple(refined.shape)}, not {tuple(scores.shape)}")
+            scores.copy_(refined)
+        except Exception as error:  # a plug-in may raise anything
+            failures[variant.name] = error
 
     def _of_windows(self, shared: _Batch, variant: Variant, failures: dict[str, Exception]) -> Tensor:
         """(B, Q, h, w) scores of one row; zeros where it raises, which is noted, or has raised before."""
         size = shared.windows.shape[2:]
         if variant.name not in failures:
             try:
-                scores, wanted = shared.scores(variant), (len(shared.windows), len(variant.text), *size)
+                if variant.name not in self._looked_at:
+                    self._looked_at.add(variant.name)
+                    shared.look_at(variant)
+                scores, wanted = shared.scores(variant), (len(shared.windows), len(variant.classes), *size)
                 if scores.shape == wanted and scores.device == shared.windows.device:
                     return scores.float()
                 failures[variant.name] = BenchError(
@@ -143,7 +170,7 @@ class Segmenter:
                 if is_out_of_memory(error) and self.batch > 1:
                     raise _BatchTooLarge from error
                 failures[variant.name] = error
-        return shared.windows.new_zeros(len(shared.windows), len(variant.text), *size)
+        return shared.windows.new_zeros(len(shared.windows), len(variant.classes), *size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +213,8 @@ class _Batch:
         """(B, Q, h, w) cosine scores of the windows, debiased."""
         if _has_own_scores(variant):
             with stage("last block"):
-                scores: Tensor = variant.method.scores(self.trunk, variant.text)  # type: ignore[attr-defined]
+                own: Tensor = variant.method.scores(self.trunk, variant.text)  # type: ignore[attr-defined]
+            scores = self._to_window(own.movedim(1, 3))
         else:
             scores = self._from_features(variant)
         inside = self.inside
@@ -207,16 +235,40 @@ class _Batch:
         return scores
 
     def _features_of(self, variant: Variant) -> Features:
-        key = _identity(variant.method)
+        key = (_identity(variant.method), id(variant.text) if variant.takes_text else None)
         if key not in self._features:
             with stage("last block"):
-                self._features[key] = variant.method(self.trunk)
+                self._features[key] = self._call(variant)
         features = self._features[key]
         if variant.debias and features.cls is None:
             raise BenchError(
                 f"row '{variant.name}': its method gives no CLS token, so debias must be 0 (it is {variant.debias})"
             )
         return features
+
+    def _call(self, variant: Variant) -> Features:
+        method: Any = variant.method
+        features: Features = method(self.trunk, text=variant.text) if variant.takes_text else method(self.trunk)
+        return features
+
+    def look_at(self, variant: Variant) -> None:
+        """Checks what a row's method makes of these windows, and that it leaves what it is given as it was.
+
+        Raises BenchError that says what is wrong. Done for the first windows alone, as it costs as much as the row.
+        """
+        before, images = self.trunk.checksums(), self.padded.clone()
+        if _has_own_scores(variant):
+            check_scores(variant.method.scores(self.trunk, variant.text), len(self.windows), len(variant.classes))  # type: ignore[attr-defined]
+        else:
+            check_features(self._features_of(variant), len(self.windows), self.trunk.grid, variant.text.shape[-1])
+        after = self.trunk.checksums()
+        for name, value in before.items():
+            if after[name] != value:
+                self.padded.copy_(images)  # so that the other rows see what they should
+                self.trunk, self._features = self.backbone.trunk(self.padded), {}
+                raise BenchError(
+                    f"the method changed {name} in place, which other methods share; write k = 2 * k, not k *= 2"
+                )
 
     def _plain(self, variant: Variant, features: Features) -> Tensor:
         """Cosine at the patches, enlarged bilinearly to the window."""
@@ -268,6 +320,35 @@ class _Batch:
         return maps if maps.shape[2:] == size else F.interpolate(maps.contiguous(), size=size, mode="bilinear")
 
 
+def check_features(found: object, batch: int, grid: tuple[int, int], channels: int) -> None:
+    """Raises BenchError where a method's result is no `Features` of these sizes, or not finite."""
+    if not isinstance(found, Features):
+        raise BenchError(f"the method returned {type(found).__name__}; return Features(patches, cls)")
+    wanted = {"patches": (batch, grid[0] * grid[1], channels), "cls": (batch, channels)}
+    for name, part in found._asdict().items():
+        if part is None and name == "cls":
+            continue
+        if not isinstance(part, Tensor) or tuple(part.shape) != wanted[name]:
+            shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+            raise BenchError(f"the method's {name} are {shape}; {wanted[name]} are needed (windows, patches, channels)")
+        _check_numbers(part, f"the method's {name}")
+
+
+def check_scores(found: object, batch: int, queries: int) -> None:
+    """Raises BenchError where a method's own scores are not (B, Q, h, w), or not finite."""
+    if not isinstance(found, Tensor) or found.dim() != 4 or tuple(found.shape[:2]) != (batch, queries):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise BenchError(f"the method's scores are {shape}; ({batch}, {queries}, h, w) are needed")
+    _check_numbers(found, "the method's scores")
+
+
+def _check_numbers(part: Tensor, what: str) -> None:
+    if not part.is_floating_point():
+        raise BenchError(f"{what} are {part.dtype}; floating-point numbers are needed")
+    if not bool(part.sum().isfinite()):
+        raise BenchError(f"{what} are not finite (NaN or infinity)")
+
+
 def _has_own_scores(variant: Variant) -> bool:
     return getattr(variant.method, "scores", None) is not None
 
@@ -283,4 +364,5 @@ def _identity(method: Callable[[Trunk], Features]) -> Hashable:
     """Equal for methods that compute the same: one function with the same options, as in `sclip` and `sclip+ours`."""
     if isinstance(method, functools.partial):
         return method.func, repr(sorted(method.keywords.items()))
-    return method
+    same_as: Hashable = getattr(method, "same_as", method)
+    return same_as

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -40,6 +41,24 @@ def last_block(trunk: Trunk, mix: Mix, *, residual: bool, ffn: bool) -> Features
     if ffn:
         tokens = tokens + trunk.feed_forward(-1, tokens)
     return trunk.project(tokens)
+
+
+def cosine(trunk: Trunk, patches: Tensor, text: Tensor) -> Tensor:
+    """Cosine (B, Q, h, w) of patches (B, h*w, C) with words (Q, C) of unit length, on the grid of the patches."""
+    cosines: Tensor = F.normalize(patches, dim=-1) @ text.T  # (B, h*w, Q)
+    return cosines.mT.reshape(len(patches), -1, *trunk.grid)
+
+
+def gaussian(trunk: Trunk, sigma: float) -> Tensor:
+    """exp(−‖p_i − p_j‖² / 2σ²) between patch positions, (1 + N, 1 + N), 0 in the row and the column of CLS.
+
+    sigma: in patches. NACLIP adds it to the attention's logits.
+    """
+    h, w = trunk.grid
+    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    position = torch.stack([y, x], dim=-1).view(-1, 2).double()  # (N, 2)
+    near = torch.exp(-(torch.cdist(position, position) ** 2) / (2 * sigma**2))
+    return F.pad(near, (1, 0, 1, 0)).to(trunk.images.device, torch.float32)
 
 
 def inverse_temperature(trunk: Trunk, index: int) -> Tensor:

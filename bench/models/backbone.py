@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,9 @@ from bench.runtime.device import exact_float32
 # CLIP's normalisation on the 0..255 scale, rounded as in the released configuration.
 PIXEL_MEAN = (122.771, 116.746, 104.094)
 PIXEL_STD = (68.501, 66.632, 70.323)
+
+
+Rule: TypeAlias = Literal["released", "antialiased", "bilinear", "bicubic"]
 
 
 class Features(NamedTuple):
@@ -38,9 +40,9 @@ class Trunk:
     methods that look at the same windows pay for the blocks once. Tokens are (B, 1 + h*w, D) with CLS first.
     """
 
-    def __init__(self, visual: nn.Module, blocks: Sequence[Block], images: Tensor, antialias: bool = False) -> None:
-        """blocks: of `visual`. images: (B, 3, H, W) normalised, H and W multiples of the patch size. antialias: see
-        `antialiased`.
+    def __init__(self, visual: nn.Module, blocks: Sequence[Block], images: Tensor, rule: Rule = "released") -> None:
+        """blocks: of `visual`. images: (B, 3, H, W) normalised, H and W multiples of the patch size. rule: by which the
+        position embedding is resampled, see `resampled`.
         """
         self.visual: Any = visual
         self.images = images
@@ -50,13 +52,17 @@ class Trunk:
         self._computed = blocks
         patch_h, patch_w = tower.patch_size
         self.grid = (images.shape[2] // patch_h, images.shape[3] // patch_w)
-        self._antialias = antialias
+        self._rule = rule
         self._inputs: list[Tensor] = []
         self._qkv: dict[int, Heads] = {}
+        self._resampled: dict[str, Trunk] = {}
 
     def input(self, index: int = -1) -> Tensor:
-        """Input of block `index`, (B, N, D). Negative counts from the last block; `depth` is the tower's output."""
-        index = index + self.depth if index < 0 else index
+        """Input of block `index`, (B, N, D). Negative counts from the last block; `depth` is the tower's output.
+
+        BenchError for a block that the tower does not have.
+        """
+        index = self._number(index, self.depth)
         if not self._inputs:
             self._inputs.append(self._embed())
         while len(self._inputs) <= index:
@@ -66,9 +72,15 @@ class Trunk:
             self._inputs.append(self._computed[number](tokens, heads))
         return self._inputs[index]
 
-    def qkv(self, index: int = -1) -> Heads:
-        """Queries, keys and values of block `index`, each (B, heads, N, D/heads) float32."""
-        index = index + self.depth if index < 0 else index
+    def qkv(self, index: int = -1, tokens: Tensor | None = None) -> Heads:
+        """Queries, keys and values of block `index`, each (B, heads, N, D/heads) float32.
+
+        tokens: (B, n, D) in place of the block's own input, such as patches without CLS.
+        """
+        index = self._number(index, self.depth - 1)
+        if tokens is not None:
+            q, k, v = self._computed[index].qkv(tokens)
+            return q.float(), k.float(), v.float()
         if index not in self._qkv:
             q, k, v = self._computed[index].qkv(self.input(index))
             self._qkv[index] = q.float(), k.float(), v.float()
@@ -84,23 +96,72 @@ class Trunk:
         """
         return self._computed[index].feed_forward(tokens).float()
 
+    def block(
+        self, index: int, tokens: Tensor, mix: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """What block `index` makes of tokens (B, n, D), residuals and feed-forward network included.
+
+        mix: (q, k, v) -> what replaces the attention's output, all (B, heads, n, D/heads); None: the block's attention.
+        """
+        heads = self.qkv(index, tokens)
+        mixed = F.scaled_dot_product_attention(*heads) if mix is None else mix(*heads)
+        tokens = tokens + self.merge_heads(index, mixed)
+        return tokens + self.feed_forward(index, tokens)
+
+    def joint(self, tokens: Tensor) -> Tensor:
+        """Final layer norm and projection of any tokens (…, D) into the joint space, (…, C)."""
+        projected: Tensor = self.visual.ln_post(tokens.float())
+        return projected if self.visual.proj is None else projected @ self.visual.proj
+
     def project(self, tokens: Tensor) -> Features:
-        """Final layer norm and projection of (B, N, D) tokens into the joint space."""
-        projected = self.visual.ln_post(tokens.float())
-        if self.visual.proj is not None:
-            projected = projected @ self.visual.proj
+        """`joint` of (B, 1 + h*w, D) tokens, CLS first."""
+        projected = self.joint(tokens)
         return Features(projected[:, 1:], projected[:, 0])
 
-    @cached_property
-    def antialiased(self) -> Trunk:
-        """The same windows with the position embedding resampled with antialiasing, as GEM's own code does.
+    def of(self, images: Tensor) -> Trunk:
+        """The same tower on other windows (B, 3, H, W): turned, mirrored, grey … ; shared by nobody."""
+        return Trunk(self.visual, self._computed, images, self._rule)
 
-        At the grid of pretraining the two are equal, and this is the same object.
+    def resampled(self, rule: Rule) -> Trunk:
+        """The same windows with the position embedding resampled by another rule, once for all that ask for it.
+
+        rule: "released" (SegEarth-OV's), "antialiased" (bicubic with antialiasing, GEM), "bilinear" (CLIP Surgery) or
+        "bicubic" (MaskCLIP), the latter to the size of the grid. At the grid of pretraining all are equal, and this is
+        the same object.
         """
-        native = tuple(self.visual.grid_size)
-        if self._antialias or self.grid == native:
+        if rule == self._rule or self.grid == tuple(self.visual.grid_size):
             return self
-        return Trunk(self.visual, self._computed, self.images, antialias=True)
+        if rule not in self._resampled:
+            self._resampled[rule] = Trunk(self.visual, self._computed, self.images, rule)
+        return self._resampled[rule]
+
+    @property
+    def antialiased(self) -> Trunk:
+        """`resampled("antialiased")`."""
+        return self.resampled("antialiased")
+
+    def checksums(self) -> dict[str, float]:
+        """A number for each tensor that methods share, by what to call it; equal as long as nobody changed it."""
+        shared = {"the windows": self.images}
+        shared |= {f"the input of block {index}": tokens for index, tokens in enumerate(self._inputs)}
+        for index, heads in self._qkv.items():
+            shared |= {
+                f"the {name} of block {index}": part
+                for name, part in zip(("queries", "keys", "values"), heads, strict=True)
+            }
+        return {
+            name: float(tensor.double().abs().sum() + tensor.double()[..., 0].sum()) for name, tensor in shared.items()
+        }
+
+    def _number(self, index: int, last: int) -> int:
+        """The index counted from the first block."""
+        number = index + self.depth if index < 0 else index
+        if not 0 <= number <= last:
+            raise BenchError(
+                f"block {index} was asked for, but the tower has {self.depth}; the method needs a deeper one, or "
+                "options that name other blocks"
+            )
+        return number
 
     def _embed(self) -> Tensor:
         visual = self.visual
@@ -120,12 +181,14 @@ class Trunk:
         stored: Tensor = self.visual.positional_embedding
         native = tuple(self.visual.grid_size)
         h, w = self.grid
-        same = self.grid == native if self._antialias else h * w + 1 == len(stored)
+        same = h * w + 1 == len(stored) if self._rule == "released" else self.grid == native
         if same:
             return stored
         cells = stored[1:].float().T.reshape(1, -1, *native)  # (1, D, h_stored, w_stored)
-        if self._antialias:
+        if self._rule == "antialiased":
             cells = F.interpolate(cells, size=self.grid, mode="bicubic", antialias=True)
+        elif self._rule != "released":
+            cells = F.interpolate(cells, size=self.grid, mode=self._rule)
         else:
             factor = ((h + 0.1) / native[0], (w + 0.1) / native[1])
             cells = F.interpolate(cells, scale_factor=factor, mode="bicubic", recompute_scale_factor=False)

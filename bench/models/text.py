@@ -80,6 +80,18 @@ class Vocabulary:
         return hashlib.sha256(repr((self.queries, self.classes, _templates_hash(TEMPLATES))).encode()).hexdigest()
 
 
+@torch.inference_mode()
+def encode_words(
+    backbone: Backbone,
+    words: Sequence[str],
+    templates: Sequence[Template] = TEMPLATES,
+    report: Callable[[str], None] = lambda _: None,
+) -> Tensor:
+    """(n, C) float32 unit embeddings of words with any templates, kept on disk as those of `encode`."""
+    folder = cache_dir() / "text" / f"{backbone.fingerprint[:16]}-{_templates_hash(templates)[:8]}"
+    return torch.stack([_remembered(folder, backbone, word, report, templates) for word in words]).to(backbone.device)
+
+
 def ensemble(backbone: Backbone, word: str, templates: Sequence[Template] = TEMPLATES) -> Tensor:
     """(C,) unit embedding of a word: mean of the normalised embeddings of its sentences, normalised again."""
     embeddings = F.normalize(backbone.encode_prompts([template(word) for template in templates]), dim=-1)
@@ -104,13 +116,19 @@ def encode(
     return torch.stack(rows).to(backbone.device)
 
 
-def _remembered(folder: Path, backbone: Backbone, word: str, report: Callable[[str], None]) -> Tensor:
+def _remembered(
+    folder: Path,
+    backbone: Backbone,
+    word: str,
+    report: Callable[[str], None],
+    templates: Sequence[Template] = TEMPLATES,
+) -> Tensor:
     file = folder / f"{hashlib.sha256(word.encode()).hexdigest()[:24]}.npy"
     try:
         return torch.from_numpy(np.load(file))
     except (OSError, ValueError, EOFError):  # absent, or torn by a crash of an older run
         report(word)
-        embedding = ensemble(backbone, word).cpu()
+        embedding = ensemble(backbone, word, templates).cpu()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as temporary:

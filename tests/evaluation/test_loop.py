@@ -105,10 +105,12 @@ def test_ten_rows_take_a_gpu_few_launches_and_four_copies(monkeypatch: pytest.Mo
                 rows.append(variant(f"{name}+ours", ours, "cuda", upsampler=upsampler, debias=0.3))
         assert len(rows) == 10
         backbone = Backbone("tiny", model, open_clip.SimpleTokenizer(), "")
-        outcomes(backbone, rows, [loaded(0)])  # fills the caches
+        groups = [RowGroup(RULE, Segmenter(backbone, rows, 224, 112, 9))]
+        pending = {row.name: {0, 1} for row in rows}
+        list(evaluate(groups, [loaded(0)], pending, Scoring(4)))  # fills the caches, and looks at each method once
         pretended_cuda.crossings.clear()
         with Launches() as launches:
-            found = outcomes(backbone, rows, [loaded(0)])
+            found = list(evaluate(groups, [loaded(1)], pending, Scoring(4)))
     assert len(found) == 10 and all(one.error is None for one in found)
     assert launches.names.total() <= 900, launches.names.most_common(20)
     assert len(pretended_cuda.crossings) <= 4, pretended_cuda.crossings

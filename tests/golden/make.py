@@ -44,6 +44,46 @@ def released(folder: Path) -> dict[str, np.ndarray]:
     return found | {f"metric/{key}": value for key, value in metric.items()}
 
 
+METHODS = (
+    "clip_surgery",
+    "scclip",
+    "sfp",
+    "dihclip",
+    "pearl",
+    "resclip",
+    "maskclip_kspd",
+    "itaclip",
+    "floss",
+    "cliptrase",
+)
+TOKENS_OF_WINDOW, TOKENS_OF_RECTANGLE = 9, 4  # every so many are kept
+
+
+def methods(folder: Path) -> dict[str, np.ndarray]:
+    """Of newer methods, on the window of the recipe's image and on 160 x 288 pixels of it."""
+    found = {}
+    for name in METHODS:
+        whole = np.load(folder / f"{name}.npz")
+        if "win/tokens" in whole.files:
+            found[f"{name}/win"] = whole["win/tokens"][::TOKENS_OF_WINDOW]
+        if "rectwin/tokens_stride3" in whole.files:
+            found[f"{name}/rectwin"] = whole["rectwin/tokens_stride3"][::TOKENS_OF_RECTANGLE]
+    for name, key in (
+        ("clip_surgery", "text"),
+        ("clip_surgery", "win/surgery"),
+        ("maskclip_kspd", "win_kspd/output"),
+        ("itaclip", "aux_words"),
+        ("itaclip", "win_eng/scores_stride13"),
+        ("floss", "templates"),
+        ("floss", "win/fused_stride5"),
+        ("cliptrase", "win/clusters"),
+        ("cliptrase", "win/word"),
+    ):
+        found[f"{name}/{key}"] = np.load(folder / f"{name}.npz")[key]
+    found["floss/win/fused_stride5"] = found["floss/win/fused_stride5"][:, ::3, ::3]
+    return found
+
+
 def rows() -> dict[str, np.ndarray]:
     bed = Bed("cpu", "fp32")
     scores, counts = bed.scores(), bed.counts()
@@ -61,3 +101,4 @@ if __name__ == "__main__":
     np.savez_compressed(HERE / "released.npz", **released(Path(sys.argv[1])))
     assert stored("released")
     np.savez_compressed(HERE / "rows.npz", **rows())
+    np.savez_compressed(HERE / "methods.npz", **methods(Path(sys.argv[1]).parent / "golden-methods"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -251,7 +252,7 @@ def test_scores_of_another_shape_fail_the_row_alone() -> None:
     good = _variant(backbone, "clip")
     variants = [Variant("own", Own(), good.text, good.classes), good]
     scores = Segmenter(backbone, variants, 224, 112).scores(_image(224, 300))
-    assert "its scores are (2, 3, 7, 7) on cpu, not (2, 5, 224, 224) on cpu" in str(scores["own"])
+    assert "the method's scores are (2, 3, 7, 7); (2, 5, h, w) are needed" in str(scores["own"])
     assert torch.equal(scores["clip"], Segmenter(backbone, [good], 224, 112).scores(_image(224, 300))["clip"])
 
 
@@ -271,3 +272,66 @@ def test_rows_of_one_method_compute_its_features_once() -> None:
     scores = Segmenter(tiny_backbone(), variants, 224, 112).scores(_image(224, 224))
     assert calls == [1, 2]
     assert torch.equal(scores["a"], scores["a+"])
+
+
+WRONG = {
+    "return None": "the method returned NoneType; return Features",
+    "return trunk.input(-1)": "the method returned Tensor; return Features",
+    "return Features(trunk.project(trunk.input(-1)).patches[:, 1:], None)": "the method's patches are",
+    "return Features(torch.zeros(2, 49, 24, dtype=torch.long), None)": "the method's patches are",
+    "return Features(torch.nan * trunk.project(trunk.input(-1)).patches, None)": "are not finite",
+    "trunk.qkv(-1)[1].mul_(2); return trunk.project(trunk.input(-1))": "changed the keys of block 2 in place",
+    "trunk.input(-1).add_(1); return trunk.project(trunk.input(-1))": "changed the input of block 2 in place",
+    "trunk.input(7)": "block 7 was asked for, but the tower has 3",
+}
+
+
+@pytest.mark.parametrize("body", WRONG)
+def test_what_a_method_does_wrong_is_said_on_the_first_window(body: str) -> None:
+    backbone = tiny_backbone()
+    names: dict[str, object] = {"torch": torch, "Features": Features}
+    exec(f"def broken(trunk):\n    {body}", names)
+    good = _variant(backbone, "sclip")
+    bad = Variant("broken", names["broken"], good.text, good.classes)
+    image = np.random.default_rng(0).integers(0, 255, (120, 120, 3), dtype=np.uint8)
+    alone = Segmenter(backbone, [good], 112, 112).scores(image)[good.name]
+    for rows in ([good, bad], [bad, good]):
+        found = Segmenter(backbone, rows, 112, 112).scores(image)
+        assert WRONG[body] in str(found["broken"]), found["broken"]
+        assert torch.equal(found[good.name], alone)
+
+
+def test_features_that_depend_on_words_are_not_shared_between_vocabularies() -> None:
+    backbone, seen = tiny_backbone(), []
+
+    def by_words(trunk: Trunk, text: torch.Tensor) -> Features:
+        seen.append(text)
+        return trunk.project(trunk.input(-1) + text.mean())
+
+    one = _variant(backbone)
+    rows = [
+        Variant("one", by_words, one.text, one.classes, takes_text=True),
+        Variant("same", by_words, one.text, one.classes, takes_text=True),
+        Variant("other", by_words, -one.text, one.classes, takes_text=True),
+    ]
+    image = np.zeros((112, 112, 3), np.uint8)
+    found = Segmenter(backbone, rows, 112, 112).scores(image)
+    assert len(seen) == 2 and torch.equal(found["one"], found["same"]) and not torch.equal(found["one"], found["other"])
+
+
+def test_a_refinement_gets_the_stitched_scores_of_the_image() -> None:
+    backbone = tiny_backbone()
+    plain = _variant(backbone, "sclip")
+    shapes = []
+
+    def refine(image: torch.Tensor, scores: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        shapes.append((tuple(image.shape), tuple(scores.shape), tuple(text.shape)))
+        return 2 * scores
+
+    refined = replace(plain, name="refined", refine=refine)
+    wrong = replace(plain, name="wrong", refine=lambda image, scores, text: scores[:2])
+    image = np.random.default_rng(0).integers(0, 255, (150, 120, 3), dtype=np.uint8)
+    found = Segmenter(backbone, [plain, refined, wrong], 112, 56).scores(image)
+    assert torch.equal(found["refined"], 2 * found[plain.name])
+    assert shapes == [((3, 150, 120), (5, 150, 120), (5, 24))]
+    assert "its refinement gives (2, 150, 120), not (5, 150, 120)" in str(found["wrong"])
