@@ -57,7 +57,7 @@ def test_scores_that_are_not_finite_fail_the_row_and_name_the_image(
     def spoilt(trunk: Trunk) -> Features:
         features = trunk.project(trunk.input(-1))
         seen.append(len(seen))
-        if len(seen) > 1:  # from the second image on
+        if len(seen) > 3:  # from the second image on; on the first it is asked three times
             features.patches[0, 0, 0] = value
         return features
 
