@@ -13,6 +13,7 @@ A *cell* is a row on a dataset; `Config.cell` resolves everything that decides i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +86,9 @@ class Config(Model):
     upsamplers: dict[str, UpsamplerSpec]
     rows: dict[str, Row]
     default_rows: tuple[str, ...]  # what `--methods all` means
+    vocabularies: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = Field(
+        default_factory=dict
+    )  # name -> dataset -> words
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # further names that stand for several rows
     default_datasets: tuple[str, ...]  # what `--datasets all` means
     tables: dict[str, Table]
@@ -105,9 +109,13 @@ class Config(Model):
         return self
 
     def row(self, name: str) -> Row:
-        """The row of that name, or the one that `method[+modifier…][@backbone]` spells."""
+        """The row of that name, or the one that `method[+modifier…][@backbone]` spells; in brackets what it changes, as
+        in `sclip+ours[vocabulary=plain,threshold=0]`.
+        """
         if name in self.rows:
             return self.rows[name]
+        if name.endswith("]"):
+            return self._changed(name)
         spelled, _, backbone = name.partition("@")
         base, *modifiers = spelled.split("+")
         row = self.rows.get(base) or Row(method=base)
@@ -125,6 +133,43 @@ class Config(Model):
             return row
         label = "+".join([row.label or "{method}", *modifiers]) + (f" @{backbone}" if backbone else "")
         return row.model_copy(update={"label": label})
+
+    def _changed(self, name: str) -> Row:
+        """The row before the brackets with what they say; keys that are no setting are options of the method."""
+        base, _, inside = name[:-1].partition("[")
+        row = self.row(base)
+        changes: dict[str, Any] = {}
+        options: dict[str, Any] = {}
+        for part in inside.split(","):
+            key, equals, text = (piece.strip() for piece in part.partition("="))
+            if not key or not equals:
+                raise BenchError(f"row '{name}': '{part}' is not KEY=VALUE")
+            value = yaml.safe_load(text)
+            if key in ("long_side", "short_side"):
+                changes["resize"] = {key: value}
+            elif key in Overrides.model_fields and key not in ("options", "resize"):
+                changes[key] = value
+            else:
+                options[key.removeprefix("options.")] = value
+        try:
+            change = Overrides.model_validate({**changes, "options": options})
+        except ValidationError as error:
+            raise BenchError(validation_message(Path(f"row '{name}'"), error)) from None
+        merged = _merge(row, change)
+        return merged.model_copy(update={"label": f"{row.label or '{method}'} [{inside}]"})
+
+    def words(self, card: DatasetDefaults, vocabulary: str) -> Sequence[Sequence[str]]:
+        """The words of a vocabulary for a dataset. BenchError where it has none, or not one list per class."""
+        own = self.vocabularies.get(vocabulary, {}).get(card.name)
+        if own is None:
+            return card.vocabularies[vocabulary]
+        classes = len(next(iter(card.vocabularies.values())))
+        if len(own) != classes:
+            raise BenchError(
+                f"vocabulary '{vocabulary}': words.{card.name} has {len(own)} lists for {classes} classes; "
+                "give one per class"
+            )
+        return own
 
     def resolve(
         self, row: Row, method: Overrides, card: dict[str, Any], flags: dict[str, Any] | None = None
@@ -145,9 +190,11 @@ class Config(Model):
         chosen = self.resolve(row, method, card.overrides())
         if chosen["debias"] and card.debias is not None:
             chosen["debias"] = card.debias
-        if chosen["vocabulary"] not in card.vocabularies:
-            hint = did_you_mean(chosen["vocabulary"], card.vocabularies)
+        known = {*card.vocabularies, *(own for own, words in self.vocabularies.items() if card.name in words)}
+        if chosen["vocabulary"] not in known:
+            hint = did_you_mean(chosen["vocabulary"], known)
             raise BenchError(f"row '{name}': dataset {card.name} has no vocabulary '{chosen['vocabulary']}'; {hint}")
+        self.words(card, chosen["vocabulary"])  # fits the classes
         chosen.setdefault("threshold", card.threshold)
         return Settings(row=name, dataset=card.name, method=row.method, background=card.background, **chosen)
 
@@ -162,20 +209,45 @@ def _merge(row: Row, change: Overrides) -> Row:
 
 
 def load_config(path: str | Path | None = None) -> Config:
-    """benchmark.yaml (or another file of that form), validated.
+    """benchmark.yaml, with another file of that form laid over it, validated.
 
     Raises BenchError naming file and key for unreadable YAML, unknown keys, wrong values and dangling names.
     """
-    file = Path(path) if path else shipped("benchmark.yaml")
+    file = shipped("benchmark.yaml")
+    content = _content(file)
+    if path:
+        file = Path(path)
+        content = _overlaid(content, _content(file))
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise BenchError(validation_message(file, error)) from None
+
+
+def base_name(row: str) -> str:
+    """The method, or row of benchmark.yaml, that a spelled row starts with."""
+    return row.partition("[")[0].partition("@")[0].split("+")[0]
+
+
+def _overlaid(content: Any, own: Any) -> Any:
+    """The shipped configuration with a user's laid over it: entries of sections are added or replaced one by one, and
+    everything else as a whole.
+    """
+    if not isinstance(own, dict):
+        return own
+    merged = dict(content)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = {**merged[key], **value} if both else value
+    return merged
+
+
+def _content(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchError(f"{file}: cannot be read ({error.strerror}); give another file with --config") from None
     except UnicodeDecodeError:
         raise BenchError(f"{file}: not a text file; give a YAML file with --config") from None
     except yaml.YAMLError as error:
         raise BenchError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
-    try:
-        return Config.model_validate(content)
-    except ValidationError as error:
-        raise BenchError(validation_message(file, error)) from None

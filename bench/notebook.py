@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench.config import load_config
 from bench.data.cards import load_card
+from bench.data.vocabularies import read_vocabulary
 from bench.demo.clip.words import unknown_words
 from bench.demo.config import DEMO, with_backbone
 from bench.demo.datasets import demo_data_root
@@ -157,7 +158,12 @@ def run(
 
 
 def run_spec(
-    *, demo: bool = False, backbone: str | None = None, config: str | Path | None = None, **options: Any
+    *,
+    demo: bool = False,
+    backbone: str | None = None,
+    config: str | Path | None = None,
+    vocabularies: Sequence[str | Path] = (),
+    **options: Any,
 ) -> RunSpec:
     """The spec of a run on a backbone, or of the demo, whose data are written where they are not there yet."""
     known = RunSpec.__dataclass_fields__
@@ -169,6 +175,16 @@ def run_spec(
             if name in ("backbone", "checkpoint", "data_root") and value:
                 raise BenchError(f"--demo has a backbone and data of its own; leave --{name.replace('_', '-')} out")
     loaded = with_backbone(load_config(config), DEMO if demo else backbone)
+    if vocabularies:
+        names = []
+        for vocabulary in vocabularies:
+            if str(vocabulary).endswith((".yaml", ".yml")):
+                read = read_vocabulary(Path(vocabulary))
+                loaded = loaded.model_copy(update={"vocabularies": {**loaded.vocabularies, read.name: read.words}})
+                names.append(read.name)
+            else:
+                names.append(str(vocabulary))
+        options["sweeps"] = [*options.get("sweeps", ()), f"vocabulary={','.join(names)}"]
     if demo:
         names, _ = choose_datasets(loaded, options.get("datasets"), options.get("table"))
         options["data_root"] = demo_data_root(names)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cli.options import upsampler_files
-from bench.config import Config, load_config
+from bench.config import Config, base_name, load_config
 from bench.errors import BenchError, did_you_mean
 from bench.registry import declared_methods
 
@@ -24,7 +24,7 @@ def check_models(args: argparse.Namespace, rows: Sequence[str]) -> Config:
     known = declared_methods(args.plugin)
     for row in [row for name in rows if name != "all" for row in config.groups.get(name, [name])]:
         config.row(row)  # its modifiers and backbone exist
-        base = row.partition("@")[0].split("+")[0]
+        base = base_name(row)
         if known is not None and row not in config.rows and base not in {*config.rows, *known}:
             spaces = "separate names by commas" if " " in row.strip() else did_you_mean(base, {*config.rows, *known})
             raise BenchError(f"--methods: unknown row or method '{row}'; {spaces}")

@@ -25,6 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rows or methods, `all` for the default rows (all; see `bench methods`)",
     )
     what.add_argument("--datasets", metavar=",Y", help="datasets, `all` for the paper's 17 (all; see `bench datasets`)")
+    what.add_argument(
+        "--vocabulary", metavar="V,…", help="words: names of vocabularies, or YAML files (docs/protocols.md)"
+    )
+    what.add_argument(
+        "-o", "--option", action="append", default=[], metavar="K=V", help="a setting or option of every row"
+    )
+    what.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="K=V1,V2",
+        help="a row for each of these values; may be repeated",
+    )
     what.add_argument("--table", metavar="N", help="rows and datasets of one table of benchmark.yaml")
     what.add_argument("--only", metavar="S,…", help=f"only cells that are {', '.join(STATES)}")
     what.add_argument("--fresh", action="store_true", help="forget what is stored of these cells")
@@ -133,6 +146,9 @@ def _spec(args: argparse.Namespace) -> RunSpec:
 
     return run_spec(
         methods=listed(args.methods),
+        vocabularies=listed(args.vocabulary) or (),
+        options=args.option,
+        sweeps=args.sweep,
         datasets=listed(args.datasets),
         table=args.table,
         results=args.results,

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from bench.data.patterns import COORDINATES, fields_of
 from bench.data.schema import Colour, Download, Geometry, Layout, Split, Strict, Tiling
+from bench.data.vocabularies import words_for
 from bench.errors import BenchError, did_you_mean, validation_message
 from bench.paths import shipped
 
@@ -157,6 +158,9 @@ def _read(file: Path) -> Card:
     content = _content(file)
     for part in (content, *_mappings(content.get("layouts"))):
         _fill_split(part.get("split"), file)
+    if isinstance(content.get("vocabularies"), dict):
+        for name, words in words_for(file.stem):
+            content["vocabularies"].setdefault(name, words)
     try:
         card = Card.model_validate(content)
     except ValidationError as error:

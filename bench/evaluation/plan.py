@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from bench.config import Config
+from bench.config import Config, base_name
 from bench.data.cards import Card
 from bench.data.contents import ContentCache
 from bench.data.images import Resize
@@ -85,8 +85,8 @@ def choose_rows(
     for name in named or ["all"]:
         names += config.default_rows if name == "all" else config.groups.get(name, [name])
     for name in names:
-        if name not in config.rows and name.partition("@")[0].split("+")[0] not in {*config.rows, *methods}:
-            hint = did_you_mean(name, {*config.rows, *methods})
+        if name not in config.rows and base_name(name) not in {*config.rows, *methods}:
+            hint = did_you_mean(base_name(name), {*config.rows, *methods})
             raise BenchError(f"--methods: unknown row or method '{name}'; {hint}")
         find_method(config.row(name).method, dict(methods))
     return list(dict.fromkeys(names))
@@ -120,7 +120,7 @@ def load_models(dataset: DatasetJobs, models: ModelCache, report: Callable[[str]
     if dataset.samples is None:
         return
     for job in dataset.jobs:
-        words = dataset.card.vocabularies[job.settings.vocabulary]
+        words = models.config.words(dataset.card, job.settings.vocabulary)
         try:
             job.variant, hashes = models.variant(job.settings, words, report)
         except BenchError as error:

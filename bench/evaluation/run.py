@@ -11,7 +11,7 @@ from bench.config import Config, load_config
 from bench.data.cards import Card, load_card
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.models import ModelCache
-from bench.evaluation.names import STATES, choose_datasets
+from bench.evaluation.names import STATES, choose_datasets, varied
 from bench.evaluation.plan import (
     DatasetJobs,
     choose_rows,
@@ -33,7 +33,8 @@ from bench.store.store import Store
 class RunSpec:
     """What to evaluate, on what, with what, and how: the flags of ``python -m bench run``.
 
-    methods, datasets: names; None for all, or for those of `table`. results: folder. config: another benchmark.yaml.
+    methods, datasets: names; None for all, or for those of `table`. options: KEY=VALUE, settings of every row.
+    sweeps: KEY=V1,V2, a row for each value. results: folder. config: another benchmark.yaml.
     backbone: a name of benchmark.yaml, an open_clip model NAME[:TAG], or its config JSON; checkpoint: its weights.
     upsamplers: files by name of benchmark.yaml. plugins: files or folders of methods. device, batch, workers: None for
     what suits the machine. dtype: fp32, tf32, fp16 or bf16. data_root: folder of all datasets. cards: folders of
@@ -46,6 +47,8 @@ class RunSpec:
     methods: Sequence[str] | None = None
     datasets: Sequence[str] | None = None
     table: str | None = None
+    options: Sequence[str] = ()
+    sweeps: Sequence[str] = ()
     results: Path = Path("results")
     config: Config = field(default_factory=load_config)
     checkpoint: Path | None = None
@@ -125,6 +128,7 @@ def planned(
         spec.config, load_methods(list(spec.plugins)), spec.checkpoint, spec.upsamplers, device, spec.dtype
     )
     rows = choose_rows(spec.config, models.methods, spec.methods, spec.table)
+    rows = varied(rows, spec.options, spec.sweeps, spec.config.protocol.vocabulary)
     cards, must_exist = _cards(spec)
     store = Store(spec.results, limit=spec.limit, demo=spec.demo, shard=spec.shard)
     datasets = [jobs_on(card, rows, spec.config, models.methods) for card in cards]

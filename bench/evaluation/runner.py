@@ -28,7 +28,7 @@ from bench.inference.segmenter import Segmenter
 from bench.runtime.device import peak_memory
 from bench.runtime.distributed import Distributed
 from bench.runtime.timing import wait_for_gpu
-from bench.store.record import Info, ResultSpec
+from bench.store.record import Info, ResultSpec, identity
 from bench.store.store import Store
 from bench.store.writer import ResultWriter
 
@@ -116,6 +116,7 @@ def _execute(run: Run, dataset: DatasetJobs, progress: Progress, finishing: Exec
     ready = [job for job in due if job.variant is not None]
     if dataset.samples is None or dataset.refused or not ready:
         return []
+    ready, twins = _without_twins(run, ready)
     writers = _open_writers(run, dataset, ready) if run.distributed.is_main else {}
     _warn_of_mixtures(run, dataset, writers)
     todo = run.indices(dataset)
@@ -141,7 +142,27 @@ def _execute(run: Run, dataset: DatasetJobs, progress: Progress, finishing: Exec
         _remember(dataset.samples, contents)
     seconds = (time.monotonic() - started) / max(len(writers), 1)
     peak = peak_memory(run.models.device)
-    return [finishing.submit(writer.finish, seconds, peak, failures.get(row)) for row, writer in writers.items()]
+    done = [finishing.submit(writer.finish, seconds, peak, failures.get(row)) for row, writer in writers.items()]
+    return done + [finishing.submit(_finish_twin, run, dataset, job) for job in twins if run.distributed.is_main]
+
+
+def _without_twins(run: Run, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
+    """The jobs to be counted, and those that differ from one of them in what is applied to counts alone.
+
+    Boundaries depend on the threshold, and shards are put together later, so all are counted then.
+    """
+    if run.options.boundary or run.options.shard:
+        return list(jobs), []
+    first: dict[str, Job] = {}
+    for job in jobs:
+        first.setdefault(identity(job.settings, job.inputs), job)
+    counted = list(first.values())
+    return counted, [job for job in jobs if not any(job is one for one in counted)]
+
+
+def _finish_twin(run: Run, dataset: DatasetJobs, job: Job) -> None:
+    """Stores a result whose counts another row of the run has got by now."""
+    run.store.open(_spec(run, dataset, job), run.indices(dataset)).finish()
 
 
 def _remember(samples: SampleSet, contents: Mapping[int, str | None]) -> None:
@@ -251,7 +272,7 @@ def _outcomes(run: Run, dataset: DatasetJobs, pending: dict[str, set[int]], prog
     assert dataset.samples is not None
     wanted = sorted(set().union(*pending.values()))
     first, last = share(len(wanted), run.distributed.rank, run.distributed.size)
-    jobs = [job for job in dataset.due if job.variant is not None]
+    jobs = [job for job in dataset.due if job.settings.row in pending]
     groups = _groups(run, jobs)
     rules = list(dict.fromkeys(group.resize for group in groups))
     finals = {job.settings.row: (job.settings.threshold, job.settings.background) for job in jobs}

@@ -12,10 +12,20 @@ from bench.config import load_config
 from bench.data.cards import card_names
 from bench.errors import BenchError, did_you_mean
 from bench.metrics import score, summary
+from bench.paths import shipped
+from bench.report.analysis import (
+    others_table,
+    per_class_table,
+    rank_changes,
+    threshold_curves,
+    threshold_table,
+    vocabulary_table,
+)
 from bench.report.comparison import Comparison
 from bench.report.comparison import compare as compare_rows
 from bench.report.files import write_tables
 from bench.report.scores import DRAWS, collect
+from bench.runtime.atomic import write_atomic
 from bench.store import Store
 
 FORMATS: Final = ("md", "csv")
@@ -92,4 +102,38 @@ def tables(
                     f"{config}: tables.{name}.columns: no dataset '{column}'; {did_you_mean(column, known)}"
                 )
     collections = collect(folder, loaded, draws or DRAWS)
-    return write_tables(collections, loaded, Path(out) if out else folder / "tables", formats, only)
+    written = _write_analysis(folder, Path(out) if out else folder / "tables", draws or DRAWS) if not only else []
+    return written + write_tables(collections, loaded, Path(out) if out else folder / "tables", formats, only)
+
+
+def _write_analysis(results: Path, out: Path, draws: int) -> list[Path]:
+    """Per class, by threshold and by vocabulary, as CSV; of full runs, or of the demo where that is all there is."""
+    cells = Store(results).cells()
+    mark = "-demo" if cells and all(cell.record.demo for cell in cells) else ""
+    words = vocabulary_table(cells, draws)
+    frames = {
+        f"per_class{mark}.csv": per_class_table(cells),
+        f"thresholds{mark}.csv": threshold_table(cells),
+        f"threshold_curves{mark}.csv": threshold_curves(cells),
+        f"words{mark}.csv": words,
+        f"words_order{mark}.csv": rank_changes(words) if len(words) else words,
+    }
+    others = others_table(cells, shipped("results/published") / "others.csv")
+    if others.measured.notna().any():
+        frames["others.csv"] = others
+    written = []
+    for name, frame in frames.items():
+        if len(frame):
+            _write(out / name, frame.to_csv(index=False))
+            written.append(out / name)
+    return written
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, text.encode())
+    except OSError as error:
+        raise BenchError(
+            f"tables folder {file.parent}: cannot be written ({error.strerror}); give another --out"
+        ) from None

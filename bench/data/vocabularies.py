@@ -1,0 +1,55 @@
+"""Words for the classes of several datasets under one name: `datasets/vocabularies/*.yaml`, and a user's file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError
+
+from bench.data.schema import Strict
+from bench.errors import BenchError, validation_message
+from bench.paths import shipped
+
+Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+
+class VocabularyFile(Strict):
+    """One file. words: for each dataset one list per class, in the order of the card's classes; synonyms in a list."""
+
+    name: str
+    about: str = ""
+    source: str = ""
+    words: dict[str, tuple[Words, ...]]
+
+
+def read_vocabulary(file: Path) -> VocabularyFile:
+    """The file, validated. BenchError naming file and key for what is wrong."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"{file}: cannot be read ({error}); give a YAML file or the name of a vocabulary") from None
+    except yaml.YAMLError as error:
+        raise BenchError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if isinstance(content, dict) and "name" not in content:
+        content = {"name": file.stem, **content}
+    try:
+        return VocabularyFile.model_validate(content)
+    except ValidationError as error:
+        raise BenchError(validation_message(file, error)) from None
+
+
+@lru_cache(maxsize=1)
+def shared_vocabularies() -> tuple[VocabularyFile, ...]:
+    """Those that ship with the harness."""
+    return tuple(read_vocabulary(file) for file in sorted(shipped("datasets/vocabularies").glob("*.yaml")))
+
+
+def words_for(dataset: str) -> Iterator[tuple[str, tuple[Words, ...]]]:
+    """(name, words) of every shared vocabulary that has the dataset."""
+    for vocabulary in shared_vocabularies():
+        if dataset in vocabulary.words:
+            yield vocabulary.name, vocabulary.words[dataset]

@@ -1,0 +1,94 @@
+"""Tables from stored counts: per class, by threshold, by vocabulary, beside other papers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from store_helpers import certain, opened, random_counts, settings, stored, the_cell, write
+
+from bench.metrics import confusion_at, score
+from bench.report.analysis import (
+    others_table,
+    per_class_table,
+    rank_changes,
+    threshold_curve,
+    threshold_table,
+    vocabulary_table,
+)
+from bench.report.frames import tables
+from bench.store.store import Store
+
+GOOD = [[40, 0, 0], [0, 40, 0], [0, 0, 20]]
+FAIR = [[20, 20, 0], [0, 40, 0], [10, 0, 10]]
+
+
+def test_every_threshold_is_that_of_the_counts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    write(store, 3, settings=settings(threshold=0.4))
+    curve = threshold_curve(the_cell(store))
+    for threshold in (0.0, 0.17, 0.4, 0.99):
+        total = sum(confusion_at(*random_counts(i), 3, threshold, 0) for i in range(3))
+        assert curve[round(100 * threshold)] == pytest.approx(float(score(np.asarray(total), "miou")))
+    (line,) = threshold_table(store.cells()).to_dict("records")
+    assert line["score"] == pytest.approx(100 * curve[40], abs=1e-4)
+    assert line["upper_bound"] == pytest.approx(100 * curve.max(), abs=1e-4)
+    assert line["best_threshold_by_labels"] == int(curve.argmax()) / 100
+
+
+def test_per_class_numbers(tmp_path: Path) -> None:
+    stored(tmp_path, "clip", "loveda", [GOOD, FAIR])
+    table = per_class_table(Store(tmp_path).cells())
+    assert list(table["class"]) == ["class0", "class1", "class2"]
+    roof = table.iloc[1]
+    assert roof.iou == pytest.approx(100 * 80 / 100) and roof.acc == 100.0
+    assert roof.precision == pytest.approx(100 * 80 / 100) and np.isnan(roof.boundary_iou or np.nan)
+
+
+def vocabularies(folder: Path, row: str, **confusions: list[list[list[int]]]) -> None:
+    for vocabulary, images in confusions.items():
+        name = row if vocabulary == "cvpr2025" else f"{row}[vocabulary={vocabulary}]"
+        of = settings(name, "loveda", method=row, vocabulary=vocabulary)
+        writer = opened(Store(folder), len(images), settings=of)
+        for index, confusion in enumerate(images):
+            writer.add(index, *certain(confusion))
+        writer.finish()
+
+
+def test_what_a_vocabulary_adds_is_paired(tmp_path: Path) -> None:
+    vocabularies(tmp_path, "clip", cvpr2025=[FAIR, FAIR, GOOD, FAIR], plain=[GOOD] * 4)
+    vocabularies(tmp_path, "sclip", cvpr2025=[GOOD, FAIR], plain=[FAIR, FAIR])
+    vocabularies(tmp_path, "gem", cvpr2025=[FAIR, GOOD], plain=[FAIR, FAIR])
+    vocabularies(tmp_path, "alone", cvpr2025=[GOOD, GOOD])
+    table = vocabulary_table(Store(tmp_path).cells(), draws=50)
+    assert set(table.row) == {"clip", "sclip", "gem"} and set(table.vocabulary) == {"cvpr2025", "plain"}
+    clip = table[(table.row == "clip") & (table.vocabulary == "plain")].iloc[0]
+    base = table[(table.row == "clip") & (table.vocabulary == "cvpr2025")].iloc[0]
+    assert clip.adds == pytest.approx(clip.score - base.score) and clip.low <= clip.adds <= clip.high
+    assert clip.background_iou == 100.0 and clip.without_background == 100.0
+    assert np.isnan(base.adds)
+    (order,) = rank_changes(table).to_dict("records")
+    assert (order["first"], order["second"], order["rows"]) == ("cvpr2025", "plain", 3) and order["tau"] < 1
+
+
+def test_numbers_of_others_stand_beside_equal_words_only(tmp_path: Path) -> None:
+    file = tmp_path / "others.csv"
+    file.write_text(
+        "# a comment\nsource,table,method,extra_models,backbone,vocabulary,dataset,metric,value,grade\n"
+        "a,t,CLIP,,CLIP,cvpr2025,loveda,mIoU,10,primary\n"
+        "a,t,CLIP,,CLIP,ov2,loveda,mIoU,11,primary\n"
+        "a,t,CLIP,,CLIP,cvpr2025,loveda,mIoU,12,second-hand\n"
+    )
+    stored(tmp_path / "results", "clip", "loveda", [GOOD], info={"label": "CLIP"})
+    found = others_table(Store(tmp_path / "results").cells(), file)
+    assert found.measured.tolist()[0] == 100.0 and found.measured.isna().tolist() == [False, True, True]
+
+
+def test_the_files_are_written(tmp_path: Path) -> None:
+    vocabularies(tmp_path, "clip", cvpr2025=[FAIR, FAIR], plain=[GOOD, GOOD])
+    names = {file.name for file in tables(tmp_path, draws=20)}
+    assert {"per_class.csv", "thresholds.csv", "threshold_curves.csv", "words.csv"} <= names
+    curves = pd.read_csv(tmp_path / "tables" / "threshold_curves.csv")
+    assert len(curves) == 200 and "words.csv" not in {f.name for f in tables(tmp_path, only=["1"], draws=20)}
