@@ -19,6 +19,10 @@ COMMANDS = {
     "run": "evaluate methods on datasets and store every cell",
     "tables": "write the paper's tables from what is stored",
     "compare": "paired comparison of two stored rows",
+    "show": "print all that is known of one stored result",
+    "score": "count label maps that another program made",
+    "export": "write stored results to one archive",
+    "import": "take in results that `export` wrote",
     "figure": "draw image, ground truth and methods side by side",
     "predict": "segment images of your own with words of your own",
     "train": "train an upsampler for a backbone",
@@ -30,6 +34,7 @@ COMMANDS = {
     "download": "fetch a dataset or the upsamplers' weights",
 }
 
+MODULES = {"import": "import_"}  # where the name is a word of Python
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
@@ -71,7 +76,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == chosen:
-            module: Any = importlib.import_module(f"bench.cli.{name}")
+            module: Any = importlib.import_module(f"bench.cli.{MODULES.get(name, name)}")
             module.add_arguments(command)
             command.set_defaults(main=module.main)
     return parser

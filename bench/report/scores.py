@@ -196,7 +196,7 @@ def standing(cell: StoredResult, config: Config) -> tuple[tuple[str, ...], tuple
     cell whose dataset or row is unknown here, beyond the caveat of its run.
     """
     told = [text for text in [cell.info.caveat] if text]
-    if cell.record.demo:
+    if cell.record.demo or cell.settings.method == "external":
         return (), tuple(told)
     try:
         card = load_card(cell.dataset)

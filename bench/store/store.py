@@ -66,6 +66,11 @@ class Store:
         self.shard = f"shard-{shard[0]}-of-{shard[1]}" if shard else ""
         self._cells = (self.folder / f"limited-{limit}" if limit else self.folder) / "cells"
 
+    @property
+    def cells_folder(self) -> Path:
+        """Where the folders of the cells are."""
+        return self._cells
+
     def lock(self) -> AbstractContextManager[None]:
         """To be held while writing; a shard locks out its like only. BenchError if another process has it."""
         return folder_lock(self.folder, f".lock-{self.shard}" if self.shard else ".lock")
