@@ -28,7 +28,7 @@ from bench.report.scores import DRAWS, collect
 from bench.runtime.atomic import write_atomic
 from bench.store import Store
 
-FORMATS: Final = ("md", "csv")
+FORMATS: Final = ("md", "csv", "latex")
 
 
 def scores(results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from bench.report.tables import AVERAGE, Grid, Line, TableEntry
 
 NOTHING = "–"
 LEGEND = (
-    "Per cent. **Best** and *second best* of a column: ours among ours, published among published. "
-    "Difference: ours − published, in points. Interval: 95 %, by bootstrap; “inside” when it holds the "
+    "Per cent. **Best** and *second best* of a column: measured among measured, published among published. "
+    "Difference: measured − published, in points. Interval: 95 %, by bootstrap; “inside” when it holds the "
     "published number, else by how much not. A cell that is incomplete or out of date says so; it is not "
     "ranked, averaged or compared."
 )
@@ -32,7 +32,7 @@ CSV_COLUMNS = (
     "status",
     "images",
     "images_total",
-    "ours",
+    "measured",
     "published",
     "difference",
     "low",
@@ -62,14 +62,14 @@ def title(text: str, collection: str) -> str:
 
 
 def markdown(grid: Grid) -> str:
-    """The table with up to four lines a row (ours, published, difference, interval) and footnotes."""
+    """The table with up to four lines a row (measured, published, difference, interval) and footnotes."""
     from tabulate import tabulate
 
     notes: list[str] = []
     lines = [text for line in grid.lines for text in _line(line, grid, notes)]
-    table = tabulate(
-        lines, headers=["method", "", *grid.columns], tablefmt="pipe", disable_numparse=True, missingval=""
-    )
+    right = ("left", "left", *("right" for _ in grid.columns))
+    heads = ["method", "", *grid.columns]
+    table = tabulate(lines, headers=heads, tablefmt="pipe", disable_numparse=True, missingval="", colalign=right)
     warnings = [text for word, text in WARNINGS.items() if word in grid.collection]
     footnotes = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
     blocks = [f"# {title(grid.title, grid.collection)}", *warnings, table, LEGEND, *_images(grid), *footnotes]
@@ -77,7 +77,7 @@ def markdown(grid: Grid) -> str:
 
 
 def _line(line: Line, grid: Grid, notes: list[str]) -> list[list[str]]:
-    ours = [_ours(line.entries[column], column == AVERAGE, notes) for column in grid.columns]
+    measured = [_measured(line.entries[column], column == AVERAGE, notes) for column in grid.columns]
     entries = [line.entries[column] for column in grid.columns]
     rest = {
         "published": [_marked(str(e.published), e.published_mark) if e.published is not None else "" for e in entries],
@@ -85,13 +85,13 @@ def _line(line: Line, grid: Grid, notes: list[str]) -> list[list[str]]:
         "interval": [_interval(e) for e in entries],
     }
     name = f"{line.label} ({line.venue})" if line.venue else line.label
-    shown = [[f"ours [{grid.collection}]" if grid.collection else "ours", *ours]] + [
+    shown = [[f"measured [{grid.collection}]" if grid.collection else "measured", *measured]] + [
         [what, *cells] for what, cells in rest.items() if any(cells)
     ]
     return [[name if number == 0 else "", *cells] for number, cells in enumerate(shown)]
 
 
-def _ours(entry: TableEntry, is_average: bool, notes: list[str]) -> str:
+def _measured(entry: TableEntry, is_average: bool, notes: list[str]) -> str:
     number = "" if math.isnan(entry.value) else _marked(f"{entry.shown:.1f}", entry.mark)
     if is_average:
         return f"{number} ({entry.counted}/{entry.total})" if entry.counted else NOTHING
@@ -170,7 +170,7 @@ def csv_lines(grid: Grid) -> list[dict[str, Any]]:
 def _csv_entry(entry: TableEntry, is_average: bool) -> dict[str, Any]:
     score, interval = entry.score, entry.interval
     known: dict[str, Any] = {
-        "ours": _points(entry.value),
+        "measured": _points(entry.value),
         "published": entry.published,
         "difference": _points(entry.difference, 1),
         "verdict": entry.verdict,
@@ -226,11 +226,11 @@ def _points(value: float | None, scale: float = 100) -> float | None:
 
 
 def gains_table(pairs: Sequence[tuple[Gain, Gain]], collection: str) -> str:
-    """The abstract's improvements over the best previous method, ours and published."""
+    """The abstract's improvements over the best previous method, measured and published."""
     from tabulate import tabulate
 
-    lines = [[ours.task, _gain(ours), _means(ours), _gain(published), _means(published)] for ours, published in pairs]
-    headers = ["task", "ours", "means", "published", "means"]
+    lines = [[mine.task, _gain(mine), _means(mine), _gain(published), _means(published)] for mine, published in pairs]
+    headers = ["task", "measured", "means", "published", "means"]
     table = tabulate(lines, headers=headers, tablefmt="pipe", disable_numparse=True)
     heading = title("Headline gains: SegEarth-OV over the best previous method (points)", collection)
     warnings = [text for word, text in WARNINGS.items() if word in collection]
@@ -245,3 +245,44 @@ def _means(gain: Gain) -> str:
     if gain.proposed is None or gain.previous is None:
         return ""
     return f"{one_digit(gain.proposed)} against {one_digit(gain.previous)} ({gain.best_previous})"
+
+
+def latex(grid: Grid) -> str:
+    """The table for a paper: booktabs, best bold and second best underlined, published numbers in grey below.
+
+    Only complete numbers are set; the others are a dash. Needs the packages booktabs and xcolor.
+    """
+    heads = " & ".join(["Method", *(_tex(column) for column in grid.columns)])
+    lines = []
+    for line in grid.lines:
+        entries = [line.entries[column] for column in grid.columns]
+        name = _tex(f"{line.label} ({line.venue})" if line.venue else line.label)
+        lines.append(" & ".join([name, *(_tex_number(entry) for entry in entries)]) + r" \\")
+        if any(entry.published is not None for entry in entries):
+            published = [rf"\textcolor{{gray}}{{{e.published}}}" if e.published is not None else "" for e in entries]
+            lines.append(" & ".join([r"\quad\textcolor{gray}{published}", *published]) + r" \\")
+    marks = [text.replace("**", "") for word, text in WARNINGS.items() if word in grid.collection]
+    blocks = [
+        *(f"% {mark}" for mark in marks),
+        rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}",
+        r"\toprule",
+        heads + r" \\",
+        r"\midrule",
+        *lines,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(blocks) + "\n"
+
+
+def _tex_number(entry: TableEntry) -> str:
+    if not entry.complete or math.isnan(entry.value):
+        return "--"
+    text = f"{entry.shown:.1f}"
+    return {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}", None: text}[entry.mark]
+
+
+def _tex(text: str) -> str:
+    for sign in "&%$#_{}":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("λ", r"$\lambda$")

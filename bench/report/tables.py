@@ -1,4 +1,4 @@
-"""Tables as data: which row and column holds which of our scores and which published number."""
+"""Tables as data: which row and column holds which measured score and which published number."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class TableEntry:
 
     @property
     def difference(self) -> float | None:
-        """Ours - published in points, where the two may be compared."""
+        """Measured - published in points, where the two may be compared."""
         if not self.comparable or self.published is None:
             return None
         return 100 * self.value - float(self.published)
 
     @property
     def verdict(self) -> Verdict | None:
-        """Whether the published number lies in our interval, where the two may be compared."""
+        """Whether the published number lies in the interval of the measured one, where the two may be compared."""
         if not self.comparable or self.published is None or self.interval is None:
             return None
         return verdict(float(self.published) / 100, self.interval)
@@ -102,7 +102,10 @@ def _label(row: str, config: Config, collection: Collection) -> str:
 
 
 def leaderboard(config: Config, collection: Collection) -> Grid:
-    """Every stored row on every stored dataset; complete means first, the highest at the top."""
+    """Every stored row on every stored dataset, the highest mean at the top.
+
+    A mean is over the datasets that all rows with a mean have, so that means can be compared; other rows stand below.
+    """
     listed = list(dict.fromkeys(dataset for table in config.tables.values() for dataset in table.columns))
     stored = collection.datasets
     datasets = [d for d in listed if d in stored] + [d for d in stored if d not in listed]
@@ -110,8 +113,12 @@ def leaderboard(config: Config, collection: Collection) -> Grid:
     for row in collection.rows:
         scores = [score for (name, _), score in collection.scores.items() if name == row]
         entries = {dataset: _entry(collection.scores.get((row, dataset)), None) for dataset in datasets}
-        entries[AVERAGE] = _average(list(entries.values()), None)
         lines.append(Line(row, scores[0].label, scores[0].venue, entries))
+    common = _common(lines, datasets)
+    for line in lines:
+        shared = [line.entries[dataset] for dataset in common]
+        whole = bool(common) and all(entry.complete for entry in shared)
+        line.entries[AVERAGE] = _average(shared, None) if whole else TableEntry(total=len(common))
     lines.sort(key=_standing)
     columns = [*datasets, AVERAGE]
     _mark(lines, columns)
@@ -151,13 +158,13 @@ def _guesses(collection: Collection, datasets: Sequence[str], name: str, label: 
 
 
 def gains(collection: Collection) -> list[tuple[Gain, Gain]]:
-    """(ours, published) improvement over the best previous method for each task of the abstract."""
+    """(measured, published) improvement over the best previous method for each task of the abstract."""
 
-    def ours(row: str, dataset: str) -> Decimal | None:
+    def measured(row: str, dataset: str) -> Decimal | None:
         score = collection.scores.get((row, dataset))
         return Decimal(100 * score.value) if score and score.complete and not score.caveats else None
 
-    return list(zip(headline_gains(ours), headline_gains(published_score()), strict=True))
+    return list(zip(headline_gains(measured), headline_gains(published_score()), strict=True))
 
 
 def _entry(score: Score | None, published: Decimal | None) -> TableEntry:
@@ -192,13 +199,22 @@ def _average(entries: Sequence[TableEntry], published: Decimal | None) -> TableE
 
 
 def _mark(lines: Sequence[Line], columns: Sequence[str]) -> None:
-    """Best and second best of each column, ours among ours and published among published."""
+    """Best and second best of each column, measured among measured and published among published."""
     for column in columns:
         entries = {line.row: line.entries[column] for line in lines}
-        ours = marks({row: entry.shown for row, entry in entries.items() if entry.complete})
+        mine = marks({row: entry.shown for row, entry in entries.items() if entry.complete})
         theirs = marks({row: e.published for row, e in entries.items() if e.published is not None})
         for row, entry in entries.items():
-            entry.mark, entry.published_mark = ours.get(row), theirs.get(row)
+            entry.mark, entry.published_mark = mine.get(row), theirs.get(row)
+
+
+def _common(lines: Sequence[Line], datasets: Sequence[str]) -> list[str]:
+    """Datasets of the means: those that all rows have which have at least half as many as the row with most."""
+    done = [{dataset for dataset in datasets if line.entries[dataset].complete} for line in lines]
+    most = max((len(one) for one in done), default=0)
+    enough = [one for one in done if one and 2 * len(one) >= most]
+    shared = set.intersection(*enough) if enough else set()
+    return [dataset for dataset in datasets if dataset in shared]
 
 
 def _standing(line: Line) -> tuple[int, float, str]:

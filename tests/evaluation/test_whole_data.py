@@ -46,7 +46,7 @@ def test_too_few_images_are_incomplete_everywhere(project: Project, capsys: pyte
     line = next(line for line in table.splitlines() if line.startswith("| CLIP"))
     assert "incomplete 3/3" in line and "**" not in line.split("|")[4]
     frame = pd.read_csv(results / "tables" / "table1.csv")
-    assert frame[frame.dataset == "average"].ours.isna().all()
+    assert frame[frame.dataset == "average"].measured.isna().all()
     assert "(0/8)" in (results / "tables" / "headline.md").read_text()
     assert main(["compare", "clip", "sclip", "--results", str(results)]) == 0
     assert "loveda: clip: incomplete (3 of 1,669 images)" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from bench.data.cards import load_card
 from bench.errors import BenchError
 from bench.report import render
 from bench.report.published import load_published
-from bench.report.render import COST_COLUMNS, cost_lines, csv_lines, gains_table, markdown, signed, title
+from bench.report.render import COST_COLUMNS, cost_lines, csv_lines, gains_table, latex, markdown, signed, title
 from bench.report.scores import Collection, collect
 from bench.report.tables import build, gains, leaderboard
 from bench.store.store import Store
@@ -52,7 +52,7 @@ def config(monkeypatch: pytest.MonkeyPatch) -> Config:
     return CONFIG
 
 
-def cells_of(text: str, method: str, line: str = "ours") -> list[str]:
+def cells_of(text: str, method: str, line: str = "measured") -> list[str]:
     """The cells of one line of a Markdown table."""
     method_of = ""
     for row in text.splitlines():
@@ -174,7 +174,7 @@ def test_demo_and_limited_numbers_cannot_be_mistaken(
     text = markdown(grid)
     assert text.startswith(f"# Table 2 [{name}]: ")
     assert "These are no results on " in text.splitlines()[2]
-    assert cells_of(text, "CLIP (ICML'21)", f"ours [{name}]")[0] == "**60.0**"
+    assert cells_of(text, "CLIP (ICML'21)", f"measured [{name}]")[0] == "**60.0**"
     with pytest.raises(AssertionError):
         cells_of(text, "CLIP (ICML'21)", "difference")
     line = csv_lines(grid)[0]
@@ -206,7 +206,7 @@ def test_csv_has_one_line_a_cell_in_fixed_columns(tmp_path: Path, config: Config
     assert len(lines) == 6 * 3
     first = lines[0]
     assert list(first)[:10] == [
-        "table", "row", "label", "venue", "dataset", "metric", "status", "images", "images_total", "ours",
+        "table", "row", "label", "venue", "dataset", "metric", "status", "images", "images_total", "measured",
     ]  # fmt: skip
     assert (first["table"], first["row"], first["dataset"], first["status"]) == (
         "table4",
@@ -214,7 +214,7 @@ def test_csv_has_one_line_a_cell_in_fixed_columns(tmp_path: Path, config: Config
         "openearthmap",
         "ok",
     )
-    assert (first["ours"], first["published"], first["difference"]) == (60.0, Decimal("25.1"), 34.9)
+    assert (first["measured"], first["published"], first["difference"]) == (60.0, Decimal("25.1"), 34.9)
     assert (first["images"], first["images_total"], first["mark"], first["published_mark"]) == (
         2,
         2,
@@ -227,7 +227,7 @@ def test_csv_has_one_line_a_cell_in_fixed_columns(tmp_path: Path, config: Config
     assert not set(COST_COLUMNS[2:]) & set(first)
     partial = next(line for line in lines if (line["row"], line["dataset"]) == ("sclip", "openearthmap"))
     assert (partial["status"], partial["images"], partial["images_total"]) == ("partial", 1, 4)
-    assert (partial["ours"], partial["difference"], partial["mark"]) == (50.0, None, None)
+    assert (partial["measured"], partial["difference"], partial["mark"]) == (50.0, None, None)
     assert lines[1]["status"] == "not run"
 
 
@@ -238,14 +238,36 @@ def test_the_leaderboard_holds_all_that_is_stored(tmp_path: Path, config: Config
     stored(tmp_path, "mine", "own_set", [GOOD], metric="foreground_iou")
     grid = leaderboard(config, only(tmp_path))
     assert grid.columns == ["vdd", "whu_aerial", "own_set", "average"]
-    assert [line.row for line in grid.lines[:-2]] == ["clip", "gem", "mine"]  # most datasets first
+    assert [line.row for line in grid.lines[:-2]] == ["clip", "gem", "mine"]
     constant, chance = grid.lines[-2:]
     assert 0 < constant.entries["vdd"].value < grid.lines[1].entries["vdd"].value
     assert 0 < chance.entries["own_set"].value < 1
     assert all(
         entry.mark is None and not entry.complete for entry in (*constant.entries.values(), *chance.entries.values())
     )
-    assert cells_of(markdown(grid), "gem") == ["**71.4**", "–", "–", "71.4 (1/3)"]
+    assert cells_of(markdown(grid), "gem") == ["**71.4**", "–", "–", "–"]  # no dataset that all have
+
+
+def test_means_of_the_leaderboard_are_over_common_datasets(tmp_path: Path, config: Config) -> None:
+    for dataset in ("vdd", "whu_aerial", "uavid"):
+        put(tmp_path, "clip", dataset, [FAIR, FAIR])
+    put(tmp_path, "gem", "vdd", [GOOD, GOOD])
+    put(tmp_path, "gem", "whu_aerial", [FAIR, FAIR])
+    grid = leaderboard(config, only(tmp_path))
+    means = {line.row: line.entries["average"] for line in grid.lines[:-2]}
+    assert list(means) == ["gem", "clip"] and {mean.counted for mean in means.values()} == {2}
+    assert means["clip"].value == pytest.approx(0.5) and means["gem"].value > 0.5
+
+
+def test_latex_is_set_with_booktabs(tmp_path: Path, config: Config) -> None:
+    put(tmp_path, "maskclip", "openearthmap", [GOOD, GOOD, FAIR])
+    put(tmp_path, "sclip", "openearthmap", [FAIR, FAIR, FAIR])
+    put(tmp_path, "maskclip+ours", "openearthmap", [FAIR], total=4)
+    text = latex(build("4", config.tables["4"], config, only(tmp_path)))
+    assert text.startswith(r"\begin{tabular}{lrrr}") and r"whu\_aerial" in text
+    assert r"MaskCLIP (ECCV'22) & \textbf{63.6} & -- & -- \\" in text
+    assert r"\quad\textcolor{gray}{published} & \textcolor{gray}{25.1}" in text
+    assert text.count("&") % 3 == 0 and text.count(r"\toprule") == text.count(r"\bottomrule") == 1
 
 
 def test_gains_of_ours_beside_the_published_ones(tmp_path: Path, config: Config) -> None:
@@ -294,7 +316,7 @@ def test_the_command_writes_all_tables(tmp_path: Path, config: Config, capsys: p
     } <= names_written
     with (tmp_path / "tables/table1.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert [line["ours"] for line in lines if line["ours"]] == ["60.0", "60.0"]  # vdd and the average
+    assert [line["measured"] for line in lines if line["measured"]] == ["60.0", "60.0"]  # vdd and the average
     before = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     run("--results", str(tmp_path))
     assert before == {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
@@ -308,7 +330,7 @@ def test_one_table_in_one_format(tmp_path: Path, config: Config) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--format", "xlsx"], "unknown format 'xlsx'; known: csv, md"),
+        (["--format", "xlsx"], "unknown format 'xlsx'; known: csv, latex, md"),
         (["--table", "7"], "--table 7: no such table; known: 1, 2"),
         (["--results", "nowhere"], "nowhere: does not exist; run something first"),
     ],
