@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bench.report.frames import compare as compare
     from bench.report.frames import per_class as per_class
     from bench.report.frames import per_image as per_image
+    from bench.report.frames import report as report
     from bench.report.frames import scores as scores
     from bench.report.frames import tables as tables
 
@@ -36,6 +37,7 @@ _OFFERED = {
     "load_segmenter": "bench.notebook",
     "per_class": "bench.report.frames",
     "per_image": "bench.report.frames",
+    "report": "bench.report.frames",
     "run": "bench.notebook",
     "tables": "bench.report.frames",
     "scores": "bench.report.frames",
@@ -48,6 +50,7 @@ __all__ = [
     "load_segmenter",
     "per_class",
     "per_image",
+    "report",
     "run",
     "scores",
     "tables",

@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "evaluate methods on datasets and store every cell",
     "tables": "write the paper's tables from what is stored",
     "compare": "paired comparison of two stored rows",
+    "report": "write one page with everything that is stored",
     "show": "print all that is known of one stored result",
     "score": "count label maps that another program made",
     "export": "write stored results to one archive",

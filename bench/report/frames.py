@@ -25,6 +25,7 @@ from bench.report.comparison import Comparison
 from bench.report.comparison import compare as compare_rows
 from bench.report.files import write_tables
 from bench.report.scores import DRAWS, collect
+from bench.report.site.page import page
 from bench.runtime.atomic import write_atomic
 from bench.store import Store
 
@@ -137,3 +138,27 @@ def _write(file: Path, text: str) -> None:
         raise BenchError(
             f"tables folder {file.parent}: cannot be written ({error.strerror}); give another --out"
         ) from None
+
+
+def report(
+    results: str | Path = "results",
+    out: str | Path = "report.html",
+    *,
+    limit: int | None = None,
+    draws: int | None = None,
+    config: str | Path | None = None,
+) -> Path:
+    """Writes one page with leaderboard, charts and provenance of all that is stored, which needs no server; returns it.
+
+    limit: of the results of runs on the first N images. Raises BenchError where nothing is stored.
+    """
+    loaded, folder = load_config(config), Path(results)
+    if not folder.is_dir():
+        raise BenchError(f"results folder {folder}: does not exist; run something first, or give another --results")
+    found = [one for one in collect(folder, loaded, draws or DRAWS) if one.scores]
+    fitting = [one for one in found if {score.limit for score in one.scores.values()} == {limit}]
+    if not fitting:
+        names = ", ".join(one.name or "full runs" for one in found) or "nothing"
+        raise BenchError(f"results folder {folder}: holds {names}; give --limit, or run something first")
+    _write(Path(out), page(folder, fitting[0], loaded))
+    return Path(out)

@@ -1,0 +1,23 @@
+"""``bench report``: everything that is stored as one page for a browser."""
+
+from __future__ import annotations
+
+import argparse
+
+from bench.cli.options import positive
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--out", default="report.html", metavar="FILE", help="the page to write (report.html)")
+    parser.add_argument("--results", metavar="D", default="results", help="results folder (results)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="results of runs with --limit N")
+    parser.add_argument("--draws", type=positive, metavar="B", help="bootstrap draws (default: 1000)")
+    parser.add_argument("--config", metavar="FILE", help="a file laid over benchmark.yaml")
+
+
+def main(args: argparse.Namespace) -> int:
+    from bench.report.frames import report
+
+    out = report(args.results, args.out, limit=args.limit, draws=args.draws, config=args.config)
+    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, open it in a browser")
+    return 0

@@ -1,0 +1,233 @@
+"use strict";
+const $ = (id) => document.getElementById(id);
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#f0e442"]; // Okabe and Ito
+const CELLS = new Map(DATA.cells.map((cell) => [cell.row + "\t" + cell.dataset, cell]));
+const cellOf = (row, dataset) => CELLS.get(row + "\t" + dataset);
+const RANKED = DATA.rows.filter((row) => !row.row.startsWith("("));
+const labelOf = new Map(DATA.rows.map((row) => [row.row, row.label]));
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const number = (value) => (value === null || value === undefined ? "–" : value.toFixed(1));
+Chart.defaults.color = css("--ink");
+Chart.defaults.borderColor = css("--line");
+Chart.defaults.animation = false;
+Chart.defaults.maintainAspectRatio = false;
+const charts = {};
+
+function draw(id, config) {
+  if (charts[id]) charts[id].destroy();
+  charts[id] = new Chart($(id), config);
+}
+
+function element(tag, text, attributes = {}) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+function options(id, values) {
+  $(id).replaceChildren(...values.map(([value, text]) => element("option", text, { value })));
+}
+
+function heat(share) {
+  return share === null ? "" : `rgba(${css("--heat")}, ${(0.05 + 0.45 * share).toFixed(3)})`;
+}
+
+// leaderboard
+
+let order = { column: "mean", down: true };
+
+function valueIn(row, column) {
+  if (column === "mean") return row.mean;
+  if (column === "row") return row.label;
+  const cell = cellOf(row.row, column);
+  if (row.row.startsWith("(")) return (DATA.guesses[row.row] || {})[column];
+  return cell && cell.complete ? cell.score : null;
+}
+
+function board() {
+  const task = $("task").value;
+  const wanted = $("filter").value.trim().toLowerCase();
+  const shown = DATA.datasets.filter((dataset) => !task || dataset.task === task);
+  const rows = DATA.rows.filter((row) => (row.row + " " + row.label).toLowerCase().includes(wanted));
+  const missing = (value) => value === null || value === undefined;
+  rows.sort((a, b) => {
+    const [x, y] = [valueIn(a, order.column), valueIn(b, order.column)];
+    if (missing(x) || missing(y)) return missing(x) - missing(y);
+    const sign = x < y ? -1 : x > y ? 1 : 0;
+    return order.down ? -sign : sign;
+  });
+  const head = element("tr");
+  for (const [column, text, below] of [["row", "Row", ""], ["mean", "mean", ""],
+    ...shown.map((dataset) => [dataset.name, dataset.name, dataset.task])]) {
+    const arrow = order.column === column ? (order.down ? " ▼" : " ▲") : "";
+    const th = element("th", undefined, { scope: "col", "aria-sort": arrow ? (order.down ? "descending" : "ascending") : "none" });
+    const button = element("button", text + arrow, { type: "button", "data-column": column });
+    button.addEventListener("click", () => {
+      order = { column, down: order.column === column ? !order.down : column !== "row" };
+      board();
+      document.querySelector(`[data-column="${column}"]`).focus();
+    });
+    th.append(button, element("div", below, { class: "task" }));
+    head.append(th);
+  }
+  const body = rows.map((row) => {
+    const tr = element("tr", undefined, { "data-row": row.row });
+    tr.append(element("td", row.venue ? `${row.label} (${row.venue})` : row.label));
+    tr.append(element("td", row.mean === null ? "–" : `${number(row.mean)} (${row.of})`));
+    for (const dataset of shown) {
+      const ranked = RANKED.map((one) => valueIn(one, dataset.name)).filter((value) => !missing(value));
+      const [least, most] = [Math.min(...ranked), Math.max(...ranked)];
+      const cell = cellOf(row.row, dataset.name);
+      const value = valueIn(row, dataset.name);
+      const td = element("td", missing(value) ? (cell && cell.score !== null ? `${number(cell.score)} ${cell.status}` : cell ? cell.status : "–") : number(value));
+      if (missing(value)) td.className = "off";
+      else if (!row.row.startsWith("(")) {
+        td.style.background = heat(most > least ? (value - least) / (most - least) : 1);
+        if (value === most) td.className = "best";
+      }
+      if (cell) {
+        const interval = cell.low === null ? "" : `95 %: ${number(cell.low)} to ${number(cell.high)}\n`;
+        td.title = `${interval}${cell.images} of ${cell.total} images\n${cell.notes.join("\n")}`.trim();
+        td.tabIndex = 0;
+      }
+      tr.append(td);
+    }
+    return tr;
+  });
+  const thead = element("thead");
+  thead.append(head);
+  const tbody = element("tbody");
+  tbody.append(...body);
+  $("board").replaceChildren(thead, tbody);
+}
+
+function download(name, text) {
+  const link = element("a", "", { download: name, href: URL.createObjectURL(new Blob([text], { type: "text/plain" })) });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+// measured and published
+
+function published() {
+  const both = DATA.cells.filter((cell) => cell.published !== null && cell.score !== null);
+  const comparable = both.filter((cell) => cell.comparable);
+  const inside = comparable.filter((cell) => cell.low !== null && cell.low - 0.05 <= cell.published && cell.published <= cell.high + 0.05);
+  const all = DATA.cells.filter((cell) => cell.published !== null).length;
+  $("published-note").textContent = comparable.length
+    ? `${comparable.length} cells can be compared with a published number; it lies in the interval of ${inside.length} of them.`
+    : `No cell can be compared with a published number (${all} have one): another backbone, other or generated data, or not all images. Shown greyed.`;
+  const points = (cells) => cells.map((cell) => ({ x: cell.published, y: cell.score, cell }));
+  const span = [0, 100];
+  draw("published-chart", {
+    type: "scatter",
+    data: { datasets: [
+      { label: "comparable", data: points(comparable), backgroundColor: COLOURS[0], pointRadius: 5 },
+      { label: "not comparable", data: points(both.filter((cell) => !cell.comparable)), backgroundColor: COLOURS[6], pointRadius: 3, pointStyle: "triangle" },
+      { label: "equal", data: span.map((value) => ({ x: value, y: value })), type: "line", borderColor: css("--soft"), borderDash: [4, 4], pointRadius: 0 },
+    ] },
+    options: {
+      scales: { x: { title: { display: true, text: "published, %" } }, y: { title: { display: true, text: "measured, %" } } },
+      plugins: { tooltip: { callbacks: { label: ({ raw }) => raw.cell ? [`${labelOf.get(raw.cell.row) || raw.cell.row}, ${raw.cell.dataset}`, `measured ${number(raw.y)}, published ${number(raw.x)}`, ...raw.cell.notes] : "" } } },
+    },
+  });
+}
+
+// one dataset
+
+function dataset() {
+  const chosen = DATA.datasets.find((one) => one.name === $("which").value);
+  const cells = RANKED.map((row) => cellOf(row.row, chosen.name)).filter((cell) => cell && cell.score !== null);
+  cells.sort((a, b) => b.score - a.score);
+  $("dataset-note").textContent = `${chosen.title}, ${chosen.metric}. ` + (chosen.unverified.length ? `Not verified: ${chosen.unverified.join("; ")}.` : "");
+  const names = cells.map((cell) => labelOf.get(cell.row));
+  draw("forest", {
+    type: "bar",
+    data: { labels: names, datasets: [
+      { label: "95 %", data: cells.map((cell) => (cell.low === null ? null : [cell.low, cell.high])), backgroundColor: COLOURS[5], barThickness: 6 },
+      { label: "score", type: "line", showLine: false, data: cells.map((cell) => cell.score), borderColor: COLOURS[1], backgroundColor: COLOURS[1], pointRadius: 4 },
+      { label: "published", type: "line", showLine: false, data: cells.map((cell) => cell.published), borderColor: COLOURS[2], backgroundColor: COLOURS[2], pointStyle: "crossRot", pointRadius: 5 },
+    ] },
+    options: { scales: { y: { title: { display: true, text: "%" } } } },
+  });
+  draw("curves", {
+    type: "line",
+    data: { labels: [...Array(100).keys()].map((place) => place / 100), datasets: cells.filter((cell) => cell.curve).map((cell, place) => ({
+      label: labelOf.get(cell.row), data: cell.curve, borderColor: COLOURS[place % COLOURS.length], borderWidth: 1.5,
+      borderDash: place >= COLOURS.length ? [4, 3] : [], backgroundColor: COLOURS[place % COLOURS.length],
+      pointRadius: cell.curve.map((_, at) => (at === Math.round(100 * cell.threshold) ? 4 : 0)),
+    })) },
+    options: { scales: { x: { title: { display: true, text: "threshold" } }, y: { title: { display: true, text: "%" } } } },
+  });
+  const head = element("tr");
+  head.append(element("th", "Row", { scope: "col" }), ...chosen.classes.map((name) => element("th", name.replaceAll("_", " "), { scope: "col" })));
+  const body = cells.filter((cell) => cell.iou).map((cell) => {
+    const tr = element("tr");
+    tr.append(element("td", labelOf.get(cell.row)));
+    for (const value of cell.iou) {
+      const td = element("td", number(value));
+      td.style.background = heat(value === null ? null : value / 100);
+      tr.append(td);
+    }
+    return tr;
+  });
+  $("classes").replaceChildren(head, ...body);
+}
+
+// two rows
+
+function difference() {
+  const [first, second] = [$("first").value, $("second").value];
+  const both = DATA.datasets.map((one) => [one.name, cellOf(first, one.name), cellOf(second, one.name)])
+    .filter(([, a, b]) => a && b && a.complete && b.complete);
+  const values = both.map(([, a, b]) => a.score - b.score);
+  draw("difference", {
+    type: "bar",
+    data: { labels: both.map(([name]) => name), datasets: [{ label: `${labelOf.get(first)} − ${labelOf.get(second)}`, data: values,
+      backgroundColor: values.map((value) => COLOURS[value < 0 ? 1 : 0]) }] },
+    options: { scales: { y: { title: { display: true, text: "points" } } } },
+  });
+}
+
+function cost() {
+  const points = RANKED.map((row) => {
+    const cells = DATA.cells.filter((cell) => cell.row === row.row && cell.seconds && cell.complete);
+    return cells.length && row.mean !== null ? { x: cells.reduce((sum, cell) => sum + cell.seconds, 0) / cells.length, y: row.mean, label: row.label } : null;
+  }).filter(Boolean);
+  draw("cost-chart", {
+    type: "scatter",
+    data: { datasets: points.map((point, place) => ({ label: point.label, data: [point], backgroundColor: COLOURS[place % COLOURS.length], pointRadius: 5 })) },
+    options: { scales: { x: { title: { display: true, text: "seconds per image" } }, y: { title: { display: true, text: "mean, %" } } } },
+  });
+}
+
+function provenance() {
+  const head = DATA.head;
+  $("bands").replaceChildren(...head.bands.map((text) => element("div", text, { class: "band", role: "alert" })));
+  $("facts").textContent = `${head.cells} cells: ${head.complete} complete, ${head.incomplete} on incomplete data, ${head.failed} failed, partial or without data, ${head.stale} stale.`;
+  const facts = [["written", `${head.first} to ${head.last}`], ["commits", head.commits.join(", ")], ["weights (sha256)", head.weights.join(", ")],
+    ["torch", head.torch.join(", ")], ["machines", head.machines.join(", ")], ["page made by", `ovss-bench ${head.version}`]];
+  $("facts-table").replaceChildren(...facts.map(([name, value]) => {
+    const tr = element("tr");
+    tr.append(element("th", name, { scope: "row" }), element("td", value));
+    return tr;
+  }));
+}
+
+options("task", [["", "all tasks"], ...[...new Set(DATA.datasets.map((one) => one.task))].map((task) => [task, task])]);
+options("which", DATA.datasets.map((one) => [one.name, one.title]));
+for (const id of ["first", "second"]) options(id, RANKED.map((row) => [row.row, row.label]));
+if (RANKED.length > 1) $("second").value = RANKED[1].row;
+$("task").addEventListener("change", board);
+$("filter").addEventListener("input", board);
+$("which").addEventListener("change", dataset);
+for (const id of ["first", "second"]) $(id).addEventListener("change", difference);
+$("download-csv").addEventListener("click", () => download("leaderboard.csv", DATA.csv));
+$("download-latex").addEventListener("click", () => download("leaderboard.tex", DATA.latex));
+provenance();
+board();
+published();
+if (DATA.datasets.length) dataset();
+if (RANKED.length) { difference(); cost(); }
+document.documentElement.dataset.ready = "yes";

@@ -1,0 +1,164 @@
+"""The data of the page and the page itself: ``bench report``. Needs no torch."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import __version__
+from bench.config import Config
+from bench.data.cards import load_card
+from bench.errors import BenchError
+from bench.metrics import summary
+from bench.report.analysis import threshold_curve
+from bench.report.files import to_csv
+from bench.report.published import TASKS, load_published
+from bench.report.render import WARNINGS, latex
+from bench.report.scores import Collection, Score
+from bench.report.tables import leaderboard
+from bench.store.result import StoredResult
+from bench.store.store import Store
+
+HERE = Path(__file__).resolve().parent
+
+
+def page(results: Path, collection: Collection, config: Config) -> str:
+    """The whole page of one collection of cells, with scripts, styles and data inside."""
+    data = page_data(results, collection, config)
+    text = (HERE / "page.html").read_text(encoding="utf-8")
+    parts = {
+        "/*CHART*/": (HERE / "chart.umd.min.js").read_text(encoding="utf-8"),
+        "/*SCRIPT*/": (HERE / "page.js").read_text(encoding="utf-8"),
+        "/*STYLE*/": (HERE / "page.css").read_text(encoding="utf-8"),
+        "{}/*DATA*/": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
+        "<!--TITLE-->": html.escape(data["head"]["title"]),
+    }
+    for mark, part in parts.items():
+        text = text.replace(mark, part)
+    return text
+
+
+def page_data(results: Path, collection: Collection, config: Config) -> dict[str, Any]:
+    """Everything that the page shows: per cent, rounded to hundredths; None for what is not known."""
+    limit = next((score.limit for score in collection.scores.values()), None)
+    store = Store(results, limit=limit)
+    stored = {(cell.row, cell.dataset): cell for cell in store.cells()}
+    published = _published(config)
+    board = leaderboard(config, collection)
+    datasets = [name for name in board.columns if name != "average"]
+    cells = [
+        _cell(score, stored.get(key), published.get(key))
+        for key, score in collection.scores.items()
+        if score.dataset in datasets
+    ]
+    return {
+        "head": _head(collection, stored),
+        "datasets": [_dataset(name, collection) for name in datasets],
+        "rows": [
+            {
+                "row": line.row,
+                "label": line.label,
+                "venue": line.venue,
+                "mean": _points(line.entries["average"].value),
+                "of": line.entries["average"].counted,
+            }
+            for line in board.lines
+        ],
+        "guesses": {
+            line.row: {name: _points(line.entries[name].value) for name in datasets} for line in board.lines[-2:]
+        },
+        "cells": cells,
+        "csv": to_csv(board),
+        "latex": latex(board),
+    }
+
+
+def _head(collection: Collection, stored: dict[tuple[str, str], StoredResult]) -> dict[str, Any]:
+    scores = list(collection.scores.values())
+    cells = [stored[key] for key in collection.scores if key in stored]
+    made = [cell.record.made_with for cell in cells]
+    return {
+        "title": "ovss-bench" + (f" [{collection.name}]" if collection.name else ""),
+        "version": __version__,
+        "bands": [text.replace("**", "") for word, text in WARNINGS.items() if word in collection.name],
+        "cells": len(scores),
+        "complete": sum(score.complete for score in scores),
+        "stale": sum(bool(score.stale) for score in scores),
+        "failed": sum(score.status in ("failed", "partial", "no data") for score in scores),
+        "incomplete": sum(score.status == "incomplete" for score in scores),
+        "commits": sorted({str(one.get("commit", ""))[:9] for one in made} - {""}),
+        "torch": sorted({str(one.get("torch", "")) for one in made} - {""}),
+        "machines": sorted({str(one.get("cpu", "")) for one in made} - {""}),
+        "weights": sorted({cell.record.inputs.get("weights", "")[:12] for cell in cells} - {""}),
+        "first": min((cell.record.written for cell in cells), default=""),
+        "last": max((cell.record.written for cell in cells), default=""),
+    }
+
+
+def _dataset(name: str, collection: Collection) -> dict[str, Any]:
+    task = next((task for task, names in TASKS.items() if name in names), "other")
+    metric = next((score.metric for score in collection.scores.values() if score.dataset == name), "")
+    try:
+        card = load_card(name)
+    except BenchError:
+        return {"name": name, "title": name, "task": task, "metric": metric, "classes": [], "unverified": []}
+    return {
+        "name": name,
+        "title": card.title,
+        "task": task,
+        "metric": metric,
+        "classes": list(card.classes),
+        "unverified": list(card.unverified),
+    }
+
+
+def _cell(score: Score, cell: StoredResult | None, published: float | None) -> dict[str, Any]:
+    interval = score.interval
+    found: dict[str, Any] = {
+        "row": score.row,
+        "dataset": score.dataset,
+        "status": score.status,
+        "complete": score.complete,
+        "comparable": score.comparable,
+        "score": _points(score.value),
+        "low": _points(interval.low) if interval else None,
+        "high": _points(interval.high) if interval else None,
+        "unit": interval.unit if interval else None,
+        "images": score.counted,
+        "total": score.total,
+        "published": published,
+        "boundary": _points(score.boundary),
+        "seconds": score.seconds_per_image and round(score.seconds_per_image, 4),
+        "notes": [
+            *([score.reason] if score.reason else []),
+            *(f"stale: {text}" for text in score.stale),
+            *score.caveats,
+            *([score.footnote] if score.footnote else []),
+            *([score.mixture] if score.mixture else []),
+        ],
+    }
+    if cell is None or not cell.counted:
+        return found
+    numbers = summary(cell.areas().total, cell.metric)
+    found["iou"] = [_points(value) for value in np.asarray(numbers["iou"], float)]
+    found["threshold"] = cell.settings.threshold
+    found["curve"] = [_points(value) for value in threshold_curve(cell)]
+    return found
+
+
+def _published(config: Config) -> dict[tuple[str, str], float]:
+    """(row, dataset) -> the paper's number, of whichever table has it first."""
+    found: dict[tuple[str, str], float] = {}
+    for table in config.tables.values():
+        for row, line in load_published(table.published).items():
+            for dataset, value in line.values.items():
+                found.setdefault((row, dataset), float(value))
+    return found
+
+
+def _points(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else round(100 * float(value), 2)
