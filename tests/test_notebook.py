@@ -37,7 +37,7 @@ def test_the_examples_of_the_page_run(folder: Path, monkeypatch: pytest.MonkeyPa
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     assert (
         list(names["found"].scores.row) == ["clip", "segearth-ov"] and (folder / "tables" / "table1-demo.md").exists()
     )

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from bench.data.labels import PILLOW_FAULT
 from bench.data.samples import SampleSet
-from bench.data.schema import IGNORED
+from bench.data.schema import IGNORED, PaletteRule
 from bench.errors import BenchError
 
 _LABELS = 32  # looked at
@@ -33,6 +33,17 @@ def impossible_values(samples: SampleSet, name: str, label: NDArray[np.uint8]) -
         f"{samples.root}: the label of {name} holds {shown}{shift} on {pixels:,} pixels, "
         f"but the classes are 0 to {classes - 1}: {reason}"
     )
+
+
+def _is_label_map(samples: SampleSet) -> bool:
+    """Whether the first image is a ground truth in the card's colours."""
+    try:
+        image = next(samples.read_source(0)).image
+    except (BenchError, StopIteration):
+        return False
+    found = np.unique(image.reshape(-1, 3)[:: max(1, image.size // 300_000)], axis=0)
+    colours = {tuple(colour) for colour in samples.card.colours}
+    return all(tuple(colour) in colours for colour in found.tolist())
 
 
 def suspicious(samples: SampleSet) -> tuple[str, ...]:
@@ -63,6 +74,10 @@ def suspicious(samples: SampleSet) -> tuple[str, ...]:
         value = next((value for value in beyond if value in seen and value in rule.foreign), min(seen & set(beyond)))
         reason = rule.foreign.get(value, "the labels are those of another dataset or version")
         reasons.append(f"labels hold the value {value}, but the {classes} classes are 0 to {classes - 1}: {reason}")
+    if isinstance(rule, PaletteRule) and _is_label_map(samples):
+        reasons.append(
+            "the images hold nothing but the colours of the labels: the ground truth is where images should be"
+        )
     if looked_at >= _ENOUGH and len(seen) < 2:
         only = f"class {seen.pop()}" if seen else "ignored pixels"
         reasons.append(

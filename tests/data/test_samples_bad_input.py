@@ -162,3 +162,15 @@ def test_the_writer_refuses_what_a_layout_cannot_hold(tmp_path):
         write_dataset(card, tmp_path, [tile] * 15)
     with pytest.raises(BenchError, match="labels drawn from lines cannot be written"):
         write_dataset(load_card("spacenet_road"), tmp_path, [tile], "official")
+
+
+def test_a_ground_truth_in_place_of_the_images(tmp_path):
+    card = small("vaihingen")
+    folder = write_dataset(card, tmp_path, scenes(card, 3), "original")
+    assert suspicious(open_samples(card, tmp_path)) == ()
+    for image in folder.rglob("top_mosaic_09cm_area*.tif"):
+        if "noBoundary" not in image.name:
+            label = next(folder.rglob(f"{image.stem}_noBoundary.tif"))
+            image.write_bytes(label.read_bytes())
+    (reason,) = suspicious(open_samples(card, tmp_path))
+    assert "the ground truth is where images should be" in reason
