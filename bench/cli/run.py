@@ -216,6 +216,8 @@ def _announce(plan: PlannedRun, args: argparse.Namespace) -> None:
 
     if args.demo:
         print("DEMO: rendered scenes and a tiny test-bed CLIP. These numbers say nothing about the methods.\n")
+        for line in _unlearned(plan):
+            print(f"bench: warning: {line}", file=sys.stderr)
     table = [describe(dataset, plan.run.total(dataset)) for dataset in plan.datasets]
     heads = ["dataset", "images", "cells", "state", "note"]
     print(tabulate(table, headers=heads, maxcolwidths=[None, None, None, None, 70]))
@@ -235,6 +237,22 @@ def _announce(plan: PlannedRun, args: argparse.Namespace) -> None:
         seconds = plan.seconds()
         time = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
         print(f"\nabout {time} on {plan.run.models.device} (one image of network size timed for each dataset)")
+
+
+def _unlearned(plan: PlannedRun) -> list[str]:
+    """Words that the demo's CLIP has not learned, one line for each vocabulary of a dataset."""
+    from bench.demo.clip.words import unknown_words
+
+    lines: dict[str, None] = {}
+    for dataset in plan.datasets:
+        for vocabulary in dict.fromkeys(job.settings.vocabulary for job in dataset.jobs):
+            words = plan.run.config.words(dataset.card, vocabulary)
+            unknown = unknown_words(word for synonyms in words for word in synonyms)
+            if unknown:
+                lines[f"{dataset.card.name}: the demo's CLIP has not learned {', '.join(unknown)} ({vocabulary})"] = (
+                    None
+                )
+    return list(lines)
 
 
 def _close(plan: PlannedRun, args: argparse.Namespace) -> int:

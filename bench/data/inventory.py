@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bench.data.cards import Card
 from bench.data.layouts import DatasetMissing, dataset_folders, locate
@@ -45,17 +45,18 @@ def look(card: Card, data_root: Path) -> DatasetStatus:
     try:
         manifest = read_manifest(folder)
         if manifest is not None and not _outgrown(card, folders, manifest):
-            return _entry(card, folder, manifest.layout, len(manifest.ids), manifest.absent, prepared=True)
+            shards = _There(folder, manifest.layout, len(manifest.ids), manifest.absent, prepared=True)
+            return _status(card, shards)
         if not folders:
-            return _entry(card, None, None, 0, ())
+            return _status(card, _There())
         found = locate(card, folders)
     except DatasetMissing:
         problem = f"{folders[0]} has no layout of the card; see `bench datasets check {card.name}`"
-        return _entry(card, folders[0], None, 0, (), problem=problem)
+        return _status(card, _There(folders[0], problem=problem))
     except BenchError as error:
-        return _entry(card, None, None, 0, (), problem=str(error))
+        return _status(card, _There(problem=str(error)))
     scenes = card.layouts[found.layout].cut
-    return _entry(card, found.root, found.layout, len(found.pairs), found.absent, whole_scenes=scenes)
+    return _status(card, _There(found.root, found.layout, len(found.pairs), found.absent, whole_scenes=scenes))
 
 
 def _outgrown(card: Card, folders: Sequence[Path], manifest: Manifest) -> bool:
@@ -78,30 +79,34 @@ def count_is_unverified(card: Card) -> bool:
     return any(statement.startswith("the count") for statement in card.unverified)
 
 
-def _entry(
-    card: Card,
-    folder: Path | None,
-    layout: str | None,
-    images: int,
-    absent: tuple[str, ...],
-    prepared: bool = False,
-    whole_scenes: bool = False,
-    problem: str | None = None,
-) -> DatasetStatus:
-    if absent:
-        problem = f"{len(absent)} names of the split have no file, e.g. {absent[0]}"
-    elif not problem and folder and not whole_scenes:
-        problem = shortfall(card, images)
+class _There(NamedTuple):
+    """What was found of a dataset; see `DatasetStatus`. absent: names of the split without a file."""
+
+    folder: Path | None = None
+    layout: str | None = None
+    images: int = 0
+    absent: tuple[str, ...] = ()
+    prepared: bool = False
+    whole_scenes: bool = False
+    problem: str | None = None
+
+
+def _status(card: Card, there: _There) -> DatasetStatus:
+    folder, problem = there.folder, there.problem
+    if there.absent:
+        problem = f"{len(there.absent)} names of the split have no file, e.g. {there.absent[0]}"
+    elif not problem and folder and not there.whole_scenes:
+        problem = shortfall(card, there.images)
     return DatasetStatus(
         name=card.name,
         title=card.title,
         task=card.task,
         state="incomplete" if problem else "found" if folder else "missing",
         folder=str(folder) if folder else None,
-        layout=layout,
-        prepared=prepared,
-        images=images,
-        whole_scenes=whole_scenes,
+        layout=there.layout,
+        prepared=there.prepared,
+        images=there.images,
+        whole_scenes=there.whole_scenes,
         expected=card.expected_count,
         licence=card.licence,
         access=card.access,

@@ -97,7 +97,7 @@ def building(canvas: Canvas, centre: Points, angle: float, length: float, width:
     )
     colour = pick_colour(rng, _ROOFS[style], 10)
     if large or style == "concrete":
-        _flat_roof(canvas, footprint + rise, centre + rise, length, width, angle, colour)
+        _flat_roof(canvas, footprint + rise, centre + rise, (length, width), angle, colour)
     else:
         _pitched_roof(canvas, footprint + rise, angle, length, width, colour)
 
@@ -122,11 +122,12 @@ def _flat_roof(
     canvas: Canvas,
     outline: Points,
     centre: Points,
-    length: float,
-    width: float,
+    size: tuple[float, float],
     angle: float,
     colour: NDArray[np.float32],
 ) -> None:
+    """size: length and width in metres."""
+    length, width = size
     canvas.polygon(outline, np.minimum(colour * 1.18, 248), "building")
     inner = rectangle(centre, (length - 1.6) * canvas.metre, (width - 1.6) * canvas.metre, angle)
     canvas.polygon(inner, colour)
