@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from bench.notebook import load_segmenter as load_segmenter
     from bench.notebook import run as run
     from bench.report.frames import compare as compare
+    from bench.report.frames import html_report as html_report
     from bench.report.frames import per_class as per_class
     from bench.report.frames import per_image as per_image
-    from bench.report.frames import report as report
     from bench.report.frames import scores as scores
     from bench.report.frames import tables as tables
 
@@ -37,7 +37,7 @@ _OFFERED = {
     "load_segmenter": "bench.notebook",
     "per_class": "bench.report.frames",
     "per_image": "bench.report.frames",
-    "report": "bench.report.frames",
+    "html_report": "bench.report.frames",
     "run": "bench.notebook",
     "tables": "bench.report.frames",
     "scores": "bench.report.frames",
@@ -47,10 +47,10 @@ __all__ = [
     "Progress",
     "compare",
     "figure",
+    "html_report",
     "load_segmenter",
     "per_class",
     "per_image",
-    "report",
     "run",
     "scores",
     "tables",

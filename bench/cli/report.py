@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from bench.report.frames import report
+    from bench.report.frames import html_report
 
-    out = report(args.results, args.out, limit=args.limit, draws=args.draws, config=args.config)
+    out = html_report(args.results, args.out, limit=args.limit, draws=args.draws, config=args.config)
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, open it in a browser")
     return 0

@@ -140,7 +140,7 @@ def _write(file: Path, text: str) -> None:
         ) from None
 
 
-def report(
+def html_report(
     results: str | Path = "results",
     out: str | Path = "report.html",
     *,

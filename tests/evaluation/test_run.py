@@ -236,7 +236,7 @@ def test_a_truncated_image_is_named_and_mended_later(
     image.write_bytes(whole)
     assert project.run("--datasets", "loveda", "--methods", "clip") == 0
     told = capsys.readouterr()
-    assert "1 partial" in told.out and "1/1" in told.err  # one image again, not three
+    assert "1 partial" in told.out and "1 of 1 images" in told.err  # one image again, not three
     assert project.counts()["loveda/clip"] == finished.counts()["loveda/clip"]
 
 

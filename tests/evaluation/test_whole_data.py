@@ -70,7 +70,7 @@ def test_a_label_changed_in_place_is_counted_again_alone(
     assert label.stat().st_size == bytes_before
     run(project)
     told = capsys.readouterr()
-    assert "clip on loveda is partial: the files of 1 images changed" in told.out and "1/1" in told.err
+    assert "clip on loveda is partial: the files of 1 images changed" in told.out and "1 of 1 images" in told.err
     assert project.counts()["loveda/clip"] != before
     bmp(np.full(size, 1, np.uint8))
     run(project)
@@ -94,7 +94,7 @@ def test_an_impossible_label_costs_its_image(project: Project, capsys: pytest.Ca
     assert (cell.status, cell.counted) == ("partial", 2)
     label.write_bytes(whole)
     run(project)
-    assert "1/1" in capsys.readouterr().err
+    assert "1 of 1 images" in capsys.readouterr().err
     assert Store(project.root / "results").cell("clip", "loveda").counted == 3
 
 

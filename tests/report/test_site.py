@@ -17,7 +17,7 @@ from store_helpers import settings, spec, stored
 from bench.cli import main
 from bench.config import load_config
 from bench.data.cards import load_card
-from bench.report.frames import report
+from bench.report.frames import html_report
 from bench.report.scores import collect
 from bench.report.site.page import page_data
 from bench.settings import Overrides
@@ -63,7 +63,7 @@ def test_the_numbers_are_those_of_the_leaderboard(results: Path) -> None:
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(results: Path, tmp_path: Path) -> None:
-    text = report(results, tmp_path / "page.html", draws=20).read_text(encoding="utf-8")
+    text = html_report(results, tmp_path / "page.html", draws=20).read_text(encoding="utf-8")
     assert len(text) < 400_000
     assert not re.findall(r"""(?:src|href)=["'](?!#)""", text)
     assert "no \\u003cweights>" in text  # data cannot end the script
@@ -93,7 +93,7 @@ def browser() -> Iterator[Any]:
 
 
 def test_in_a_browser(results: Path, tmp_path: Path, browser: Any) -> None:
-    file = report(results, tmp_path / "page.html", draws=20)
+    file = html_report(results, tmp_path / "page.html", draws=20)
     page = browser.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
