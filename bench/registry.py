@@ -102,12 +102,16 @@ class Method:
 
 @dataclass(frozen=True)
 class Refinement:
-    """A registered refinement of stitched scores: ``apply(image, scores, text) -> scores``, see `methods/pamr.py`."""
+    """A registered refinement of stitched scores: ``apply(image, scores, text) -> scores``, see `methods/pamr.py`.
+
+    at_original: of the scores enlarged to the size of the original image, not at the network's size.
+    """
 
     name: str
     label: str
     apply: Callable[..., Any]
     file: Path
+    at_original: bool = False
 
 
 def source_hash(file: Path) -> str:
@@ -150,15 +154,16 @@ _registry: dict[str, Method] = {}
 _refinements: dict[str, Refinement] = {}
 
 
-def refinement(name: str, *, label: str | None = None) -> Callable[[Factory], Factory]:
+def refinement(name: str, *, label: str | None = None, at_original: bool = False) -> Callable[[Factory], Factory]:
     """Registers the decorated function as a refinement, which `refine: NAME` in benchmark.yaml asks for.
 
     The function takes an image (3, H, W), normalised, scores (Q, H, W) on the same device, and text (Q, C), and returns
-    scores of the same shape. H and W are the network's size of the whole image.
+    scores of the same shape. H and W are the network's size of the whole image or, `at_original`, that of the original,
+    to which scores and network input were enlarged bilinearly.
     """
 
     def register(function: Factory) -> Factory:
-        _refinements[name] = Refinement(name, label or name, function, Path(inspect.getfile(function)))
+        _refinements[name] = Refinement(name, label or name, function, Path(inspect.getfile(function)), at_original)
         return function
 
     return register

@@ -6,8 +6,8 @@ over the neighbours of −mean over RGB of |I − I_n| / (1e-8 + 0.1 σ), with �
 (the pixel twice). Ten times the scores of a pixel are replaced by the weighted sum of its neighbours'; its own are
 not among them.
 
-NACLIP's and ITACLIP's released code refine at the original size, guided by the enlarged network input: `at:
-original`; here the default is the network's size. Use: `naclip+pamr`.
+NACLIP's and ITACLIP's released code refine at the original size, guided by the enlarged network input:
+`naclip+pamr-original`. At the network's size: `naclip+pamr`.
 """
 
 import torch
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 
 from bench.api import refinement
 
+DISTANCES = (8, 16)  # pixels
+STRIP = 512  # rows of an original image at a time
 AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
 
 
@@ -30,7 +32,7 @@ def neighbours(maps: torch.Tensor, distances: tuple[int, ...]) -> torch.Tensor:
     return torch.stack(found)
 
 
-def affinity(image: torch.Tensor, distances: tuple[int, ...] = (8, 16)) -> torch.Tensor:
+def affinity(image: torch.Tensor, distances: tuple[int, ...] = DISTANCES) -> torch.Tensor:
     """Weights (16, 1, H, W) of the neighbours of each pixel of an image (3, H, W)."""
     around = neighbours(image, distances)  # (16, 3, H, W)
     own = image.expand(len(distances), *image.shape)
@@ -40,7 +42,7 @@ def affinity(image: torch.Tensor, distances: tuple[int, ...] = (8, 16)) -> torch
 
 
 def diffuse(
-    image: torch.Tensor, scores: torch.Tensor, steps: int = 10, distances: tuple[int, ...] = (8, 16)
+    image: torch.Tensor, scores: torch.Tensor, steps: int = 10, distances: tuple[int, ...] = DISTANCES
 ) -> torch.Tensor:
     """Scores (Q, H, W) after `steps` rounds over an image (3, H, W) of the same size."""
     weights = affinity(image, distances)
@@ -60,3 +62,16 @@ def diffuse(
 @refinement("pamr", label="PAMR")
 def pamr(image: torch.Tensor, scores: torch.Tensor, text: torch.Tensor, steps: int = 10) -> torch.Tensor:
     return diffuse(image, scores, steps)
+
+
+@refinement("pamr-original", label="PAMR, original size", at_original=True)
+def pamr_original(image: torch.Tensor, scores: torch.Tensor, text: torch.Tensor, steps: int = 10) -> torch.Tensor:
+    """In strips that see as far as ten steps reach, so that memory follows the strip and not the image."""
+    reach, height = steps * max(DISTANCES), scores.shape[1]
+    refined = torch.empty_like(scores)
+    for top in range(0, height, STRIP):
+        bottom = min(top + STRIP, height)
+        first, last = max(0, top - reach), min(height, bottom + reach)
+        found = diffuse(image[:, first:last], scores[:, first:last], steps)
+        refined[:, top:bottom] = found[:, top - first : bottom - first]
+    return refined

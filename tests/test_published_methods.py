@@ -192,6 +192,28 @@ def test_the_whole_image_of_clip_surgery(bed: Bed, tmp_path: Path) -> None:
     np.testing.assert_allclose(scores, expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.beside("golden-methods")
+def test_pamr_at_the_original_size(bed: Bed) -> None:
+    refine = find_refinement("pamr-original")
+    assert refine.at_original
+    text, method = encode(bed.backbone, VOCABULARY), load_methods()["naclip"].build({})
+    classes = torch.tensor(VOCABULARY.classes)
+    variant = Variant("x", method, text, classes, refine=refine.apply, refine_original=True)
+    square = np.load(SHARED / "golden" / "images.npz")["oem_resized"]
+    scores = Segmenter(bed.backbone, [variant], 224, 112, 9).scores(square, None, (640, 640))["x"]
+    whole = np.load(WHOLE / "naclip_pamr.npz")
+    np.testing.assert_allclose(scores[:, ::19, ::19], whole["sq_original640/scores_stride19"], atol=2e-5, rtol=0)
+
+
+def test_strips_of_pamr_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.methods import pamr
+
+    monkeypatch.setattr(pamr, "STRIP", 40)
+    image, scores = torch.randn(3, 150, 60), torch.randn(2, 150, 60)
+    whole = pamr.diffuse(image, scores, 2)
+    np.testing.assert_allclose(pamr.pamr_original(image, scores, scores, steps=2), whole, atol=1e-6)
+
+
 def test_pamr_reads_neighbours_and_not_the_pixel_itself() -> None:
     from bench.methods.pamr import affinity, diffuse
 

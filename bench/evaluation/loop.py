@@ -95,7 +95,9 @@ def _image(group: RowGroup, wanted: Sequence[Variant], loaded: Loaded, scoring: 
     """Start the rows on an image; the outcomes are those of the rows that raised, then of the others, in order."""
     if loaded.error or not wanted:
         return iter([_failure(loaded.index, variant.name, loaded.error or "", gives_up=False) for variant in wanted])
-    stitched, failures = group.segmenter.stitched(loaded.images[group.resize], [variant.name for variant in wanted])
+    names = [variant.name for variant in wanted]
+    height, width = loaded.label.shape
+    stitched, failures = group.segmenter.stitched(loaded.images[group.resize], names, (height, width))
     failed = [_given_up(loaded, name, f"{type(error).__name__}: {error}") for name, error in failures.items()]
     counted = [_counted(loaded, rows, scoring) for rows in stitched if rows.variants]
     return itertools.chain(failed, *counted)

@@ -95,10 +95,10 @@ class ModelCache:
             "plug-in": method.source_hash,
         }
         hashes |= {f"option {name}": file_fingerprint(file) for name, file in method.files(settings.options).items()}
-        refine = None
+        refine, at_original = None, False
         if settings.refine != "none":
             found = find_refinement(settings.refine)
-            refine, hashes["refinement"] = found.apply, source_hash(found.file)
+            refine, at_original, hashes["refinement"] = found.apply, found.at_original, source_hash(found.file)
         upsampler = None
         if settings.upsampler != "none":
             upsampler, hashes["upsampler"] = self.upsampler(settings.upsampler, backbone.dim)
@@ -113,5 +113,6 @@ class ModelCache:
             settings.scale,
             method.takes_text,
             refine,
+            at_original,
         )
         return variant, hashes

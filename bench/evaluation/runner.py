@@ -332,7 +332,8 @@ def label_maps(run: Run, dataset: DatasetJobs, index: int) -> dict[str, NDArray[
     jobs = {job.settings.row: job for job in dataset.jobs if job.variant is not None}
     found: dict[str, NDArray[np.uint8]] = {}
     for group in _groups(run, list(jobs.values())):
-        for row, scores in group.segmenter.scores(resize(sample.image, group.resize)).items():
+        height, width = sample.label.shape
+        for row, scores in group.segmenter.scores(resize(sample.image, group.resize), None, (height, width)).items():
             if isinstance(scores, Exception):
                 raise BenchError(f"{row} on {dataset.card.name}, {sample.id}: {type(scores).__name__}: {scores}")
             job = jobs[row]

@@ -97,7 +97,14 @@ class Predictor:
         return f"{source}: {text}" + (f"; {bands}" if (bands := dropped_bands(source)) else "")
 
     def _natively(self, source: Path) -> bool:
-        return is_georeferenced(source) if self.native is None else self.native
+        (variant,) = self.segmenter.variants
+        if self.native is None:
+            return variant.refine is None and is_georeferenced(source)
+        if self.native and variant.refine is not None:
+            raise BenchError(
+                f"row '{variant.name}': its refinement needs the whole image at once; give --resize N, such as 448"
+            )
+        return self.native
 
     def write(self, source: Path, target: Path, scores_file: str | None = None) -> None:
         """Segment an image file into a label map (PNG or TIFF) and an overlay beside it.
@@ -147,7 +154,7 @@ class Predictor:
             return
         whole = raster.read(Box(0, 0, raster.height, raster.width))
         small = resize(whole, Resize(**self.settings.resize.model_dump()))
-        found = self.segmenter.scores(small)[variant.name]
+        found = self.segmenter.scores(small, None, (raster.height, raster.width))[variant.name]
         if isinstance(found, Exception):
             raise found
         yield found, self._labels(found, (raster.height, raster.width), variant)

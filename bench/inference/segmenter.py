@@ -34,7 +34,8 @@ class Variant:
 
     text: (Q, C) unit embeddings. classes: (Q,) int64, the class of each query. debias: λ of eq. 9, subtracted
     from the scores (released code) or from the upsampled features (the equation as printed). takes_text: the method's
-    features depend on the words. refine: (image (3, h, w), scores (Q, h, w), text) -> scores, of the whole image.
+    features depend on the words. refine: (image (3, h, w), scores (Q, h, w), text) -> scores, of the whole image;
+    refine_original: both enlarged to the original's size first.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Variant:
     scale: float = 50.0
     takes_text: bool = False
     refine: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    refine_original: bool = False
 
 
 class Segmenter:
@@ -66,14 +68,17 @@ class Segmenter:
         self.batch = batch
         self._looked_at: set[Hashable] = set()  # methods whose first windows were checked
 
-    def scores(self, image: NDArray[np.uint8], names: Sequence[str] | None = None) -> dict[str, Tensor | Exception]:
+    def scores(
+        self, image: NDArray[np.uint8], names: Sequence[str] | None = None, size: tuple[int, int] | None = None
+    ) -> dict[str, Tensor | Exception]:
         """Row name -> stitched cosine scores (Q, h, w) float32 on the backbone's device, debiasing included.
 
-        image: RGB uint8 (h, w, 3) at the network's input size. names: only these rows. A row that raises has
+        image: RGB uint8 (h, w, 3) at the network's input size. size: height and width of the original, at which the
+        scores of rows that are refined there are. names: only these rows. A row that raises has
         its exception in place of scores, and the others go on. Where memory runs out the batch is halved, for
         good.
         """
-        stitched, failures = self.stitched(image, names)
+        stitched, failures = self.stitched(image, names, size)
         found: dict[str, Tensor | Exception] = {
             variant.name: scores
             for group in stitched
@@ -82,12 +87,12 @@ class Segmenter:
         return {variant.name: (found | failures)[variant.name] for variant in self._asked(names)}
 
     def stitched(
-        self, image: NDArray[np.uint8], names: Sequence[str] | None = None
+        self, image: NDArray[np.uint8], names: Sequence[str] | None = None, size: tuple[int, int] | None = None
     ) -> tuple[list[Stitched], dict[str, Exception]]:
         """What `scores` gives, with the rows of one number of queries in one tensor, and the exceptions apart."""
         while True:
             try:
-                return self._stitched(image, names)
+                return self._stitched(image, names, size)
             except _BatchTooLarge:
                 self.batch //= 2
                 warnings.warn(
@@ -111,7 +116,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def _stitched(
-        self, image: NDArray[np.uint8], names: Sequence[str] | None
+        self, image: NDArray[np.uint8], names: Sequence[str] | None, size: tuple[int, int] | None
     ) -> tuple[list[Stitched], dict[str, Exception]]:
         pixels = self.backbone.normalise(to_device(image, self.backbone.device))  # (3, h, w)
         height, width = pixels.shape[1:]
@@ -134,10 +139,18 @@ class Segmenter:
         stitched = []
         for queries, rows in groups.items():
             mean = canvases[queries].mean()
+            large = []
             for number, variant in enumerate(rows):
-                if variant.refine is not None and variant.name not in failures:
+                if variant.refine is None or variant.name in failures:
+                    continue
+                if variant.refine_original and size is not None:
+                    guide, own = (F.interpolate(x[None], size=size, mode="bilinear")[0] for x in (pixels, mean[number]))
+                    self._refine(variant, guide, own, failures)
+                    large.append(Stitched([variant], own[None]).without(failures))
+                else:
                     self._refine(variant, pixels, mean[number], failures)
-            stitched.append(Stitched(rows, mean).without(failures))
+            apart = {one.name for of_original in large for one in of_original.variants}
+            stitched += [Stitched(rows, mean).without({*failures, *apart}), *large]
         return stitched, failures
 
     def _refine(self, variant: Variant, pixels: Tensor, scores: Tensor, failures: dict[str, Exception]) -> None:

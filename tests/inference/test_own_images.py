@@ -145,3 +145,12 @@ def test_classes_from_a_file(tmp_path: Path) -> None:
     assert predict(image, "-o", tmp_path / "one.png", classes=str(tmp_path / "words.txt")) == 0
     assert predict(image, "-o", tmp_path / "two.png", classes="background; road, street; water") == 0
     assert np.array_equal(read(tmp_path / "one.png"), read(tmp_path / "two.png"))
+
+
+def test_a_refinement_needs_the_whole_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene = geotiff(tmp_path / "scene.tif", NOISE.transpose(2, 0, 1))
+    assert predict(scene, "-o", tmp_path / "map.png", "--resize", "none", method="naclip+pamr") == 2
+    assert "its refinement needs the whole image at once; give --resize N" in capsys.readouterr().err
+    for method in ("naclip+pamr", "naclip+pamr-original"):
+        assert predict(scene, "-o", tmp_path / "map.png", method=method) == 0
+        assert "120x90 pixels, resized to 448x336" in capsys.readouterr().err
