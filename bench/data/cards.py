@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,10 +109,6 @@ class Card(Strict):
         """The scene that a sample belongs to: the first group (or all) of what `scene` finds in its id."""
         found = re.search(self.scene, sample_id) if self.scene else None
         return found.group(found.lastindex or 0) if found else None
-
-    def fingerprint(self) -> str:
-        """Changes with any statement of the card, lists of names included."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
 def card_names(folders: Sequence[Path] = ()) -> tuple[str, ...]:

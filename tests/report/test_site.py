@@ -33,10 +33,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three rows on two datasets, one of them not complete."""
     folder = tmp_path_factory.mktemp("site")
     for row, dataset, images in (
-        ("clip", "whu_aerial", [FAIR, GOOD]),
-        ("sclip", "whu_aerial", [GOOD, GOOD]),
-        ("clip", "wbs_si", [GOOD, FAIR]),
-        ("sclip", "wbs_si", [FAIR, FAIR]),
+        ("clip", "whu_aerial", [FAIR, GOOD, FAIR, FAIR]),
+        ("sclip", "whu_aerial", [GOOD, GOOD, FAIR, GOOD]),
+        ("clip", "wbs_si", [GOOD, FAIR, GOOD, GOOD]),
+        ("sclip", "wbs_si", [FAIR, FAIR, GOOD, FAIR]),
     ):
         now = CONFIG.settings_of(row, load_card(dataset), Overrides()).model_dump(exclude={"row", "dataset"})
         stored(folder, row, dataset, images, changes=now, metric="foreground_iou", info={"label": row.upper()})
@@ -59,6 +59,9 @@ def test_the_numbers_are_those_of_the_leaderboard(results: Path) -> None:
             assert cell["curve"][round(100 * cell["threshold"])] == pytest.approx(cell["score"], abs=0.02)
     assert cells["gem", "wbs_si"]["status"] == "failed" and "no <weights>" in cells["gem", "wbs_si"]["notes"][0]
     assert cells["clip", "whu_aerial"]["published"] == 17.7
+    ranks = {row["row"]: row["rank"] for row in data["rows"]}
+    assert ranks["gem"] is None and ranks["(chance)"] is None
+    assert sorted(ranks[row][0] for row in ("clip", "sclip")) == [1, 2]
     assert data["head"]["cells"] == 5 and data["head"]["failed"] == 1
 
 

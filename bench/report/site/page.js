@@ -74,7 +74,8 @@ function board() {
   const body = rows.map((row) => {
     const tr = element("tr", undefined, { "data-row": row.row });
     tr.append(element("td", row.venue ? `${row.label} (${row.venue})` : row.label));
-    tr.append(element("td", row.mean === null ? "–" : `${number(row.mean)} (${row.of})`));
+    const rank = row.rank ? `, rank ${row.rank[0]}` + (row.rank[1] < row.rank[2] ? ` [${row.rank[1]}–${row.rank[2]}]` : "") : "";
+    tr.append(element("td", row.mean === null ? "–" : `${number(row.mean)} (${row.of})${rank}`));
     for (const dataset of shown) {
       const ranked = RANKED.map((one) => valueIn(one, dataset.name)).filter((value) => !missing(value));
       const [least, most] = [Math.min(...ranked), Math.max(...ranked)];

@@ -14,12 +14,13 @@ from bench.config import Config
 from bench.data.cards import load_card
 from bench.errors import BenchError
 from bench.metrics import summary
+from bench.metrics.bootstrap import average, rank_intervals
 from bench.report.analysis import threshold_curve
 from bench.report.files import to_csv
 from bench.report.published import TASKS, load_published
 from bench.report.render import WARNINGS, latex
 from bench.report.scores import Collection, Score
-from bench.report.tables import leaderboard
+from bench.report.tables import Grid, leaderboard
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
@@ -49,6 +50,7 @@ def page_data(results: Path, collection: Collection, config: Config) -> dict[str
     stored = {(cell.row, cell.dataset): cell for cell in store.cells()}
     published = _published(config)
     board = leaderboard(config, collection)
+    ranks = _ranks(board, collection)
     datasets = [name for name in board.columns if name != "average"]
     cells = [
         _cell(score, stored.get(key), published.get(key))
@@ -65,6 +67,7 @@ def page_data(results: Path, collection: Collection, config: Config) -> dict[str
                 "venue": line.venue,
                 "mean": _points(line.entries["average"].value),
                 "of": line.entries["average"].counted,
+                "rank": ranks.get(line.row),
             }
             for line in board.lines
         ],
@@ -75,6 +78,26 @@ def page_data(results: Path, collection: Collection, config: Config) -> dict[str
         "csv": to_csv(board),
         "latex": latex(board),
     }
+
+
+def _ranks(board: Grid, collection: Collection) -> dict[str, list[int]]:
+    """Row -> its rank by the mean, and the range that holds 95 % of the ranks in draws of scenes."""
+    rows = {}
+    for line in board.lines:
+        if line.entries["average"].counted:
+            names = [name for name in board.columns if name != "average" and _shared(board, name)]
+            draws = [collection.scores[line.row, name].draws for name in names]
+            rows[line.row] = average([one for one in draws if one is not None])
+    try:
+        found = rank_intervals(rows) if len(rows) > 1 else {}
+    except ValueError:  # rows that were not counted on the same images, or a score that no draw defines
+        return {}
+    return {row: [one.rank, one.low, one.high] for row, one in found.items()}
+
+
+def _shared(board: Grid, name: str) -> bool:
+    """Whether all rows with a mean have this dataset."""
+    return all(line.entries[name].complete for line in board.lines if line.entries["average"].counted)
 
 
 def _head(collection: Collection, stored: dict[tuple[str, str], StoredResult]) -> dict[str, Any]:
