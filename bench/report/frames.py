@@ -142,7 +142,7 @@ def _write(file: Path, text: str) -> None:
 
 def html_report(
     results: str | Path = "results",
-    out: str | Path = "report.html",
+    out: str | Path | None = None,
     *,
     limit: int | None = None,
     draws: int | None = None,
@@ -150,7 +150,8 @@ def html_report(
 ) -> Path:
     """Writes one page with leaderboard, charts and provenance of all that is stored, which needs no server; returns it.
 
-    limit: of the results of runs on the first N images. Raises BenchError where nothing is stored.
+    out: the file (default: report.html in the results folder). limit: of the results of runs on the first N images.
+    Raises BenchError where nothing is stored.
     """
     loaded, folder = load_config(config), Path(results)
     if not folder.is_dir():
@@ -160,5 +161,6 @@ def html_report(
     if not fitting:
         names = ", ".join(one.name or "full runs" for one in found) or "nothing"
         raise BenchError(f"results folder {folder}: holds {names}; give --limit, or run something first")
-    _write(Path(out), page(folder, fitting[0], loaded))
-    return Path(out)
+    file = Path(out) if out else folder / "report.html"
+    _write(file, page(folder, fitting[0], loaded))
+    return file
