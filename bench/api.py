@@ -16,6 +16,12 @@ A plug-in that needs more is a class: it is built once per cell with its options
     encode_text(backbone, vocabulary) -> Tensor      its own text side: (Q, C) of unit length, or what `scores` takes
     scores(trunk, text) -> (B, Q, h, w)              its own scores, at any resolution; no `Features` are asked for
                                                      then, and upsampler and λ cannot act
+    collect(image: WholeImage) -> Collector          sees all windows of an image before it gives scores: see
+                                                     `methods/lposs.py`; with `whole_image = 1024` in the class
+                                                     the original image, too, with that long side
+
+A method that looks through a second model says so with ``@method(…, models={"vfm": "dino-vitb8"})`` and gets it as
+``trunk.second("vfm")``; a row puts another one into the role.
 
 A refinement (`@refinement`) works on the stitched scores of a whole image: see `methods/pamr.py`.
 Plug-ins of one folder import each other: ``from bench.methods.naclip import …`` (shipped), ``from .other import …``.
@@ -32,15 +38,21 @@ from bench.models.attention import (
     self_self,
 )
 from bench.models.backbone import Backbone, Features, Trunk
+from bench.models.collector import Box, Collector, WholeImage
+from bench.models.second import SecondTrunk
 from bench.models.text import TEMPLATES, Vocabulary, encode_words, ensemble
 from bench.registry import method, refinement
 
 __all__ = [
     "TEMPLATES",
     "Backbone",
+    "Box",
+    "Collector",
     "Features",
+    "SecondTrunk",
     "Trunk",
     "Vocabulary",
+    "WholeImage",
     "attention",
     "cosine",
     "encode_words",

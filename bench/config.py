@@ -70,6 +70,26 @@ class UpsamplerSpec(Model):
     note: str | None = None
 
 
+class SecondSpec(Model):
+    """A frozen second model, which methods name by role.
+
+    library: "timm", or "tower" for the image tower of the backbone `name`. name: as the library calls it. file: below
+    the weights folder. position: how its position embedding meets another grid, see `bench.models.second_kinds`.
+    gated: its licence has to be accepted first. side: of the squares that a tower is given.
+    """
+
+    library: Literal["timm", "tower"] = "timm"
+    name: str
+    file: str | None = None
+    url: str | None = None
+    sha256: str | None = None
+    position: Literal["library", "factor"] = "library"
+    license: str | None = None
+    gated: bool = False
+    side: int | None = None
+    note: str | None = None
+
+
 class Table(Model):
     title: str
     columns: tuple[str, ...]
@@ -84,6 +104,7 @@ class Config(Model):
     modifiers: dict[str, Overrides] = Field(default_factory=dict)
     backbones: dict[str, BackboneSpec]
     upsamplers: dict[str, UpsamplerSpec]
+    models: dict[str, SecondSpec] = Field(default_factory=dict)
     rows: dict[str, Row]
     default_rows: tuple[str, ...]  # what `--methods all` means
     vocabularies: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = Field(
@@ -106,6 +127,9 @@ class Config(Model):
                 raise ValueError(f"{name}.backbone '{row.backbone}' is not in `backbones:`")
             if row.upsampler not in (None, "none") and row.upsampler not in self.upsamplers:
                 raise ValueError(f"{name}.upsampler '{row.upsampler}' is not in `upsamplers:`")
+            for role, model in row.models.items() if isinstance(row, Overrides) else ():
+                if model not in self.models:
+                    raise ValueError(f"{name}.models.{role} '{model}' is not in `models:`")
         return self
 
     def row(self, name: str) -> Row:
@@ -140,6 +164,7 @@ class Config(Model):
         row = self.row(base)
         changes: dict[str, Any] = {}
         options: dict[str, Any] = {}
+        models: dict[str, Any] = {}
         for part in inside.split(","):
             key, equals, text = (piece.strip() for piece in part.partition("="))
             if not key or not equals:
@@ -147,12 +172,14 @@ class Config(Model):
             value = yaml.safe_load(text)
             if key in ("long_side", "short_side"):
                 changes["resize"] = {key: value}
-            elif key in Overrides.model_fields and key not in ("options", "resize"):
+            elif key.startswith("models."):
+                models[key.removeprefix("models.")] = value
+            elif key in Overrides.model_fields and key not in ("options", "resize", "models"):
                 changes[key] = value
             else:
                 options[key.removeprefix("options.")] = value
         try:
-            change = Overrides.model_validate({**changes, "options": options})
+            change = Overrides.model_validate({**changes, "options": options, "models": models})
         except ValidationError as error:
             raise BenchError(validation_message(Path(f"row '{name}'"), error)) from None
         merged = _merge(row, change)
@@ -178,6 +205,7 @@ class Config(Model):
         chosen = self.protocol.model_dump() | {"options": {}} | card
         for change in (method, row):
             chosen |= _given(change)
+        chosen["models"] = {**method.models, **row.models}  # role by role
         return chosen | (flags or {})
 
     def settings_of(self, name: str, card: DatasetDefaults, method: Overrides) -> Settings:
@@ -205,7 +233,8 @@ def _given(change: Overrides) -> dict[str, Any]:
 
 
 def _merge(row: Row, change: Overrides) -> Row:
-    return Row(**{**row.model_dump(), **_given(change), "options": {**row.options, **change.options}})
+    merged = {"options": {**row.options, **change.options}, "models": {**row.models, **change.models}}
+    return Row(**{**row.model_dump(), **_given(change), **merged})
 
 
 def load_config(path: str | Path | None = None) -> Config:

@@ -61,7 +61,7 @@ class Method:
     @property
     def makes_scores(self) -> bool:
         """Whether it makes its own scores, on which neither upsampler nor λ can act."""
-        return getattr(self.factory, "scores", None) is not None
+        return any(getattr(self.factory, name, None) is not None for name in ("scores", "collect"))
 
     def files(self, options: dict[str, Any]) -> dict[str, Path]:
         """Option -> file, of the options that are files. Raises BenchError for one that does not exist."""

@@ -47,6 +47,7 @@ class Overrides(Model):
     threshold: float | None = Field(None, ge=0, le=1)
     refine: str | None = None  # a refinement of the stitched scores, or "none"
     options: dict[str, Any] = {}  # parameters of the method itself
+    models: dict[str, str] = {}  # role -> a name of `models:`, the second models that the method looks through
 
 
 class Settings(Model):
@@ -68,6 +69,7 @@ class Settings(Model):
     threshold: float
     background: int
     refine: str = "none"
+    models: dict[str, str] = {}
 
 
 class DatasetDefaults(typing.Protocol):

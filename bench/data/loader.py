@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.images import Resize, resize
+from bench.data.images import Resize, at_sizes
 from bench.data.label_faults import impossible_values
 from bench.data.samples import Sample, SampleSet
 from bench.errors import BenchError
@@ -119,8 +119,7 @@ def _checked(samples: SampleSet, sample: Sample, rules: Sequence[Resize], conten
     reason = impossible_values(samples, sample.id, sample.label)
     if reason:
         return Loaded(sample.index, sample.id, np.zeros((0, 0), np.uint8), {}, reason, content)
-    images = {rule: resize(sample.image, rule) for rule in rules}
-    return Loaded(sample.index, sample.id, sample.label, images, None, content)
+    return Loaded(sample.index, sample.id, sample.label, at_sizes(sample.image, rules), None, content)
 
 
 @contextlib.contextmanager

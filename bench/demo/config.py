@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from bench.config import BackboneSpec, Config, UpsamplerSpec
+from bench.config import BackboneSpec, Config, SecondSpec, UpsamplerSpec
 from bench.demo.clip.weights import CONFIG_FILE, WEIGHTS
 from bench.errors import BenchError
 from bench.models.backbone import Backbone
@@ -29,9 +29,20 @@ def demo_config(config: Config) -> Config:
         upsamplers[name] = UpsamplerSpec(
             kind=spec.kind, file=str(own if own.exists() else WEIGHTS / "simfeatup.safetensors")
         )
+    # Every second model is the embedded tower; SAM's takes squares, here of a quarter of its own size.
+    models = {
+        name: SecondSpec(library="tower", name=DEMO, side=256 if "sam" in spec.name else None)
+        for name, spec in config.models.items()
+    }
     protocol = config.protocol.model_copy(update={"backbone": DEMO})
     rows = {name: row.model_copy(update={"backbone": None}) for name, row in config.rows.items()}
-    changes = {"backbones": backbones, "upsamplers": upsamplers, "protocol": protocol, "rows": rows}
+    changes = {
+        "backbones": backbones,
+        "upsamplers": upsamplers,
+        "models": models,
+        "protocol": protocol,
+        "rows": rows,
+    }
     return config.model_copy(update=changes)
 
 

@@ -97,7 +97,7 @@ def _image(group: RowGroup, wanted: Sequence[Variant], loaded: Loaded, scoring: 
         return iter([_failure(loaded.index, variant.name, loaded.error or "", gives_up=False) for variant in wanted])
     names = [variant.name for variant in wanted]
     height, width = loaded.label.shape
-    stitched, failures = group.segmenter.stitched(loaded.images[group.resize], names, (height, width))
+    stitched, failures = group.segmenter.stitched(loaded.images[group.resize], names, (height, width), loaded.images)
     failed = [_given_up(loaded, name, f"{type(error).__name__}: {error}") for name, error in failures.items()]
     counted = [_counted(loaded, rows, scoring) for rows in stitched if rows.variants]
     return itertools.chain(failed, *counted)

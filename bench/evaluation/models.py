@@ -15,6 +15,8 @@ from bench.inference.segmenter import Variant
 from bench.models.backbone import Backbone
 from bench.models.checkpoints import file_fingerprint
 from bench.models.clip_weights import load_backbone
+from bench.models.second import SecondModel
+from bench.models.second_kinds import TowerModel, load_second
 from bench.models.text import Vocabulary, encode
 from bench.models.upsamplers import Upsampler, load_upsampler
 from bench.paths import weights_dir
@@ -37,6 +39,7 @@ class ModelCache:
     device: str = "cpu"
     dtype: str = "fp32"
     _backbones: dict[str, Backbone] = field(default_factory=dict, init=False)
+    _seconds: dict[str, SecondModel] = field(default_factory=dict, init=False)
     _upsamplers: dict[tuple[Path, int], tuple[Upsampler, str]] = field(default_factory=dict, init=False)
 
     def backbone(self, name: str) -> Backbone:
@@ -67,6 +70,19 @@ class ModelCache:
             self._upsamplers[file, dim] = loaded.to(self.device), file_fingerprint(file)
         return self._upsamplers[file, dim]
 
+    def second(self, name: str) -> SecondModel:
+        """The second model called `name` in `models:` of benchmark.yaml."""
+        if name not in self.config.models:
+            raise BenchError(f"unknown second model '{name}'; {did_you_mean(name, self.config.models)}")
+        if name not in self._seconds:
+            spec = self.config.models[name]
+            if spec.library == "tower":
+                self._seconds[name] = TowerModel(name, self.backbone(spec.name), spec.side)
+            else:
+                file = weights_dir() / (spec.file or f"{name}.pth")
+                self._seconds[name] = load_second(name, spec, file, self.device, self.dtype)
+        return self._seconds[name]
+
     def variant(
         self,
         settings: Settings,
@@ -95,6 +111,13 @@ class ModelCache:
             "plug-in": method.source_hash,
         }
         hashes |= {f"option {name}": file_fingerprint(file) for name, file in method.files(settings.options).items()}
+        undeclared = set(settings.models) - set(method.defaults.models)
+        if undeclared:
+            role = min(undeclared)
+            known = ", ".join(method.defaults.models) or "none"
+            raise BenchError(f"row '{settings.row}': models.{role}: {method.name} has no such role ({known})")
+        seconds = {role: self.second(name) for role, name in settings.models.items()}
+        hashes |= {f"model {role}": model.fingerprint for role, model in seconds.items()}
         refine, at_original = None, False
         if settings.refine != "none":
             found = find_refinement(settings.refine)
@@ -114,5 +137,6 @@ class ModelCache:
             method.takes_text,
             refine,
             at_original,
+            seconds,
         )
         return variant, hashes

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bench.config import Config
 from bench.data.contents import ContentCache
-from bench.data.images import resize
+from bench.data.images import at_sizes, resize
 from bench.data.loader import Loaded, load
 from bench.data.samples import SampleSet
 from bench.errors import BenchError
@@ -192,8 +192,8 @@ def probe(run: Run, dataset: DatasetJobs) -> float:
     groups = _groups(run, ready)
     started = time.monotonic()
     for group in groups:
-        height, width = group.resize.size(1000, 1000)
-        group.segmenter.scores(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+        noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
+        group.segmenter.scores(resize(noise, group.resize), larger=at_sizes(noise, group.segmenter.rules))
     wait_for_gpu()
     return time.monotonic() - started
 
@@ -274,7 +274,7 @@ def _outcomes(run: Run, dataset: DatasetJobs, pending: dict[str, set[int]], prog
     first, last = share(len(wanted), run.distributed.rank, run.distributed.size)
     jobs = [job for job in dataset.due if job.settings.row in pending]
     groups = _groups(run, jobs)
-    rules = list(dict.fromkeys(group.resize for group in groups))
+    rules = list(dict.fromkeys(rule for group in groups for rule in (group.resize, *group.segmenter.rules)))
     finals = {job.settings.row: (job.settings.threshold, job.settings.background) for job in jobs}
     scoring = Scoring(len(dataset.card.classes), finals if run.options.boundary else None)
     images = _reported(
@@ -333,7 +333,8 @@ def label_maps(run: Run, dataset: DatasetJobs, index: int) -> dict[str, NDArray[
     found: dict[str, NDArray[np.uint8]] = {}
     for group in _groups(run, list(jobs.values())):
         height, width = sample.label.shape
-        for row, scores in group.segmenter.scores(resize(sample.image, group.resize), None, (height, width)).items():
+        image, larger = resize(sample.image, group.resize), at_sizes(sample.image, group.segmenter.rules)
+        for row, scores in group.segmenter.scores(image, None, (height, width), larger).items():
             if isinstance(scores, Exception):
                 raise BenchError(f"{row} on {dataset.card.name}, {sample.id}: {type(scores).__name__}: {scores}")
             job = jobs[row]

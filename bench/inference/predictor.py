@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.data.images import Resize, resize
+from bench.data.images import Resize, at_sizes, resize
 from bench.errors import BenchError
 from bench.inference.postprocess import apply_threshold, classify
 from bench.inference.raster_io import (
@@ -28,7 +28,7 @@ from bench.inference.raster_io import (
 from bench.inference.segmenter import Segmenter, Variant
 from bench.inference.streaming import score_strips
 from bench.inference.visualize import distinct_colours
-from bench.inference.windows import Box
+from bench.models.collector import Box
 from bench.models.text import Vocabulary
 from bench.runtime.atomic import write_atomic
 from bench.settings import Settings
@@ -99,10 +99,11 @@ class Predictor:
     def _natively(self, source: Path) -> bool:
         (variant,) = self.segmenter.variants
         if self.native is None:
-            return variant.refine is None and is_georeferenced(source)
-        if self.native and variant.refine is not None:
+            return not (variant.refine or variant.collects) and is_georeferenced(source)
+        if self.native and (variant.refine or variant.collects):
+            what = "method" if variant.collects else "refinement"
             raise BenchError(
-                f"row '{variant.name}': its refinement needs the whole image at once; give --resize N, such as 448"
+                f"row '{variant.name}': its {what} needs the whole image at once; give --resize N, such as 448"
             )
         return self.native
 
@@ -154,7 +155,8 @@ class Predictor:
             return
         whole = raster.read(Box(0, 0, raster.height, raster.width))
         small = resize(whole, Resize(**self.settings.resize.model_dump()))
-        found = self.segmenter.scores(small, None, (raster.height, raster.width))[variant.name]
+        larger = at_sizes(whole, self.segmenter.rules)
+        found = self.segmenter.scores(small, None, (raster.height, raster.width), larger)[variant.name]
         if isinstance(found, Exception):
             raise found
         yield found, self._labels(found, (raster.height, raster.width), variant)

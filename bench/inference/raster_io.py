@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from bench.data.images import read_image
 from bench.errors import BenchError
 from bench.inference.visualize import Colour, overlay_png, palette_png
-from bench.inference.windows import Box
+from bench.models.collector import Box
 from bench.runtime.atomic import write_atomic
 
 EMPTY = 255  # label of pixels without data

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-class Box(NamedTuple):
-    """A window in pixels of the network's input: rows top:bottom, columns left:right."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
+from bench.models.collector import Box
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
@@ -41,10 +33,16 @@ def pad_to_multiple(windows: Tensor, patch: int) -> tuple[Tensor, Box]:
     windows.
     """
     height, width = windows.shape[-2:]
+    padded_h, padded_w, inside = padded_size(height, width, patch)
+    right, bottom = padded_w - inside.right, padded_h - inside.bottom
+    return F.pad(windows, (inside.left, right, inside.top, bottom)), inside
+
+
+def padded_size(height: int, width: int, patch: int) -> tuple[int, int, Box]:
+    """Height and width of what `pad_to_multiple` gives, and where the original lies in it."""
     pad_h, pad_w = -height % patch, -width % patch
     top, left = pad_h // 2, pad_w // 2
-    padded = F.pad(windows, (left, pad_w - left, top, pad_h - top))
-    return padded, Box(top, left, top + height, left + width)
+    return height + pad_h, width + pad_w, Box(top, left, top + height, left + width)
 
 
 class Canvas:

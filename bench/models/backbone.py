@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models.block import Block, Heads
+from bench.models.second import SecondModel, SecondTrunk, in_role
 from bench.runtime.device import exact_float32
 
 # CLIP's normalisation on the 0..255 scale, rounded as in the released configuration.
@@ -26,11 +28,12 @@ class Features(NamedTuple):
     """What a method makes of a batch of windows, in the joint image-text space, not normalised.
 
     patches: (B, h*w, C), row-major. cls: (B, C), or None where the method has no such token (then λ must be
-    0).
+    0). grid: (h, w) of the patches where it is not the tower's, as on a second model's finer grid.
     """
 
     patches: Tensor
     cls: Tensor | None
+    grid: tuple[int, int] | None = None
 
 
 class Trunk:
@@ -56,6 +59,34 @@ class Trunk:
         self._inputs: list[Tensor] = []
         self._qkv: dict[int, Heads] = {}
         self._resampled: dict[str, Trunk] = {}
+        self._second: dict[str, SecondTrunk] = {}  # by the model's name, shared with the views of `having`
+        self._models: Mapping[str, SecondModel] = {}
+        self._rgb: list[Tensor] = []
+
+    @property
+    def rgb(self) -> Tensor:
+        """The windows (B, 3, H, W) in 0..1; padding has CLIP's mean colour."""
+        if not self._rgb:
+            self._rgb.append(to_rgb(self.images))
+        return self._rgb[0]
+
+    def second(self, role: str) -> SecondTrunk:
+        """The same windows through the second model in that role, once for all rows that use the model.
+
+        BenchError for a role that the method did not declare.
+        """
+        model = in_role(self._models, role)
+        if model.name not in self._second:
+            self._second[model.name] = model.trunk(self.rgb)
+        return self._second[model.name]
+
+    def having(self, models: Mapping[str, SecondModel]) -> Trunk:
+        """This trunk, all that it remembers shared, with the second models (role -> model) of one row."""
+        if not models:
+            return self
+        view = copy.copy(self)
+        view._models = models
+        return view
 
     def input(self, index: int = -1) -> Tensor:
         """Input of block `index`, (B, N, D). Negative counts from the last block; `depth` is the tower's output.
@@ -149,6 +180,7 @@ class Trunk:
                 f"the {name} of block {index}": part
                 for name, part in zip(("queries", "keys", "values"), heads, strict=True)
             }
+        shared |= {f"the tokens of {name}": second.tokens for name, second in self._second.items()}
         return {
             name: float(tensor.double().abs().sum() + tensor.double()[..., 0].sum()) for name, tensor in shared.items()
         }
@@ -226,6 +258,10 @@ class Backbone:
         pixels = image.to(self.device).permute(2, 0, 1).float()
         return (pixels - self._mean) / self._std
 
+    def normalise_rgb(self, rgb: Tensor) -> Tensor:
+        """(…, 3, H, W) in 0..1 -> the same in units of CLIP's pixel statistics."""
+        return (rgb * 255 - self._mean) / self._std
+
     def trunk(self, images: Tensor) -> Trunk:
         """images: (B, 3, H, W) normalised, sides multiples of the patch size."""
         return Trunk(self.visual, self.blocks, images)
@@ -236,6 +272,12 @@ class Backbone:
         with exact_float32():
             embeddings: Tensor = self.model.encode_text(tokens)
         return embeddings.float()
+
+
+def to_rgb(images: Tensor) -> Tensor:
+    """(…, 3, H, W) in units of CLIP's pixel statistics -> the same in 0..1."""
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) / 255 for values in (PIXEL_MEAN, PIXEL_STD))
+    return images * std + mean
 
 
 def _check_tower(name: str, visual: Any) -> None:

@@ -148,8 +148,9 @@ class ResultSpec:
 def identity(settings: Settings, inputs: Mapping[str, str]) -> str:
     """sha256 over all that decides the counts."""
     deciding = settings.model_dump(mode="json", exclude={*SCORING, *NAMING})
-    if settings.refine == "none":  # results of before there were refinements keep their identity
-        del deciding["refine"]
+    for key, silent in (("refine", "none"), ("models", {})):  # results of before there were such keep their identity
+        if deciding[key] == silent:
+            del deciding[key]
     text = json.dumps([deciding, dict(inputs)], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,0 +1,77 @@
+"""What a method gets that sees all windows of an image before it gives scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from bench.errors import BenchError
+from bench.models.backbone import Trunk, to_rgb
+from bench.models.second import SecondModel, SecondTrunk, in_role
+
+
+class Box(NamedTuple):
+    """A window in pixels of the network's input: rows top:bottom, columns left:right."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True, eq=False)
+class WholeImage:
+    """One image, as a method with `collect` sees it.
+
+    pixels: (3, h, w) the network's input, normalised. boxes: its windows. patch_size: of the tower, pixels. large: (1,
+    3, H, W) in 0..1, the original with the long side that the method's `whole_image` says, or None. models: by role.
+    stitch: scores (W, Q, h, w) on the patches of all windows -> (Q, H, W), enlarged to them and averaged.
+    """
+
+    pixels: Tensor
+    boxes: Sequence[Box]
+    patch_size: int
+    large: Tensor | None
+    models: Mapping[str, SecondModel]
+    stitch: Callable[[Tensor], Tensor]
+    _shared: dict[str, SecondTrunk] = field(default_factory=dict)  # of all rows on the image, by the model's name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the network's input."""
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+    @property
+    def rgb(self) -> Tensor:
+        """(3, h, w) in 0..1: the network's input."""
+        return to_rgb(self.pixels)
+
+    def valid_grid(self, role: str) -> tuple[int, int]:
+        """How many rows and columns of `second(role)` the large image covers, rounded."""
+        assert self.large is not None
+        patch = in_role(self.models, role).patch_size
+        return max(1, round(self.large.shape[2] / patch)), max(1, round(self.large.shape[3] / patch))
+
+    def second(self, role: str) -> SecondTrunk:
+        """The large image through the second model in that role, zeros to the right and below, once for all rows."""
+        model = in_role(self.models, role)
+        if self.large is None:
+            raise BenchError(
+                "the method asks for the whole image; say how large with `whole_image = 1024` in its class"
+            )
+        if model.name not in self._shared:
+            self._shared[model.name] = model.padded(self.large)
+        return self._shared[model.name]
+
+
+class Collector(Protocol):
+    """What a method's `collect(image)` returns."""
+
+    def add(self, trunk: Trunk, boxes: Sequence[Box]) -> None:
+        """Takes a batch of windows; called with all of an image's, in order."""
+
+    def scores(self, text: Tensor) -> Tensor:
+        """After the last batch: (W, Q, h, w) of each window, to be stitched, or (Q, h, w) of the whole image."""

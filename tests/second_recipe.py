@@ -1,0 +1,99 @@
+"""Tiny second models whose weights are drawn by name, as those behind the stored outputs of the authors' code were."""
+
+from __future__ import annotations
+
+import zlib
+from functools import cache
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor
+
+from bench.models.second_kinds import TimmModel
+
+SEED = 20251
+VIT = {"embed_dim": 96, "depth": 4, "num_heads": 3, "num_classes": 0, "dynamic_img_size": True}
+VITS: dict[str, dict[str, Any]] = {
+    "dino8": {"img_size": 224, "patch_size": 8},
+    "dino16": {"img_size": 224, "patch_size": 16},
+    "dinov2": {"img_size": 518, "patch_size": 14, "init_values": 1e-5, "reg_tokens": 4, "no_embed_class": True},
+}
+SAM = {
+    "img_size": 1024,
+    "patch_size": 16,
+    "embed_dim": 48,
+    "depth": 4,
+    "num_heads": 3,
+    "window_size": 14,
+    "global_attn_indexes": (1, 3),
+    "use_rel_pos": True,
+    "num_classes": 0,
+    "neck_chans": 256,
+}
+VIT_GAINS = {"patch_embed.proj.weight": 1.2, "attn.qkv.weight": 1.5, "attn.proj.weight": 0.4, "mlp.fc2.weight": 0.3}
+NORMS = ("norm", "neck.1.", "neck.3.")
+
+
+def drawn(kind: str, key: str, shape: tuple[int, ...], offset: float, scale: float) -> Tensor:
+    """A tensor from a generator of its own, so that neither order nor other tensors matter."""
+    generator = np.random.default_rng([SEED, zlib.crc32(f"{kind}/{key}".encode())])
+    return torch.from_numpy((offset + scale * generator.standard_normal(shape)).astype(np.float32))
+
+
+@cache
+def second(kind: str) -> TimmModel:
+    """dino8, dino16, dinov2 (four registers) or sam."""
+    if kind == "sam":
+        model: Any = timm.models.vision_transformer_sam.VisionTransformerSAM(**SAM)
+        state = {key: _of_sam(key, value) for key, value in model.state_dict().items()}
+    else:
+        model = timm.models.vision_transformer.VisionTransformer(**VIT, **VITS[kind])
+        state = {key: _of_vit(kind, key, value) for key, value in model.state_dict().items()}
+        if kind == "dinov2":  # the hub's file has a position for CLS, which timm adds to the token
+            positions = drawn(kind, "pos_embed", (1, 37 * 37 + 1, 96), 0, 0.6)
+            state["cls_token"] = state["cls_token"] + positions[:, :1]
+            state["pos_embed"] = positions[:, 1:]
+    model.load_state_dict(state)
+    model.pretrained_cfg = {}
+    return TimmModel(kind, model, kind, "factor" if kind.startswith(("dino8", "dino16")) else "library")
+
+
+def _of_vit(kind: str, key: str, value: Tensor) -> Tensor:
+    shape = tuple(value.shape)
+    name = "register_tokens" if key == "reg_token" else key
+    if key.endswith("gamma"):
+        return drawn(kind, name, shape, 0.5, 0.1)
+    if "norm" in key:
+        return drawn(kind, name, shape, *((1, 0.1) if key.endswith("weight") else (0, 0.02)))
+    if key in ("cls_token", "pos_embed", "reg_token"):
+        return drawn(kind, name, shape, 0, 0.6 if key == "pos_embed" else 0.25)
+    if key.endswith("bias"):
+        return drawn(kind, name, shape, 0, 0.05)
+    gain = next((gain for end, gain in VIT_GAINS.items() if key.endswith(end)), 1.0)
+    return drawn(kind, name, shape, 0, gain * int(np.prod(shape[1:])) ** -0.5)
+
+
+def _of_sam(key: str, value: Tensor) -> Tensor:
+    shape = tuple(value.shape)
+    name = key.replace("mlp.fc", "mlp.lin")
+    if any(part in key for part in NORMS):
+        return drawn("sam", name, shape, *((1, 0.1) if key.endswith("weight") else (0, 0.02)))
+    for part, scale in (("rel_pos", 0.1), ("pos_embed", 0.15), ("bias", 0.05)):
+        if part in key:
+            return drawn("sam", name, shape, 0, scale)
+    gain = 1.5 if key.endswith("attn.qkv.weight") else 1.0
+    return drawn("sam", name, shape, 0, gain * int(np.prod(shape[1:])) ** -0.5)
+
+
+def mixture_case(patches: int = 800, width: int = 48, classes: int = 9) -> tuple[Tensor, Tensor]:
+    """Unit features (patches, width) around a centre for each class, and noisy cosines (patches, classes)."""
+    rng = np.random.default_rng([SEED, zlib.crc32(b"gmm_case")])
+    centres = rng.standard_normal((classes, width))
+    member = rng.integers(0, classes, patches)
+    features = centres[member] + 0.9 * rng.standard_normal((patches, width))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    cosine = 0.20 + 0.02 * rng.standard_normal((patches, classes))
+    cosine[np.arange(patches), member] += 0.02
+    return torch.from_numpy(features.astype(np.float32)), torch.from_numpy(cosine.astype(np.float32))
