@@ -23,7 +23,10 @@ A plug-in that needs more is a class: it is built once per cell with its options
 A method that looks through a second model says so with ``@method(…, models={"vfm": "dino-vitb8"})`` and gets it as
 ``trunk.second("vfm")``; a row puts another one into the role.
 
-A refinement (`@refinement`) works on the stitched scores of a whole image: see `methods/pamr.py`.
+An upsampler (`@upsampler`) is a subclass of `Upsampler` with `forward`; `kind:` of `upsamplers:` in benchmark.yaml, or
+in a `--config` overlay, names it. A refinement (`@refinement`) works on the stitched scores of a whole image: see
+`methods/pamr.py`.
+
 Plug-ins of one folder import each other: ``from bench.methods.naclip import …`` (shipped), ``from .other import …``.
 What a `Trunk` gives is shared with other methods: never change it in place.
 """
@@ -41,6 +44,7 @@ from bench.models.backbone import Backbone, Features, Trunk
 from bench.models.collector import Box, Collector, WholeImage
 from bench.models.second import SecondTrunk
 from bench.models.text import TEMPLATES, Vocabulary, encode_words, ensemble
+from bench.models.upsamplers import Upsampler, upsampler
 from bench.registry import method, refinement
 
 __all__ = [
@@ -51,6 +55,7 @@ __all__ = [
     "Features",
     "SecondTrunk",
     "Trunk",
+    "Upsampler",
     "Vocabulary",
     "WholeImage",
     "attention",
@@ -64,4 +69,5 @@ __all__ = [
     "method",
     "refinement",
     "self_self",
+    "upsampler",
 ]

@@ -61,12 +61,19 @@ class BackboneSpec(Model):
 
 
 class UpsamplerSpec(Model):
-    """A checkpoint of a JBU upsampler. `git_blob` is its git blob hash, checked after a download."""
+    """An upsampler: its kind (`bench.models.upsamplers`) and its checkpoint, below the weights folder.
 
-    kind: Literal["jbu_one", "jbu_stack"]
-    file: str
+    git_blob, sha256: checked after a download. seed: instead of a file, weights drawn by a recipe (the demo). note:
+    where a file without address comes from.
+    """
+
+    kind: str
+    file: str | None = None
     url: str | None = None
     git_blob: str | None = None
+    sha256: str | None = None
+    seed: int | None = None
+    license: str | None = None
     note: str | None = None
 
 
@@ -94,7 +101,7 @@ class Table(Model):
     title: str
     columns: tuple[str, ...]
     rows: tuple[str, ...]
-    published: str  # file below results/published/
+    published: str | None = None  # file below results/published/
     average: bool = False
     note: str | None = None
 
@@ -119,8 +126,9 @@ class Config(Model):
         listed = {f"tables.{name}": table.rows for name, table in self.tables.items()}
         for where, names in {"default_rows": self.default_rows, **listed}.items():
             for name in names:
-                if name not in self.rows:
+                if name not in self.rows and base_name(name) not in self.rows:
                     raise ValueError(f"{where} names the row '{name}', which `rows:` lacks")
+                self.row(name)
         changed: dict[str, Protocol | Overrides] = {"protocol": self.protocol, **self.modifiers, **self.rows}
         for name, row in changed.items():
             if row.backbone is not None and row.backbone not in self.backbones:

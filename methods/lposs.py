@@ -22,6 +22,7 @@ from torch import Tensor
 from bench.api import Box, Trunk, WholeImage, last_block, method
 
 MOST = 40_000  # patches of an image: its graph has k edges for each
+MOST_PIXELS = 1 << 21  # of LPOSS+: 84 weights in float64 for each, 1.4 GB
 CHUNK = 2048
 
 
@@ -39,6 +40,8 @@ class Lposs:
         self.k, self.gamma, self.sigma, self.alpha, self.pixels, self.tau = k, gamma, sigma, alpha, pixels, tau
 
     def collect(self, image: WholeImage) -> "_Windows":
+        if self.pixels and image.size[0] * image.size[1] > MOST_PIXELS:
+            raise ValueError(f"LPOSS+ spreads over at most {MOST_PIXELS:,} pixels; make the network's input smaller")
         return _Windows(self, image)
 
 

@@ -97,3 +97,74 @@ def mixture_case(patches: int = 800, width: int = 48, classes: int = 9) -> tuple
     cosine = 0.20 + 0.02 * rng.standard_normal((patches, classes))
     cosine[np.arange(patches), member] += 0.02
     return torch.from_numpy(features.astype(np.float32)), torch.from_numpy(cosine.astype(np.float32))
+
+
+ENCODERS = ("image_encoder", "query_encoder", "key_encoder", "key_features_encoder", "aggregation")
+
+
+def upsampler_state(kind: str) -> dict[str, Tensor]:
+    """anyup, jafar (for 128 channels) or naf, by the names that the authors' checkpoints have."""
+    shapes = {"anyup": _anyup_shapes, "jafar": _jafar_shapes, "naf": _naf_shapes}[kind]()
+    state = {key: _of_upsampler(kind, key, shape) for key, shape in shapes.items()}
+    if kind == "naf":
+        state["image_encoder.rope.periods"] = torch.from_numpy((100.0 ** (np.arange(16) / 16)).astype(np.float32))
+    else:
+        one = 100.0 ** np.linspace(0, -1, 32)
+        frequencies = np.zeros((2, 128))
+        frequencies[0, :64] = frequencies[1, 64:] = np.concatenate([one, one])
+        state["rope.freqs"] = torch.from_numpy((frequencies * 2 * np.pi).astype(np.float32))
+    return state
+
+
+def _anyup_shapes() -> dict[str, tuple[int, ...]]:
+    shapes = _attention()
+    for name, inputs, kernel in zip(ENCODERS, (3, 128, 128, 0, 256), (1, 1, 1, 0, 3), strict=True):
+        first = {"0.basis": (128, 1, 5, 5)} if not inputs else {"0.weight": (128, inputs, kernel, kernel)}
+        block = {"0.weight": (128,), "0.bias": (128,), "2.weight": (128, 128, 1, 1)}
+        block |= {"3.weight": (128,), "3.bias": (128,), "5.weight": (128, 128, 1, 1)}
+        shapes |= {f"{name}.{key}": shape for key, shape in first.items()}
+        shapes |= {f"{name}.{i}.block.{key}": shape for i in (1, 2) for key, shape in block.items()}
+    return shapes
+
+
+def _jafar_shapes() -> dict[str, tuple[int, ...]]:
+    shapes = _attention()
+    shapes |= {"cross_decode.cross_attn.norm_v.weight": (128,)}
+    shapes |= {f"sft_key.{name}.weight": (128, 128, 1, 1) for name in ("gamma", "beta")}
+    for name, inputs in zip(ENCODERS[:4], (3, 128, 128, 128), strict=True):
+        shapes[f"{name}.0.weight"] = (128, inputs, 1, 1)
+        for i in (1, 2):
+            for n in (1, 2):
+                shapes |= {f"{name}.{i}.norm{n}.{part}": (128,) for part in ("weight", "bias")}
+                shapes[f"{name}.{i}.conv{n}.weight"] = (128, 128, 1, 1)
+    return shapes
+
+
+def _naf_shapes() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, kernel in (("image_encoder.encoder", 1), ("image_encoder.sem_encoder", 3)):
+        shapes |= {f"{name}.0.weight": (128, 3, kernel, kernel), f"{name}.0.bias": (128,)}
+        for i in (1, 2):
+            for n in (1, 2):
+                shapes |= {f"{name}.{i}.norm{n}.{part}": (128,) for part in ("weight", "bias")}
+                shapes |= {f"{name}.{i}.conv{n}.weight": (128, 128, kernel, kernel), f"{name}.{i}.conv{n}.bias": (128,)}
+    return shapes
+
+
+def _attention() -> dict[str, tuple[int, ...]]:
+    prefix = "cross_decode.cross_attn."
+    shapes: dict[str, tuple[int, ...]] = {"cross_decode.conv2d.weight": (128, 128, 3, 3)}
+    shapes |= {f"{prefix}norm_{x}.weight": (128,) for x in "qk"}
+    shapes |= {f"{prefix}attention.in_proj_weight": (384, 128), f"{prefix}attention.in_proj_bias": (384,)}
+    return shapes | {f"{prefix}attention.out_proj.weight": (128, 128), f"{prefix}attention.out_proj.bias": (128,)}
+
+
+def _of_upsampler(kind: str, key: str, shape: tuple[int, ...]) -> Tensor:
+    if len(shape) == 1 and any(part in key for part in ("norm", ".block.0.", ".block.3.")):
+        return drawn(kind, key, shape, 1, 0.1) if key.endswith("weight") else drawn(kind, key, shape, 0, 0.05)
+    if key.endswith("bias"):
+        return drawn(kind, key, shape, 0, 0.05)
+    if key.endswith("basis"):
+        return drawn(kind, key, shape, 0, 1)
+    sharp = 2 if "in_proj_weight" in key else 1  # a flat attention would hide mistakes
+    return drawn(kind, key, shape, 0, sharp * int(np.prod(shape[1:])) ** -0.5)

@@ -27,7 +27,7 @@ def test_the_shipped_file_is_the_papers_protocol() -> None:
     assert (protocol.resize.long_side, protocol.window, protocol.stride, protocol.scale) == (448, 224, 112, 50)
     assert len(config.default_rows) == 10
     assert len(config.default_datasets) == 17
-    assert set(config.tables) == {"1", "2", "3", "4", "5", "6"}
+    assert {name for name in config.tables if name.isdigit()} == {"1", "2", "3", "4", "5", "6"}
     for table in config.tables.values():
         for column in table.columns:
             load_card(column)

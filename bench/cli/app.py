@@ -32,7 +32,7 @@ COMMANDS = {
     "methods": "list the methods, rows and modifiers",
     "datasets": "list the datasets, or check that one on disk is complete and right",
     "prepare": "tile or convert a dataset once",
-    "download": "fetch a dataset or the upsamplers' weights",
+    "download": "fetch a dataset, or weights",
 }
 
 MODULES = {"import": "import_"}  # where the name is a word of Python

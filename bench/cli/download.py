@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="+",
         metavar="NAME",
-        help="datasets; or `weights` and none or some names of benchmark.yaml",
+        help="datasets; or `weights` and names of upsamplers, second models or backbones (none: all upsamplers)",
     )
     add_data_arguments(parser)
     parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml, for weights")

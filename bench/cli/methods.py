@@ -29,6 +29,16 @@ def main(args: argparse.Namespace) -> int:
     listed = [(m.name, m.label, m.venue, _kind(m), _options(m.options), m.file.name) for m in methods.values()]
     print(tabulate(listed, headers=["name", "label", "venue", "gives", "options", "file"]))
     print("\nfeatures: upsamplers and λ work on them; scores: of its own; words: its features depend on the vocabulary")
+    print("\nSecond models (of methods with roles; `bench download weights NAME`)\n")
+    roles = {m.name: m.defaults.models for m in methods.values()}
+    seconds = [
+        (name, spec.name, spec.license, "gated" if spec.gated else "", ", ".join(_using(name, roles)), spec.file)
+        for name, spec in config.models.items()
+    ]
+    print(tabulate(seconds, headers=["name", "model", "licence", "", "default of", "file"]))
+    print("\nUpsamplers\n")
+    upsamplers = [(name, spec.kind, spec.license, spec.file) for name, spec in config.upsamplers.items()]
+    print(tabulate(upsamplers, headers=["name", "kind", "licence", "file"]))
     print("\nModifiers\n")
     changes = [(f"+{name}", _changes(m.model_dump(exclude_defaults=True))) for name, m in config.modifiers.items()]
     print(tabulate(changes, headers=["name", "sets"]))
@@ -47,6 +57,11 @@ def main(args: argparse.Namespace) -> int:
     groups = {"all": config.default_rows, **config.groups}
     print(tabulate([(name, ", ".join(rows)) for name, rows in groups.items()], maxcolwidths=[None, 100]))
     return 0
+
+
+def _using(model: str, roles: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """`method (role)` of each method that looks through the model unless a row says otherwise."""
+    return [f"{name} ({role})" for name, own in roles.items() for role, used in own.items() if used == model]
 
 
 def _kind(method: Method) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from bench.config import Config, UpsamplerSpec
+from bench.config import Config, SecondSpec, UpsamplerSpec
 from bench.data.cards import Card
-from bench.data.fetch import fetch, linked_images, md5_hash
+from bench.data.fetch import fetch, linked_images, md5_hash, sha256_hash
 from bench.data.inventory import look
 from bench.data.layouts import dataset_folders
 from bench.data.schema import Download
@@ -43,9 +43,10 @@ def download_dataset(card: Card, data_root: Path, say: Callable[[str], None]) ->
 def download_weights(config: Config, names: Sequence[str], say: Callable[[str], None]) -> bool:
     """Fetch checkpoints that benchmark.yaml names into the weights folder; no names: all released upsamplers.
 
-    True when none of them has to be got by hand. Raises BenchError for an unknown name, and as `fetch` does.
+    names: of `upsamplers:`, `models:` or `backbones:`. True when none of them has to be got by hand. Raises BenchError
+    for an unknown name, and as `fetch` does.
     """
-    known = [*config.upsamplers, *config.backbones]
+    known = [*config.upsamplers, *config.models, *config.backbones]
     for name in names:
         if name not in known:
             raise BenchError(f"unknown weights '{name}'; {did_you_mean(name, known)}")
@@ -56,19 +57,27 @@ def download_weights(config: Config, names: Sequence[str], say: Callable[[str], 
 
 def _fetch_weights(config: Config, name: str, say: Callable[[str], None]) -> bool:
     """One checkpoint; False where it has to be got by hand, which is said then."""
-    spec = config.upsamplers.get(name) or config.backbones[name]
+    spec = config.upsamplers.get(name) or config.models.get(name) or config.backbones[name]
     if spec.file is None:
-        say(f"{name}: open_clip fetches it when it is first used")
+        needs_none = isinstance(spec, UpsamplerSpec)
+        say(f"{name}: has no weights" if needs_none else f"{name}: open_clip fetches it when it is first used")
         return True
     target = weights_dir() / spec.file
-    if isinstance(spec, UpsamplerSpec) and spec.url:
-        new = fetch(spec.url, target, git_blob=spec.git_blob)
-        say(f"{target}: {_state(new, spec.git_blob, target)}")
+    gated = isinstance(spec, SecondSpec) and spec.gated
+    if isinstance(spec, UpsamplerSpec | SecondSpec) and spec.url and not gated:
+        git_blob = spec.git_blob if isinstance(spec, UpsamplerSpec) else None
+        if spec.license:
+            say(f"{name}, licence: {spec.license}")
+        new = fetch(spec.url, target, git_blob=git_blob, sha256=spec.sha256)
+        say(f"{target}: {_state(new, git_blob or spec.sha256, target, sha256_hash)}")
         return True
     if target.exists():
         say(f"{target}: was there already")
         return True
-    origin = f"get it from {spec.url}" if spec.url else "it is not released, train it (see docs/training.md)"
+    if gated:
+        say(f"{name}: accept the licence ({spec.license}) at {spec.url}, and put the weights into {target}")
+        return False
+    origin = f"get it from {spec.url}" if spec.url else spec.note or "it is not released, train it (docs/training.md)"
     say(f"{name}: {origin}, and put it into {target}")
     return False
 
@@ -80,12 +89,14 @@ def _fetch_item(item: Download, url: str, folder: Path, say: Callable[[str], Non
         new = [fetch(link, target / PurePosixPath(unquote(urlsplit(link).path)).name) for link in links]
         say(f"{target}: {len(links)} files, {sum(new)} of them new; no checksums are known")
     else:
-        say(f"{target}: {_state(fetch(url, target, md5=item.md5), item.md5, target)}")
+        say(f"{target}: {_state(fetch(url, target, md5=item.md5), item.md5, target, md5_hash)}")
 
 
-def _state(new: bool, expected: str | None, file: Path) -> str:
+def _state(new: bool, expected: str | None, file: Path, digest: Callable[[Path], str]) -> str:
     came = "downloaded" if new else "was there already"
-    return f"{came}, checksum right" if expected else f"{came}, no checksum is known; md5 {md5_hash(file)}"
+    if expected:
+        return f"{came}, checksum right"
+    return f"{came}, no checksum is known; {digest.__name__.partition('_')[0]} {digest(file)}"
 
 
 def _steps(card: Card, folder: Path, missing: Sequence[Download]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,13 @@ _TIMEOUT = 60.0  # seconds of silence
 _BLOCK = 1 << 20
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP states of servers that may answer later
 _NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+_PICKLE = b"\x80"  # how torch files of before 2020 begin
 _IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 
-def fetch(url: str, target: Path, *, md5: str | None = None, git_blob: str | None = None) -> bool:
+def fetch(
+    url: str, target: Path, *, md5: str | None = None, git_blob: str | None = None, sha256: str | None = None
+) -> bool:
     """Put the file at `url` into `target`; False where it was there already.
 
     What an earlier attempt left in "<target>.part" is gone on with. `target` appears only when it is complete
@@ -38,16 +41,17 @@ def fetch(url: str, target: Path, *, md5: str | None = None, git_blob: str | Non
 
     Raises BenchError for an address that does not answer, a wrong checksum, and a disk without the room.
     """
+    checksums = [("md5", md5, md5_hash), ("git blob hash", git_blob, git_blob_hash), ("sha256", sha256, sha256_hash)]
     if target.exists():
-        _check(target, md5, git_blob, "delete it to download it again")
+        _check(target, checksums, "delete it to download it again")
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     _receive_all(url, part)
     _version_file(part).unlink(missing_ok=True)
     try:
-        _check(part, md5, git_blob, "it was deleted; run the same command again, or get the file by hand")
-        if not md5 and not git_blob:
+        _check(part, checksums, "it was deleted; run the same command again, or get the file by hand")
+        if not any(expected for _, expected, _ in checksums):
             _check_kind(part, target)
     except BenchError:
         part.unlink()
@@ -73,6 +77,11 @@ def linked_images(page: str) -> list[str]:
 def md5_hash(file: Path) -> str:
     """MD5 of a file's content."""
     return _digest(file, hashlib.md5(usedforsecurity=False))
+
+
+def sha256_hash(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    return _digest(file, hashlib.sha256())
 
 
 def git_blob_hash(file: Path) -> str:
@@ -169,20 +178,29 @@ def _check_room(folder: Path, needed: int) -> None:
         )
 
 
-def _check(file: Path, md5: str | None, git_blob: str | None, advice: str) -> None:
-    for kind, expected, digest in (("md5", md5, md5_hash), ("git blob hash", git_blob, git_blob_hash)):
+def _check(file: Path, checksums: Sequence[tuple[str, str | None, Callable[[Path], str]]], advice: str) -> None:
+    for kind, expected, digest in checksums:
         if expected and (found := digest(file)) != expected:
             raise BenchError(f"{file}: wrong {kind}, {found} and not {expected}; {advice}")
 
 
 def _check_kind(part: Path, target: Path) -> None:
     """A file that is called an archive must be one; servers answer with pages that say why they do not send it."""
-    packed = target.suffix.lower() in (".zip", ".tar", ".gz", ".tgz")
-    if packed and not (zipfile.is_zipfile(part) or tarfile.is_tarfile(part)):
+    ending, what = target.suffix.lower(), None
+    if ending in (".zip", ".tar", ".gz", ".tgz") and not (zipfile.is_zipfile(part) or tarfile.is_tarfile(part)):
+        what = "archive"
+    elif ending in (".pt", ".pth", ".ckpt") and not (zipfile.is_zipfile(part) or _begins(part, _PICKLE)):
+        what = "checkpoint"
+    if what:
         raise BenchError(
-            f"{target}: what the server sent is no archive, or not all of it; it was deleted; run the same command "
+            f"{target}: what the server sent is no {what}, or not all of it; it was deleted; run the same command "
             "again, or get the file by hand"
         )
+
+
+def _begins(file: Path, with_bytes: bytes) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(with_bytes)) == with_bytes
 
 
 def _digest(file: Path, digest: Any) -> str:

@@ -26,9 +26,13 @@ def demo_config(config: Config) -> Config:
     upsamplers = {}
     for name, spec in config.upsamplers.items():
         own = WEIGHTS / f"{name}.safetensors"  # Table 3's have none, as there is but one backbone
-        upsamplers[name] = UpsamplerSpec(
-            kind=spec.kind, file=str(own if own.exists() else WEIGHTS / "simfeatup.safetensors")
-        )
+        if spec.kind.startswith("jbu"):
+            file = own if own.exists() else WEIGHTS / "simfeatup.safetensors"
+            upsamplers[name] = UpsamplerSpec(kind=spec.kind, file=str(file))
+        elif spec.file and Path(spec.file).is_absolute():  # of a user's own overlay
+            upsamplers[name] = spec
+        else:
+            upsamplers[name] = UpsamplerSpec(kind=spec.kind, seed=1)  # drawn, not trained
     # Every second model is the embedded tower; SAM's takes squares, here of a quarter of its own size.
     models = {
         name: SecondSpec(library="tower", name=DEMO, side=256 if "sam" in spec.name else None)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bench.data.images import Resize
 from bench.data.loader import Loaded
+from bench.inference.blame import described
 from bench.inference.postprocess import classify_binned, pixel_histograms
 from bench.inference.segmenter import Segmenter, Stitched, Variant
 from bench.metrics import BINS, count
@@ -98,7 +99,8 @@ def _image(group: RowGroup, wanted: Sequence[Variant], loaded: Loaded, scoring: 
     names = [variant.name for variant in wanted]
     height, width = loaded.label.shape
     stitched, failures = group.segmenter.stitched(loaded.images[group.resize], names, (height, width), loaded.images)
-    failed = [_given_up(loaded, name, f"{type(error).__name__}: {error}") for name, error in failures.items()]
+    methods = {variant.name: variant.method for variant in group.segmenter.variants}
+    failed = [_given_up(loaded, name, described(error, methods[name])) for name, error in failures.items()]
     counted = [_counted(loaded, rows, scoring) for rows in stitched if rows.variants]
     return itertools.chain(failed, *counted)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+import bench
 from bench.config import Config
 from bench.errors import BenchError, did_you_mean
 from bench.inference.segmenter import Variant
@@ -18,7 +19,7 @@ from bench.models.clip_weights import load_backbone
 from bench.models.second import SecondModel
 from bench.models.second_kinds import TowerModel, load_second
 from bench.models.text import Vocabulary, encode
-from bench.models.upsamplers import Upsampler, load_upsampler
+from bench.models.upsamplers import Upsampler, find_kind, kind_file, load_upsampler
 from bench.paths import weights_dir
 from bench.registry import Method, find_method, find_refinement, source_hash
 from bench.settings import Settings
@@ -40,7 +41,7 @@ class ModelCache:
     dtype: str = "fp32"
     _backbones: dict[str, Backbone] = field(default_factory=dict, init=False)
     _seconds: dict[str, SecondModel] = field(default_factory=dict, init=False)
-    _upsamplers: dict[tuple[Path, int], tuple[Upsampler, str]] = field(default_factory=dict, init=False)
+    _upsamplers: dict[tuple[str, int], tuple[Upsampler, str]] = field(default_factory=dict, init=False)
 
     def backbone(self, name: str) -> Backbone:
         """The backbone called `name` in benchmark.yaml."""
@@ -53,22 +54,28 @@ class ModelCache:
         """The upsampler called `name` in benchmark.yaml for features of `dim` channels, and the hash of its file."""
         if name not in self.config.upsamplers:
             raise BenchError(f"unknown upsampler '{name}'; {did_you_mean(name, self.config.upsamplers)}")
+        if (name, dim) not in self._upsamplers:
+            loaded, fingerprint = self._load_upsampler(name, dim)
+            if not kind_file(type(loaded)).is_relative_to(Path(bench.__file__).resolve().parent):
+                fingerprint += f", {source_hash(kind_file(type(loaded)))}"  # of a plug-in
+            self._upsamplers[name, dim] = loaded.requires_grad_(False).to(self.device), fingerprint
+        return self._upsamplers[name, dim]
+
+    def _load_upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
         spec = self.config.upsamplers[name]
-        file = self.upsampler_files.get(name) or weights_dir() / spec.file
-        if (file, dim) not in self._upsamplers:
-            if not file.is_file():
-                source = (
-                    f"get it with `python -m bench download weights {name}`"
-                    if spec.url
-                    else "train it (docs/training.md)"
-                )
-                raise BenchError(
-                    f"upsampler {name}: {file} does not exist; {source}, "
-                    f"or give it with --upsampler-checkpoint {name}=FILE"
-                )
-            loaded = load_upsampler(None if name in self.upsampler_files else spec.kind, file, dim)
-            self._upsamplers[file, dim] = loaded.to(self.device), file_fingerprint(file)
-        return self._upsamplers[file, dim]
+        given = self.upsampler_files.get(name)
+        if find_kind(spec.kind).weightless:
+            return load_upsampler(spec.kind, None, dim), spec.kind
+        if given is None and spec.seed is not None:
+            return load_upsampler(spec.kind, None, dim, spec.seed), f"{spec.kind}, drawn with seed {spec.seed}"
+        file = given or weights_dir() / (spec.file or f"{name}.pth")
+        if not file.is_file():
+            source = f"get it with `python -m bench download weights {name}`" if spec.url else None
+            raise BenchError(
+                f"upsampler {name}: {file} does not exist; {source or spec.note or 'train it (docs/training.md)'}, "
+                f"or give it with --upsampler-checkpoint {name}=FILE"
+            )
+        return load_upsampler(None if given else spec.kind, file, dim), file_fingerprint(file)
 
     def second(self, name: str) -> SecondModel:
         """The second model called `name` in `models:` of benchmark.yaml."""
@@ -95,6 +102,11 @@ class ModelCache:
         report: told each word that has to be encoded, which takes seconds a word on a CPU.
         """
         method = find_method(settings.method, dict(self.methods))
+        undeclared = set(settings.models) - set(method.defaults.models)
+        if undeclared:
+            role = min(undeclared)
+            known = ", ".join(method.defaults.models) or "none"
+            raise BenchError(f"row '{settings.row}': models.{role}: {method.name} has no such role ({known})")
         if method.makes_scores and (settings.upsampler != "none" or settings.debias):
             raise BenchError(
                 f"row '{settings.row}': {method.name} makes its own scores, on which upsampler and debias cannot act; "
@@ -111,11 +123,6 @@ class ModelCache:
             "plug-in": method.source_hash,
         }
         hashes |= {f"option {name}": file_fingerprint(file) for name, file in method.files(settings.options).items()}
-        undeclared = set(settings.models) - set(method.defaults.models)
-        if undeclared:
-            role = min(undeclared)
-            known = ", ".join(method.defaults.models) or "none"
-            raise BenchError(f"row '{settings.row}': models.{role}: {method.name} has no such role ({known})")
         seconds = {role: self.second(name) for role, name in settings.models.items()}
         hashes |= {f"model {role}": model.fingerprint for role, model in seconds.items()}
         refine, at_original = None, False

@@ -23,6 +23,7 @@ from bench.errors import BenchError
 from bench.evaluation.loop import Outcome, RowGroup, Scoring, evaluate
 from bench.evaluation.models import ModelCache
 from bench.evaluation.plan import DatasetJobs, Job
+from bench.inference.blame import described
 from bench.inference.postprocess import apply_threshold, classify
 from bench.inference.segmenter import Segmenter
 from bench.runtime.device import peak_memory
@@ -335,10 +336,11 @@ def label_maps(run: Run, dataset: DatasetJobs, index: int) -> dict[str, NDArray[
         height, width = sample.label.shape
         image, larger = resize(sample.image, group.resize), at_sizes(sample.image, group.segmenter.rules)
         for row, scores in group.segmenter.scores(image, None, (height, width), larger).items():
-            if isinstance(scores, Exception):
-                raise BenchError(f"{row} on {dataset.card.name}, {sample.id}: {type(scores).__name__}: {scores}")
             job = jobs[row]
             assert job.variant is not None
+            if isinstance(scores, Exception):
+                said = described(scores, job.variant.method)
+                raise BenchError(f"{row} on {dataset.card.name}, {sample.id}: {said}")
             prediction = classify(scores, sample.label.shape, job.variant.classes, job.variant.scale)
             found[row] = apply_threshold(prediction, job.settings.threshold, job.settings.background)
     return {row: found[row] for row in jobs}

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from bench.config import Config
-from bench.data.images import Resize, read_image, resize
+from bench.data.images import Resize, at_sizes, read_image, resize
 from bench.data.loader import Loaded
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.loop import RowGroup, Scoring, evaluate
@@ -35,7 +35,17 @@ from bench.inference.windows import window_boxes
 from bench.models.backbone import Backbone, Trunk
 from bench.models.block import lower_precision
 from bench.models.clip_weights import DTYPES
-from bench.models.upsamplers import JBUOne, ScoreRequest, Upsampler, steps_for, upsampled_scores
+from bench.models.second import SecondModel
+from bench.models.second_kinds import random_second
+from bench.models.upsamplers import (
+    BilateralUpsampler,
+    JBUOne,
+    ScoreRequest,
+    Upsampler,
+    load_upsampler,
+    steps_for,
+    upsampled_scores,
+)
 from bench.models.upsamplers.tiles import Strip
 from bench.registry import Method, find_method
 from bench.runtime.device import peak_memory
@@ -147,8 +157,11 @@ class Bench:
             self._stock.visual.to(self._dtype)  # all of it, where a run keeps parts in float32
             lower_precision(built.visual, self._dtype)
         self.backbone: Backbone = _TimedBackbone(model, built, None, "random")
-        self.upsampler: Upsampler = JBUOne(self.backbone.dim).eval().requires_grad_(False).to(device)
+        self.upsampler: BilateralUpsampler = JBUOne(self.backbone.dim).eval().requires_grad_(False).to(device)
         self.batch = batch
+        self._setting = (device, dtype)
+        self._upsamplers: dict[str, Upsampler] = {"jbu_one": self.upsampler}
+        self._second_models: dict[str, SecondModel] = {}
 
     def measure(self, case: Case, repeats: int, one_by_one: bool = False) -> Timing:
         """Encoder and rows by turns, after one round of warming up."""
@@ -233,9 +246,9 @@ class Bench:
         """The image as number 0, 1, … of a dataset, decoded once."""
         with stage("decode, resize"):
             image = read_image(work.file)
-            small = resize(image, work.rule)
+            sizes = {work.rule: resize(image, work.rule), **at_sizes(image, work.group.segmenter.rules)}
         for index in range(images):
-            yield Loaded(index, str(index), np.zeros(image.shape[:2], np.uint8), {work.rule: small})
+            yield Loaded(index, str(index), np.zeros(image.shape[:2], np.uint8), sizes)
 
     def _run(self, work: _Work, images: Iterable[Loaded]) -> None:
         """Images through the rows and onto the disk."""
@@ -273,17 +286,31 @@ class Bench:
         return Resize(**self._settings(row).resize.model_dump())
 
     def _variant(self, settings: Settings, queries: int) -> Variant:
+        method = find_method(settings.method, self.methods)
         return Variant(
             settings.row,
-            find_method(settings.method, self.methods).build(settings.options),
+            method.build(settings.options),
             self._text(queries),
             torch.arange(queries, device=self.backbone.device),
-            None if settings.upsampler == "none" else self.upsampler,
+            None if settings.upsampler == "none" else self._upsampler(settings.upsampler),
             settings.debias,
             settings.debias_on,
             settings.scale,
-            find_method(settings.method, self.methods).takes_text,
+            method.takes_text,
+            models={role: self._second(name) for role, name in settings.models.items()},
         )
+
+    def _upsampler(self, name: str) -> Upsampler:
+        kind = self.config.upsamplers[name].kind
+        if kind not in self._upsamplers:
+            new = load_upsampler(kind, None, self.backbone.dim, seed=0)
+            self._upsamplers[kind] = new.requires_grad_(False).to(self._setting[0])
+        return self._upsamplers[kind]
+
+    def _second(self, name: str) -> SecondModel:
+        if name not in self._second_models:
+            self._second_models[name] = random_second(name, self.config.models[name], *self._setting)
+        return self._second_models[name]
 
     def _text(self, queries: int) -> Tensor:
         generator = torch.Generator().manual_seed(queries)

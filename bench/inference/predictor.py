@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.data.images import Resize, at_sizes, resize
 from bench.errors import BenchError
+from bench.inference.blame import described
 from bench.inference.postprocess import apply_threshold, classify
 from bench.inference.raster_io import (
     EMPTY,
@@ -176,7 +177,8 @@ class Predictor:
         except BenchError:
             raise
         except Exception as error:
-            raise BenchError(f"{source}: the method '{row}' failed: {type(error).__name__}: {error}") from error
+            (variant,) = self.segmenter.variants
+            raise BenchError(f"{source}: the method '{row}' failed: {described(error, variant.method)}") from error
 
 
 def _opened(source: Path, native: bool) -> contextlib.AbstractContextManager[Raster]:

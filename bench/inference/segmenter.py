@@ -28,7 +28,7 @@ from bench.inference.windows import Canvas, pad_to_multiple, padded_size, window
 from bench.models.backbone import Backbone, Features, Trunk
 from bench.models.collector import Box, Collector, WholeImage
 from bench.models.second import SecondModel, SecondTrunk
-from bench.models.upsamplers import ScoreRequest, Upsampler, steps_for, upsampled_scores
+from bench.models.upsamplers import ScoreRequest, Upsampler
 from bench.runtime.device import is_out_of_memory, to_device
 from bench.runtime.threads import in_threads
 from bench.runtime.timing import stage
@@ -454,18 +454,17 @@ class _Batch:
     def _upsample_from(self, grid: tuple[int, int], upsampler: Upsampler, asking: Mapping[str, Features]) -> None:
         """The same for rows whose features lie on one grid."""
         rows = {variant.name: variant for variant in self.variants}
-        steps = steps_for(self.padded.shape[2] // grid[0])
+        guidance = self.trunk.guidance(upsampler.statistics)
 
         def scores_of(windows: slice) -> list[Tensor]:
-            with stage("operator"):
-                operator = upsampler.operator(self.padded[windows], grid, steps)
+            prepared = upsampler.prepare(guidance[windows], grid)
             requests = []
             for name, features in asking.items():
                 shift = _shift(rows[name], features)
                 requests.append(
                     ScoreRequest(features.patches[windows], rows[name].text, None if shift is None else shift[windows])
                 )
-            return upsampled_scores(operator, requests, upsampler.projection)
+            return prepared.scores(requests)
 
         # On a CPU a window for each core; where there are more cores than windows, all of them at the strips of one.
         pieces = [slice(number, number + 1) for number in range(len(self.padded))]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models.block import Block, Heads
-from bench.models.second import SecondModel, SecondTrunk, in_role
+from bench.models.second import IMAGENET_MEAN, IMAGENET_STD, SecondModel, SecondTrunk, in_role
 from bench.runtime.device import exact_float32
 
 # CLIP's normalisation on the 0..255 scale, rounded as in the released configuration.
@@ -69,6 +69,13 @@ class Trunk:
         if not self._rgb:
             self._rgb.append(to_rgb(self.images))
         return self._rgb[0]
+
+    def guidance(self, statistics: Literal["clip", "imagenet"]) -> Tensor:
+        """The windows (B, 3, H, W) as an upsampler wants them normalised."""
+        if statistics == "clip":
+            return self.images
+        mean, std = (torch.tensor(v, device=self.images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        return (self.rgb - mean) / std
 
     def second(self, role: str) -> SecondTrunk:
         """The same windows through the second model in that role, once for all rows that use the model.

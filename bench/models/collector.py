@@ -52,8 +52,9 @@ class WholeImage:
     def valid_grid(self, role: str) -> tuple[int, int]:
         """How many rows and columns of `second(role)` the large image covers, rounded."""
         assert self.large is not None
-        patch = in_role(self.models, role).patch_size
-        return max(1, round(self.large.shape[2] / patch)), max(1, round(self.large.shape[3] / patch))
+        model = in_role(self.models, role)
+        height, width = model.fitted(self.large.shape[2], self.large.shape[3])
+        return max(1, round(height / model.patch_size)), max(1, round(width / model.patch_size))
 
     def second(self, role: str) -> SecondTrunk:
         """The large image through the second model in that role, zeros to the right and below, once for all rows."""

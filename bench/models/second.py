@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Final
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from bench.errors import BenchError
 from bench.models.block import Heads
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # on 0..1
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 
 class SecondModel(ABC):
@@ -39,10 +44,17 @@ class SecondModel(ABC):
         return self.of_normalised(self.normalise(rgb))
 
     def padded(self, rgb: Tensor) -> SecondTrunk:
-        """What it computes of images (B, 3, H, W) in 0..1, H and W at most `side`, zeros to the right and below."""
-        height, width = rgb.shape[2:]
+        """What it computes of images (B, 3, H, W) in 0..1, zeros right and below; shrunk if beyond `side`."""
+        height, width = self.fitted(rgb.shape[2], rgb.shape[3])
+        if rgb.shape[2:] != (height, width):
+            rgb = F.interpolate(rgb, size=(height, width), mode="bilinear", antialias=True)
         side = self.side or max(-(-length // self.patch_size) * self.patch_size for length in (height, width))
         return self.of_normalised(F.pad(self.normalise(rgb), (0, side - width, 0, side - height)))
+
+    def fitted(self, height: int, width: int) -> tuple[int, int]:
+        """The size that an image gets in `padded`, without the zeros."""
+        shrink = min(1.0, (self.side or math.inf) / max(height, width))
+        return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
 class SecondTrunk(ABC):

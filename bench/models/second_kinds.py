@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -19,10 +19,7 @@ from bench.models.backbone import Backbone, Trunk
 from bench.models.block import Heads
 from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint
 from bench.models.clip_weights import DTYPES
-from bench.models.second import SecondModel, SecondTrunk
-
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+from bench.models.second import IMAGENET_MEAN, IMAGENET_STD, SecondModel, SecondTrunk
 
 
 def load_second(name: str, spec: SecondSpec, file: Path, device: str = "cpu", dtype: str = "fp32") -> SecondModel:
@@ -31,18 +28,28 @@ def load_second(name: str, spec: SecondSpec, file: Path, device: str = "cpu", dt
     dtype: of its products, as of `bench.models.clip_weights.load_backbone`. Raises BenchError for a model that timm
     does not know, and for a file that is not there, is no checkpoint or belongs to another model.
     """
-    if not timm.is_model(spec.name):
-        hint = did_you_mean(spec.name, timm.list_models())
+    known = [*timm.list_pretrained(), *timm.list_models()]
+    if spec.name not in known:
+        hint = did_you_mean(spec.name, known)
         raise BenchError(f"models.{name}.name: timm {timm.__version__} has no '{spec.name}'; {hint}")
     if not file.is_file():
         raise BenchError(f"second model {name}: {file} does not exist; {how_to_get(name, spec)}")
-    size: dict[str, Any] = {} if spec.name.startswith("samvit") else {"dynamic_img_size": True}
-    model = timm.create_model(spec.name, pretrained=False, num_classes=0, **size)
+    model = _blank(spec)
     convert = importlib.import_module(type(model).__module__).checkpoint_filter_fn
     state = {key: value.float() for key, value in convert(read_state_dict(file), model).items()}
     load_strictly(model, state, file, spec.name)
     fingerprint = state_fingerprint(model.state_dict())
     return TimmModel(name, model.to(device), fingerprint, spec.position, DTYPES[dtype])
+
+
+def random_second(name: str, spec: SecondSpec, device: str = "cpu", dtype: str = "fp32") -> SecondModel:
+    """The same with random weights, to measure its speed."""
+    return TimmModel(name, _blank(spec).to(device), "random", spec.position, DTYPES[dtype])
+
+
+def _blank(spec: SecondSpec) -> Any:
+    size: dict[str, Any] = {} if spec.name.startswith("samvit") else {"dynamic_img_size": True}
+    return timm.create_model(spec.name, pretrained=False, num_classes=0, **size)
 
 
 def how_to_get(name: str, spec: SecondSpec) -> str:

@@ -40,8 +40,10 @@ class PublishedRow(NamedTuple):
     average: Decimal | None
 
 
-def load_published(name: str) -> dict[str, PublishedRow]:
-    """Row -> line of a file of results/published/, in the paper's order; BenchError if unreadable."""
+def load_published(name: str | None) -> dict[str, PublishedRow]:
+    """Row -> line of a file of results/published/, in the paper's order; no name, no rows. BenchError if unreadable."""
+    if name is None:
+        return {}
     file = shipped("results/published") / name
     try:
         lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]

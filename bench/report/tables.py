@@ -92,7 +92,8 @@ def build(name: str, table: Table, config: Config, collection: Collection) -> Gr
         lines.append(Line(row, line.label, line.venue, entries))
     columns = [*table.columns, *([AVERAGE] if table.average else [])]
     _mark(lines, columns)
-    return Grid(f"table{name}", f"Table {name}: {table.title}", columns, lines, collection.name)
+    file, title = (f"table{name}", f"Table {name}: {table.title}") if name.isdigit() else (name, table.title)
+    return Grid(file, title, columns, lines, collection.name)
 
 
 def _label(row: str, config: Config, collection: Collection) -> str:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import BenchError
-from bench.models.upsamplers import JBUOne, JBUStack, Upsampler, steps_for
+from bench.models.upsamplers import BilateralUpsampler, JBUOne, JBUStack, steps_for
 from bench.models.upsamplers.trainable import upsample
 from bench.training.downsampler import AttentionDownsampler
 from bench.training.jitter import Jitter, apply_jitter
@@ -73,7 +73,7 @@ class Learner(nn.Module):
         return torch.autocast(tensor.device.type, torch.bfloat16, enabled=self.amp)
 
 
-def _new_upsampler(settings: TrainingConfig, dim: int, steps: int) -> Upsampler:
+def _new_upsampler(settings: TrainingConfig, dim: int, steps: int) -> BilateralUpsampler:
     one = settings.kind == "jbu_one"
     upsampler = JBUOne(dim, settings.radius) if one else JBUStack(dim, settings.radius, modules=steps)
     if settings.reference_gradient:

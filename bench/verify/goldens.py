@@ -22,7 +22,7 @@ from bench.metrics import BINS, Ints
 from bench.models.backbone import Backbone
 from bench.models.clip_weights import load_backbone
 from bench.models.text import Vocabulary, encode
-from bench.models.upsamplers import Upsampler, load_upsampler
+from bench.models.upsamplers import BilateralUpsampler, Upsampler, load_upsampler
 from bench.paths import shipped
 from bench.registry import load_methods
 from bench.verify import recipe
@@ -154,7 +154,7 @@ class Bed:
     def features(self, kind: str, tokens: NDArray[np.float32]) -> NDArray[np.float32]:
         """Upsampled features (128, 224, 224) of stored tokens (196, 128), by way of the operator."""
         upsampler = self.upsamplers[kind]
-        assert upsampler is not None
+        assert isinstance(upsampler, BilateralUpsampler)
         guidance = self.backbone.normalise(torch.from_numpy(recipe.image()[recipe.WINDOW]))[None]
         with torch.inference_mode():
             weight, bias = upsampler.projection

@@ -117,10 +117,28 @@ def test_weights(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "wrong git blob hash" in capsys.readouterr().err and not file.exists()
 
 
+def test_weights_of_second_models(server: Server, tmp_path: Path) -> None:
+    said: list[str] = []
+    config = load_config()
+    dino = config.models["dino-vitb16"].model_copy(update={"url": f"{server.url}/data.bin"})
+    config = config.model_copy(update={"models": {**config.models, "dino-vitb16": dino}})
+    with pytest.raises(BenchError, match="what the server sent is no checkpoint"):  # .pth, but neither zip nor pickle
+        download_weights(config, ["dino-vitb16"], said.append)
+    assert said == ["dino-vitb16, licence: Apache-2.0"]
+    right = dino.model_copy(update={"sha256": hashlib.sha256(CONTENT).hexdigest()})
+    config = config.model_copy(update={"models": {**config.models, "dino-vitb16": right}})
+    assert download_weights(config, ["dino-vitb16"], said.append)
+    assert said[-1] == f"{weights_dir() / 'dino_vitbase16_pretrain.pth'}: downloaded, checksum right"
+    (weights_dir() / "dino_vitbase16_pretrain.pth").unlink()
+    assert not download_weights(config, ["dinov3-vitl16-sat"], said.append)
+    assert "accept the licence (DINOv3 License) at https://huggingface.co/timm/vit_large" in said[-1]
+    assert download_weights(config, ["bilinear"], said.append) and said[-1] == "bilinear: has no weights"
+
+
 def test_weights_that_have_no_address(tmp_path: Path) -> None:
     said: list[str] = []
     config = load_config()
-    unreleased = next(name for name, spec in config.upsamplers.items() if not spec.url)
+    unreleased = next(name for name, spec in config.upsamplers.items() if spec.file and not spec.url)
     assert not download_weights(config, [unreleased, "remoteclip-vit-b32", "clip-vit-b16"], said.append)
     assert "not released" in said[0] and str(weights_dir()) in said[0]
     assert "https://huggingface.co/chendelong/RemoteCLIP" in said[1]
@@ -141,4 +159,8 @@ def test_addresses_in_the_cards_and_the_configuration_are_plain() -> None:
             assert not Path(item.file).is_absolute() and ".." not in Path(item.file).parts
             assert item.url is None or item.url.startswith(("https://", "http://"))
     for spec in load_config().upsamplers.values():
-        assert (spec.url is None) == (spec.git_blob is None)
+        assert spec.url is None or spec.url.startswith("https://")
+        assert spec.git_blob is None or spec.url
+    for second in load_config().models.values():
+        assert second.url is not None and second.url.startswith("https://")
+        assert second.license

@@ -32,8 +32,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_cells_of_the_demo_have_a_reference() -> None:
     config = load_config()
     wanted = set(itertools.product(config.default_rows, config.default_datasets))
-    for table in config.tables.values():  # of all six tables
-        wanted |= set(itertools.product(table.rows, table.columns))
+    for name, table in config.tables.items():
+        if name.isdigit():  # of all six tables of the paper; weights of NAF are drawn in the demo
+            wanted |= set(itertools.product([row for row in table.rows if not row.endswith("+naf")], table.columns))
     scores = pd.read_csv(REFERENCE / SCORES)
     assert set(zip(scores.row, scores.dataset, strict=True)) == wanted
     with np.load(REFERENCE / CONFUSIONS) as arrays:

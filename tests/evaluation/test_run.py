@@ -218,7 +218,7 @@ def test_a_plug_in_that_raises_fails_its_own_cells_only(project: Project, capsys
     assert store.cell("clip", "loveda").status == "ok"
     failed = store.cell("maskclip2", "loveda")
     assert failed.status == "failed"
-    assert "ValueError: no luck" in failed.reason
+    assert "ValueError: no luck (maskclip2.py, line 9)" in failed.reason  # where to look
     assert "maskclip2 on loveda: " in capsys.readouterr().err
     assert "failed" in (project.root / "results" / "tables" / "leaderboard.md").read_text()
 

@@ -84,6 +84,32 @@ def methods(folder: Path) -> dict[str, np.ndarray]:
     return found
 
 
+SECOND = (
+    "proxyclip_synth448/dino8_224",
+    "proxyclip_synth448/dinov2_224",
+    "lposs_synth448/lposs",
+    "lposs_small/lposs_plus",
+    "trident_synth448/default",
+)
+
+
+def second(folder: Path) -> dict[str, np.ndarray]:
+    """Of methods with a second model: scores at every 24th pixel, ConInfer's probabilities of every eighth patch."""
+    found = {}
+    for key in SECOND:
+        file, run = key.split("/")
+        found[key] = np.load(folder / f"{file}.npz")[f"{run}/preds_stride12"][:, ::2, ::2]
+    mixture = np.load(folder / "coninfer_gmm.npz")
+    return found | {f"coninfer/{heat}": mixture[f"posterior_temp{heat}"][::8] for heat in (50, 150)}
+
+
+def upsamplers(folder: Path) -> dict[str, np.ndarray]:
+    """Of NAF, AnyUp and JAFAR: pixel features of one window, which all three were given the same tokens of."""
+    whole = {kind: np.load(folder / f"up_{kind}_synth.npz") for kind in ("naf", "anyup", "jafar")}
+    found = {kind: arrays["out_stride16"][:, ::2, ::2] for kind, arrays in whole.items()}
+    return found | {"features": whole["naf"]["features"]}
+
+
 def rows() -> dict[str, np.ndarray]:
     bed = Bed("cpu", "fp32")
     scores, counts = bed.scores(), bed.counts()
@@ -102,3 +128,5 @@ if __name__ == "__main__":
     assert stored("released")
     np.savez_compressed(HERE / "rows.npz", **rows())
     np.savez_compressed(HERE / "methods.npz", **methods(Path(sys.argv[1]).parent / "golden-methods"))
+    np.savez_compressed(HERE / "second.npz", **second(Path(sys.argv[1]).parent / "golden-second"))
+    np.savez_compressed(HERE / "upsamplers.npz", **upsamplers(Path(sys.argv[1]).parent / "golden-second"))

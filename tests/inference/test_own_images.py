@@ -151,6 +151,8 @@ def test_a_refinement_needs_the_whole_image(tmp_path: Path, capsys: pytest.Captu
     scene = geotiff(tmp_path / "scene.tif", NOISE.transpose(2, 0, 1))
     assert predict(scene, "-o", tmp_path / "map.png", "--resize", "none", method="naclip+pamr") == 2
     assert "its refinement needs the whole image at once; give --resize N" in capsys.readouterr().err
-    for method in ("naclip+pamr", "naclip+pamr-original"):
+    assert predict(scene, "-o", tmp_path / "map.png", "--resize", "none", method="lposs") == 2
+    assert "its method needs the whole image at once; give --resize N" in capsys.readouterr().err
+    for method in ("naclip+pamr", "naclip+pamr-original", "lposs"):
         assert predict(scene, "-o", tmp_path / "map.png", method=method) == 0
         assert "120x90 pixels, resized to 448x336" in capsys.readouterr().err

@@ -1,16 +1,31 @@
-"""Learned joint bilateral upsamplers: SimFeatUp's JBU_One and FeatUp's JBU_Stack, their linear operator."""
+"""Upsamplers: SimFeatUp's JBU_One, FeatUp's JBU_Stack and their linear operator; NAF, AnyUp, JAFAR; plain ones."""
 
+from bench.models.upsamplers.attending import AnyUp, Jafar
+from bench.models.upsamplers.base import KINDS, Prepared, ScoreRequest, Upsampler, find_kind, kind_file, upsampler
+from bench.models.upsamplers.bilateral import BilateralUpsampler, JBUOne, JBUStack, steps_for
 from bench.models.upsamplers.loading import load_upsampler
-from bench.models.upsamplers.logits import PixelScores, ScoreRequest, upsampled_scores
-from bench.models.upsamplers.upsampler import JBUOne, JBUStack, Upsampler, steps_for
+from bench.models.upsamplers.logits import PixelScores, upsampled_scores
+from bench.models.upsamplers.naf import Naf
+from bench.models.upsamplers.plain import Bilinear, Nearest
 
 __all__ = [
+    "KINDS",
+    "AnyUp",
+    "BilateralUpsampler",
+    "Bilinear",
     "JBUOne",
     "JBUStack",
+    "Jafar",
+    "Naf",
+    "Nearest",
     "PixelScores",
+    "Prepared",
     "ScoreRequest",
     "Upsampler",
+    "find_kind",
+    "kind_file",
     "load_upsampler",
     "steps_for",
     "upsampled_scores",
+    "upsampler",
 ]

@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
+import zlib
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from bench.errors import BenchError, did_you_mean
-from bench.models.checkpoints import load_strictly, read_state_dict
-from bench.models.upsamplers.upsampler import JBUOne, JBUStack, Upsampler
+from bench.errors import BenchError
+from bench.models.checkpoints import read_state_dict
+from bench.models.upsamplers.base import KINDS, Upsampler, find_kind
 
-KINDS = ("jbu_one", "jbu_stack")
 _PREFIX = "upsampler."
 
 
-def load_upsampler(kind: str | None, checkpoint: Path | None, dim: int) -> Upsampler:
+def load_upsampler(kind: str | None, checkpoint: Path | None, dim: int, seed: int | None = None) -> Upsampler:
     """An upsampler in evaluation mode, for features of `dim` channels.
 
-    The kernels' radius and the number of modules come from the checkpoint, the kind too if `kind` is None.
-    Without a checkpoint the weights are random, for training.
+    kind: of `KINDS`; None: what the checkpoint is seen to hold. Without a checkpoint the weights are those of
+    `draw`, or without a seed those that training begins with.
 
     Raises:
         BenchError: an unknown kind; a file that is no checkpoint, or one of another kind or embedding width.
     """
-    if kind is not None and kind not in KINDS:
-        raise BenchError(f"unknown upsampler kind {kind!r}; {did_you_mean(kind, KINDS)}")
     if checkpoint is None:
-        return (JBUStack(dim) if kind == "jbu_stack" else JBUOne(dim)).eval()
+        new = find_kind(kind or "jbu_one").blank(dim)
+        if seed is not None:
+            draw(new, seed)
+        return new.eval()
+    if kind is not None:
+        find_kind(kind)  # before the file is read
     state = read_state(checkpoint)
-    shape = _shape_of(state, checkpoint)
-    if kind not in (None, shape.kind):
+    held = next((name for name, cls in KINDS.items() if cls.recognises(state)), None)
+    if kind is not None and held not in (None, kind):
+        raise BenchError(f"{checkpoint}: holds a {held}, not a {kind}; set kind: {held} or name another file")
+    if kind is None and held is None:
         raise BenchError(
-            f"{checkpoint}: holds a {shape.kind}, not a {kind}; set kind: {shape.kind} or name another file"
+            f"{checkpoint}: no upsampler in it (the first key is {next(iter(state))!r}); name another file, or its kind"
         )
-    upsampler: Upsampler = (
-        JBUOne(dim, shape.radius) if shape.kind == "jbu_one" else JBUStack(dim, shape.radius, shape.modules)
-    )
-    _check_width(upsampler, state, checkpoint)
-    load_strictly(upsampler, state, checkpoint, shape.kind)
-    return upsampler.eval()
+    return find_kind(kind or held or "").of_state(state, dim, checkpoint).eval()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -52,33 +50,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return ours or state
 
 
-class _Shape(NamedTuple):
-    kind: str
-    radius: int
-    modules: int
+@torch.no_grad()
+def draw(upsampler: Upsampler, seed: int) -> None:
+    """Weights from a recipe, the same on any machine; each tensor from a generator of its own.
 
-
-def _shape_of(state: Mapping[str, Tensor], path: Path) -> _Shape:
-    """What the file itself says about the upsampler that it was made for."""
-    names = {match[1] for key in state if (match := re.match(r"(up\d*)\.", key))}
-    if not names:
-        found = f"the first key is {next(iter(state))!r}" if state else "it is empty"
-        raise BenchError(f"{path}: no upsampler in it ({found}, none starts with 'up'); name another file")
-    key = f"{min(names)}.fixup_proj.3.bias"
-    if key not in state:
-        raise BenchError(f"{path}: key {key!r} is missing; download or save the checkpoint again")
-    taps = state[key].numel()
-    diameter = math.isqrt(taps)
-    if diameter**2 != taps or diameter % 2 == 0:
-        raise BenchError(f"{path}: {key!r} has {taps} values, no odd square, so no kernel; name another file")
-    return _Shape("jbu_one" if "up" in names else "jbu_stack", radius=diameter // 2, modules=len(names))
-
-
-def _check_width(upsampler: Upsampler, state: Mapping[str, Tensor], path: Path) -> None:
-    """The commonest mistake gets an answer of its own."""
-    closing = state.get("fixup_proj.1.bias")
-    if closing is not None and closing.numel() != upsampler.dim:
-        raise BenchError(
-            f"{path}: made for another embedding width: 'fixup_proj.1.bias' has {closing.numel()} channels, "
-            f"features have {upsampler.dim}; use the backbone that it was trained with"
-        )
+    Gains of norms are about 1, biases about 0, the rest is normal with the variance 1 / inputs.
+    """
+    for name, parameter in upsampler.named_parameters():
+        drawn = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(tuple(parameter.shape))
+        if parameter.dim() < 2:
+            values = 0.05 * drawn if name.endswith("bias") else 1 + 0.1 * drawn
+        else:
+            values = drawn / np.sqrt(np.prod(parameter.shape[1:]))
+        parameter.copy_(torch.from_numpy(np.asarray(values, dtype=np.float32)))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.models.upsamplers.base import ScoreRequest
 from bench.models.upsamplers.jbu import FIXUP_WEIGHT
 from bench.models.upsamplers.operator import Operator
 from bench.models.upsamplers.tiles import Strip, TileGrid, by_pieces
@@ -17,18 +18,6 @@ from bench.runtime.timing import stage
 _COLUMNS = 48  # of L in one product on a CPU; more leave out fewer of its zeros
 _ALIGNED = 8  # columns of a product: matrix units are slow on rows that end elsewhere
 _JITTER = 1e-12  # added to the diagonal of Gram matrices, as a share of its greatest entry
-
-
-class ScoreRequest(NamedTuple):
-    """What one row asks of B windows.
-
-    patches: tokens F (B, n, C), not normalized. text: (Q, C), each of length one. shift: (B, C) added to each pixel's
-    feature before the norm (eq. 9: -λ times the CLS token), or None.
-    """
-
-    patches: Tensor
-    text: Tensor
-    shift: Tensor | None = None
 
 
 class _Block(NamedTuple):
@@ -63,14 +52,16 @@ class PixelScores:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, requests: Sequence[ScoreRequest], projection: tuple[Tensor, Tensor]) -> list[PixelScores]:
-        """One for each row that asks; all are factorized at once."""
-        weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
+    def of(cls, requests: Sequence[ScoreRequest], projection: tuple[Tensor, Tensor] | None = None) -> list[PixelScores]:
+        """One for each row that asks; all are factorized at once. projection: A and b, None where there is none."""
         rows = []
         for request in requests:
             tokens = request.patches.float()  # (B, n, C)
-            offset = bias.expand(len(tokens), -1) if request.shift is None else bias + request.shift.float()
-            rows.append(torch.cat([tokens + tokens @ weight.T, offset[:, None]], dim=1))  # (B, n + 1, C)
+            offset = tokens.new_zeros(tokens.shape[::2]) if request.shift is None else request.shift.float()
+            if projection is not None:
+                weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
+                tokens, offset = tokens + tokens @ weight.T, bias + offset
+            rows.append(torch.cat([tokens, offset[:, None]], dim=1))  # (B, n + 1, C)
         roots = _roots([_gram(row) for row in rows])
         return [
             cls(row @ request.text.float().T, root) for request, row, root in zip(requests, rows, roots, strict=True)

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bench.models.upsamplers.bilateral import BilateralUpsampler
 from bench.models.upsamplers.jbu import FIXUP_WEIGHT, JointBilateral
 from bench.models.upsamplers.tiles import TILE, Reach, Strip, TileGrid
-from bench.models.upsamplers.upsampler import Upsampler
 
 Overlapped: TypeAlias = tuple[int, Tensor]
 
 
-def upsample(upsampler: Upsampler, patches: Tensor, guidance: Tensor, steps: int) -> Tensor:
+def upsample(upsampler: BilateralUpsampler, patches: Tensor, guidance: Tensor, steps: int) -> Tensor:
     """`upsampler(patches, guidance, steps)`: (B, C, h, w) -> (B, C, h * 2**steps, w * 2**steps).
 
     Differentiable, once, in all but the guidance. Under autocast kernels are made in its precision, and applied in

@@ -1,0 +1,46 @@
+"""What AnyUp, JAFAR and NAF are made of: small convolutional encoders and rotary positions."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """GroupNorm, SiLU, convolution, twice; added to its input where it is `residual`."""
+
+    def __init__(self, channels: int, kernel: int = 1, residual: bool = True) -> None:
+        super().__init__()
+        self.residual = residual
+        self.norm1 = nn.GroupNorm(8, channels)
+        self.conv1 = convolution(channels, channels, kernel, bias=not residual)
+        self.norm2 = nn.GroupNorm(8, channels)
+        self.conv2 = convolution(channels, channels, kernel, bias=not residual)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> the same shape."""
+        inner = self.conv1(F.silu(self.norm1(x)))
+        out: Tensor = self.conv2(F.silu(self.norm2(inner)))
+        return x + out if self.residual else out
+
+
+def convolution(inputs: int, outputs: int, kernel: int, bias: bool = False) -> nn.Conv2d:
+    """A convolution that keeps the size, with reflected borders."""
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect", bias=bias)
+
+
+def encoder(first: nn.Module, channels: int, kernel: int = 1, residual: bool = True) -> nn.Sequential:
+    """A first layer and two blocks."""
+    return nn.Sequential(first, *(Block(channels, kernel, residual) for _ in range(2)))
+
+
+def rotated(x: Tensor, angles: Tensor) -> Tensor:
+    """Channels (…, N, C) turned in pairs (c, c + C/2) by angles (N, C)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
+
+
+def points(down: Tensor, across: Tensor) -> Tensor:
+    """Coordinates (h * w, 2) of a grid, row-major: down first."""
+    return torch.stack(torch.meshgrid(down, across, indexing="ij"), dim=-1).flatten(0, 1)

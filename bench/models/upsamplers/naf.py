@@ -1,0 +1,135 @@
+"""NAF (Chambon et al., arXiv 2511.18452): pixels attend to the 9×9 patches around them, by the image alone.
+
+Four heads, each of which weighs a quarter of the channels; so, like JBU, it is linear in the features. The released
+weights are for any backbone. Neighbourhoods are shifted inside at the borders, as in NATTEN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import BenchError
+from bench.models.upsamplers.base import Prepared, ScoreRequest, Upsampler, upsampler
+from bench.models.upsamplers.encoders import convolution, encoder, points, rotated
+from bench.models.upsamplers.strips import bands
+from bench.runtime.timing import stage
+
+HEADS, WIDTH, NEIGHBOURS = 4, 64, 9
+
+
+class _Rotation(nn.Module):
+    periods: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("periods", 100.0 ** (torch.arange(WIDTH // 4) / (WIDTH // 4)))
+
+
+class _ImageEncoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        half = HEADS * WIDTH // 2
+        self.encoder = encoder(convolution(3, half, 1, bias=True), half, 1, residual=False)
+        self.sem_encoder = encoder(convolution(3, half, 3, bias=True), half, 3, residual=False)
+        self.rope = _Rotation()
+
+    def forward(self, guidance: Tensor) -> Tensor:
+        """(B, 3, H, W) -> queries (B, heads, H * W, width), rotated by their place in the image."""
+        code = torch.cat([self.encoder(guidance), self.sem_encoder(guidance)], dim=1)
+        height, width = guidance.shape[2:]
+        centres = [(torch.arange(n, device=code.device) + 0.5) / n * 2 - 1 for n in (height, width)]
+        angles = (2 * math.pi * points(*centres)[:, :, None] / self.rope.periods).flatten(1).tile(2)
+        return rotated(split(code.flatten(2).mT), angles)
+
+
+@upsampler("naf")
+class Naf(Upsampler):
+    """Softmax of q·k/8 over 9×9 patches, for each of four heads."""
+
+    statistics = "imagenet"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_encoder = _ImageEncoder()
+
+    def forward(self, patches: Tensor, guidance: Tensor) -> Tensor:
+        size, grid = guidance.shape[2:], patches.shape[2:]
+        queries, keys = self.queries_and_keys(guidance, (grid[0], grid[1]))
+        rows, columns = neighbourhoods(guidance, (grid[0], grid[1]))
+        mask = (rows[:, None, :, None] & columns[None, :, None]).flatten(2).flatten(0, 1)
+        weights = _softmax(queries, keys, mask)  # (B, heads, H * W, h * w)
+        heads = split(patches.flatten(2).mT)
+        return joined(weights @ heads).mT.reshape(*patches.shape[:2], *size)
+
+    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Prepared:
+        with stage("operator"):
+            return _NafScores(*self.queries_and_keys(guidance, grid), *neighbourhoods(guidance, grid))
+
+    def queries_and_keys(self, guidance: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(B, heads, H * W, width) and (B, heads, h * w, width): keys are the means of a patch's queries."""
+        queries: Tensor = self.image_encoder(guidance.float())
+        code = joined(queries).mT.reshape(len(queries), -1, *guidance.shape[2:])
+        return queries, split(F.adaptive_avg_pool2d(code, grid).flatten(2).mT)
+
+    @classmethod
+    def recognises(cls, state: Mapping[str, Tensor]) -> bool:
+        return "image_encoder.rope.periods" in state
+
+
+class _NafScores(Prepared):
+    def __init__(self, queries: Tensor, keys: Tensor, rows: Tensor, columns: Tensor) -> None:
+        self._queries = queries.view(*queries.shape[:2], len(rows), len(columns), -1)
+        self._keys = keys.view(*keys.shape[:2], rows.shape[1], columns.shape[1], -1)
+        self._rows, self._columns = rows, columns
+
+    @torch.no_grad()
+    def scores(self, requests: Sequence[ScoreRequest]) -> list[Tensor]:
+        grid = self._keys.shape[2:4]
+        heads = [split(ask.patches.float()) for ask in requests]
+        heads = [values.reshape(*values.shape[:2], *grid, -1) for values in heads]
+        found: list[list[Tensor]] = [[] for _ in requests]
+        for band in bands(self._rows, self._columns):
+            with stage("operator"):
+                queries = self._queries[:, :, band.pixels].flatten(2, 3)
+                weights = _softmax(queries, self._keys[:, :, band.patches].flatten(2, 3), band.mask)
+            with stage("scores"):
+                for ask, values, parts in zip(requests, heads, found, strict=True):
+                    features = joined(weights @ values[:, :, band.patches].flatten(2, 3))
+                    scores = ask.at_pixels(features)
+                    parts.append(scores.view(len(scores), -1, len(self._columns), scores.shape[2]))
+        return [torch.cat(parts, dim=1) for parts in found]
+
+
+def split(x: Tensor) -> Tensor:
+    """(B, N, C) -> (B, heads, N, C / heads)."""
+    return x.reshape(*x.shape[:2], HEADS, -1).transpose(1, 2)
+
+
+def joined(heads: Tensor) -> Tensor:
+    """(B, heads, N, d) -> (B, N, heads * d)."""
+    return heads.transpose(1, 2).flatten(2)
+
+
+def _softmax(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+    return (queries @ keys.mT / math.sqrt(WIDTH)).masked_fill_(~mask, -math.inf).softmax(dim=-1)
+
+
+def neighbourhoods(guidance: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Which patches a pixel sees, down (H, h) and across (W, w). BenchError where there are too few."""
+    found = []
+    for pixels, patches in zip(guidance.shape[2:], grid, strict=True):
+        if patches < NEIGHBOURS or pixels % patches:
+            raise BenchError(
+                f"naf needs at least {NEIGHBOURS} x {NEIGHBOURS} patches of whole pixels, not {grid[0]} x {grid[1]} on "
+                f"{guidance.shape[2]} x {guidance.shape[3]} pixels; use larger windows or another upsampler"
+            )
+        own = torch.arange(pixels, device=guidance.device) // (pixels // patches)
+        first = (own - NEIGHBOURS // 2).clamp(0, patches - NEIGHBOURS)[:, None]
+        each = torch.arange(patches, device=guidance.device)
+        found.append((each >= first) & (each < first + NEIGHBOURS))
+    return found[0], found[1]
