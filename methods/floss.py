@@ -6,8 +6,8 @@ words with the templates of word c; one more has all 80. Of the experts that pre
 surest gives the probabilities; where none does, the last one.
 
 Here the ranking is a file, `templates`: one line per word of the vocabulary, numbers of templates (0 to 79) separated
-by blanks; an empty line, or no file, stands for all. The authors ship such rankings for five datasets of natural
-images. Scores are probabilities, so `scale: 100` is the authors' second softmax.
+by blanks; an empty line, or no file, stands for all. `python -m bench templates` writes it. The authors ship such
+rankings for five datasets of natural images. Scores are probabilities, so `scale: 100` is the authors' second softmax.
 """
 
 from pathlib import Path

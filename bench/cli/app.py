@@ -26,6 +26,7 @@ COMMANDS = {
     "import": "take in results that `export` wrote",
     "figure": "draw image, ground truth and methods side by side",
     "predict": "segment images of your own with words of your own",
+    "templates": "rank prompt templates on images without labels",
     "train": "train an upsampler for a backbone",
     "verify": "check that this machine computes what the released code computed",
     "speed": "measure where the time goes",

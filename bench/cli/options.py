@@ -78,3 +78,19 @@ def upsampler_files(flags: Sequence[str], config: Config, default: str = "simfea
             )
         files[name] = Path(file).expanduser()
     return files
+
+
+def read_classes(text: str) -> str:
+    """What --classes says, or the file that it names: a class per line, "#" for comments."""
+    if Path(text).suffix.lower() in (".txt", ".csv", ".yaml", ".yml", ".json") or text.endswith("/"):
+        try:
+            lines = [line.partition("#")[0].strip() for line in Path(text).read_text(encoding="utf-8-sig").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise BenchError(f"--classes {text}: no such text file, and no list of words ({error})") from None
+        text = ";".join(line for line in lines if line)
+    if len([part for part in text.split(";") if part.strip()]) < 2:
+        raise BenchError(
+            f"--classes '{text}': one class, which every pixel would get; separate classes by semicolons, synonyms "
+            "by commas, as in 'background; road; building, house'"
+        )
+    return text

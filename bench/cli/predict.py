@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cli.options import add_model_arguments, positive
+from bench.cli.options import add_model_arguments, positive, read_classes
 from bench.errors import BenchError
 
 NATIVE = "none"  # --resize: the image's own resolution
@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     from bench.cli.early import check_models
     from bench.cli.options import upsampler_files
 
-    classes = _classes(args.classes)
+    classes = read_classes(args.classes)
     _check(args, len(classes.split(";")))
     targets = _targets(args.out, [Path(image) for image in args.images])
     config = check_models(args, [args.method])
@@ -81,22 +81,6 @@ def main(args: argparse.Namespace) -> int:
         segment.write(Path(image), target, args.scores)
         print(target)
     return 0
-
-
-def _classes(text: str) -> str:
-    """What --classes says, or the file that it names: a class per line, "#" for comments."""
-    if Path(text).suffix.lower() in (".txt", ".csv", ".yaml", ".yml", ".json") or text.endswith("/"):
-        try:
-            lines = [line.partition("#")[0].strip() for line in Path(text).read_text(encoding="utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise BenchError(f"--classes {text}: no such text file, and no list of words ({error})") from None
-        text = ";".join(line for line in lines if line)
-    if len([part for part in text.split(";") if part.strip()]) < 2:
-        raise BenchError(
-            f"--classes '{text}': one class, which every pixel would get; separate classes by semicolons, synonyms "
-            "by commas, as in 'background; road; building, house'"
-        )
-    return text
 
 
 def _check(args: argparse.Namespace, classes: int) -> None:

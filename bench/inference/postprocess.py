@@ -111,10 +111,14 @@ def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor, label: Ten
 
 
 def _strips(scaled: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Lines of the image, winning query and its probability (R, lines, W), of scaled scores (R, Q, h, w).
+    """Lines of the image, winning query and its probability (R, lines, W), of scaled scores (R, Q, h, w)."""
+    for lines, blended in enlarged_strips(scaled, size):
+        probability, winner = torch.softmax(blended, dim=1).max(dim=1)
+        yield lines, winner, probability
 
-    Bilinear enlargement, across the image first, and a softmax over the queries.
-    """
+
+def enlarged_strips(scaled: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+    """Lines of the image and their scores (R, Q, lines, W): bilinear enlargement of (R, Q, h, w), across first."""
     rows, queries, height, width = scaled.shape
     wide = F.interpolate(scaled.reshape(1, 1, -1, width), size=(rows * queries * height, size[1]), mode="bilinear")
     wide = wide.view(rows, queries, height, size[1])
@@ -124,9 +128,10 @@ def _strips(scaled: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tens
     lower, weight = (upper + 1).clamp_max(height - 1), (position - upper)[:, None]
     for start in range(0, size[0], count):
         lines = slice(start, min(start + count, size[0]))
-        blended = torch.lerp(wide.index_select(2, upper[lines]), wide.index_select(2, lower[lines]), weight[lines])
-        probability, winner = torch.softmax(blended, dim=1).max(dim=1)
-        yield lines, winner, probability
+        yield (
+            lines,
+            torch.lerp(wide.index_select(2, upper[lines]), wide.index_select(2, lower[lines]), weight[lines]),
+        )
 
 
 def probability_bin(probability: Tensor) -> Tensor:

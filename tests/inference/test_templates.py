@@ -1,0 +1,92 @@
+"""Ranking prompt templates by what they find sure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.cli import main
+from bench.config import load_config
+from bench.data.images import Resize
+from bench.demo.config import load_demo_backbone
+from bench.inference import templates
+from bench.inference.segmenter import Segmenter, Variant
+from bench.models.text import TEMPLATES, encode_words
+from bench.registry import load_methods
+
+WORDS = ("tree", "water", "road")
+
+
+def test_the_mean_entropy_of_the_pixels_of_each_word_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two words on two pixels, three templates; the network's size is the image's own."""
+    scores = {
+        "0": torch.tensor([[[0.05, 0.00]], [[0.00, 0.05]]]),  # both words, e⁵ : 1
+        "1": torch.tensor([[[0.50, 0.50]], [[0.00, 0.00]]]),  # the first alone, as sure as can be
+        "2": torch.tensor([[[0.00, 0.00]], [[0.01, 0.02]]]),  # the second alone, hardly sure
+    }
+
+    class Fixed:
+        variants = (Variant("naclip", lambda trunk: None, torch.zeros(2, 4), torch.arange(2)),)
+        backbone = type("Backbone", (), {"device": torch.device("cpu")})()
+        window, stride, batch = 224, 112, 4
+
+        def __init__(self, backbone: object = None, rows: object = (), *_: object) -> None:
+            self.rows = rows
+
+        def scores(self, image: object) -> dict[str, Tensor]:
+            return {row.name: scores[row.name] for row in self.rows}  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(templates, "Segmenter", Fixed)
+    monkeypatch.setattr(templates, "TEMPLATES", [str, str, str])
+    monkeypatch.setattr(templates, "encode_words", lambda *_: torch.zeros(2, 4))
+    monkeypatch.setattr(templates, "resize", lambda image, rule: image)
+    image = np.zeros((1, 2, 3), np.uint8)
+    ranked = templates.rank_templates(Fixed(), ["a", "b"], Resize(long_side=448), [image])  # type: ignore[arg-type]
+    assert ranked == [[1, 0], [0, 2]]
+    (one, _) = templates.rank_templates(Fixed(), ["a", "b"], Resize(long_side=448), [image], keep=1)  # type: ignore[arg-type]
+    assert one == [1]
+
+
+def test_pieces_of_templates_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = load_demo_backbone()
+    monkeypatch.setattr(templates, "TEMPLATES", TEMPLATES[:6])
+    variant = Variant(
+        "naclip", load_methods()["naclip"].build({}), encode_words(backbone, WORDS), torch.arange(len(WORDS))
+    )
+    segmenter = Segmenter(backbone, [variant], 224, 112)
+    image = np.random.default_rng(1).integers(0, 255, (150, 224, 3), np.uint8)
+    whole = templates.rank_templates(segmenter, WORDS, Resize(long_side=224), [image])
+    monkeypatch.setattr(templates, "_AT_ONCE", 1)
+    assert templates.rank_templates(segmenter, WORDS, Resize(long_side=224), [image]) == whole
+    assert all(len(set(numbers)) == len(numbers) <= 4 for numbers in whole)
+
+
+def test_the_command_writes_what_floss_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "image.png"
+    cv2.imwrite(str(image), np.random.default_rng(2).integers(0, 255, (120, 160, 3), np.uint8))
+    out = tmp_path / "templates.txt"
+    words = ["--classes", "tree; water; road", "--backbone", "demo"]
+    assert main(["templates", str(image), *words, "-o", str(out)]) == 0, capsys.readouterr().err
+    lines = out.read_text().splitlines()
+    assert len(lines) == 3 and all(0 <= int(number) < 80 for line in lines for number in line.split())
+    assert "tree: " in capsys.readouterr().out
+    chosen = f"floss[templates={out}]"
+    assert main(["predict", str(image), "--method", chosen, *words, "-o", str(tmp_path / "map.png")]) == 0
+    assert load_config().row("floss").method == "floss"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["gone.png", "-o", "t.txt"], "gone.png: no such image"),
+        ([__file__, "-o", "no/such/folder/t.txt"], "there is no folder no/such/folder"),
+    ],
+)
+def test_mistakes(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["templates", *arguments, "--classes", "tree; water"]) == 2
+    assert said in capsys.readouterr().err
