@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--row-counts", type=_numbers, default="1,3,6", metavar="N,…", help="also time the first N rows alone (1,3,6)"
     )
     parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="repetitions; medians are shown (3)")
-    parser.add_argument("--one-by-one", action="store_true", help="also time the rows one after the other")
+    parser.add_argument("--one-by-one", action="store_true", help="also time each row alone: milliseconds, encoder passes")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
     parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
     parser.add_argument(
@@ -166,10 +166,12 @@ def _show(found: _Found, processes: int) -> None:
     ]
     print("Per cent of the rows' time\n")
     print(tabulate(shares, headers=["image", "queries", "rows", *STAGES], floatfmt=".1f"), "\n")
-    apart = timings[0].one_by_one
-    if apart is not None:
-        first = timings[0]
-        print(f"the same rows one by one: {apart:.2f} s, {apart / first.all_rows:.1f} x all at once")
+    first = timings[0]
+    if first.one_by_one:
+        each = [(row, 1e3 * seconds, seconds / first.encoder) for row, seconds in first.one_by_one.items()]
+        print(tabulate(each, headers=["row alone", "ms an image", "encoder passes"], floatfmt=("", ".1f", ".2f")))
+        apart = sum(first.one_by_one.values())
+        print(f"\nthe same rows one by one: {apart:.2f} s, {apart / first.all_rows:.1f} x all at once")
     taps, operator, scores = (upsampler[name] for name in ("taps", "operator", "scores"))
     print(
         f"upsampler, one window: operator {operator:.3f} s, with the scores of {found.upsampled} rows {scores:.3f} s; "

@@ -86,8 +86,8 @@ class Timing:
     """Medians over the repetitions, seconds an image.
 
     encoder: stock `encode_image` over the image's windows. all_rows: the case's rows, decoding to store.
-    shares: that time by stage; on a GPU of an image of its own, whose every stage is waited for. one_by_one: the same
-    rows, each on its own from the decoding on; None if not asked for. peak_memory: bytes of the process so far, or of
+    shares: that time by stage; on a GPU of an image of its own, whose every stage is waited for. one_by_one: of each
+    row on its own, from the decoding on; empty if not asked for. peak_memory: bytes of the process so far, or of
     the GPU's allocator. launches, busy: of a GPU, kernels and the seconds that they took; None on a CPU.
     """
 
@@ -95,7 +95,7 @@ class Timing:
     encoder: float
     all_rows: float
     shares: dict[str, float] = field(default_factory=dict)
-    one_by_one: float | None = None
+    one_by_one: dict[str, float] = field(default_factory=dict)
     peak_memory: int = 0
     launches: float | None = None
     busy: float | None = None
@@ -112,13 +112,12 @@ class Timing:
 def mean(timings: Sequence[Timing]) -> Timing:
     """Of the same case in several processes; the peak memory is the highest."""
     first = timings[0]
-    apart = [timing.one_by_one for timing in timings if timing.one_by_one is not None]
     return Timing(
         first.windows,
         statistics.mean(timing.encoder for timing in timings),
         statistics.mean(timing.all_rows for timing in timings),
         {name: statistics.mean(timing.shares[name] for timing in timings) for name in first.shares},
-        statistics.mean(apart) if apart else None,
+        {row: statistics.mean(timing.one_by_one[row] for timing in timings) for row in first.one_by_one},
         max(timing.peak_memory for timing in timings),
         first.launches,
         first.busy,
@@ -189,12 +188,11 @@ class Bench:
             timing.shares = {name: statistics.median(share.get(name, 0.0) for share in shares) for name in STAGES}
             if on_gpu:
                 timing.launches, timing.busy = self._profiled(work, list(self._decoded(work, images)))
-            if one_by_one:
-                timing.one_by_one = 0.0
-                for row in case.rows:
-                    alone = self._group(Case(case.height, case.width, case.queries, (row,)))
-                    only = replace(work, group=alone)
-                    timing.one_by_one += self._seconds(self._run, only, self._decoded(only, 1))
+            for row in case.rows if one_by_one else ():
+                alone = self._group(Case(case.height, case.width, case.queries, (row,)))
+                only = replace(work, group=alone)
+                each = [self._seconds(self._run, only, self._decoded(only, 1)) for _ in range(repeats + 1)]
+                timing.one_by_one[row] = statistics.median(each[1:])
         timing.peak_memory = peak_memory(self.backbone.device)
         return timing
 
