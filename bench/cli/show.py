@@ -59,6 +59,7 @@ def _blocks(cell: StoredResult, config: Any) -> dict[str, dict[str, Any]]:
     result = {"score": value, "status": found.status, "images": f"{cell.counted} of {cell.total}"}
     result |= {"reason": found.reason} if found.reason else {}
     result |= {"stale": "; ".join(found.stale)} if found.stale else {}
+    result |= {f"earlier {number}": text for number, text in enumerate(found.history, 1)}
     result |= {f"caveat {number}": text for number, text in enumerate(found.caveats, 1)}
     result |= {"footnote": found.footnote} if found.footnote else {}
     result |= {"machines": found.mixture} if found.mixture else {}

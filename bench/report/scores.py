@@ -16,9 +16,10 @@ from bench.metrics import score as metric_of
 from bench.metrics.bootstrap import Draws, Interval, bootstrap, by_scene
 from bench.metrics.boundary import boundary_iou
 from bench.settings import Overrides
+from bench.store.history import sentence, setting_changes
 from bench.store.record import Status
 from bench.store.result import StoredResult
-from bench.store.store import Store, limits, setting_changes
+from bench.store.store import Store, limits
 
 DRAWS = 1000  # of the bootstrap: an end of a 95 % interval then wobbles by some 4 % of its width
 
@@ -32,7 +33,7 @@ class Score:
     benchmark.yaml and the card now give otherwise, "name old -> new". caveats: why it cannot be held against
     published numbers: another backbone, part of a dataset, or what the run that wrote it said. peak_memory:
     bytes. mixture: how the machines differ that counted its images. footnote: what a reader must know of its data.
-    boundary: mean boundary IoU; nan where it was not counted.
+    boundary: mean boundary IoU; nan where it was not counted. history: earlier scores and what changed, newest first.
     """
 
     row: str
@@ -57,6 +58,7 @@ class Score:
     mixture: str | None = None
     footnote: str | None = None
     boundary: float = float("nan")
+    history: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -174,6 +176,7 @@ def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
         mixture=cell.mixture,
         footnote=info.footnote,
         boundary=boundary,
+        history=tuple(sentence(previous) for previous in reversed(cell.record.history)),
         seconds_per_image=cost.seconds / cost.images if cost else None,
         peak_memory=cost.peak_memory_bytes if cost else None,
     )

@@ -72,6 +72,26 @@ class Info(Part):
     method_defaults: dict[str, JsonValue] = {}
 
 
+class Previous(Part):
+    """A score that the cell had before it was counted or scored again.
+
+    score: a fraction, None where it was undefined. written, until: when it was stored, and when it was replaced.
+    changed: what made it so, in plain words. The rest is what it was made with.
+    """
+
+    score: float | None
+    metric: str
+    counted: int
+    total: int
+    written: str
+    until: str = ""
+    changed: list[str] = []
+    settings: Settings
+    inputs: dict[str, str] = {}
+    commit: str = ""
+    counts_sha256: str | None = None
+
+
 class Record(Part):
     """The content of one cell.json."""
 
@@ -95,6 +115,7 @@ class Record(Part):
     info: Info = Info()
     made_with: dict[str, JsonValue] = {}
     earlier: list[dict[str, JsonValue]] = []  # machines that counted some of the images before
+    history: list[Previous] = []  # scores that this one took the place of, the oldest first
     written: str = ""
 
     def write(self, folder: Path) -> None:

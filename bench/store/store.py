@@ -20,15 +20,16 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import quote, unquote
 
 from bench.errors import BenchError
 from bench.runtime.atomic import write_atomic
 from bench.runtime.provenance import differing
 from bench.settings import Settings
+from bench.store.history import changes_for_recount, history_of, history_of_gap, setting_changes
 from bench.store.lock import folder_lock
-from bench.store.record import NAMING, RECORD, SCORING, Record, ResultSpec
+from bench.store.record import RECORD, SCORING, Record, ResultSpec
 from bench.store.result import COUNTS, StoredResult, load_result
 from bench.store.writer import ResultWriter, naming
 
@@ -89,6 +90,7 @@ class Store:
         old = self._guarded(spec.settings)
         if old is None and not fresh and not self.shard:
             self._take_counts(spec.settings, record.fingerprint)
+        record.history = history_of(old, record, spec.contents, fresh)
         if old and not fresh and old.record.fingerprint == record.fingerprint:
             record.cost = old.record.cost
             earlier = [old.record.made_with, *old.record.earlier]
@@ -102,6 +104,7 @@ class Store:
             return
         record = self._record(replace(spec, inputs={}))  # so that counts of earlier runs are not taken for its own
         record.status, record.reason = status, reason
+        record.history = history_of_gap(old, f"{status}: {reason}")
         folder = self._place(spec.settings)
         with naming(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -112,9 +115,7 @@ class Store:
         old = self.cell(settings.row, settings.dataset)
         if old is None:
             return None
-        stored = old.record.inputs
-        named = sorted(name for name in {**stored, **inputs} if stored.get(name) != inputs.get(name))
-        recount = setting_changes(old.settings, settings, without=SCORING) + [f"{name} changed" for name in named]
+        recount = changes_for_recount(old, settings, inputs)
         return Changes(recount, setting_changes(old.settings, settings, only=SCORING))
 
     def cell(self, row: str, dataset: str) -> StoredResult | None:
@@ -189,22 +190,3 @@ def limits(folder: str | Path) -> list[int]:
     """The N of all limited-<N> folders below a results folder, ascending."""
     found = (re.fullmatch(r"limited-(\d+)", path.name) for path in Path(folder).glob("limited-*"))
     return sorted(int(match[1]) for match in found if match)
-
-
-def setting_changes(
-    old: Settings, new: Settings, only: Collection[str] = (), without: Collection[str] = ()
-) -> list[str]:
-    """ "name old -> new" for the settings that differ, options of the method one by one."""
-    before, after = _flat(old), _flat(new)
-    names = [name for name in {**before, **after} if (not only or name in only) and name not in (*without, *NAMING)]
-    missing = "none"
-    return [
-        f"{name} {before.get(name, missing)} -> {after.get(name, missing)}"
-        for name in names
-        if before.get(name, missing) != after.get(name, missing)
-    ]
-
-
-def _flat(settings: Settings) -> dict[str, Any]:
-    values = {name: getattr(settings, name) for name in type(settings).model_fields if name != "options"}
-    return values | {f"option {name}": value for name, value in settings.options.items()}

@@ -24,6 +24,7 @@ from bench.store.count_table import (
     renamed,
     to_table,
 )
+from bench.store.history import without_repeats
 from bench.store.record import RECORD, Cost, Record, ResultSpec, Status
 from bench.store.result import COUNTS, PARTS, numbers, read_counts
 
@@ -104,6 +105,7 @@ class ResultWriter:
             self._record.cost = Cost(images=self._added, seconds=seconds, peak_memory_bytes=peak_memory)
         failed = self._enter_numbers(table)
         self._record.counts_sha256 = hashlib.sha256(data).hexdigest()
+        self._record.history = without_repeats(self._record.history, self._record.counts_sha256)
         status: Status = "failed" if reason else "ok" if self.done == self._planned else "partial"
         with naming(self._folder):
             write_atomic(self._folder / COUNTS, data)
