@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--row-counts", type=_numbers, default="1,3,6", metavar="N,…", help="also time the first N rows alone (1,3,6)"
     )
     parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="repetitions; medians are shown (3)")
-    parser.add_argument("--one-by-one", action="store_true", help="also time each row alone: milliseconds, encoder passes")
+    parser.add_argument("--one-by-one", action="store_true", help="also time each row alone, in encoder passes")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
     parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
     parser.add_argument(
