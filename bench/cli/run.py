@@ -78,6 +78,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--boundary", action="store_true", help="count boundary IoU as well")
     how.add_argument(
+        "--save-predictions",
+        nargs="?",
+        type=positive,
+        const=sys.maxsize,
+        default=0,
+        metavar="N",
+        help="keep label maps (indexed PNG) of N images of each dataset, spread evenly over it; without N: of all",
+    )
+    how.add_argument(
         "--allow-incomplete", action="store_true", help="exit with 0 although a dataset has too few images"
     )
     how.add_argument("--strict", action="store_true", help="exit with 1 when a dataset is missing or a cell incomplete")
@@ -173,6 +182,7 @@ def _spec(args: argparse.Namespace) -> RunSpec:
         shard=args.shard,
         fresh=args.fresh,
         boundary=args.boundary,
+        save_predictions=args.save_predictions,
         allow_incomplete=args.allow_incomplete,
         demo=args.demo,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -35,10 +35,19 @@ class RowGroup:
 @dataclass(frozen=True)
 class Scoring:
     """What turns scores into counts, for one dataset: number of classes, and, with `boundary`, each row's
-    (threshold, background), without which there are no boundaries."""
+    (threshold, background), without which there are no boundaries.
+
+    finals: the same, for the label maps of the images `keep` (by row) that are handed out as well.
+    """
 
     classes: int
     boundary: Mapping[str, tuple[float, int]] | None = None
+    finals: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    keep: Mapping[str, Collection[int]] = field(default_factory=dict)
+
+    def keeps(self, row: str, index: int) -> bool:
+        """Whether the label map of the row on that image is kept."""
+        return index in self.keep.get(row, ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +55,7 @@ class Outcome:
     """Counts of one row on one image (see `bench.metrics.count`), or why there are none.
 
     gives_up: the method itself raised, so the row is not asked about further images. content: checksum of its files.
+    labels: the final label map (H, W) uint8, where it is kept.
     """
 
     index: int
@@ -56,6 +66,7 @@ class Outcome:
     error: str | None = None
     gives_up: bool = False
     content: str | None = None
+    labels: NDArray[np.uint8] | None = None
 
 
 def evaluate(
@@ -108,7 +119,8 @@ def _image(group: RowGroup, wanted: Sequence[Variant], loaded: Loaded, scoring: 
 def _counted(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outcome]:
     """Start counting; the outcomes are read when they are asked for."""
     finite = to_host(rows.scores.sum((1, 2, 3)).isfinite())  # a sum holds what any of its terms is, NaN or infinite
-    on_device = rows.scores.device.type != "cpu" and scoring.boundary is None
+    keep = any(scoring.keeps(variant.name, loaded.index) for variant in rows.variants)
+    on_device = rows.scores.device.type != "cpu" and scoring.boundary is None and not keep
     counts = _on_device(loaded, rows, scoring) if on_device else _by_maps(loaded, rows, scoring)
     return _checked(loaded, rows, finite, counts)
 
@@ -147,10 +159,15 @@ def _by_maps(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outco
             keys, counts = count(label, classes, bins, scoring.classes)
             boundary = None
             if scoring.boundary is not None:
-                threshold, background = scoring.boundary[variant.name]
-                final = np.where(bins < round(threshold * BINS), np.uint8(background), classes)
+                final = _final(classes, bins, *scoring.boundary[variant.name])
                 boundary = boundary_counts(label, final, scoring.classes)
-        yield Outcome(loaded.index, variant.name, keys, counts, boundary, content=loaded.content)
+        kept = scoring.keeps(variant.name, loaded.index)
+        labels = _final(classes, bins, *scoring.finals[variant.name]) if kept else None
+        yield Outcome(loaded.index, variant.name, keys, counts, boundary, content=loaded.content, labels=labels)
+
+
+def _final(classes: NDArray[np.uint8], bins: NDArray[np.uint8], threshold: float, background: int) -> NDArray[np.uint8]:
+    return np.where(bins < round(threshold * BINS), np.uint8(background), classes)
 
 
 @functools.lru_cache

@@ -27,7 +27,7 @@ from bench.store.store import Store
 COUNTS_VERSION: Final = "2"
 """Of the code that turns images into counts; raised when a change moves numbers, so that old results are stale."""
 
-State: TypeAlias = Literal["missing", "partial", "failed", "stale", "rescore", "cached"]
+State: TypeAlias = Literal["missing", "partial", "failed", "stale", "rescore", "no maps", "cached"]
 DONE: Final = ("ok", "incomplete")  # stored results of which every image is counted
 
 

@@ -40,8 +40,9 @@ class RunSpec:
     what suits the machine. dtype: fp32, tf32, fp16 or bf16. data_root: folder of all datasets. cards: folders of
     further dataset cards. layouts: for some datasets the layout to read. only: states, of which cells are evaluated.
     limit: the first N images of each dataset. shard: (i, n), the i-th of n parts of each. fresh: forget what is stored.
-    boundary: count boundary IoU as well. allow_incomplete: fewer images than a card expects are no failure. demo:
-    results of generated data, which never replace real ones.
+    boundary: count boundary IoU as well. allow_incomplete: fewer images than a card expects are no failure.
+    save_predictions: of how many images of each dataset label maps are kept, spread evenly over it. demo: results of
+    generated data, which never replace real ones.
     """
 
     methods: Sequence[str] | None = None
@@ -67,6 +68,7 @@ class RunSpec:
     fresh: bool = False
     boundary: bool = False
     allow_incomplete: bool = False
+    save_predictions: int = 0
     demo: bool = False
 
 
@@ -143,6 +145,7 @@ def planned(
         fresh=spec.fresh,
         boundary=spec.boundary,
         allow_incomplete=spec.allow_incomplete,
+        maps=spec.save_predictions,
     )
     run = Run(models, store, spec.config, options, processes, report)
     with store.lock() if processes.is_main and writes else contextlib.nullcontext():
@@ -150,6 +153,13 @@ def planned(
         processes.wait()
         select(datasets, spec.only)
         yield PlannedRun(run, datasets)
+
+
+def _look_for_maps(run: Run, dataset: DatasetJobs) -> None:
+    if run.options.maps and dataset.samples is not None:
+        for job in dataset.jobs:
+            if job.state == "cached" and job.variant and run.label_maps(job).missing(run.kept(dataset)):
+                job.state = "no maps"
 
 
 def _check(spec: RunSpec) -> None:
@@ -178,6 +188,7 @@ def _prepare(run: Run, datasets: Sequence[DatasetJobs], report_word: Callable[[s
         load_models(dataset, run.models, report_word)
         if run.distributed.is_main:
             look_up(dataset, run.store, run.options.boundary)
+            _look_for_maps(run, dataset)
     everybodys = run.distributed.shared([[job.state for job in dataset.jobs] for dataset in datasets])
     for dataset, states in zip(datasets, everybodys, strict=True):
         for job, state in zip(dataset.jobs, states, strict=True):

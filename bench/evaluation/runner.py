@@ -26,9 +26,11 @@ from bench.evaluation.plan import DatasetJobs, Job
 from bench.inference.blame import described
 from bench.inference.postprocess import apply_threshold, classify
 from bench.inference.segmenter import Segmenter
+from bench.inference.visualize import palette_png
 from bench.runtime.device import peak_memory
 from bench.runtime.distributed import Distributed
 from bench.runtime.timing import wait_for_gpu
+from bench.store.maps import LabelMaps
 from bench.store.record import Info, ResultSpec, identity
 from bench.store.store import Store
 from bench.store.writer import ResultWriter
@@ -42,7 +44,8 @@ class RunOptions:
 
     batch: windows at once. workers: processes that decode. limit: only the first N images of each dataset. shard:
     (i, n), only the i-th of n parts of each. fresh: forget what is stored. boundary: count boundaries as well.
-    allow_incomplete: a dataset with fewer images than its card expects is no failure.
+    allow_incomplete: a dataset with fewer images than its card expects is no failure. maps: of how many images of each
+    dataset label maps are kept, spread evenly over it.
     """
 
     batch: int = 4
@@ -52,6 +55,7 @@ class RunOptions:
     fresh: bool = False
     boundary: bool = False
     allow_incomplete: bool = False
+    maps: int = 0
 
 
 class Progress(NamedTuple):
@@ -91,6 +95,19 @@ class Run:
         first, last = share(self.total(dataset), *(self.options.shard or (0, 1)))
         return range(first, last)
 
+    def kept(self, dataset: DatasetJobs) -> list[tuple[int, str]]:
+        """The images (number, id) of this run whose label maps are kept."""
+        total = self.total(dataset)
+        count = min(self.options.maps, total)
+        spread = [number * total // count for number in range(count)]
+        assert dataset.samples is not None
+        return [(index, dataset.samples.ids[index]) for index in spread if index in self.indices(dataset)]
+
+    def label_maps(self, job: Job) -> LabelMaps:
+        """Where label maps of a job are kept."""
+        folder = self.store.place(job.settings.row, job.settings.dataset)
+        return LabelMaps(folder, identity(job.settings, job.inputs), job.settings)
+
 
 def share(total: int, part: int, parts: int) -> tuple[int, int]:
     """Bounds of the `part`-th of `parts` consecutive shares of `total`, which differ by one at the most."""
@@ -121,14 +138,24 @@ def _execute(run: Run, dataset: DatasetJobs, progress: Progress, finishing: Exec
     writers = _open_writers(run, dataset, ready) if run.distributed.is_main else {}
     _warn_of_mixtures(run, dataset, writers)
     todo = run.indices(dataset)
-    pending = run.distributed.shared({row: set(todo) - writer.done for row, writer in writers.items()})
+    uncounted = run.distributed.shared({row: set(todo) - writer.done for row, writer in writers.items()})
+    maps = _open_maps(run, dataset, ready) if run.distributed.is_main else {}
+    unkept = run.distributed.shared({row: own.missing(run.kept(dataset)) for row, own in maps.items()})
+    chosen = {index for index, _ in run.kept(dataset)}
+    keep = {row: unkept.get(row, set()) | (images & chosen) for row, images in uncounted.items()}
+    pending = {row: images | keep[row] for row, images in uncounted.items()}
     started = time.monotonic()
     failures: dict[str, str] = {}
     contents: dict[int, str | None] = {}
     try:
-        for outcome in _outcomes(run, dataset, pending, progress):
+        for outcome in _outcomes(run, dataset, pending, keep, progress):
             writer = writers[outcome.row]
-            if outcome.error is None:
+            if outcome.labels is not None:
+                png = palette_png(outcome.labels, dataset.card.colours)
+                maps[outcome.row].write(dataset.samples.ids[outcome.index], png)
+            if outcome.index not in uncounted[outcome.row]:
+                _warn_of_map(dataset, outcome)
+            elif outcome.error is None:
                 writer.add(outcome.index, outcome.keys, outcome.counts, outcome.boundary, outcome.content)
                 contents[outcome.index] = outcome.content
             else:
@@ -147,12 +174,28 @@ def _execute(run: Run, dataset: DatasetJobs, progress: Progress, finishing: Exec
     return done + [finishing.submit(_finish_twin, run, dataset, job) for job in twins if run.distributed.is_main]
 
 
+def _open_maps(run: Run, dataset: DatasetJobs, jobs: Sequence[Job]) -> dict[str, LabelMaps]:
+    if not run.options.maps:
+        return {}
+    found = {job.settings.row: run.label_maps(job) for job in jobs}
+    for maps in found.values():
+        maps.begin()
+    return found
+
+
+def _warn_of_map(dataset: DatasetJobs, outcome: Outcome) -> None:
+    """An image that is counted already, but whose map could not be made now."""
+    if outcome.error is not None:
+        message = f"{outcome.row} on {dataset.card.name}: no label map: {outcome.error}"
+        print(f"bench: warning: {message}", file=sys.stderr)
+
+
 def _without_twins(run: Run, jobs: Sequence[Job]) -> tuple[list[Job], list[Job]]:
     """The jobs to be counted, and those that differ from one of them in what is applied to counts alone.
 
-    Boundaries depend on the threshold, and shards are put together later, so all are counted then.
+    Boundaries and label maps depend on the threshold, and shards are put together later, so all are counted then.
     """
-    if run.options.boundary or run.options.shard:
+    if run.options.boundary or run.options.shard or run.options.maps:
         return list(jobs), []
     first: dict[str, Job] = {}
     for job in jobs:
@@ -268,8 +311,17 @@ def _groups(run: Run, jobs: Sequence[Job]) -> list[RowGroup]:
     ]
 
 
-def _outcomes(run: Run, dataset: DatasetJobs, pending: dict[str, set[int]], progress: Progress) -> Iterator[Outcome]:
-    """All outcomes that are pending, on the main process; this process works on its share of the images."""
+def _outcomes(
+    run: Run,
+    dataset: DatasetJobs,
+    pending: Mapping[str, set[int]],
+    keep: Mapping[str, set[int]],
+    progress: Progress,
+) -> Iterator[Outcome]:
+    """All outcomes that are pending, on the main process; this process works on its share of the images.
+
+    keep: images whose label maps are handed out as well.
+    """
     assert dataset.samples is not None
     wanted = sorted(set().union(*pending.values()))
     first, last = share(len(wanted), run.distributed.rank, run.distributed.size)
@@ -277,7 +329,7 @@ def _outcomes(run: Run, dataset: DatasetJobs, pending: dict[str, set[int]], prog
     groups = _groups(run, jobs)
     rules = list(dict.fromkeys(rule for group in groups for rule in (group.resize, *group.segmenter.rules)))
     finals = {job.settings.row: (job.settings.threshold, job.settings.background) for job in jobs}
-    scoring = Scoring(len(dataset.card.classes), finals if run.options.boundary else None)
+    scoring = Scoring(len(dataset.card.classes), finals if run.options.boundary else None, finals, keep)
     images = _reported(
         run, load(dataset.samples, wanted[first:last], rules, run.options.workers), progress, last - first
     )

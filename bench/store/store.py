@@ -166,8 +166,12 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / COUNTS, (twin.pieces[0].folder / COUNTS).read_bytes())
 
+    def place(self, row: str, dataset: str) -> Path:
+        """The folder of a cell."""
+        return self._cells / dataset / quote(row, safe="+@")
+
     def _place(self, settings: Settings) -> Path:
-        return self._cells / settings.dataset / quote(settings.row, safe="+@") / self.shard
+        return self.place(settings.row, settings.dataset) / self.shard
 
     def _guarded(self, settings: Settings) -> StoredResult | None:
         """What is stored of a cell; BenchError where a demo's result would meet a real one."""

@@ -1,0 +1,67 @@
+"""Label maps that a run kept of a cell: `predictions/<sample>.png` beside its counts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import quote
+
+from bench.runtime.atomic import write_atomic
+from bench.settings import Settings
+from bench.store.result import StoredResult
+
+FOLDER, KEY = "predictions", "made-with.txt"
+
+
+class LabelMaps:
+    """The label maps of one cell. They belong to its counts, threshold and background; others are forgotten."""
+
+    def __init__(self, folder: Path, fingerprint: str, settings: Settings) -> None:
+        """folder: of the cell. fingerprint: see `bench.store.record.identity`."""
+        self._folder = folder / FOLDER
+        final = f"{fingerprint} {settings.threshold} {settings.background}"
+        self._key = hashlib.sha256(final.encode()).hexdigest()
+
+    @classmethod
+    def of(cls, cell: StoredResult) -> LabelMaps:
+        """Those of a stored cell."""
+        folder = cell.pieces[0].folder
+        return cls(folder.parent if cell.record.shard else folder, cell.record.fingerprint, cell.settings)
+
+    @property
+    def valid(self) -> bool:
+        """Whether what is there was made with these settings and inputs."""
+        try:
+            return (self._folder / KEY).read_text(encoding="ascii") == self._key
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def begin(self) -> None:
+        """Forgets what other settings left. To be called before `write`."""
+        if self.valid:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for old in self._folder.glob("*.png"):
+            old.unlink()
+        write_atomic(self._folder / KEY, self._key.encode())
+
+    def write(self, sample: str, png: bytes) -> None:
+        """Keeps the label map of a sample, an indexed PNG whose values are the numbers of the classes."""
+        write_atomic(self._place(sample), png)
+
+    def find(self, sample: str) -> Path | None:
+        """The file of a sample, None where it was not kept."""
+        file = self._place(sample)
+        return file if self.valid and file.is_file() else None
+
+    def missing(self, samples: Iterable[tuple[int, str]]) -> set[int]:
+        """Of samples (number, id) those whose map is not there."""
+        valid = self.valid
+        return {index for index, sample in samples if not valid or not self._place(sample).is_file()}
+
+    def _place(self, sample: str) -> Path:
+        name = quote(sample, safe=" ()[]+@,;=")
+        if len(name) > 200:  # longer than file systems like
+            name = f"{name[:150]}-{hashlib.sha256(sample.encode()).hexdigest()[:16]}"
+        return self._folder / f"{name}.png"

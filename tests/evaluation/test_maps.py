@@ -1,0 +1,98 @@
+"""Label maps that a run keeps: those that were counted, for as long as they are true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from project import Project
+
+from bench.data.cards import load_card
+from bench.metrics import confusion
+from bench.store.maps import LabelMaps
+from bench.store.store import Store
+
+LOVEDA = ("--datasets", "loveda", "--methods", "clip,sclip")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def files(project: Project, row: str = "clip") -> dict[str, bytes]:
+    folder = project.root / "results" / "cells" / "loveda" / row / "predictions"
+    return {file.name: file.read_bytes() for file in folder.glob("*.png")}
+
+
+def test_the_maps_are_those_that_were_counted(project: Project) -> None:
+    assert project.run(*LOVEDA, "--save-predictions") == 0
+    card, labels = load_card("loveda"), sorted((project.data / "LoveDA").rglob("annfiles/*.png"))
+    labels = labels or sorted((project.data / "LoveDA").rglob("masks_png/*.png"))
+    for row in ("clip", "sclip"):
+        cell = Store(project.root / "results").cell(row, "loveda")
+        counted = cell.confusion().sum(0)  # of all images
+        total = np.zeros_like(counted)
+        for sample in cell.ids:
+            file = LabelMaps.of(cell).find(sample)
+            assert file is not None
+            picture = Image.open(file)
+            assert picture.mode == "P" and picture.getpalette()[:3] == list(card.colours[0])
+            label = np.asarray(Image.open(next(path for path in labels if path.stem == sample))).astype(np.uint8)
+            total += confusion(label - 1, np.asarray(picture), len(card.classes))  # 0 is ignored in the file: 255
+        assert np.array_equal(total, counted)
+
+
+def test_maps_of_stored_results_are_made_without_counting_again(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert project.run(*LOVEDA) == 0
+    before = project.counts()
+    assert project.run(*LOVEDA, "--save-predictions", "2", "--dry-run") == 0
+    assert "2 no maps" in capsys.readouterr().out
+    assert project.run(*LOVEDA, "--save-predictions", "2") == 0
+    assert len(files(project)) == len(files(project, "sclip")) == 2
+    assert project.counts() == before
+    capsys.readouterr()
+    assert project.run(*LOVEDA, "--save-predictions", "2") == 0
+    assert "2 cached" in capsys.readouterr().out
+
+
+def test_the_samples_are_spread_over_the_dataset(project: Project) -> None:
+    assert project.run(*LOVEDA, "--save-predictions", "2") == 0
+    ids = Store(project.root / "results").cell("clip", "loveda").ids
+    assert sorted(files(project)) == sorted(f"{ids[number * len(ids) // 2]}.png" for number in range(2))
+
+
+def test_maps_of_other_settings_are_forgotten(project: Project) -> None:
+    assert project.run(*LOVEDA, "--save-predictions") == 0
+    first = files(project)
+    project.configure(clip={"method": "clip", "threshold": 0.6})
+    assert project.run(*LOVEDA) == 0  # the threshold moved, and nobody asked for maps
+    cell = Store(project.root / "results").cell("clip", "loveda")
+    assert not LabelMaps.of(cell).valid and LabelMaps.of(cell).find(cell.ids[0]) is None
+    assert project.run(*LOVEDA, "--save-predictions", "1") == 0
+    assert LabelMaps.of(cell).valid and len(files(project)) == 1
+    assert set(files(project).values()) != set(first.values())
+
+
+def test_processes_hand_their_maps_over(project: Project) -> None:
+    assert project.run(*LOVEDA, "--save-predictions") == 0
+    assert project.run(*LOVEDA, "--save-predictions", "--processes", "2", results="two") == 0
+    folder = project.root / "two" / "cells" / "loveda" / "clip" / "predictions"
+    assert {file.name: file.read_bytes() for file in folder.glob("*.png")} == files(project)
+
+
+def test_names_that_files_cannot_have(project: Project) -> None:
+    assert project.run(*LOVEDA) == 0
+    maps = LabelMaps.of(Store(project.root / "results").cell("clip", "loveda"))
+    maps.begin()
+    names = ["a/b", "a%2Fb", "..", "x" * 300, "x" * 299 + "y", "größe 1"]
+    for name in names:
+        maps.write(name, name.encode())
+    for name in names:
+        file = maps.find(name)
+        assert file is not None and file.read_bytes() == name.encode()
+        assert file.parent.name == "predictions"
