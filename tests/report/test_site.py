@@ -128,7 +128,16 @@ def test_in_a_browser(results: Path, tmp_path: Path, browser: Any) -> None:
         page.set_viewport_size({"width": width, "height": 800})
         page.wait_for_timeout(500)  # charts follow
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate("Object.keys(charts).length") == 5
+    assert page.evaluate("Object.keys(charts).length") == 7
+    page.select_option("#of-row", "clip")
+    shares = page.eval_on_selector_all("#confusion td", "all => all.map(td => td.textContent)")
+    assert shares[2:] and scores["wbs_si"] and len(shares) == 6  # two classes: a name and two shares each
+    assert page.eval_on_selector_all("#worst tr", "all => all.length") == 5  # four images and the head
+    assert page.eval_on_selector_all("#wins tr", "all => all.length") >= 3
+    assert "Over 2 datasets" in page.text_content("#ranks-note")
+    page.select_option("#second", "clip")
+    text = page.eval_on_selector_all("#pairs td", "all => all.map(td => td.textContent)")
+    assert text[0] in scores and " to " in text[2]
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.tagName") != "BODY"
     assert said == []

@@ -174,6 +174,7 @@ function dataset() {
     return tr;
   });
   $("classes").replaceChildren(head, ...body);
+  ofRow();
 }
 
 // two rows
@@ -188,6 +189,99 @@ function difference() {
     data: { labels: both.map(([name]) => name), datasets: [{ label: `${labelOf.get(first)} − ${labelOf.get(second)}`, data: values,
       backgroundColor: values.map((value) => COLOURS[value < 0 ? 1 : 0]) }] },
     options: { scales: { y: { title: { display: true, text: "points" } } } },
+  });
+  pairs(first, second, both);
+  images();
+}
+
+function pairOf(first, second, name) {
+  const [low, high, p] = ((DATA.paired[first + "\t" + second] || {})[name]) || [];
+  if (low !== undefined) return { low, high, p };
+  const [otherLow, otherHigh, otherP] = ((DATA.paired[second + "\t" + first] || {})[name]) || [];
+  return otherLow === undefined ? null : { low: -otherHigh, high: -otherLow, p: otherP };
+}
+
+function table(id, head, lines) {
+  const top = element("tr");
+  top.append(...head.map((text) => element("th", text, { scope: "col" })));
+  $(id).replaceChildren(top, ...lines.map((cells) => {
+    const tr = element("tr");
+    tr.append(...cells.map((cell) => (cell instanceof Node ? cell : element("td", cell))));
+    return tr;
+  }));
+}
+
+function shaded(text, share) {
+  const td = element("td", text);
+  td.style.background = heat(share);
+  return td;
+}
+
+function pairs(first, second, both) {
+  table("pairs", ["Dataset", "difference", "95 %", "p (Holm)"], both.map(([name, a, b]) => {
+    const pair = pairOf(first, second, name);
+    return [name, number(a.score - b.score), pair ? `${number(pair.low)} to ${number(pair.high)}` : "–", pair ? (pair.p < 0.002 ? "< 0.002" : pair.p.toFixed(3)) : "–"];
+  }));
+}
+
+function images() {
+  const [first, second, name] = [$("first").value, $("second").value, $("images-of").value];
+  const [a, b] = [cellOf(first, name), cellOf(second, name)];
+  const places = a && b && a.at && b.at ? new Map(b.at.map((index, place) => [index, b.each[place]])) : new Map();
+  const points = a && a.at ? a.at.map((index, place) => ({ x: places.get(index), y: a.each[place], index })).filter(({ x, y }) => x !== undefined && x !== null && y !== null) : [];
+  draw("images", {
+    type: "scatter",
+    data: { datasets: [
+      { label: `${points.length} images`, data: points, backgroundColor: COLOURS[0], pointRadius: 3 },
+      { label: "equal", data: [0, 100].map((value) => ({ x: value, y: value })), type: "line", borderColor: css("--soft"), borderDash: [4, 4], pointRadius: 0 },
+    ] },
+    options: {
+      scales: { x: { title: { display: true, text: `${labelOf.get(second)}, %` } }, y: { title: { display: true, text: `${labelOf.get(first)}, %` } } },
+      plugins: { tooltip: { callbacks: { label: ({ raw }) => (raw.index === undefined ? "" : `image ${raw.index}: ${number(raw.y)} and ${number(raw.x)}`) } } },
+    },
+  });
+}
+
+function ofRow() {
+  const chosen = DATA.datasets.find((one) => one.name === $("which").value);
+  const cell = cellOf($("of-row").value, chosen.name);
+  const names = chosen.classes.map((name) => name.replaceAll("_", " "));
+  table("confusion", ["true", ...names], (cell && cell.confusion ? cell.confusion : []).map((line, place) => [names[place],
+    ...line.map((value) => shaded(number(value), value === null ? null : value / 100))]));
+  const pictures = (cell && DATA.thumbnails[cell.row + "\t" + cell.dataset]) || {};
+  table("worst", ["Image", "%", ""], (cell && cell.worst ? cell.worst : []).map(([id, value]) => {
+    const td = element("td");
+    if (pictures[id]) td.append(element("img", undefined, { src: pictures[id], alt: `label map of ${id}` }));
+    return [id, number(value), td];
+  }));
+}
+
+function wins() {
+  const ahead = (a, b) => DATA.datasets.map((one) => [cellOf(a, one.name), cellOf(b, one.name)]).filter(([x, y]) => x && y && x.complete && y.complete);
+  table("wins", ["", ...RANKED.map((row) => row.label)], RANKED.map((one) => [one.label, ...RANKED.map((other) => {
+    if (one === other) return "";
+    const both = ahead(one.row, other.row);
+    const won = both.filter(([x, y]) => x.score > y.score).length;
+    return both.length ? shaded(`${won}/${both.length}`, won / both.length) : "–";
+  })]));
+}
+
+function ranks() {
+  if (!DATA.ranks) {
+    $("ranks-note").textContent = "Mean ranks need two rows that have two datasets in common.";
+    $("ranks").parentElement.hidden = true;
+    return;
+  }
+  const rows = Object.entries(DATA.ranks.ranks).sort((a, b) => a[1] - b[1]);
+  const half = DATA.ranks.critical / 2;
+  $("ranks-note").textContent = `Over ${DATA.ranks.datasets} datasets that all rows have; 1 is best. Two rows whose bars do not overlap differ by Nemenyi's test (critical difference ${DATA.ranks.critical.toFixed(2)}, 5 %).`;
+  draw("ranks", {
+    type: "bar",
+    data: { labels: rows.map(([row]) => labelOf.get(row)), datasets: [
+      { label: "mean rank ± half the critical difference", data: rows.map(([, rank]) => [rank - half, rank + half]), backgroundColor: COLOURS[5], barThickness: 6 },
+      { label: "mean rank", type: "line", showLine: false, data: rows.map(([, rank]) => rank), borderColor: COLOURS[1], backgroundColor: COLOURS[1], pointRadius: 4 },
+    ] },
+    options: { scales: { y: { reverse: true, title: { display: true, text: "mean rank" } } } },
   });
 }
 
@@ -218,11 +312,14 @@ function provenance() {
 
 options("task", [["", "all tasks"], ...[...new Set(DATA.datasets.map((one) => one.task))].map((task) => [task, task])]);
 options("which", DATA.datasets.map((one) => [one.name, one.title]));
-for (const id of ["first", "second"]) options(id, RANKED.map((row) => [row.row, row.label]));
+for (const id of ["first", "second", "of-row"]) options(id, RANKED.map((row) => [row.row, row.label]));
+options("images-of", DATA.datasets.map((one) => [one.name, one.title]));
 if (RANKED.length > 1) $("second").value = RANKED[1].row;
 $("task").addEventListener("change", board);
 $("filter").addEventListener("input", board);
 $("which").addEventListener("change", dataset);
+$("of-row").addEventListener("change", ofRow);
+$("images-of").addEventListener("change", images);
 for (const id of ["first", "second"]) $(id).addEventListener("change", difference);
 $("download-csv").addEventListener("click", () => download("leaderboard.csv", DATA.csv));
 $("download-latex").addEventListener("click", () => download("leaderboard.tex", DATA.latex));
@@ -230,5 +327,5 @@ provenance();
 board();
 published();
 if (DATA.datasets.length) dataset();
-if (RANKED.length) { difference(); cost(); }
+if (RANKED.length) { difference(); cost(); wins(); ranks(); }
 document.documentElement.dataset.ready = "yes";

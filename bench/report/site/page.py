@@ -14,12 +14,13 @@ from bench.config import Config
 from bench.data.cards import load_card
 from bench.errors import BenchError
 from bench.metrics import summary
-from bench.metrics.bootstrap import average, rank_intervals
+from bench.metrics.bootstrap import Draws, average, rank_intervals
 from bench.report.analysis import threshold_curve
 from bench.report.files import to_csv
 from bench.report.published import TASKS, load_published
 from bench.report.render import WARNINGS, latex
 from bench.report.scores import Collection, Score
+from bench.report.site.blocks import confusion_shares, image_scores, mean_ranks, paired, thumbnails
 from bench.report.tables import Grid, leaderboard
 from bench.store.result import StoredResult
 from bench.store.store import Store
@@ -75,6 +76,9 @@ def page_data(results: Path, collection: Collection, config: Config) -> dict[str
             line.row: {name: _points(line.entries[name].value) for name in datasets} for line in board.lines[-2:]
         },
         "cells": cells,
+        "thumbnails": thumbnails(stored[key] for key in collection.scores if key in stored),
+        "paired": paired(_draws(collection), _ranked(board), datasets),
+        "ranks": _mean_ranks(board),
         "csv": to_csv(board),
         "latex": latex(board),
     }
@@ -93,6 +97,22 @@ def _ranks(board: Grid, collection: Collection) -> dict[str, list[int]]:
     except ValueError:  # rows that were not counted on the same images, or a score that no draw defines
         return {}
     return {row: [one.rank, one.low, one.high] for row, one in found.items()}
+
+
+def _draws(collection: Collection) -> dict[tuple[str, str], Draws]:
+    return {key: one.draws for key, one in collection.scores.items() if one.draws is not None and one.complete}
+
+
+def _ranked(board: Grid) -> list[str]:
+    return [line.row for line in board.lines if line.entries["average"].counted and not line.row.startswith("(")]
+
+
+def _mean_ranks(board: Grid) -> dict[str, Any] | None:
+    """Of all rows that were measured, on the datasets that all of them have."""
+    ranked = _ranked(board)
+    lines = [line for line in board.lines if line.row in ranked]
+    names = [name for name in board.columns if name != "average" and _shared(board, name)]
+    return mean_ranks({line.row: [float(line.entries[name].value or 0) for name in names] for line in lines})
 
 
 def _shared(board: Grid, name: str) -> bool:
@@ -170,6 +190,8 @@ def _cell(score: Score, cell: StoredResult | None, published: float | None) -> d
     found["iou"] = [_points(value) for value in np.asarray(numbers["iou"], float)]
     found["threshold"] = cell.settings.threshold
     found["curve"] = [_points(value) for value in threshold_curve(cell)]
+    found["confusion"] = confusion_shares(cell)
+    found |= image_scores(cell)
     return found
 
 
