@@ -23,6 +23,7 @@ from bench.evaluation.run import RunSpec, planned
 from bench.evaluation.runner import Progress, label_maps
 from bench.inference.predictor import Predictor
 from bench.inference.segmenter import Segmenter
+from bench.inference.visualize import PLAIN, Style
 from bench.models.text import Vocabulary
 from bench.registry import find_method, load_methods
 from bench.report.figure import Example, draw
@@ -42,7 +43,7 @@ class SegmenterOptions:
     long_side: of the network's input, pixels. native: the image's own resolution instead, strip by strip;
     None: of GeoTIFFs. debias: λ.
     threshold: pixels less probable become class `background`. plugins: files or folders of methods. config: another
-    benchmark.yaml.
+    benchmark.yaml. style: of overlays that are written.
     """
 
     backbone: str | None = None
@@ -58,6 +59,7 @@ class SegmenterOptions:
     background: int = 0
     plugins: Sequence[str | Path] = ()
     config: str | Path | None = None
+    style: Style = PLAIN
 
 
 def load_segmenter(
@@ -116,7 +118,7 @@ def predictor(method: str, vocabulary: Vocabulary, options: SegmenterOptions) ->
     backbone = models.backbone(settings.backbone)
     batch = options.batch or default_batch(device)
     segmenter = Segmenter(backbone, [variant], settings.window, settings.stride, batch)
-    return Predictor(segmenter, settings, vocabulary, options.native)
+    return Predictor(segmenter, settings, vocabulary, options.native, options.style)
 
 
 @dataclass(frozen=True)

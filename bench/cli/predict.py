@@ -39,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|none",
         help="long side of the network's input in pixels (448); none: own resolution, strip by strip (GeoTIFFs: none)",
     )
+    parser.add_argument("--alpha", type=float, default=0.5, metavar="A", help="share of the colour in overlays (0.5)")
+    parser.add_argument("--contours", action="store_true", help="overlays show the borders of regions alone")
+    parser.add_argument("--clear", action="store_true", help="overlays leave the background class out")
+    parser.add_argument("--palette", metavar="DATASET", help="colours of that dataset's card, one a class")
     parser.add_argument(
         "--scores", metavar="F.npz", help="also write the scores (queries, H, W) and labels (H0, W0); one image only"
     )
@@ -53,7 +57,9 @@ def main(args: argparse.Namespace) -> int:
     _check(args, len(classes.split(";")))
     targets = _targets(args.out, [Path(image) for image in args.images])
     config = check_models(args, [args.method])
+    colours = _palette(args.palette, len(classes.split(";")))
 
+    from bench.inference.visualize import Style
     from bench.models.text import Vocabulary
     from bench.notebook import SegmenterOptions, predictor
 
@@ -73,6 +79,7 @@ def main(args: argparse.Namespace) -> int:
         background=args.background,
         plugins=args.plugin,
         config=args.config,
+        style=Style(colours, args.alpha, args.contours, args.background if args.clear else None),
     )
     segment = predictor(args.method, vocabulary, options)
     for image, target in zip(args.images, targets, strict=True):
@@ -83,11 +90,25 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _palette(dataset: str | None, classes: int) -> list[tuple[int, int, int]] | None:
+    """The colours of a card; BenchError where they are not as many as the classes."""
+    if dataset is None:
+        return None
+    from bench.data.cards import load_card
+
+    colours = list(load_card(dataset).colours)
+    if len(colours) != classes:
+        raise BenchError(f"--palette {dataset}: has {len(colours)} colours, --classes has {classes} classes")
+    return colours
+
+
 def _check(args: argparse.Namespace, classes: int) -> None:
     if not 0 <= args.background < classes:
         raise BenchError(f"--background {args.background}: --classes has {classes} classes, numbered from 0")
     if not 0 <= args.threshold <= 1:
         raise BenchError(f"--threshold {args.threshold}: a probability between 0 and 1 is needed")
+    if not 0 <= args.alpha <= 1:
+        raise BenchError(f"--alpha {args.alpha}: a share between 0 and 1 is needed")
     if args.scores and len(args.images) > 1:
         raise BenchError(
             f"--scores {args.scores}: holds one image, but {len(args.images)} are given; run them one by one"

@@ -28,7 +28,7 @@ from bench.inference.raster_io import (
 )
 from bench.inference.segmenter import Segmenter, Variant
 from bench.inference.streaming import score_strips
-from bench.inference.visualize import distinct_colours
+from bench.inference.visualize import PLAIN, Style
 from bench.models.collector import Box
 from bench.models.text import Vocabulary
 from bench.runtime.atomic import write_atomic
@@ -54,16 +54,22 @@ class Predictor:
     """Label maps of own images by one method with one vocabulary; made by `bench.load_segmenter`.
 
     native: go through images at their own resolution, strip by strip, instead of resizing them; None: with
-    GeoTIFFs only.
+    GeoTIFFs only. style: of overlays.
     """
 
     def __init__(
-        self, segmenter: Segmenter, settings: Settings, vocabulary: Vocabulary, native: bool | None = False
+        self,
+        segmenter: Segmenter,
+        settings: Settings,
+        vocabulary: Vocabulary,
+        native: bool | None = False,
+        style: Style = PLAIN,
     ) -> None:
         self.segmenter = segmenter
         self.settings = settings
         self.vocabulary = vocabulary
         self.native = native
+        self.style = style
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,7 +121,7 @@ class Predictor:
         """
         native = self._natively(source)
         with _opened(source, native) as raster:
-            writer = LabelWriter(target, source, raster, self.names, distinct_colours(self.vocabulary.size))
+            writer = LabelWriter(target, source, raster, self.names, self.style)
             kept = []
             try:
                 for scores, labels in self._explained(self._parts(raster, native), str(source)):

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from bench.data.images import read_image
 from bench.errors import BenchError
-from bench.inference.visualize import Colour, overlay_png, palette_png
+from bench.inference.visualize import Style, overlay_png, palette_png
 from bench.models.collector import Box
 from bench.runtime.atomic import write_atomic
 
@@ -155,10 +155,10 @@ class LabelWriter:
     Raises BenchError when something cannot be written, or a .tif is asked for without rasterio.
     """
 
-    def __init__(self, target: Path, source: Path, raster: Raster, names: Sequence[str], colours: Sequence[Colour]):
+    def __init__(self, target: Path, source: Path, raster: Raster, names: Sequence[str], style: Style):
         self.target = target
         self._part = target.with_name(f".{target.stem}.part{target.suffix}")
-        self._raster, self._names, self._colours = raster, names, colours
+        self._raster, self._names, self._style = raster, names, style
         self._step = -(-max(raster.height, raster.width) // OVERLAY_SIDE)
         self._row = 0
         self._strips: list[NDArray[np.uint8]] = []
@@ -182,11 +182,11 @@ class LabelWriter:
     def finish(self) -> None:
         """Puts everything on the disk."""
         overlay = overlay_png(
-            np.concatenate(self._thin_pixels), np.concatenate(self._thin_labels), self._colours, self._names
+            np.concatenate(self._thin_pixels), np.concatenate(self._thin_labels), self._names, self._style
         )
         with _naming(self.target):
             if self._tiff is None:
-                self._part.write_bytes(palette_png(np.concatenate(self._strips), self._colours))
+                self._part.write_bytes(palette_png(np.concatenate(self._strips), self._style.of(len(self._names))))
             else:
                 self._tiff.close()
             write_atomic(overlay_file(self.target), overlay)
@@ -213,7 +213,7 @@ class LabelWriter:
             tiff = _quietly(
                 rasterio.open, self._part, "w", height=self._raster.height, width=self._raster.width, **profile
             )
-        tiff.write_colormap(1, dict(enumerate(self._colours)))
+        tiff.write_colormap(1, dict(enumerate(self._style.of(len(self._names)))))
         return tiff
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,34 +32,81 @@ def palette_png(labels: NDArray[np.uint8], colours: Sequence[Colour]) -> bytes:
     return _png(picture)
 
 
+@dataclass(frozen=True)
+class Style:
+    """How a label map is laid over its image.
+
+    colours: one a class, None for `distinct_colours`. alpha: share of the colour, 0 to 1. contours: only the borders of
+    regions are drawn, whole. clear: number of a class that is left out, such as the background.
+    """
+
+    colours: Sequence[Colour] | None = None
+    alpha: float = 0.5
+    contours: bool = False
+    clear: int | None = None
+
+    def of(self, count: int) -> Sequence[Colour]:
+        """Colours of that many classes."""
+        return self.colours if self.colours is not None else distinct_colours(count)
+
+
+PLAIN = Style()
+
+
 def overlay_png(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], colours: Sequence[Colour], names: Sequence[str]
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], names: Sequence[str], style: Style = PLAIN
 ) -> bytes:
-    """The image (H, W, 3) with the label map laid over it at half strength, and a legend below. 255: no data."""
+    """The image (H, W, 3) with the label map laid over it, and a legend below. 255: no data, left as it is."""
+    colours = style.of(len(names))
     table = np.zeros((256, 3), np.uint8)
     table[: len(colours)] = colours
-    blended = ((image.astype(np.uint16) + table[labels]) // 2).astype(np.uint8)
-    blended[labels == 255] = image[labels == 255]  # no data: left as it is
-    return _png(Image.fromarray(np.concatenate([blended, _legend(blended.shape[1], colours, names)])))
+    shown = labels != 255
+    if style.clear is not None:
+        shown &= labels != style.clear
+    alpha = style.alpha
+    if style.contours:
+        shown &= borders(labels, max(1, min(labels.shape) // 400))
+        alpha = 1.0
+    blended = image.copy()
+    blended[shown] = (image[shown] * (1 - alpha) + table[labels[shown]] * alpha).astype(np.uint8)
+    listed = [(colour, name) for number, (colour, name) in enumerate(zip(colours, names, strict=True))
+              if number != style.clear]  # fmt: skip
+    return _png(Image.fromarray(np.concatenate([blended, _legend(blended.shape[1], listed)])))
 
 
-def _legend(width: int, colours: Sequence[Colour], names: Sequence[str]) -> NDArray[np.uint8]:
-    """A white strip (h, width, 3) with a coloured box and a name for each class, as many lines as it takes."""
+def borders(labels: NDArray[np.uint8], width: int = 1) -> NDArray[np.bool_]:
+    """Pixels (H, W) at most `width` away, up, down or across, from one of another class."""
+    found = np.zeros(labels.shape, bool)
+    for step in range(1, width + 1):
+        down, across = labels[step:] != labels[:-step], labels[:, step:] != labels[:, :-step]
+        found[step:] |= down
+        found[:-step] |= down
+        found[:, step:] |= across
+        found[:, :-step] |= across
+    return found
+
+
+def _legend(width: int, entries: Sequence[tuple[Colour, str]]) -> NDArray[np.uint8]:
+    """A white strip (h, width, 3) with a coloured box and a name for each class, as many lines as it takes; it grows
+    with the image, so that it can be read when that is shrunk to a screen.
+    """
     from PIL import ImageDraw, ImageFont
 
-    font = ImageFont.load_default(size=14)
-    x, y, line, places = 8, 6, 22, []
-    for name in names:
-        needed = 30 + int(font.getlength(name))
-        if x > 8 and x + needed > width:
-            x, y = 8, y + line
+    size = max(14, width // 70)
+    font = ImageFont.load_default(size=size)
+    gap, line = size // 2, size + size // 2
+    x, y, places = gap, gap, []
+    for _, name in entries:
+        needed = 2 * size + int(font.getlength(name))
+        if x > gap and x + needed > width:
+            x, y = gap, y + line
         places.append((x, y))
         x += needed
     strip = Image.new("RGB", (width, y + line), "white")
     draw = ImageDraw.Draw(strip)
-    for (left, top), colour, name in zip(places, colours, names, strict=True):
-        draw.rectangle((left, top, left + 14, top + 14), fill=colour, outline="grey")
-        draw.text((left + 20, top - 2), name, fill="black", font=font)
+    for (left, top), (colour, name) in zip(places, entries, strict=True):
+        draw.rectangle((left, top, left + size, top + size), fill=colour, outline="grey")
+        draw.text((left + size + gap, top - size // 7), name, fill="black", font=font)
     return np.asarray(strip)
 
 
