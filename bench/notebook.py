@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import pandas as pd
 
@@ -17,17 +17,21 @@ from bench.demo.clip.words import unknown_words
 from bench.demo.config import DEMO, with_backbone
 from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError, did_you_mean
+from bench.evaluation.bias import bias_of
 from bench.evaluation.models import ModelCache
 from bench.evaluation.names import choose_datasets, listed
-from bench.evaluation.run import RunSpec, planned
+from bench.evaluation.plan import DatasetJobs
+from bench.evaluation.run import PlannedRun, RunSpec, planned
 from bench.evaluation.runner import Progress, label_maps
 from bench.inference.predictor import Predictor
 from bench.inference.segmenter import Segmenter
 from bench.inference.visualize import PLAIN, Style
 from bench.models.text import Vocabulary
 from bench.registry import find_method, load_methods
-from bench.report.figure import Example, draw
+from bench.report.figure import Block, Example, draw_blocks
 from bench.report.frames import per_image, scores
+from bench.report.paper_figures import Bias, draw_bias, draw_radar
+from bench.report.scores import Collection, collect
 from bench.runtime.device import choose_device, default_batch
 from bench.settings import Settings
 
@@ -213,22 +217,101 @@ def figure(
     spec = run_spec(datasets=[dataset], methods=listed(methods), **options)
     with planned(spec, writes=False) as plan:
         (jobs,) = plan.datasets
-        if jobs.samples is None:
-            raise BenchError(jobs.missing or jobs.refused or f"{dataset}: no samples")
-        if failed := [f"{job.settings.row}: {job.error}" for job in jobs.jobs if job.error]:
-            raise BenchError("; ".join(failed))
-        ids = list(jobs.samples.ids)
         if gains is not None:
             samples = _largest_gains(spec, dataset, gains, count)
-        chosen = [_sample_number(sample, ids, dataset) for sample in (samples or range(min(count, len(ids))))]
-        examples = []
-        for number in chosen:
-            sample = jobs.samples.read(number)
-            examples.append(Example(sample.id, sample.image, sample.label, label_maps(plan.run, jobs, number)))
-        labels = {job.settings.row: plan.run.label(job) for job in jobs.jobs}
-    note = "demo: rendered scenes and a tiny CLIP; says nothing about the methods" if spec.demo else ""
-    draw(examples, jobs.card, labels, Path(out), note)
+        block = _block(plan, jobs, samples, count)
+    draw_blocks([block], Path(out), _note(spec))
     return Path(out)
+
+
+PAPER_FIGURES: Final = {
+    1: (),  # a radar of stored results: rows of Table 1 that are there
+    4: ("msa+nearest", "msa+jbu-one", "msa+rec-image"),
+    5: ("segearth-ov",),
+    6: ("maskclip", "sclip", "gem", "clearclip", "segearth-ov"),
+}
+
+
+def paper_figure(
+    number: int,
+    out: str | Path,
+    methods: str | Sequence[str] | None = None,
+    samples: Sequence[str | int] | None = None,
+    **options: Any,
+) -> Path:
+    """Draws Figure 1, 4, 5 or 6 of the SegEarth-OV paper; returns the file.
+
+    1: a radar over all datasets, from stored results. 4: with and without the image reconstruction loss, 5: before and
+    after the global bias is alleviated, both on OpenEarthMap; 6: methods on OpenEarthMap, UDD5 and WHU Aerial, one
+    sample each. methods: other rows. samples: of OpenEarthMap. Raises BenchError for another number and for what is
+    not there.
+    """
+    if number not in PAPER_FIGURES:
+        raise BenchError(f"paper-{number}: figures 1, 4, 5 and 6 of the paper can be drawn")
+    if number == 1:
+        return _radar(Path(out), listed(methods), options)
+    rows = listed(methods) or list(PAPER_FIGURES[number])
+    datasets = ["openearthmap", *(["udd5", "whu_aerial"] if number == 6 else [])]
+    spec = run_spec(datasets=datasets, methods=rows, **options)
+    with planned(spec, writes=False) as plan:
+        if number == 5:
+            numbers = _numbers(plan.datasets[0], samples, 2)
+            biases = [Bias(*bias_of(plan.run, plan.datasets[0], one)) for one in numbers]
+        else:
+            blocks = [_block(plan, jobs, samples if jobs is plan.datasets[0] else None, 1) for jobs in plan.datasets]
+    if number == 5:
+        draw_bias(biases, Path(out), _note(spec))
+    else:
+        draw_blocks(blocks, Path(out), _note(spec))
+    return Path(out)
+
+
+def _radar(out: Path, rows: Sequence[str] | None, options: Mapping[str, Any]) -> Path:
+    folder = Path(options.get("results") or ("results/demo-run" if options.get("demo") else "results"))
+    config = load_config(options.get("config"))
+    (collection, *_) = collect(folder, config, 1)
+    if not collection.scores:
+        raise BenchError(f"{folder}: holds no results; give another with --results, or run first")
+    wanted = rows or [row for row in config.tables["1"].rows if any(row == name for name, _ in collection.scores)]
+    shared = [name for name in config.default_datasets if all(_complete(collection, row, name) for row in wanted)]
+    scores = {
+        collection.scores[row, shared[0]].label: {name: collection.scores[row, name].value for name in shared}
+        for row in wanted
+        if shared
+    }
+    draw_radar(scores, out, DEMO_NOTE if "demo" in collection.name else "")
+    return out
+
+
+def _complete(collection: Collection, row: str, dataset: str) -> bool:
+    found = collection.scores.get((row, dataset))
+    return found is not None and found.complete
+
+
+DEMO_NOTE: Final = "demo: rendered scenes and a tiny CLIP; says nothing about the methods"
+
+
+def _note(spec: RunSpec) -> str:
+    return DEMO_NOTE if spec.demo else ""
+
+
+def _block(plan: PlannedRun, jobs: DatasetJobs, samples: Sequence[str | int] | None, count: int) -> Block:
+    examples = []
+    for number in _numbers(jobs, samples, count):
+        assert jobs.samples is not None
+        sample = jobs.samples.read(number)
+        examples.append(Example(sample.id, sample.image, sample.label, label_maps(plan.run, jobs, number)))
+    return Block(examples, jobs.card, {job.settings.row: plan.run.label(job) for job in jobs.jobs})
+
+
+def _numbers(jobs: DatasetJobs, samples: Sequence[str | int] | None, count: int) -> list[int]:
+    """Which samples are drawn. BenchError where the data or a row's models are not there."""
+    if jobs.samples is None:
+        raise BenchError(jobs.missing or jobs.refused or f"{jobs.card.name}: no samples")
+    if failed := [f"{job.settings.row}: {job.error}" for job in jobs.jobs if job.error]:
+        raise BenchError("; ".join(failed))
+    ids = list(jobs.samples.ids)
+    return [_sample_number(sample, ids, jobs.card.name) for sample in (samples or range(min(count, len(ids))))]
 
 
 def _largest_gains(spec: RunSpec, dataset: str, rows: tuple[str, str], count: int) -> list[str]:

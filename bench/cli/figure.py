@@ -7,10 +7,16 @@ import argparse
 from bench.cli.data_options import add_data_arguments
 from bench.cli.options import add_model_arguments, positive
 
+PAPER = ("paper-1", "paper-4", "paper-5", "paper-6")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", metavar="DATASET", help="as in `bench datasets list`")
-    parser.add_argument("--methods", required=True, metavar="A,B", help="rows or methods, one panel for each")
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="as in `bench datasets list`; or paper-1, paper-4, paper-5, paper-6: that figure of the SegEarth-OV paper",
+    )
+    parser.add_argument("--methods", metavar="A,B", help="rows or methods, one panel for each (paper-N: has its own)")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="a .png (300 dpi) or .pdf")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--samples", metavar="S,…", help="names or numbers of samples (default: the first)")
@@ -27,28 +33,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from bench.cli.options import upsampler_files
     from bench.config import load_config
-    from bench.evaluation.names import listed
-    from bench.notebook import figure
+    from bench.errors import BenchError
 
-    file = figure(
-        args.dataset,
-        args.methods,
-        args.out,
-        listed(args.samples),
-        tuple(args.gains) if args.gains else None,
-        args.count,
-        demo=args.demo,
-        results=args.results,
-        config=args.config,
-        backbone=args.backbone,
-        checkpoint=args.checkpoint,
-        upsamplers=upsampler_files(args.upsampler_checkpoint, load_config(args.config)),
-        plugins=args.plugin,
-        device=args.device,
-        dtype=args.dtype,
-        batch=args.batch,
-        data_root=args.data_root,
-        cards=args.cards,
-    )
+    number = _paper_figure(args)
+    if number is None and not args.methods:
+        raise BenchError("--methods is missing: rows or methods, such as --methods clip,segearth-ov")
+    options = {
+        "demo": args.demo,
+        "results": args.results,
+        "config": args.config,
+        "backbone": args.backbone,
+        "checkpoint": args.checkpoint,
+        "upsamplers": upsampler_files(args.upsampler_checkpoint, load_config(args.config)),
+        "plugins": args.plugin,
+        "device": args.device,
+        "dtype": args.dtype,
+        "batch": args.batch,
+        "data_root": args.data_root,
+        "cards": args.cards,
+    }
+
+    from bench.evaluation.names import listed
+    from bench.notebook import figure, paper_figure
+
+    samples = listed(args.samples)
+    if number is not None:
+        file = paper_figure(number, args.out, args.methods, samples, **options)
+    else:
+        gains = tuple(args.gains) if args.gains else None
+        file = figure(args.dataset, args.methods, args.out, samples, gains, args.count, **options)
     print(file)
     return 0
+
+
+def _paper_figure(args: argparse.Namespace) -> int | None:
+    """The number of paper-N; BenchError for what cannot be drawn or does not go with it."""
+    from bench.errors import BenchError
+
+    if not args.dataset.startswith("paper-"):
+        return None
+    if args.dataset not in PAPER:
+        raise BenchError(f"{args.dataset}: of the paper's figures {', '.join(PAPER)} can be drawn")
+    if args.gains or args.count != 1:
+        raise BenchError(f"{args.dataset}: --gains and --count do not go with it; name samples with --samples")
+    return int(args.dataset.removeprefix("paper-"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,36 +31,77 @@ class Example:
     predictions: Mapping[str, NDArray[np.uint8]]
 
 
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Samples of one dataset, a line each, with a legend of its classes below. labels: what each row is called."""
+
+    examples: Sequence[Example]
+    card: Card
+    labels: Mapping[str, str]
+
+
 def draw(examples: Sequence[Example], card: Card, labels: Mapping[str, str], out: Path, note: str = "") -> None:
     """Writes a figure with a line for each example: image, ground truth, and each row with its score on that image.
 
     labels: what each row is called. out: .png (300 dpi) or .pdf. note: small print below, such as "demo". Raises
     BenchError for another ending and where the file cannot be written.
     """
+    draw_blocks([Block(examples, card, labels)], out, note)
+
+
+def draw_blocks(blocks: Sequence[Block], out: Path, note: str = "") -> None:
+    """The same for samples of several datasets, one block below the other."""
+    heights = [_height(block) for block in blocks]
+    figure = new_figure(out, WIDTH, sum(heights) + (0.15 if note else 0))
+    parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for number, (part, block) in enumerate(zip(parts, blocks, strict=True)):
+        _draw_block(part, block, titles=number == 0)
+    if note:
+        figure.suptitle(note, fontsize=6, color="dimgrey")
+    save(figure, out)
+
+
+def new_figure(out: Path, width: float, height: float) -> Any:
+    """An empty figure of that many inches, to be saved at `out`. BenchError for an ending other than .png and .pdf."""
     if out.suffix.lower() not in (".png", ".pdf"):
         raise BenchError(f"-o {out}: figures are written as .png or .pdf; change the name")
     try:
         from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
     except ImportError:
         raise BenchError("figures need matplotlib: pip install 'ovss-bench[figures]'") from None
+    return Figure(figsize=(width, height), dpi=300, layout="constrained")
 
-    rows = list(examples[0].predictions)
-    height, width = examples[0].image.shape[:2]
-    columns = 2 + len(rows)
-    panel = WIDTH / columns
-    legend_lines = -(-len(card.classes) // 6)
-    tall = len(examples) * panel * height / width + 0.25 + 0.22 * legend_lines + (0.15 if note else 0)
-    figure = Figure(figsize=(WIDTH, tall), dpi=300, layout="constrained")
-    axes = figure.subplots(len(examples), columns, squeeze=False)
-    for number, (line, example) in enumerate(zip(axes, examples, strict=True)):
-        titles = ["image", "ground truth", *(labels[row] for row in rows)]
+
+def save(figure: Any, out: Path) -> None:
+    """Writes it, the same bytes each time. BenchError where that cannot be done."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, metadata={"CreationDate": None} if out.suffix.lower() == ".pdf" else {"Software": None})
+    except OSError as error:
+        raise BenchError(f"-o {out}: cannot be written ({error.strerror}); give another place") from None
+
+
+def _height(block: Block) -> float:
+    """Inches."""
+    height, width = block.examples[0].image.shape[:2]
+    panel = WIDTH / (2 + len(block.examples[0].predictions))
+    tall: float = len(block.examples) * panel * height / width
+    return tall + 0.25 + 0.22 * -(-len(block.card.classes) // 6)
+
+
+def _draw_block(part: Any, block: Block, titles: bool) -> None:
+    from matplotlib.patches import Patch
+
+    card, rows = block.card, list(block.examples[0].predictions)
+    axes = part.subplots(len(block.examples), 2 + len(rows), squeeze=False)
+    for number, (line, example) in enumerate(zip(axes, block.examples, strict=True)):
+        heads = ["image", "ground truth", *(block.labels[row] for row in rows)]
         maps = [coloured(label, card) for label in (example.label, *example.predictions.values())]
-        for axis, title, picture in zip(line, titles, [example.image, *maps], strict=True):
+        for axis, head, picture in zip(line, heads, [example.image, *maps], strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set_axis_off()
-            if number == 0:
-                axis.set_title(title, fontsize=7, pad=2)
+            if number == 0 and titles:
+                axis.set_title(head, fontsize=7, pad=2)
         for axis, row in zip(line[2:], rows, strict=True):
             value = score(confusion(example.label, example.predictions[row], len(card.classes)), card.metric)
             axis.text(0.02, 0.02, f"{100 * value:.1f}", fontsize=6, color="white", transform=axis.transAxes,
@@ -68,14 +110,7 @@ def draw(examples: Sequence[Example], card: Card, labels: Mapping[str, str], out
         Patch(facecolor=np.array(colour) / 255, edgecolor="grey", linewidth=0.4, label=name.replace("_", " "))
         for colour, name in zip(card.colours, card.classes, strict=True)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=6, frameon=False)
-    if note:
-        figure.suptitle(note, fontsize=6, color="dimgrey")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, metadata={"CreationDate": None} if out.suffix.lower() == ".pdf" else {"Software": None})
-    except OSError as error:
-        raise BenchError(f"-o {out}: cannot be written ({error.strerror}); give another place") from None
+    part.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=6, frameon=False)
 
 
 def coloured(label: NDArray[np.uint8], card: Card) -> NDArray[np.uint8]:

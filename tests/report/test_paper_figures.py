@@ -1,0 +1,68 @@
+"""Figures 1, 4, 5 and 6 of the paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from store_helpers import stored
+
+from bench.cli import main
+from bench.config import load_config
+from bench.data.cards import load_card
+from bench.evaluation.bias import _WithCls
+from bench.models.backbone import Features
+from bench.report.paper_figures import Bias, draw_bias, draw_radar
+from bench.settings import Overrides
+
+GOOD, FAIR = [[40, 0], [0, 40]], [[20, 20], [0, 40]]
+
+
+def test_a_radar_of_stored_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("bench.notebook.draw_radar", lambda scores, out, note: drawn.append((scores, note)))
+    config = load_config()
+    for row in ("clip", "sclip"):
+        for dataset in ("whu_aerial", "wbs_si", "inria"):
+            now = config.settings_of(row, load_card(dataset), Overrides()).model_dump(exclude={"row", "dataset"})
+            stored(tmp_path, row, dataset, [GOOD if row == "clip" else FAIR] * 2, changes=now, metric="foreground_iou")
+    stored(tmp_path, "clip", "loveda", [GOOD], metric="miou")  # of one row alone
+    assert main(["figure", "paper-1", "-o", str(tmp_path / "f.png"), "--results", str(tmp_path)]) == 0
+    ((scores, note),) = drawn
+    assert note == "" and [list(of) for of in scores.values()] == [["whu_aerial", "inria", "wbs_si"]] * 2
+    assert next(iter(scores.values()))["inria"] == 1.0
+
+
+def test_files_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw_radar({"A": {"x": 0.4, "y": 0.2, "z": 0.0}, "B": {"x": 0.2, "y": 0.1, "z": 0.0}}, tmp_path / "r.png")
+    assert Image.open(tmp_path / "r.png").width > 900
+    image, map_ = np.zeros((20, 30, 3), np.uint8), np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
+    draw_bias([Bias(image, map_, map_, map_ / 2, "building", 0.3)] * 2, tmp_path / "b.pdf")
+    assert (tmp_path / "b.pdf").read_bytes().startswith(b"%PDF")
+    for flags, said in (
+        (["paper-2"], "paper-2: of the paper's figures paper-1, paper-4, paper-5, paper-6 can be drawn"),
+        (["paper-6", "--count", "2"], "paper-6: --gains and --count do not go with it"),
+        (["loveda"], "--methods is missing"),
+        (["paper-1", "--results", str(tmp_path / "none")], "holds no results; give another with --results"),
+        (["paper-5", "--demo", "--methods", "sclip"], "row 'sclip': subtracts no bias"),
+    ):
+        assert main(["figure", *flags, "-o", str(tmp_path / "f.png")]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [4, 5, 6])
+def test_label_maps_and_cosines_of_the_demo(number: int, tmp_path: Path) -> None:
+    assert main(["figure", f"paper-{number}", "--demo", "-o", str(tmp_path / "f.png")]) == 0
+    assert np.asarray(Image.open(tmp_path / "f.png").convert("RGB")).std() > 10
+
+
+def test_the_cosine_with_cls_by_hand() -> None:
+    import torch
+
+    patches, cls = torch.tensor([[[3.0, 0.0], [1.0, 1.0], [0.0, 2.0], [-1.0, 0.0]]]), torch.tensor([[2.0, 0.0]])
+    trunk: Any = type("Trunk", (), {"grid": (2, 2)})()
+    found = _WithCls(lambda _: Features(patches, cls)).scores(trunk, torch.zeros(1, 2))
+    assert found.tolist() == [[[[1.0, pytest.approx(0.70711, abs=1e-5)], [0.0, -1.0]]]]
