@@ -24,6 +24,8 @@ COMMANDS = {
     "score": "count label maps that another program made",
     "export": "write stored results to one archive",
     "import": "take in results that `export` wrote",
+    "push": "put results into a repository of Hugging Face",
+    "pull": "take in results of such a repository",
     "figure": "draw image, ground truth and methods side by side",
     "predict": "segment images of your own with words of your own",
     "templates": "rank prompt templates on images without labels",

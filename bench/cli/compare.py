@@ -1,8 +1,9 @@
-"""``bench compare A B``: is one row better than another, on the same images?"""
+"""``bench compare A [B]``: is one row better than another, or than all others, on the same images?"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.options import positive
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="A", help="a stored row, e.g. segearth-ov")
-    parser.add_argument("second", metavar="B", help="the row it is held against")
+    parser.add_argument("second", metavar="B", nargs="?", help="the row it is held against (default: each other one)")
     parser.add_argument("--datasets", metavar="X,Y", help="only these (default: all that are stored)")
     parser.add_argument("--results", metavar="D", default="results", help="results folder (default: results)")
     parser.add_argument("--limit", type=positive, metavar="N", help="compare the results of runs with --limit N")
@@ -25,17 +26,23 @@ def main(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from bench.errors import BenchError
-    from bench.report.comparison import compare
+    from bench.report.comparison import against_all, compare
     from bench.report.scores import DRAWS
     from bench.store.store import Store
 
     store = Store(args.results, limit=args.limit)
     datasets = [name.strip() for name in args.datasets.split(",")] if args.datasets else None
-    result = compare(store, args.first, args.second, datasets, args.draws or DRAWS)
-    print(markdown(result, args.limit))
+    if args.second is None:
+        found = against_all(store, args.first, datasets, args.draws or DRAWS)
+        print(summary(found, args.limit))
+        records = [{"row": one.second, **as_record(pair)} for one, _ in found for pair in one.pairs]
+    else:
+        result = compare(store, args.first, args.second, datasets, args.draws or DRAWS)
+        print(markdown(result, args.limit))
+        records = [as_record(pair) for pair in result.pairs]
     if args.out:
         try:
-            pd.DataFrame([as_record(pair) for pair in result.pairs]).to_csv(args.out, index=False)
+            pd.DataFrame(records).to_csv(args.out, index=False)
         except OSError as error:
             raise BenchError(f"--out {args.out}: cannot be written ({error.strerror})") from None
     return 0
@@ -74,6 +81,40 @@ def markdown(result: Comparison, limit: int | None = None) -> str:
         )
     blocks += [f"Left out: {dataset}: {reason}." for dataset, reason in result.left_out.items()]
     return "\n\n".join(blocks) + "\n"
+
+
+def summary(found: Sequence[tuple[Comparison, float]], limit: int | None = None) -> str:
+    """One row against all others as a Markdown table."""
+    from tabulate import tabulate
+
+    from bench.report.render import signed
+
+    first = found[0][0]
+    marks = [*(["demo"] if first.demo else []), *([f"limited to {limit} images"] if limit else [])]
+    lines = []
+    for one, adjusted in found:
+        over = one.over_datasets
+        differences = [100 * pair.interval.estimate for pair in one.pairs]
+        lines.append(
+            [
+                one.second,
+                len(one.pairs),
+                sum(difference > 0 for difference in differences),
+                sum(difference < 0 for difference in differences),
+                signed(sum(differences) / len(differences)),
+                sum(pair.interval.low > 0 for pair in one.pairs),
+                sum(pair.interval.high < 0 for pair in one.pairs),
+                "–" if over is None else _p(over.p_value),
+                "–" if adjusted != adjusted else _p(adjusted),
+            ]
+        )
+    headers = ["against", "datasets", "wins", "losses", "mean difference", "sure wins", "sure losses", "p", "p (Holm)"]
+    table = tabulate(lines, headers, tablefmt="pipe", disable_numparse=True)
+    note = (
+        "Differences in points, over the datasets that both rows have. Sure: the paired 95 % interval of a dataset is "
+        "on one side of 0. p: Wilcoxon signed-rank over datasets, two-sided; Holm corrects for the number of rows."
+    )
+    return f"# {first.first} against all{''.join(f' [{mark}]' for mark in marks)}\n\n{table}\n\n{note}\n"
 
 
 def as_record(pair: Pair) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -94,6 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes", type=positive, metavar="N", help="start N processes that share the images, as torchrun would"
     )
     how.add_argument("--devices", metavar="0,1", help="start a process for each of these GPUs")
+    how.add_argument(
+        "--log-to",
+        action="append",
+        default=[],
+        metavar="KIND[:TARGET]",
+        help="report progress, scores and tables: jsonl:FILE, tensorboard:DIR, wandb:PROJECT, trackio:PROJECT",
+    )
     how.add_argument("--profile", metavar="FILE", help="write a torch.profiler trace (JSON); use it with --limit")
     how.add_argument("--shard", type=_shard, metavar="I/N", help="only the I-th of N parts of each dataset (0/4 … 3/4)")
     add_model_arguments(parser)
@@ -116,7 +124,10 @@ def _check(args: argparse.Namespace) -> None:
     from bench.cli.early import check_data, check_models
     from bench.errors import BenchError, did_you_mean
     from bench.evaluation.names import STATES, choose_datasets, listed
+    from bench.runtime.trackers import check
 
+    for flag in args.log_to:
+        check(flag)
     for state in listed(args.only) or ():
         if state not in STATES:
             raise BenchError(f"--only {state}: not a state of a cell; {did_you_mean(state, STATES)}")
@@ -127,6 +138,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace, distributed: Distributed) -> int:
+    from bench.cli.run_log import RunLog
     from bench.evaluation.run import planned
     from bench.runtime.profiling import profiled
 
@@ -135,19 +147,25 @@ def _run(args: argparse.Namespace, distributed: Distributed) -> int:
     distributed.wait()
     if not distributed.is_main:
         spec = _spec(args)
-    bars = _Bars(shown=distributed.is_main)
-    with planned(
-        spec, writes=not args.dry_run, distributed=distributed, report=bars.images, report_word=bars.word
-    ) as plan:
+    bars, log = _Bars(shown=distributed.is_main), RunLog(args.log_to if distributed.is_main else ())
+
+    def report(progress: Progress) -> None:
+        bars.images(progress)
+        log.images(progress)
+
+    with planned(spec, writes=not args.dry_run, distributed=distributed, report=report, report_word=bars.word) as plan:
         bars.close()
         if distributed.is_main:
             _announce(plan, args)
         if args.dry_run:
             return 1 if plan.errors else 0
         bars.expect(sum(len(plan.run.indices(dataset)) for dataset in plan.waiting))
-        with profiled(args.profile):
-            plan.execute()
-        bars.close()
+        with contextlib.closing(log):
+            log.start(plan)
+            with profiled(args.profile):
+                plan.execute()
+            bars.close()
+            log.finish(plan)
     return _close(plan, args) if distributed.is_main else 0
 
 

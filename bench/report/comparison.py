@@ -76,6 +76,25 @@ def compare(
     return Comparison(first, second, pairs, left_out, summary, demo)
 
 
+def against_all(
+    store: Store, row: str, datasets: Sequence[str] | None = None, draws: int = DRAWS
+) -> list[tuple[Comparison, float]]:
+    """A stored row against each other one that shares a dataset with it, and the p-values over datasets by Holm.
+
+    The p-value is nan where there is no test over datasets. Raises BenchError as `compare` does.
+    """
+    others = list(dict.fromkeys(cell.row for cell in store.cells() if cell.row != row))
+    found = [compare(store, row, other, datasets, draws) for other in others]
+    found = [one for one in found if one.pairs]
+    if not found:
+        compare(store, row, row)  # says so where nothing is stored of the row
+        raise BenchError(f"{store.folder}: no other row shares a dataset with '{row}'; run others first")
+    tested = [one.over_datasets.p_value if one.over_datasets else float("nan") for one in found]
+    known = [p for p in tested if not np.isnan(p)]
+    adjusted = iter(holm(known)) if known else iter(())
+    return [(one, float("nan") if np.isnan(p) else float(next(adjusted))) for one, p in zip(found, tested, strict=True)]
+
+
 def _pair(dataset: str, first: StoredResult | None, second: StoredResult | None, draws: int) -> Pair | str:
     """The paired numbers of one dataset, or why there are none."""
     for cell in (first, second):

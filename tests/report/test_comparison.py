@@ -10,7 +10,7 @@ from store_helpers import stored
 
 from bench.cli import compare as command
 from bench.errors import BenchError
-from bench.report.comparison import compare
+from bench.report.comparison import against_all, compare
 from bench.store.store import Store
 
 GOOD = [[60, 20], [20, 100]]
@@ -135,3 +135,25 @@ def test_the_numbers_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
     assert ab.interval.estimate == -ba.interval.estimate
     assert ab.interval.low == pytest.approx(-ba.interval.high)
     assert ab.test.p_value == ba.test.p_value
+
+
+def test_one_row_against_all_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for dataset in ("vdd", "udd5", "inria"):
+        put(tmp_path, "a", dataset, [GOOD, FAIR] * 4)
+        put(tmp_path, "b", dataset, [FAIR, FAIR] * 4)
+        put(tmp_path, "c", dataset, [GOOD, GOOD] * 4)
+    put(tmp_path, "alone", "loveda", [GOOD])
+    found = {one.second: (one, p) for one, p in against_all(Store(tmp_path), "a")}
+    assert list(found) == ["b", "c"]
+    assert [found[row][0].over_datasets.wins for row in ("b", "c")] == [3, 0]  # type: ignore[union-attr]
+    assert all(p == 2 * one.over_datasets.p_value for one, p in found.values())  # type: ignore[union-attr]
+    assert run("a", "--results", str(tmp_path), "--out", str(tmp_path / "all.csv")) == 0
+    shown = capsys.readouterr().out
+    assert "# a against all" in shown and "| b " in shown and "+10.0" in shown
+    with (tmp_path / "all.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["row"], line["dataset"]) for line in lines[:3]] == [("b", "inria"), ("b", "udd5"), ("b", "vdd")]
+    with pytest.raises(BenchError, match="no other row shares a dataset with 'alone'"):
+        against_all(Store(tmp_path), "alone")
+    with pytest.raises(BenchError, match="nothing is stored of row 'd'"):
+        against_all(Store(tmp_path), "d")

@@ -161,6 +161,14 @@ function dataset() {
     })) },
     options: { scales: { x: { title: { display: true, text: "threshold" } }, y: { title: { display: true, text: "%" } } } },
   });
+  const bounded = cells.filter((cell) => cell.boundary !== null);
+  $("boundary-part").hidden = !bounded.length;
+  if (bounded.length) draw("boundary", {
+    type: "scatter",
+    data: { datasets: bounded.map((cell, place) => ({ label: labelOf.get(cell.row), data: [{ x: cell.score, y: cell.boundary }],
+      backgroundColor: COLOURS[place % COLOURS.length], pointRadius: 5 })) },
+    options: { scales: { x: { title: { display: true, text: "score, %" } }, y: { title: { display: true, text: "mean boundary IoU, %" } } } },
+  });
   const head = element("tr");
   head.append(element("th", "Row", { scope: "col" }), ...chosen.classes.map((name) => element("th", name.replaceAll("_", " "), { scope: "col" })));
   const body = cells.filter((cell) => cell.iou).map((cell) => {

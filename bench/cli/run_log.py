@@ -1,0 +1,76 @@
+"""What `bench run --log-to` tells experiment trackers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bench.runtime.trackers import PAUSE, Tracker, open_tracker
+
+if TYPE_CHECKING:
+    from bench.evaluation.run import PlannedRun
+    from bench.evaluation.runner import Progress
+
+
+class RunLog:
+    """Progress while a run goes on, then the scores of its rows and the leaderboard."""
+
+    def __init__(self, flags: Sequence[str]) -> None:
+        self._flags = flags
+        self._trackers: list[Tracker] = []
+        self._told = self._earlier = 0.0
+        self._last: Progress | None = None
+
+    def start(self, plan: PlannedRun) -> None:
+        """Opens the trackers. BenchError where one cannot be opened."""
+        facts = {
+            "rows": sorted({job.settings.row for dataset in plan.datasets for job in dataset.jobs}),
+            "datasets": [dataset.card.name for dataset in plan.datasets],
+            "results": str(plan.run.store.folder),
+            "device": plan.run.models.device,
+            "dtype": plan.run.models.dtype,
+            "demo": plan.run.store.demo,
+        }
+        self._trackers = [open_tracker(flag, facts) for flag in self._flags]
+        self._told = time.monotonic()
+
+    def images(self, progress: Progress) -> None:
+        """One more image of a dataset is done."""
+        if self._last is not None and self._last.dataset != progress.dataset:
+            self._earlier += self._last.done
+        self._last = progress
+        if progress.done == progress.total or time.monotonic() - self._told >= PAUSE:
+            self._told = time.monotonic()
+            values = {f"images/{progress.dataset}": float(progress.done), "images": self._earlier + progress.done}
+            for tracker in self._trackers:
+                tracker.numbers(int(self._earlier + progress.done), values)
+
+    def finish(self, plan: PlannedRun) -> None:
+        """Scores of the run's rows in per cent, and the table that it ends with."""
+        if not self._trackers:
+            return
+        from bench.config import load_config
+        from bench.report.scores import collect
+        from bench.report.summary import summary_table
+
+        store = plan.run.store
+        rows = list(dict.fromkeys(job.settings.row for dataset in plan.datasets for job in dataset.jobs))
+        shown = [dataset.card.name for dataset in plan.datasets if dataset.samples]
+        step = int(self._earlier + (self._last.done if self._last else 0))
+        scores = {
+            f"score/{dataset}/{row}": 100 * score.value
+            for collection in collect(store.folder, load_config(), 1)
+            for (row, dataset), score in collection.scores.items()
+            if row in rows and dataset in shown and score.complete
+        }
+        for tracker in self._trackers:
+            if scores:
+                tracker.numbers(step, scores)
+            tracker.text("scores", summary_table(store, rows, shown))
+
+    def close(self) -> None:
+        """Nothing more follows."""
+        for tracker in self._trackers:
+            tracker.close()
+        self._trackers = []
