@@ -15,14 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from bench.errors import BenchError, did_you_mean, validation_message
 from bench.paths import shipped
-from bench.settings import DatasetDefaults, Model, Overrides, ResizeRule, Settings
+from bench.settings import Aggregate, DatasetDefaults, Model, Overrides, ResizeRule, Settings
+
+FIRST: Final = "/first"  # behind the name of a vocabulary
 
 
 class Protocol(Model):
@@ -37,6 +39,17 @@ class Protocol(Model):
     stride: int = Field(ge=1)
     scale: float = Field(gt=0)
     vocabulary: str
+    aggregate: Aggregate = "max"
+    templates: str = "imagenet"
+
+
+class NamedProtocol(Overrides):
+    """How a paper feeds the same methods. thresholds: for some datasets, in place of the cards'. source: where that is
+    read from.
+    """
+
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    source: str | None = None
 
 
 class Row(Overrides):
@@ -112,6 +125,8 @@ class Config(Model):
     backbones: dict[str, BackboneSpec]
     upsamplers: dict[str, UpsamplerSpec]
     models: dict[str, SecondSpec] = Field(default_factory=dict)
+    protocols: dict[str, NamedProtocol] = Field(default_factory=dict)
+    templates: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # sentences with {} for the word
     rows: dict[str, Row]
     default_rows: tuple[str, ...]  # what `--methods all` means
     vocabularies: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = Field(
@@ -129,12 +144,22 @@ class Config(Model):
                 if name not in self.rows and base_name(name) not in self.rows:
                     raise ValueError(f"{where} names the row '{name}', which `rows:` lacks")
                 self.row(name)
-        changed: dict[str, Protocol | Overrides] = {"protocol": self.protocol, **self.modifiers, **self.rows}
+        for name, sentences in self.templates.items():
+            if not sentences or any("{}" not in sentence for sentence in sentences):
+                raise ValueError(f"templates.{name}: sentences with {{}} in the place of the word are needed")
+        changed: dict[str, Protocol | Overrides] = {
+            "protocol": self.protocol,
+            **{f"protocols.{name}": one for name, one in self.protocols.items()},
+            **self.modifiers,
+            **self.rows,
+        }
         for name, row in changed.items():
             if row.backbone is not None and row.backbone not in self.backbones:
                 raise ValueError(f"{name}.backbone '{row.backbone}' is not in `backbones:`")
             if row.upsampler not in (None, "none") and row.upsampler not in self.upsamplers:
                 raise ValueError(f"{name}.upsampler '{row.upsampler}' is not in `upsamplers:`")
+            if row.templates not in (None, "imagenet") and row.templates not in self.templates:
+                raise ValueError(f"{name}.templates '{row.templates}' is not in `templates:`")
             for role, model in row.models.items() if isinstance(row, Overrides) else ():
                 if model not in self.models:
                     raise ValueError(f"{name}.models.{role} '{model}' is not in `models:`")
@@ -194,7 +219,12 @@ class Config(Model):
         return merged.model_copy(update={"label": f"{row.label or '{method}'} [{inside}]"})
 
     def words(self, card: DatasetDefaults, vocabulary: str) -> Sequence[Sequence[str]]:
-        """The words of a vocabulary for a dataset. BenchError where it has none, or not one list per class."""
+        """The words of a vocabulary for a dataset. BenchError where it has none, or not one list per class.
+
+        NAME/first: of the vocabulary NAME the first word of each class alone.
+        """
+        if vocabulary.endswith(FIRST):
+            return [words[:1] for words in self.words(card, vocabulary.removesuffix(FIRST))]
         own = self.vocabularies.get(vocabulary, {}).get(card.name)
         if own is None:
             return card.vocabularies[vocabulary]
@@ -206,13 +236,23 @@ class Config(Model):
             )
         return own
 
+    def _protocol(self, row: Row) -> NamedProtocol:
+        """The protocol that a row names. BenchError for an unknown one."""
+        if row.protocol is None:
+            return NamedProtocol()
+        if row.protocol not in self.protocols:
+            hint = did_you_mean(row.protocol, self.protocols)
+            raise BenchError(f"unknown protocol '{row.protocol}'; {hint}")
+        return self.protocols[row.protocol]
+
     def resolve(
         self, row: Row, method: Overrides, card: dict[str, Any], flags: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The protocol with all that overrides it; later wins: card, method, row, command line."""
         chosen = self.protocol.model_dump() | {"options": {}} | card
-        for change in (method, row):
+        for change in (method, self._protocol(row), row):
             chosen |= _given(change)
+        chosen.pop("protocol", None)
         chosen["models"] = {**method.models, **row.models}  # role by role
         return chosen | (flags or {})
 
@@ -224,10 +264,13 @@ class Config(Model):
         """
         row = self.row(name)
         chosen = self.resolve(row, method, card.overrides())
+        named = self._protocol(row)
+        if card.name in named.thresholds and row.threshold is None:
+            chosen["threshold"] = named.thresholds[card.name]
         if chosen["debias"] and card.debias is not None:
             chosen["debias"] = card.debias
         known = {*card.vocabularies, *(own for own, words in self.vocabularies.items() if card.name in words)}
-        if chosen["vocabulary"] not in known:
+        if chosen["vocabulary"].removesuffix(FIRST) not in known:
             hint = did_you_mean(chosen["vocabulary"], known)
             raise BenchError(f"row '{name}': dataset {card.name} has no vocabulary '{chosen['vocabulary']}'; {hint}")
         self.words(card, chosen["vocabulary"])  # fits the classes

@@ -19,7 +19,7 @@ from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.bias import bias_of
 from bench.evaluation.models import ModelCache
-from bench.evaluation.names import choose_datasets, listed
+from bench.evaluation.names import OWN_PROTOCOL, choose_datasets, listed
 from bench.evaluation.plan import DatasetJobs
 from bench.evaluation.run import PlannedRun, RunSpec, planned
 from bench.evaluation.runner import Progress, label_maps
@@ -169,6 +169,7 @@ def run_spec(
     backbone: str | None = None,
     config: str | Path | None = None,
     vocabularies: Sequence[str | Path] = (),
+    protocols: Sequence[str] = (),
     **options: Any,
 ) -> RunSpec:
     """The spec of a run on a backbone, or of the demo, whose data are written where they are not there yet."""
@@ -191,6 +192,12 @@ def run_spec(
             else:
                 names.append(str(vocabulary))
         options["sweeps"] = [*options.get("sweeps", ()), f"vocabulary={','.join(names)}"]
+    if protocols:
+        unknown = [name for name in protocols if name not in (OWN_PROTOCOL, *loaded.protocols)]
+        if unknown:
+            hint = did_you_mean(unknown[0], [OWN_PROTOCOL, *loaded.protocols])
+            raise BenchError(f"--protocol: unknown protocol '{unknown[0]}'; {hint}")
+        options["sweeps"] = [*options.get("sweeps", ()), f"protocol={','.join(protocols)}"]
     if demo:
         names, _ = choose_datasets(loaded, options.get("datasets"), options.get("table"))
         options["data_root"] = demo_data_root(names)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Aggregate: TypeAlias = Literal["max", "sum", "logsumexp"]
 
 
 class Model(BaseModel):
@@ -46,6 +48,9 @@ class Overrides(Model):
     vocabulary: str | None = None
     threshold: float | None = Field(None, ge=0, le=1)
     refine: str | None = None  # a refinement of the stitched scores, or "none"
+    aggregate: Aggregate | None = None  # how the words of a class make its score
+    templates: str | None = None  # a name of `templates:`, the sentences that words are put into
+    protocol: str | None = None  # a name of `protocols:`, whose settings stand below those of the row
     options: dict[str, Any] = {}  # parameters of the method itself
     models: dict[str, str] = {}  # role -> a name of `models:`, the second models that the method looks through
 
@@ -70,6 +75,8 @@ class Settings(Model):
     background: int
     refine: str = "none"
     models: dict[str, str] = {}
+    aggregate: Aggregate = "max"
+    templates: str = "imagenet"
 
 
 class DatasetDefaults(typing.Protocol):

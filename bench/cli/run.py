@@ -28,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="rows or methods, `all` for the default rows (all; see `bench methods`)",
     )
-    what.add_argument("--datasets", metavar=",Y", help="datasets, `all` for the paper's 17 (all; see `bench datasets`)")
+    what.add_argument(
+        "--datasets", metavar="X,Y", help="datasets, `all` for the paper's 17 (all; see `bench datasets`)"
+    )
+    what.add_argument(
+        "--protocol", metavar="P,…", help="words, thresholds, scale of other papers: names of `protocols:`, or cvpr2025"
+    )
     what.add_argument(
         "--vocabulary", metavar="V,…", help="words: names of vocabularies, or YAML files (docs/protocols.md)"
     )
@@ -178,6 +183,7 @@ def _spec(args: argparse.Namespace) -> RunSpec:
     return run_spec(
         methods=listed(args.methods),
         vocabularies=listed(args.vocabulary) or (),
+        protocols=listed(args.protocol) or (),
         options=args.option,
         sweeps=args.sweep,
         datasets=listed(args.datasets),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from bench.models.checkpoints import file_fingerprint
 from bench.models.clip_weights import load_backbone
 from bench.models.second import SecondModel
 from bench.models.second_kinds import TowerModel, load_second
-from bench.models.text import Vocabulary, encode
+from bench.models.text import TEMPLATES, Vocabulary, encode, filled
 from bench.models.upsamplers import Upsampler, find_kind, kind_file, load_upsampler
 from bench.paths import weights_dir
 from bench.registry import Method, find_method, find_refinement, source_hash
@@ -116,12 +117,19 @@ class ModelCache:
         vocabulary = Vocabulary.of(words)
         built = method.build(settings.options)
         own_text: Any = getattr(built, "encode_text", None)
-        text = own_text(backbone, vocabulary) if own_text else encode(backbone, vocabulary, report=report)
+        sentences = self._sentences(settings, own_text)
+        text = (
+            own_text(backbone, vocabulary)
+            if own_text
+            else encode(backbone, vocabulary, report=report, templates=filled(sentences) if sentences else TEMPLATES)
+        )
         hashes = {
             "weights": backbone.fingerprint,
             "vocabulary": vocabulary.fingerprint,
             "plug-in": method.source_hash,
         }
+        if sentences:
+            hashes["templates"] = hashlib.sha256("\n".join(sentences).encode()).hexdigest()
         hashes |= {f"option {name}": file_fingerprint(file) for name, file in method.files(settings.options).items()}
         seconds = {role: self.second(name) for role, name in settings.models.items()}
         hashes |= {f"model {role}": model.fingerprint for role, model in seconds.items()}
@@ -145,5 +153,19 @@ class ModelCache:
             refine,
             at_original,
             seconds,
+            settings.aggregate,
         )
         return variant, hashes
+
+    def _sentences(self, settings: Settings, own_text: object) -> tuple[str, ...]:
+        """The templates of a row; empty for ImageNet's 80. BenchError where the method has a text side of its own."""
+        if settings.templates == "imagenet":
+            return ()
+        if settings.templates not in self.config.templates:
+            hint = did_you_mean(settings.templates, ["imagenet", *self.config.templates])
+            raise BenchError(f"row '{settings.row}': unknown templates '{settings.templates}'; {hint}")
+        if own_text:
+            raise BenchError(
+                f"row '{settings.row}': {settings.method} encodes words in its own way; leave templates out"
+            )
+        return self.config.templates[settings.templates]

@@ -10,6 +10,7 @@ from typing import Final
 from bench.config import Config
 from bench.errors import BenchError
 
+OWN_PROTOCOL: Final = "cvpr2025"  # of `protocol:` in benchmark.yaml, which needs no name
 STATES: Final = ("missing", "failed", "stale")  # that a run can be restricted to
 
 
@@ -34,7 +35,8 @@ def varied(rows: Sequence[str], options: Sequence[str], sweeps: Sequence[str], v
     found = []
     for row in rows:
         for chosen in itertools.product(*fixed, *swept):
-            inside = ",".join(one for one in chosen if one != f"vocabulary={vocabulary}")
+            default = (f"vocabulary={vocabulary}", f"protocol={OWN_PROTOCOL}")
+            inside = ",".join(one for one in chosen if one not in default)
             if row.endswith("]"):
                 found.append(f"{row[:-1]},{inside}]" if inside else row)
             else:

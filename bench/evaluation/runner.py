@@ -393,6 +393,8 @@ def label_maps(run: Run, dataset: DatasetJobs, index: int) -> dict[str, NDArray[
             if isinstance(scores, Exception):
                 said = described(scores, job.variant.method)
                 raise BenchError(f"{row} on {dataset.card.name}, {sample.id}: {said}")
-            prediction = classify(scores, sample.label.shape, job.variant.classes, job.variant.scale)
+            prediction = classify(
+                scores, sample.label.shape, job.variant.classes, job.variant.scale, job.variant.aggregate
+            )
             found[row] = apply_threshold(prediction, job.settings.threshold, job.settings.background)
     return {row: found[row] for row in jobs}

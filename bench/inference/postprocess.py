@@ -18,12 +18,14 @@ from torch import Tensor
 from bench import metrics
 from bench.inference import postprocess_cpu as classify_cpu
 from bench.runtime.timing import stage
+from bench.settings import Aggregate
 
 Uint8s: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
 _VALUES = 1 << 25  # scores in a strip: one more call costs an accelerator more than a million more scores
 _COPIES = 1 << 22  # counters at most: pixels that are counted at once wait for each other less in several histograms
+TAU = 4.0  # of `logsumexp`, as in VIP
 
 
 class Prediction(NamedTuple):
@@ -40,19 +42,26 @@ class BinnedPrediction(NamedTuple):
     bins: Uint8s
 
 
-def classify(scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float) -> Prediction:
+def classify(
+    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, aggregate: Aggregate = "max"
+) -> Prediction:
     """Winning class and its probability for each pixel at the original size.
 
     scores: (Q, h, w). size: (H, W). classes: (Q,) class of each query. The scores are resized bilinearly,
     multiplied by `scale` and passed through a softmax over all queries; a class is as probable as its best
     query, and not renormalised.
+
+    aggregate: "sum" instead adds the probabilities of a class's queries; "logsumexp" makes a score of each class first,
+    (1/τ) log Σ exp(τ x) over its scaled queries x with τ = 4, and its softmax is over the classes.
     """
-    return Prediction(*_classified(scores, size, classes, scale, binned=False))
+    return Prediction(*_classified(scores, size, classes, scale, aggregate, binned=False))
 
 
-def classify_binned(scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float) -> BinnedPrediction:
+def classify_binned(
+    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, aggregate: Aggregate = "max"
+) -> BinnedPrediction:
     """What `classify` finds, with `bench.metrics.probability_bin` of the probability in its place."""
-    return BinnedPrediction(*_classified(scores, size, classes, scale, binned=True))
+    return BinnedPrediction(*_classified(scores, size, classes, scale, aggregate, binned=True))
 
 
 def apply_threshold(prediction: Prediction, threshold: float, background: int) -> Uint8s:
@@ -63,11 +72,13 @@ def apply_threshold(prediction: Prediction, threshold: float, background: int) -
 
 @torch.inference_mode()
 def _classified(
-    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, *, binned: bool
+    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, aggregate: Aggregate, *, binned: bool
 ) -> tuple[Uint8s, NDArray[Any]]:
     """Winning class (H, W), and its probability or the bin of that."""
     with stage("post-processing"):
         scaled = scores * scale
+        if aggregate != "max":
+            return _aggregated(scaled, size, classes, aggregate, binned)
         if scores.device.type == "cpu":
             lowest, highest = scaled.aminmax()
             if highest - lowest <= classify_cpu.RANGE:
@@ -82,6 +93,28 @@ def _textbook(scaled: Tensor, size: tuple[int, int], classes: Tensor, binned: bo
         winners.append(classes[winner[0]].to(torch.uint8).cpu())
         certainties.append((probability_bin(probability[0]) if binned else probability[0]).cpu())
     return torch.cat(winners).numpy(), torch.cat(certainties).numpy()
+
+
+def _aggregated(
+    scaled: Tensor, size: tuple[int, int], classes: Tensor, aggregate: Aggregate, binned: bool
+) -> tuple[Uint8s, NDArray[Any]]:
+    winners, certainties = [], []
+    for _, blended in enlarged_strips(scaled[None], size):
+        certainty, winner = of_classes(blended[0], classes, aggregate).max(dim=0)
+        winners.append(winner.to(torch.uint8).cpu())
+        certainties.append((probability_bin(certainty.contiguous()) if binned else certainty).cpu())
+    return torch.cat(winners).numpy(), torch.cat(certainties).numpy()
+
+
+def of_classes(scaled: Tensor, classes: Tensor, aggregate: Aggregate) -> Tensor:
+    """Probabilities (K, …) of the classes from scaled scores (Q, …) of their queries; see `classify`."""
+    members = [scaled[classes == number] for number in range(int(classes.max()) + 1)]
+    if aggregate == "logsumexp":
+        return torch.stack([torch.logsumexp(TAU * one, dim=0) / TAU for one in members]).softmax(dim=0)
+    total = torch.logsumexp(scaled, dim=0)
+    if aggregate == "sum":
+        return torch.stack([(torch.logsumexp(one, dim=0) - total).exp() for one in members])
+    return torch.stack([(one.amax(dim=0) - total).exp() for one in members])
 
 
 @torch.inference_mode()

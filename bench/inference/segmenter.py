@@ -32,6 +32,7 @@ from bench.models.upsamplers import ScoreRequest, Upsampler
 from bench.runtime.device import is_out_of_memory, to_device
 from bench.runtime.threads import in_threads
 from bench.runtime.timing import stage
+from bench.settings import Aggregate
 
 Images: TypeAlias = Mapping[Resize, NDArray[np.uint8]]
 
@@ -44,6 +45,7 @@ class Variant:
     from the scores (released code) or from the upsampled features (the equation as printed). takes_text: the method's
     features depend on the words. refine: (image (3, h, w), scores (Q, h, w), text) -> scores, of the whole image;
     refine_original: both enlarged to the original's size first. models: second models by role.
+    aggregate: of a class's words, see `bench.inference.postprocess.classify`.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Variant:
     refine: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     refine_original: bool = False
     models: Mapping[str, SecondModel] = field(default_factory=dict)
+    aggregate: Aggregate = "max"
 
     @property
     def collects(self) -> bool:

@@ -6,6 +6,7 @@ embedding is stored under the hash of the weights, of the templates and of the w
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
@@ -104,6 +105,7 @@ def encode(
     vocabulary: Vocabulary,
     cache: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
+    templates: Sequence[Template] = TEMPLATES,
 ) -> Tensor:
     """(Q, C) float32 unit embeddings of all queries, on the backbone's device.
 
@@ -111,8 +113,8 @@ def encode(
     to is no error: the embeddings are then computed again next time. report: told each word that has to be
     encoded.
     """
-    folder = (cache or cache_dir() / "text") / f"{backbone.fingerprint[:16]}-{_templates_hash(TEMPLATES)[:8]}"
-    rows = [_remembered(folder, backbone, word, report) for word in vocabulary.queries]
+    folder = (cache or cache_dir() / "text") / f"{backbone.fingerprint[:16]}-{_templates_hash(templates)[:8]}"
+    rows = [_remembered(folder, backbone, word, report, templates) for word in vocabulary.queries]
     return torch.stack(rows).to(backbone.device)
 
 
@@ -137,6 +139,11 @@ def _remembered(
     except OSError:
         pass
     return embedding
+
+
+def filled(sentences: Sequence[str]) -> tuple[Template, ...]:
+    """Sentences with {} as templates."""
+    return tuple(functools.partial(str.replace, sentence, "{}") for sentence in sentences)
 
 
 def _templates_hash(templates: Sequence[Template]) -> str:

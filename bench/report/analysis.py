@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.config import FIRST
 from bench.metrics import BINS, mean_over_classes, score, summary, sweep
-from bench.metrics.bootstrap import bootstrap, by_scene, difference
+from bench.metrics.bootstrap import Draws, bootstrap, by_scene, difference
 from bench.metrics.boundary import boundary_iou
 from bench.store.result import StoredResult
 
 DEFAULT = "cvpr2025"
+ORDER_DRAWS = 200  # at the most, of the interval of Kendall's τ
 
 
 def per_class_table(cells: Iterable[StoredResult]) -> pd.DataFrame:
@@ -82,30 +85,23 @@ def threshold_curves(cells: Iterable[StoredResult]) -> pd.DataFrame:
 
 
 def vocabulary_table(cells: Sequence[StoredResult], draws: int) -> pd.DataFrame:
-    """What a vocabulary adds to a row, against the default one: paired difference with interval, in points.
+    """What a vocabulary or protocol adds to a row, against the default one: paired difference with interval, in points.
 
-    Rows that differ in their vocabulary alone are compared, on the images that both counted. Also the score without
-    the background class, and the background's own.
+    Rows that differ in it alone are compared, on the images that both counted. Also the score without the background
+    class, and the background's own.
     """
-    groups: dict[tuple[str, str], dict[str, StoredResult]] = {}
-    for cell in cells:
-        if cell.status in ("ok", "incomplete"):
-            groups.setdefault((cell.dataset, _plain(cell)), {})[cell.settings.vocabulary] = cell
     lines: list[dict[str, Any]] = []
-    for (dataset, row), of_vocabulary in groups.items():
-        if len(of_vocabulary) < 2:
-            continue
-        for vocabulary, cell in of_vocabulary.items():
+    for (dataset, row), of_words in _by_words(cells).items():
+        for words, cell in of_words.items() if len(of_words) > 1 else ():
             numbers = np.asarray(summary(cell.areas().total, "miou")["iou"], float)
             background = cell.settings.background
-            line: dict[str, Any] = {"row": row, "dataset": dataset, "vocabulary": vocabulary, "metric": cell.metric}
+            line: dict[str, Any] = {"row": row, "dataset": dataset, "vocabulary": words, "metric": cell.metric}
             line |= {"score": _per_cent(float(score(cell.areas().total, cell.metric)))}
             line |= {"without_background": _per_cent(float(mean_over_classes(np.delete(numbers, background))))}
             line |= {"background_iou": _per_cent(numbers[background])}
-            base = of_vocabulary.get(DEFAULT)
+            base = of_words.get(DEFAULT)
             if base is not None and base is not cell and base.indices == cell.indices:
-                drawn = [bootstrap(by_scene(one.areas(), one.scenes), one.metric, draws) for one in (cell, base)]
-                gain = difference(*drawn).interval()
+                gain = difference(_drawn(cell, draws), _drawn(base, draws)).interval()
                 line |= {"adds": _per_cent(gain.estimate), "low": _per_cent(gain.low), "high": _per_cent(gain.high)}
             lines.append(line)
     columns = ["row", "dataset", "vocabulary", "metric", "score", "without_background", "background_iou"]
@@ -113,28 +109,91 @@ def vocabulary_table(cells: Sequence[StoredResult], draws: int) -> pd.DataFrame:
     return frame
 
 
-def rank_changes(table: pd.DataFrame) -> pd.DataFrame:
-    """Kendall's τ between the orders of rows under two vocabularies, dataset by dataset; 1: the same order."""
+def rank_changes(cells: Sequence[StoredResult], draws: int) -> pd.DataFrame:
+    """Kendall's τ between the orders of rows under two vocabularies or protocols, by dataset; 1: the same order.
+
+    The interval is over draws of the dataset's scenes, the same for all rows; none where rows were counted on different
+    images. Three rows at least.
+    """
     from scipy.stats import kendalltau
 
+    found: dict[str, dict[str, dict[str, StoredResult]]] = {}  # dataset -> words -> row -> cell
+    for (dataset, row), of_words in _by_words(cells).items():
+        for words, cell in of_words.items():
+            found.setdefault(dataset, {}).setdefault(words, {})[row] = cell
     lines: list[dict[str, Any]] = []
-    for dataset, of_dataset in table.groupby("dataset", sort=False):
-        wide = of_dataset.pivot(index="row", columns="vocabulary", values="score")
-        for one, other in combinations(wide.columns, 2):
-            both = wide[[one, other]].dropna()
-            if len(both) > 2:
-                tau = float(kendalltau(both[one], both[other]).statistic)
-                lines.append(
-                    {"dataset": dataset, "first": one, "second": other, "rows": len(both), "tau": round(tau, 3)}
-                )
-    frame: pd.DataFrame = pd.DataFrame(lines, columns=["dataset", "first", "second", "rows", "tau"])
+    for dataset, by_words in found.items():
+        drawn = _remembering(by_words, min(draws, ORDER_DRAWS))
+        for one, other in combinations(sorted(by_words), 2):
+            rows = [row for row in by_words[one] if row in by_words[other]]
+            if len(rows) < 3:
+                continue
+            first, second = ([drawn(words, row) for row in rows] for words in (one, other))
+            exact = [[of_row.estimate for of_row in of_rows] for of_rows in (first, second)]
+            together = len({of_row.resample for of_row in [*first, *second]}) == 1
+            pairs = zip(*(np.array([each.values for each in of_rows]).T for of_rows in (first, second)), strict=True)
+            spread = np.array([kendalltau(*pair).statistic for pair in pairs] if together else [])
+            spread = spread[~np.isnan(spread)]
+            low, high = np.quantile(spread, [0.025, 0.975]) if spread.size > 1 else (np.nan, np.nan)
+            tau = float(kendalltau(*exact).statistic)
+            line = {"dataset": dataset, "first": one, "second": other, "rows": len(rows), "tau": round(tau, 3)}
+            lines.append(line | {"low": round(float(low), 3), "high": round(float(high), 3)})
+    frame: pd.DataFrame = pd.DataFrame(lines, columns=["dataset", "first", "second", "rows", "tau", "low", "high"])
     return frame
 
 
+def synonym_table(cells: Sequence[StoredResult]) -> pd.DataFrame:
+    """What the synonyms of each class add to its IoU, against the first word alone (vocabulary NAME/first), in points.
+
+    One line for each class of a row that was counted with both; `score` is what they add to the row's.
+    """
+    lines: list[dict[str, Any]] = []
+    for (dataset, row), of_words in _by_words(cells).items():
+        for words, full in of_words.items():
+            first = of_words.get(f"{words}{FIRST}")
+            if first is None or first.indices != full.indices:
+                continue
+            both = [np.asarray(summary(cell.areas().total, "miou")["iou"], float) for cell in (full, first)]
+            total = [float(score(cell.areas().total, cell.metric)) for cell in (full, first)]
+            for name, with_all, with_first in zip(full.classes, *both, strict=True):
+                line = {"row": row, "dataset": dataset, "vocabulary": words, "class": name}
+                line |= {"iou": _per_cent(with_all), "first_word_alone": _per_cent(with_first)}
+                line |= {"adds": _per_cent(with_all - with_first), "score_adds": _per_cent(total[0] - total[1])}
+                lines.append(line)
+    columns = ["row", "dataset", "vocabulary", "class", "iou", "first_word_alone", "adds", "score_adds"]
+    frame: pd.DataFrame = pd.DataFrame(lines, columns=columns)
+    return frame
+
+
+def _remembering(by_words: Mapping[str, Mapping[str, StoredResult]], draws: int) -> Callable[[str, str], Draws]:
+    @functools.cache
+    def drawn(words: str, row: str) -> Draws:
+        return _drawn(by_words[words][row], draws)
+
+    return drawn
+
+
+def _drawn(cell: StoredResult, draws: int) -> Draws:
+    return bootstrap(by_scene(cell.areas(), cell.scenes), cell.metric, draws)
+
+
+def _by_words(cells: Sequence[StoredResult]) -> dict[tuple[str, str], dict[str, StoredResult]]:
+    """(dataset, row without its words) -> vocabulary, or "protocol NAME" -> cell; of whole cells."""
+    found: dict[tuple[str, str], dict[str, StoredResult]] = {}
+    for cell in cells:
+        if cell.status in ("ok", "incomplete"):
+            inside = cell.row.partition("[")[2].rstrip("]").split(",")
+            protocol = next((part.partition("=")[2] for part in inside if part.startswith("protocol=")), None)
+            words = f"protocol {protocol}" if protocol else cell.settings.vocabulary
+            found.setdefault((cell.dataset, _plain(cell)), {})[words] = cell
+    return found
+
+
 def _plain(cell: StoredResult) -> str:
-    """The row's name without its vocabulary and threshold."""
+    """The row's name without its vocabulary and protocol."""
     base, bracket, inside = cell.row.partition("[")
-    kept = [part for part in inside.rstrip("]").split(",") if bracket and not part.strip().startswith("vocabulary=")]
+    parts = [part.strip() for part in inside.rstrip("]").split(",") if bracket]
+    kept = [part for part in parts if not part.startswith(("vocabulary=", "protocol="))]
     return f"{base}[{','.join(kept)}]" if kept else base
 
 

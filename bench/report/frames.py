@@ -17,6 +17,7 @@ from bench.report.analysis import (
     others_table,
     per_class_table,
     rank_changes,
+    synonym_table,
     threshold_curves,
     threshold_table,
     vocabulary_table,
@@ -117,7 +118,8 @@ def _write_analysis(results: Path, out: Path, draws: int) -> list[Path]:
         f"thresholds{mark}.csv": threshold_table(cells),
         f"threshold_curves{mark}.csv": threshold_curves(cells),
         f"words{mark}.csv": words,
-        f"words_order{mark}.csv": rank_changes(words) if len(words) else words,
+        f"words_order{mark}.csv": rank_changes(cells, draws) if len(words) else words,
+        f"synonyms{mark}.csv": synonym_table(cells),
     }
     others = others_table(cells, shipped("results/published") / "others.csv")
     if others.measured.notna().any():

@@ -169,7 +169,8 @@ class ResultSpec:
 def identity(settings: Settings, inputs: Mapping[str, str]) -> str:
     """sha256 over all that decides the counts."""
     deciding = settings.model_dump(mode="json", exclude={*SCORING, *NAMING})
-    for key, silent in (("refine", "none"), ("models", {})):  # results of before there were such keep their identity
+    silent_values = {"refine": "none", "models": {}, "aggregate": "max", "templates": "imagenet"}
+    for key, silent in silent_values.items():  # results of before there were such keep their identity
         if deciding[key] == silent:
             del deciding[key]
     text = json.dumps([deciding, dict(inputs)], sort_keys=True, ensure_ascii=True)

@@ -15,6 +15,7 @@ from bench.errors import BenchError
 from bench.inference.raster_io import OVERLAY_SIDE, DecodedImage, LabelWriter, open_raster
 from bench.inference.segmenter import Segmenter, Variant
 from bench.inference.streaming import score_strips
+from bench.inference.visualize import Style
 from bench.inference.windows import Box, Canvas, RollingCanvas, window_boxes
 from bench.models.backbone import Features, Trunk
 from bench.models.upsamplers import JBUOne
@@ -111,7 +112,9 @@ def test_overlay_of_a_large_image_is_thinned_out(tmp_path: Path) -> None:
     height, width = 7, 3 * OVERLAY_SIDE - 2
     pixels = _image(height, width)
     labels = np.random.default_rng(1).integers(0, 3, (height, width), dtype=np.uint8)
-    writer = LabelWriter(tmp_path / "out.png", tmp_path / "in.png", DecodedImage(pixels), ["a", "b", "c"], COLOURS)
+    writer = LabelWriter(
+        tmp_path / "out.png", tmp_path / "in.png", DecodedImage(pixels), ["a", "b", "c"], Style(COLOURS)
+    )
     for top in range(0, height, 2):
         writer.add(labels[top : top + 2])
     writer.finish()
@@ -125,4 +128,4 @@ def test_overlay_of_a_large_image_is_thinned_out(tmp_path: Path) -> None:
 def test_geotiff_without_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rasterio", None)
     with pytest.raises(BenchError, match="needs rasterio"):
-        LabelWriter(tmp_path / "out.tif", tmp_path / "in.tif", DecodedImage(_image(5, 5)), ["a"], COLOURS[:1])
+        LabelWriter(tmp_path / "out.tif", tmp_path / "in.tif", DecodedImage(_image(5, 5)), ["a"], Style(COLOURS[:1]))

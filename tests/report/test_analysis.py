@@ -14,6 +14,7 @@ from bench.report.analysis import (
     others_table,
     per_class_table,
     rank_changes,
+    synonym_table,
     threshold_curve,
     threshold_table,
     vocabulary_table,
@@ -69,8 +70,27 @@ def test_what_a_vocabulary_adds_is_paired(tmp_path: Path) -> None:
     assert clip.adds == pytest.approx(clip.score - base.score) and clip.low <= clip.adds <= clip.high
     assert clip.background_iou == 100.0 and clip.without_background == 100.0
     assert np.isnan(base.adds)
-    (order,) = rank_changes(table).to_dict("records")
+    (order,) = rank_changes(Store(tmp_path).cells(), 50).to_dict("records")
     assert (order["first"], order["second"], order["rows"]) == ("cvpr2025", "plain", 3) and order["tau"] < 1
+    assert np.isnan(order["low"])  # not on the same images
+
+
+def test_the_order_of_rows_has_an_interval(tmp_path: Path) -> None:
+    bad = [[0, 40, 0], [40, 0, 0], [20, 0, 0]]
+    for row, plain in (("clip", GOOD), ("sclip", FAIR), ("gem", bad)):
+        vocabularies(tmp_path, row, cvpr2025=[plain] * 4, plain=[plain] * 4)
+    vocabularies(tmp_path, "clearclip", cvpr2025=[GOOD, GOOD, bad, GOOD], plain=[bad, FAIR, bad, bad])
+    (order,) = rank_changes(Store(tmp_path).cells(), 50).to_dict("records")
+    assert order["tau"] < 1 and order["low"] <= order["tau"] <= order["high"] <= 1
+
+
+def test_what_synonyms_add_by_class(tmp_path: Path) -> None:
+    vocabularies(tmp_path, "clip", **{"cvpr2025": [GOOD, FAIR], "cvpr2025/first": [FAIR, FAIR], "plain": [FAIR, FAIR]})
+    table = synonym_table(Store(tmp_path).cells())
+    assert set(table.vocabulary) == {"cvpr2025"} and len(table) == 3
+    first = table.iloc[0]
+    assert first.adds == pytest.approx(first.iou - first.first_word_alone) and first.adds > 0
+    assert (table.score_adds == first.score_adds).all()
 
 
 def test_numbers_of_others_stand_beside_equal_words_only(tmp_path: Path) -> None:
