@@ -10,7 +10,9 @@ from bench.cli.options import positive
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", metavar="D", default="results", help="results folder (default: results)")
     parser.add_argument("--out", metavar="D", help="where the files go (default: tables/ in the results folder)")
-    parser.add_argument("--format", metavar="F", default="md,csv", help="md, csv, latex (default: md,csv)")
+    parser.add_argument(
+        "--format", metavar="F", default="md,csv", help="of md, csv, latex, latex-intervals, html (md,csv)"
+    )
     parser.add_argument("--table", metavar="N", action="append", help="only this table; may be repeated")
     parser.add_argument("--draws", type=positive, metavar="B", help="bootstrap draws (default: 1000)")
     parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")

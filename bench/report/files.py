@@ -9,7 +9,16 @@ from typing import Any
 
 from bench.config import Config
 from bench.errors import BenchError
-from bench.report.render import COST_COLUMNS, CSV_COLUMNS, cost_lines, csv_lines, gains_table, latex, markdown
+from bench.report.render import (
+    COST_COLUMNS,
+    CSV_COLUMNS,
+    cost_lines,
+    csv_lines,
+    gains_table,
+    html_table,
+    latex,
+    markdown,
+)
 from bench.report.scores import Collection
 from bench.report.tables import Grid, boundary_table, build, gains, leaderboard
 from bench.runtime.atomic import write_atomic
@@ -45,8 +54,10 @@ def write_tables(
                 texts[f"{grid.name}{suffix}.md"] = markdown(grid)
             if "csv" in formats:
                 texts[f"{grid.name}{suffix}.csv"] = to_csv(grid)
-            if "latex" in formats:
-                texts[f"{grid.name}{suffix}.tex"] = latex(grid)
+            if "latex" in formats or "latex-intervals" in formats:
+                texts[f"{grid.name}{suffix}.tex"] = latex(grid, "latex-intervals" in formats)
+            if "html" in formats:
+                texts[f"{grid.name}{suffix}.html"] = html_table(grid)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

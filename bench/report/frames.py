@@ -30,7 +30,7 @@ from bench.report.site.page import page
 from bench.runtime.atomic import write_atomic
 from bench.store import Store
 
-FORMATS: Final = ("md", "csv", "latex")
+FORMATS: Final = ("md", "csv", "latex", "latex-intervals", "html")
 
 
 def scores(results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -74,6 +76,36 @@ def markdown(grid: Grid) -> str:
     footnotes = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
     blocks = [f"# {title(grid.title, grid.collection)}", *warnings, table, LEGEND, *_images(grid), *footnotes]
     return "\n\n".join(blocks) + "\n"
+
+
+def html_table(grid: Grid) -> str:
+    """The same as a fragment of HTML: a heading, the table, and its notes as paragraphs."""
+    notes: list[str] = []
+    lines = [text for line in grid.lines for text in _line(line, grid, notes)]
+    warnings = [text for word, text in WARNINGS.items() if word in grid.collection]
+    footnotes = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in ["method", "", *grid.columns])
+    body = "\n".join("<tr>" + "".join(_html_cell(cell, place) for place, cell in enumerate(cells)) + "</tr>"
+                     for cells in lines)  # fmt: skip
+    paragraphs = [f"<p>{_html_text(text)}</p>" for text in [LEGEND, *_images(grid), *footnotes]]
+    blocks = [
+        f"<h2>{html.escape(title(grid.title, grid.collection))}</h2>",
+        *(f"<p>{_html_text(text)}</p>" for text in warnings),
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>",
+        *paragraphs,
+    ]
+    return "\n".join(blocks) + "\n"
+
+
+def _html_cell(text: str, place: int) -> str:
+    align = "left" if place < 2 else "right"
+    return f'<td style="text-align: {align}">{_html_text(text)}</td>'
+
+
+def _html_text(markdown_text: str) -> str:
+    """Markdown's ** and * as bold and italics; nothing else of it is used in tables."""
+    text = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(markdown_text, quote=False))
+    return re.sub(r"\*(.+?)\*", r"<i>\1</i>", text)
 
 
 def _line(line: Line, grid: Grid, notes: list[str]) -> list[list[str]]:
@@ -247,10 +279,11 @@ def _means(gain: Gain) -> str:
     return f"{one_digit(gain.proposed)} against {one_digit(gain.previous)} ({gain.best_previous})"
 
 
-def latex(grid: Grid) -> str:
+def latex(grid: Grid, intervals: bool = False) -> str:
     """The table for a paper: booktabs, best bold and second best underlined, published numbers in grey below.
 
-    Only complete numbers are set; the others are a dash. Needs the packages booktabs and xcolor.
+    intervals: with the 95 % interval below each number. Only complete numbers are set; the others are a dash. Needs the
+    packages booktabs and xcolor.
     """
     heads = " & ".join(["Method", *(_tex(column) for column in grid.columns)])
     lines = []
@@ -258,6 +291,11 @@ def latex(grid: Grid) -> str:
         entries = [line.entries[column] for column in grid.columns]
         name = _tex(f"{line.label} ({line.venue})" if line.venue else line.label)
         lines.append(" & ".join([name, *(_tex_number(entry) for entry in entries)]) + r" \\")
+        if intervals and any(map(_interval, entries)):
+            ends = [_interval(entry).partition(",")[0].replace(" to ", "--") for entry in entries]
+            lines.append(
+                " & ".join([r"\quad 95\,\%", *(rf"{{\scriptsize {one}}}" if one else "" for one in ends)]) + r" \\"
+            )
         if any(entry.published is not None for entry in entries):
             published = [rf"\textcolor{{gray}}{{{e.published}}}" if e.published is not None else "" for e in entries]
             lines.append(" & ".join([r"\quad\textcolor{gray}{published}", *published]) + r" \\")

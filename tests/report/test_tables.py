@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from store_helpers import certain, settings, spec, stored
@@ -17,7 +19,17 @@ from bench.data.cards import load_card
 from bench.errors import BenchError
 from bench.report import render
 from bench.report.published import load_published
-from bench.report.render import COST_COLUMNS, cost_lines, csv_lines, gains_table, latex, markdown, signed, title
+from bench.report.render import (
+    COST_COLUMNS,
+    cost_lines,
+    csv_lines,
+    gains_table,
+    html_table,
+    latex,
+    markdown,
+    signed,
+    title,
+)
 from bench.report.scores import Collection, collect
 from bench.report.tables import build, gains, leaderboard
 from bench.store.store import Store
@@ -271,6 +283,30 @@ def test_latex_is_set_with_booktabs(tmp_path: Path, config: Config) -> None:
     assert text.count("&") % 3 == 0 and text.count(r"\toprule") == text.count(r"\bottomrule") == 1
 
 
+def test_latex_with_intervals(tmp_path: Path, config: Config) -> None:
+    put(tmp_path, "maskclip", "openearthmap", [GOOD, GOOD, FAIR])
+    grid = build("4", config.tables["4"], config, only(tmp_path))
+    lines = latex(grid, intervals=True).splitlines()
+    (place,) = [number for number, line in enumerate(lines) if "95" in line]
+    low, high = re.search(r"scriptsize ([\d.]+)--([\d.]+)", lines[place]).groups()  # type: ignore[union-attr]
+    interval = grid.lines[0].entries["openearthmap"].interval
+    assert interval is not None and (low, high) == (f"{100 * interval.low:.1f}", f"{100 * interval.high:.1f}")
+    assert lines[place - 1].startswith("MaskCLIP") and lines[place].count("&") == 3
+
+
+def test_html_holds_what_markdown_holds(tmp_path: Path, config: Config) -> None:
+    put(tmp_path, "maskclip", "openearthmap", [GOOD, FAIR], info={"label": "Mask <b>"})
+    put(tmp_path, "sclip", "openearthmap", [FAIR, FAIR])
+    grid = build("4", config.tables["4"], config, only(tmp_path))
+    text = html_table(grid)
+    table = ElementTree.fromstring(text[text.index("<table>") : text.index("</table>") + len("</table>")])
+    lines = [["".join(cell.itertext()) for cell in line] for line in table.iter("tr")]
+    shown = [line for line in markdown(grid).splitlines() if line.startswith("| ")]
+    plain = [[cell.strip().replace("*", "") for cell in line.strip("|").split("|")] for line in shown]
+    assert lines == plain
+    assert len(table.findall(".//b")) >= 2 and table.findall(".//i")
+
+
 def test_gains_of_ours_beside_the_published_ones(tmp_path: Path, config: Config) -> None:
     for row in ("clip", "maskclip", "sclip", "gem", "clearclip"):
         put(tmp_path, row, "wbs_si", [FAIR])
@@ -331,7 +367,7 @@ def test_one_table_in_one_format(tmp_path: Path, config: Config) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--format", "xlsx"], "unknown format 'xlsx'; known: csv, latex, md"),
+        (["--format", "xlsx"], "unknown format 'xlsx'; known: csv, html, latex, latex-intervals, md"),
         (["--table", "7"], "--table 7: no such table; known: 1, 2"),
         (["--results", "nowhere"], "nowhere: does not exist; run something first"),
     ],
