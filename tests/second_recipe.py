@@ -103,9 +103,17 @@ ENCODERS = ("image_encoder", "query_encoder", "key_encoder", "key_features_encod
 
 
 def upsampler_state(kind: str) -> dict[str, Tensor]:
-    """anyup, jafar (for 128 channels) or naf, by the names that the authors' checkpoints have."""
-    shapes = {"anyup": _anyup_shapes, "jafar": _jafar_shapes, "naf": _naf_shapes}[kind]()
+    """anyup, jafar and loftup (for 128 channels) or naf, by the names that the authors' checkpoints have."""
+    makers = {"anyup": _anyup_shapes, "jafar": _jafar_shapes, "naf": _naf_shapes, "loftup": _loftup_shapes}
+    shapes = makers[kind]()
     state = {key: _of_upsampler(kind, key, shape) for key, shape in shapes.items()}
+    if kind == "loftup":
+        for key in state:
+            if key.endswith("running_var"):
+                state[key] = state[key].abs() + 0.5
+            elif key.endswith("num_batches_tracked"):
+                state[key] = torch.tensor(1)
+        return state
     if kind == "naf":
         state["image_encoder.rope.periods"] = torch.from_numpy((100.0 ** (np.arange(16) / 16)).astype(np.float32))
     else:
@@ -151,6 +159,33 @@ def _naf_shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _loftup_shapes() -> dict[str, tuple[int, ...]]:
+    width = 148  # 128 channels and 20 of the position
+    norms = {"ca_transformer.norm": width, "final_conv.1": 128, "first_conv.0.norm": 203}
+    shapes: dict[str, tuple[int, ...]] = {"lr_pe.biases": (2, 2, 5), "fourier_feat.1.biases": (2, 5, 20)}
+    linear = {
+        "first_conv.1": (width, 203, 3, 3),
+        "first_conv.4": (width, width, 3, 3),
+        "final_conv.0": (128, width, 1, 1),
+    }
+    for i in (0, 1):
+        layer = f"ca_transformer.layers.{i}"
+        norms |= {f"{layer}.0.norm_q": width, f"{layer}.0.norm_kv": width, f"{layer}.1.net.0": width}
+        linear |= {f"{layer}.1.net.1": (128, width), f"{layer}.1.net.4": (width, 128)}
+        linear |= {f"{layer}.0.attention.out_proj": (width, width)}
+        shapes |= {f"{layer}.0.attention.in_proj_weight": (3 * width, width)}
+        shapes |= {f"{layer}.0.attention.in_proj_bias": (3 * width,)}
+    for name in ("first_conv.2", "first_conv.5"):
+        norms[name] = width
+        shapes |= {f"{name}.running_mean": (width,), f"{name}.running_var": (width,), f"{name}.num_batches_tracked": ()}
+    for name, shape in linear.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    for name, channels in norms.items():
+        shapes |= {f"{name}.weight": (channels,), f"{name}.bias": (channels,)}
+    own = {"channelnorm.norm.weight": (128,), "channelnorm.norm.bias": (128,)}
+    return {f"upsampler.{key}": shape for key, shape in shapes.items()} | own
+
+
 def _attention() -> dict[str, tuple[int, ...]]:
     prefix = "cross_decode.cross_attn."
     shapes: dict[str, tuple[int, ...]] = {"cross_decode.conv2d.weight": (128, 128, 3, 3)}
@@ -162,9 +197,15 @@ def _attention() -> dict[str, tuple[int, ...]]:
 def _of_upsampler(kind: str, key: str, shape: tuple[int, ...]) -> Tensor:
     if len(shape) == 1 and any(part in key for part in ("norm", ".block.0.", ".block.3.")):
         return drawn(kind, key, shape, 1, 0.1) if key.endswith("weight") else drawn(kind, key, shape, 0, 0.05)
+    if len(shape) < 2 and kind == "loftup" and key.endswith("weight"):
+        return drawn(kind, key, shape, 1, 0.1)
     if key.endswith("bias"):
         return drawn(kind, key, shape, 0, 0.05)
+    if key.endswith(("running_mean", "running_var", "biases")):
+        return drawn(kind, key, shape, 0, 0.3)
     if key.endswith("basis"):
         return drawn(kind, key, shape, 0, 1)
+    if not shape:
+        return torch.tensor(0)
     sharp = 2 if "in_proj_weight" in key else 1  # a flat attention would hide mistakes
     return drawn(kind, key, shape, 0, sharp * int(np.prod(shape[1:])) ** -0.5)

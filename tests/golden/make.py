@@ -104,10 +104,14 @@ def second(folder: Path) -> dict[str, np.ndarray]:
 
 
 def upsamplers(folder: Path) -> dict[str, np.ndarray]:
-    """Of NAF, AnyUp and JAFAR: pixel features of one window, which all three were given the same tokens of."""
+    """Of NAF, AnyUp and JAFAR: pixel features of one window, which all three were given the same tokens of.
+
+    LoftUp's are not in FOLDER: its released modules (MIT, github.com/andrehuang/loftup) were run on the weights of
+    tests/second_recipe.py, and what is stored of it stays.
+    """
     whole = {kind: np.load(folder / f"up_{kind}_synth.npz") for kind in ("naf", "anyup", "jafar")}
     found = {kind: arrays["out_stride16"][:, ::2, ::2] for kind, arrays in whole.items()}
-    return found | {"features": whole["naf"]["features"]}
+    return found | {"features": whole["naf"]["features"], "loftup": np.load(HERE / "upsamplers.npz")["loftup"]}
 
 
 def rows() -> dict[str, np.ndarray]:

@@ -1,9 +1,10 @@
-"""Upsamplers: SimFeatUp's JBU_One, FeatUp's JBU_Stack and their linear operator; NAF, AnyUp, JAFAR; plain ones."""
+"""Upsamplers: SimFeatUp's JBU_One, FeatUp's JBU_Stack, their linear operator; NAF, AnyUp, JAFAR, LoftUp; plain ones."""
 
 from bench.models.upsamplers.attending import AnyUp, Jafar
 from bench.models.upsamplers.base import KINDS, Prepared, ScoreRequest, Upsampler, find_kind, kind_file, upsampler
 from bench.models.upsamplers.bilateral import BilateralUpsampler, JBUOne, JBUStack, steps_for
 from bench.models.upsamplers.loading import load_upsampler
+from bench.models.upsamplers.loftup import LoftUp
 from bench.models.upsamplers.logits import PixelScores, upsampled_scores
 from bench.models.upsamplers.naf import Naf
 from bench.models.upsamplers.plain import Bilinear, Nearest
@@ -16,6 +17,7 @@ __all__ = [
     "JBUOne",
     "JBUStack",
     "Jafar",
+    "LoftUp",
     "Naf",
     "Nearest",
     "PixelScores",

@@ -46,7 +46,9 @@ def load_upsampler(kind: str | None, checkpoint: Path | None, dim: int, seed: in
 def read_state(path: Path) -> dict[str, Tensor]:
     """The upsampler's tensors of a file, by the names that the modules have (no "upsampler." in front)."""
     state = read_state_dict(path)
-    ours = {key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith(_PREFIX)}
+    ours = {
+        key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith((_PREFIX, "channelnorm."))
+    }
     return ours or state
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.errors import BenchError
 from bench.models.second import IMAGENET_MEAN, IMAGENET_STD
-from bench.models.upsamplers import KINDS, Jafar, Naf, ScoreRequest, Upsampler, load_upsampler, upsampler
+from bench.models.upsamplers import KINDS, Naf, ScoreRequest, Upsampler, load_upsampler, upsampler
 from bench.models.upsamplers.attending import AnyUp, _Unification
 from bench.models.upsamplers.naf import neighbourhoods
 from bench.verify import recipe
@@ -23,8 +23,9 @@ from bench.verify.goldens import Bed
 
 STORED = dict(np.load(Path(__file__).parents[2] / "golden" / "upsamplers.npz"))
 WHOLE = SHARED / "golden-second"
-NEW = ("naf", "anyup", "jafar")
-OTHERS = ("bilinear", "nearest", *NEW)
+NEW = ("naf", "anyup", "jafar", "loftup")
+MEANS = ("bilinear", "nearest", "naf", "anyup", "jafar")  # of patches' features, by weights that sum to one
+OTHERS = (*MEANS, "loftup")
 TOLERANCE = 2e-5  # of values up to 4
 
 
@@ -123,7 +124,7 @@ def test_nearest_and_bilinear_by_hand() -> None:
 def test_equal_features_stay_as_they_are() -> None:
     """Weights that sum to one, of all but JBU, whose learned fix-up does not."""
     image = torch.randn(1, 3, 72, 72)
-    for kind in OTHERS:
+    for kind in MEANS:
         with torch.inference_mode():
             pixels = load_upsampler(kind, None, 8, seed=5)(torch.full((1, 8, 9, 9), 2.5), image)
         assert (pixels - 2.5).abs().max() < 1e-5, kind
@@ -180,12 +181,23 @@ def test_anyup_reads_channels_as_released() -> None:
         assert (unify(wide)[0] - maps.softmax(0).mean(1)).abs().max() < 1e-6
 
 
-def test_jafar_is_for_one_width(tmp_path: Path) -> None:
-    file = tmp_path / "jafar.pth"
-    torch.save(upsampler_state("jafar"), file)
+@pytest.mark.parametrize("kind", ["jafar", "loftup"])
+def test_some_are_for_one_width(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / f"{kind}.pth"
+    torch.save(upsampler_state(kind), file)
     with pytest.raises(BenchError, match=r"features of 128 channels, this backbone's have 512; .* \(naf, anyup\)"):
-        load_upsampler("jafar", file, 512)
-    assert isinstance(load_upsampler("jafar", file, 128), Jafar)
+        load_upsampler(kind, file, 512)
+    assert load_upsampler(kind, file, 128).dim == 128
+
+
+def test_loftup_has_the_released_number_of_parameters_and_looks_at_one_window() -> None:
+    assert sum(parameter.numel() for parameter in load_upsampler("loftup", None, 512).parameters()) == 7_165_462
+    torch.manual_seed(8)
+    new, image, patches = load_upsampler("loftup", None, 8, seed=3), torch.randn(2, 3, 32, 48), torch.randn(2, 8, 2, 3)
+    with torch.inference_mode():
+        together, alone = new(patches, image), new(patches[1:], image[1:])
+        other = new(patches[1:], 3 * image[1:] - 1)  # colours are stretched, so their scale is nothing
+    assert (together[1:] - alone).abs().max() < 1e-5 and (other - alone).abs().max() < 1e-2
 
 
 def test_the_wrong_kind_is_named(tmp_path: Path) -> None:
