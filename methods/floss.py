@@ -5,7 +5,7 @@ softmax(100 cos) over the pixels predicted as the word, and the best four are ke
 words with the templates of word c; one more has all 80. Of the experts that predict their own word at a pixel the
 surest gives the probabilities; where none does, the last one.
 
-Here the ranking is a file, `templates`: one line per word of the vocabulary, numbers of templates (0 to 79) separated
+Here the ranking is a file, `ranking`: one line per word of the vocabulary, numbers of templates (0 to 79) separated
 by blanks; an empty line, or no file, stands for all. `python -m bench templates` writes it. The authors ship such
 rankings for five datasets of natural images. Scores are probabilities, so `scale: 100` is the authors' second softmax.
 """
@@ -21,20 +21,20 @@ from bench.methods.naclip import naclip
 
 @method("floss", label="FLOSS", venue="ICCV'25", scale=100.0)
 class Floss:
-    def __init__(self, templates: Path | None = None, sharpness: float = 100.0) -> None:
-        self.templates = templates
+    def __init__(self, ranking: Path | None = None, sharpness: float = 100.0) -> None:
+        self.ranking = ranking
         self.sharpness = sharpness
 
     def encode_text(self, backbone: Backbone, vocabulary: Vocabulary) -> torch.Tensor:
         """(1 + E, Q, C): all templates, then each expert's."""
         words = vocabulary.queries
         everybody = encode_words(backbone, words)
-        if self.templates is None:
+        if self.ranking is None:
             return everybody[None].expand(len(words) + 1, -1, -1)
-        lines = self.templates.read_text(encoding="utf-8").splitlines()[: len(words)]
+        lines = self.ranking.read_text(encoding="utf-8").splitlines()[: len(words)]
         chosen = [[int(number) for number in line.split()] for line in lines]
         if len(chosen) != len(words) or not all(0 <= n < len(TEMPLATES) for numbers in chosen for n in numbers):
-            raise ValueError(f"{self.templates}: a line of template numbers for each of {len(words)} words is needed")
+            raise ValueError(f"{self.ranking}: a line of template numbers for each of {len(words)} words is needed")
         experts = [
             encode_words(backbone, words, [TEMPLATES[n] for n in numbers]) if numbers else everybody
             for numbers in chosen

@@ -62,7 +62,7 @@ def options(golden: str, folder: Path) -> dict[str, Any]:
     if golden == "floss":
         file = folder / "templates.txt"
         file.write_text("\n".join(" ".join(str(n) for n in line if n >= 0) for line in STORED["floss/templates"]))
-        return {"templates": str(file)}
+        return {"ranking": str(file)}
     return {}
 
 

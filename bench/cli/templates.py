@@ -59,5 +59,5 @@ def main(args: argparse.Namespace) -> int:
     out.write_text("".join(f"{' '.join(map(str, numbers))}\n" for numbers in ranked), encoding="utf-8")
     for word, numbers in zip(vocabulary.queries, ranked, strict=True):
         print(f"{word}: " + ("; ".join(TEMPLATES[n](word) for n in numbers) or "never found, so all templates"))
-    print(f"{out}: use it as `-o templates={out}` with --methods floss")
+    print(f"{out}: use it as `-o ranking={out}` with --methods floss")
     return 0

@@ -69,13 +69,13 @@ def test_pieces_of_templates_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_command_writes_what_floss_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = tmp_path / "image.png"
     cv2.imwrite(str(image), np.random.default_rng(2).integers(0, 255, (120, 160, 3), np.uint8))
-    out = tmp_path / "templates.txt"
+    out = tmp_path / "ranking.txt"
     words = ["--classes", "tree; water; road", "--backbone", "demo"]
     assert main(["templates", str(image), *words, "-o", str(out)]) == 0, capsys.readouterr().err
     lines = out.read_text().splitlines()
     assert len(lines) == 3 and all(0 <= int(number) < 80 for line in lines for number in line.split())
     assert "tree: " in capsys.readouterr().out
-    chosen = f"floss[templates={out}]"
+    chosen = f"floss[ranking={out}]"
     assert main(["predict", str(image), "--method", chosen, *words, "-o", str(tmp_path / "map.png")]) == 0
     assert load_config().row("floss").method == "floss"
 
