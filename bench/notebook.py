@@ -219,7 +219,8 @@ def figure(
     """Draws image | ground truth | methods for some samples of a dataset, as .png or .pdf; returns the file.
 
     samples: names or numbers (default: the first `count`). gains: (A, B), two stored rows: the `count` samples on which
-    A beats B most. options: as of `run`. What is shown is computed now, from the images; nothing is stored.
+    A beats B most. options: as of `run`. Label maps that a run kept are shown as they are, others are computed now;
+    nothing is stored.
     """
     spec = run_spec(datasets=[dataset], methods=listed(methods), **options)
     with planned(spec, writes=False) as plan:

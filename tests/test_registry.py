@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from reference import tiny_backbone
 
+from bench.cli.methods import facts
 from bench.errors import BenchError
 from bench.registry import _registry, declared_methods, find_method, load_methods, source_hash
 
@@ -181,3 +182,10 @@ def test_names_are_read_from_source_without_importing_it(tmp_path: Path) -> None
     assert declared_methods([tmp_path]) == {*load_methods(), "one"}
     (tmp_path / "two.py").write_text("@method(NAME)\ndef f(trunk): ...\n")
     assert declared_methods([tmp_path]) is None
+
+
+def test_something_is_known_of_every_shipped_method() -> None:
+    shipped = {name for name, method in load_methods().items() if method.file.resolve().parent == ROOT / "methods"}
+    known = facts()
+    assert set(known) == shipped
+    assert all({"family", "passes", "agrees"} == set(one) for one in known.values())

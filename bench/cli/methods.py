@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.registry import Method
+
+FACTS = Path(__file__).resolve().parents[1] / "method_facts.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +29,17 @@ def main(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     methods = load_methods(args.plugin)
     print("Methods (a row of their own, and NAME+MODIFIER on any of them)\n")
-    listed = [(m.name, m.label, m.venue, _kind(m), _options(m.options), m.file.name) for m in methods.values()]
-    print(tabulate(listed, headers=["name", "label", "venue", "gives", "options", "file"]))
+    known = facts()
+    listed = [
+        (m.name, m.label, m.venue, *_facts(known.get(m.name, {})), _kind(m), m.file.name) for m in methods.values()
+    ]
+    heads = ["name", "label", "venue", "family", "adds passes", "agrees with its authors' code", "gives", "file"]
+    print(tabulate(listed, headers=heads, disable_numparse=True))
+    print("\nadds passes: of the encoder, to a run with clip, measured as bench/method_facts.yaml says")
     print("\nfeatures: upsamplers and λ work on them; scores: of its own; words: its features depend on the vocabulary")
+    options = [(m.name, _options(m.options)) for m in methods.values() if m.options]
+    print("\nOptions\n")
+    print(tabulate(options, headers=["method", "options"]))
     print("\nSecond models (of methods with roles; `bench download weights NAME`)\n")
     roles = {m.name: m.defaults.models for m in methods.values()}
     seconds = [
@@ -57,6 +68,19 @@ def main(args: argparse.Namespace) -> int:
     groups = {"all": config.default_rows, **config.groups}
     print(tabulate([(name, ", ".join(rows)) for name, rows in groups.items()], maxcolwidths=[None, 100]))
     return 0
+
+
+def facts() -> dict[str, dict[str, Any]]:
+    """Method -> family, passes, agrees: what is known of the shipped methods."""
+    import yaml
+
+    found: dict[str, dict[str, Any]] = yaml.safe_load(FACTS.read_text(encoding="utf-8"))
+    return found
+
+
+def _facts(known: Mapping[str, Any]) -> tuple[str, str, str]:
+    passes = known.get("passes")
+    return known.get("family", ""), "" if passes is None else f"{passes:.1f}", known.get("agrees", "")
 
 
 def _using(model: str, roles: Mapping[str, Mapping[str, str]]) -> list[str]:

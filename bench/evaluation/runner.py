@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
+from PIL import Image
 
 from bench.config import Config
 from bench.data.contents import ContentCache
@@ -379,12 +380,18 @@ def failed(run: Run, datasets: Sequence[DatasetJobs]) -> list[str]:
 
 
 def label_maps(run: Run, dataset: DatasetJobs, index: int) -> dict[str, NDArray[np.uint8]]:
-    """Label map (H, W) of each row on one sample, at the thresholds of the settings. BenchError where a row fails."""
+    """Label map (H, W) of each row on one sample, at the thresholds of the settings: the one that a run kept, where it
+    is still true, or computed now. BenchError where a row fails.
+    """
     assert dataset.samples is not None
     sample = dataset.samples.read(index)
     jobs = {job.settings.row: job for job in dataset.jobs if job.variant is not None}
     found: dict[str, NDArray[np.uint8]] = {}
-    for group in _groups(run, list(jobs.values())):
+    for row, job in jobs.items():
+        kept = run.label_maps(job).find(sample.id)
+        if kept is not None:
+            found[row] = np.asarray(Image.open(kept))
+    for group in _groups(run, [job for row, job in jobs.items() if row not in found]):
         height, width = sample.label.shape
         image, larger = resize(sample.image, group.resize), at_sizes(sample.image, group.segmenter.rules)
         for row, scores in group.segmenter.scores(image, None, (height, width), larger).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ from PIL import Image
 from project import Project
 
 from bench.data.cards import load_card
+from bench.evaluation.run import planned
+from bench.evaluation.runner import label_maps
 from bench.metrics import confusion
+from bench.notebook import run_spec
 from bench.store.maps import LabelMaps
 from bench.store.store import Store
 
@@ -83,6 +87,29 @@ def test_processes_hand_their_maps_over(project: Project) -> None:
     assert project.run(*LOVEDA, "--save-predictions", "--processes", "2", results="two") == 0
     folder = project.root / "two" / "cells" / "loveda" / "clip" / "predictions"
     assert {file.name: file.read_bytes() for file in folder.glob("*.png")} == files(project)
+
+
+def test_a_figure_shows_the_maps_that_were_kept(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert project.run("--datasets", "loveda", "--methods", "clip", "--save-predictions", "1") == 0
+    ((name, data),) = files(project).items()
+    spec = run_spec(
+        datasets=["loveda"],
+        methods=["clip"],
+        results=project.root / "results",
+        config=project.config,
+        backbone=str(project.backbone),
+        checkpoint=project.checkpoint,
+        data_root=project.data,
+        device="cpu",
+    )
+    with planned(spec, writes=False) as plan:
+        (jobs,) = plan.datasets
+        assert jobs.samples is not None
+        number = list(jobs.samples.ids).index(name.removesuffix(".png"))
+        computed = label_maps(plan.run, jobs, (number + 1) % len(jobs.samples))["clip"]  # of which none was kept
+        monkeypatch.setattr("bench.evaluation.runner._groups", lambda run, jobs: [] if not jobs else 1 / 0)
+        shown = label_maps(plan.run, jobs, number)["clip"]
+    assert np.array_equal(shown, np.asarray(Image.open(io.BytesIO(data)))) and computed.dtype == np.uint8
 
 
 def test_names_that_files_cannot_have(project: Project) -> None:
