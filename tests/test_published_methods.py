@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from reference import SHARED
 
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
 from bench.methods import cliptrase
 from bench.models.backbone import Features, Trunk
 from bench.models.text import Vocabulary, encode

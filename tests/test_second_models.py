@@ -19,7 +19,8 @@ from bench.data.images import at_sizes
 from bench.errors import BenchError
 from bench.evaluation.models import ModelCache
 from bench.inference.postprocess import classify
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
 from bench.methods.coninfer import posterior
 from bench.models.second_kinds import TimmModel, load_second
 from bench.models.text import Vocabulary, encode

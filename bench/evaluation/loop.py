@@ -17,7 +17,8 @@ from bench.data.images import Resize
 from bench.data.loader import Loaded
 from bench.inference.blame import described
 from bench.inference.postprocess import classify_binned, pixel_histograms
-from bench.inference.segmenter import Segmenter, Stitched, Variant
+from bench.inference.segmenter import Segmenter, Stitched
+from bench.inference.variant import Variant
 from bench.metrics import BINS, count
 from bench.metrics.boundary import boundary_counts
 from bench.runtime.device import to_device, to_host

@@ -13,7 +13,7 @@ import torch
 import bench
 from bench.config import Config
 from bench.errors import BenchError, did_you_mean
-from bench.inference.segmenter import Variant
+from bench.inference.variant import Variant
 from bench.models.backbone import Backbone
 from bench.models.checkpoints import file_fingerprint
 from bench.models.clip_weights import load_backbone

@@ -17,7 +17,7 @@ from bench.data.prepared import find_samples, recipe
 from bench.data.samples import DatasetMissing, SampleSet
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.models import ModelCache
-from bench.inference.segmenter import Variant
+from bench.inference.variant import Variant
 from bench.registry import Method, find_method
 from bench.settings import Settings
 from bench.store.record import identity

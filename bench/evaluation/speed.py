@@ -30,7 +30,8 @@ from bench.data.images import Resize, at_sizes, read_image, resize
 from bench.data.loader import Loaded
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.loop import RowGroup, Scoring, evaluate
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
 from bench.inference.windows import window_boxes
 from bench.models.backbone import Backbone, Trunk
 from bench.models.block import lower_precision

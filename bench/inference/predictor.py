@@ -26,8 +26,9 @@ from bench.inference.raster_io import (
     is_georeferenced,
     open_raster,
 )
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
 from bench.inference.streaming import score_strips
+from bench.inference.variant import Variant
 from bench.inference.visualize import PLAIN, Style
 from bench.models.collector import Box
 from bench.models.text import Vocabulary

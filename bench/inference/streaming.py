@@ -10,7 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.inference.raster_io import Raster
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
 from bench.inference.windows import RollingCanvas, window_boxes
 
 

@@ -17,7 +17,8 @@ from bench.data.images import Resize
 from bench.data.loader import Loaded
 from bench.evaluation.loop import RowGroup, Scoring, evaluate
 from bench.inference.postprocess import classify
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
 from bench.metrics import BINS, Ints
 from bench.models.backbone import Backbone
 from bench.models.clip_weights import load_backbone

@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bench.data.images import Resize
 from bench.data.loader import Loaded
 from bench.evaluation.loop import Outcome, RowGroup, Scoring, evaluate
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
 from bench.models.backbone import Backbone, Features, Trunk
 from bench.models.upsamplers import JBUOne
 from bench.registry import load_methods

@@ -14,7 +14,8 @@ from reference import GOLDEN, SAMPLES, golden, needs_golden, recipe, tiny_backbo
 from bench.cli import main
 from bench.data.images import Resize, read_image, resize
 from bench.inference.postprocess import classify
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
 from bench.inference.visualize import palette_png
 from bench.models.text import Vocabulary, encode
 from bench.models.upsamplers import JBUOne

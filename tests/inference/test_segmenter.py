@@ -14,7 +14,8 @@ from reference import GOLDEN, golden, needs_golden, recipe, tiny_backbone
 from bench.config import BackboneSpec
 from bench.errors import BenchError
 from bench.inference.postprocess import apply_threshold, classify
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
 from bench.models.backbone import Features, Trunk
 from bench.models.clip_weights import load_backbone
 from bench.models.text import Vocabulary, encode

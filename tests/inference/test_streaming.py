@@ -13,8 +13,9 @@ from reference import tiny_backbone
 
 from bench.errors import BenchError
 from bench.inference.raster_io import OVERLAY_SIDE, DecodedImage, LabelWriter, open_raster
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
 from bench.inference.streaming import score_strips
+from bench.inference.variant import Variant
 from bench.inference.visualize import Style
 from bench.inference.windows import Box, Canvas, RollingCanvas, window_boxes
 from bench.models.backbone import Features, Trunk

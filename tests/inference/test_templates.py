@@ -15,7 +15,8 @@ from bench.config import load_config
 from bench.data.images import Resize
 from bench.demo.config import load_demo_backbone
 from bench.inference import templates
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
 from bench.models.text import TEMPLATES, encode_words
 from bench.registry import load_methods
 

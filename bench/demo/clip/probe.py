@@ -15,7 +15,8 @@ from bench.demo.config import load_demo_backbone
 from bench.demo.render.scenes import HELD_OUT_SEEDS, Image, Label, scene
 from bench.demo.render.taxonomy import class_table
 from bench.inference.postprocess import classify
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
 from bench.models.attention import attention, inverse_temperature, self_self
 from bench.models.text import Vocabulary, encode
 from bench.registry import find_method, load_methods

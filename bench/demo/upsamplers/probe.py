@@ -17,7 +17,8 @@ from bench.demo.clip.probe import CARD, SCALE, Confusion, confusion_of, held_out
 from bench.demo.clip.weights import WEIGHTS
 from bench.demo.config import load_demo_backbone
 from bench.inference.postprocess import classify
-from bench.inference.segmenter import Segmenter, Variant
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
 from bench.models.text import Vocabulary, encode
 from bench.models.upsamplers import load_upsampler
 from bench.registry import find_method, load_methods
