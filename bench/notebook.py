@@ -18,11 +18,12 @@ from bench.demo.config import DEMO, with_backbone
 from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.bias import bias_of
+from bench.evaluation.maps import label_maps
 from bench.evaluation.models import ModelCache
 from bench.evaluation.names import OWN_PROTOCOL, choose_datasets, listed
 from bench.evaluation.plan import DatasetJobs
 from bench.evaluation.run import PlannedRun, RunSpec, planned
-from bench.evaluation.runner import Progress, label_maps
+from bench.evaluation.runner import Progress
 from bench.inference.predictor import Predictor
 from bench.inference.segmenter import Segmenter
 from bench.inference.visualize import PLAIN, Style

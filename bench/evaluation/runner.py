@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import time
@@ -12,8 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch.distributed as dist
-from numpy.typing import NDArray
-from PIL import Image
 
 from bench.config import Config
 from bench.data.contents import ContentCache
@@ -24,8 +23,6 @@ from bench.errors import BenchError
 from bench.evaluation.loop import Outcome, RowGroup, Scoring, evaluate
 from bench.evaluation.models import ModelCache
 from bench.evaluation.plan import DatasetJobs, Job
-from bench.inference.blame import described
-from bench.inference.postprocess import apply_threshold, classify
 from bench.inference.segmenter import Segmenter
 from bench.inference.visualize import palette_png
 from bench.runtime.device import peak_memory
@@ -121,22 +118,32 @@ def execute(run: Run, datasets: Sequence[DatasetJobs]) -> None:
     Whatever ends it early, what was computed is on the disk. Raises KeyboardInterrupt and what the store raises; a
     failing row is recorded with its reason and does not.
     """
-    with ThreadPoolExecutor(1) as finishing:  # results of one dataset are put together while the next one is counted
+    with ThreadPoolExecutor(1) as parts, ThreadPoolExecutor(1) as finishing:
+        background = _Background(parts, finishing)
         done = []
         for number, dataset in enumerate(datasets, 1):
-            done += _execute(run, dataset, Progress(dataset.card.name, number, len(datasets), 0, 0), finishing)
+            done += _execute(run, dataset, Progress(dataset.card.name, number, len(datasets), 0, 0), background)
     for future in done:
         future.result()
 
 
-def _execute(run: Run, dataset: DatasetJobs, progress: Progress, finishing: Executor) -> list[Future[None]]:
+class _Background(NamedTuple):
+    """Threads that write while images are counted: parts of the results that are growing, and, so that these need not
+    wait, whole results of the dataset before.
+    """
+
+    parts: Executor
+    finishing: Executor
+
+
+def _execute(run: Run, dataset: DatasetJobs, progress: Progress, background: _Background) -> list[Future[None]]:
     due = dataset.due
     _record_gaps(run, dataset, due)
     ready = [job for job in due if job.variant is not None]
     if dataset.samples is None or dataset.refused or not ready:
         return []
     ready, twins = _without_twins(run, ready)
-    writers = _open_writers(run, dataset, ready) if run.distributed.is_main else {}
+    writers = _open_writers(run, dataset, ready, background.parts) if run.distributed.is_main else {}
     _warn_of_mixtures(run, dataset, writers)
     todo = run.indices(dataset)
     uncounted = run.distributed.shared({row: set(todo) - writer.done for row, writer in writers.items()})
@@ -164,15 +171,17 @@ def _execute(run: Run, dataset: DatasetJobs, progress: Progress, finishing: Exec
                 if outcome.gives_up:
                     failures[outcome.row] = outcome.error
     except BaseException:
-        for writer in writers.values():
-            writer.flush()
+        with contextlib.ExitStack() as flushing:  # one that cannot write keeps no other from it
+            for writer in writers.values():
+                flushing.callback(writer.flush)
         raise
     if run.distributed.is_main:
         _remember(dataset.samples, contents)
     seconds = (time.monotonic() - started) / max(len(writers), 1)
     peak = peak_memory(run.models.device)
-    done = [finishing.submit(writer.finish, seconds, peak, failures.get(row)) for row, writer in writers.items()]
-    return done + [finishing.submit(_finish_twin, run, dataset, job) for job in twins if run.distributed.is_main]
+    submit = background.finishing.submit
+    done = [submit(writer.finish, seconds, peak, failures.get(row)) for row, writer in writers.items()]
+    return done + [submit(_finish_twin, run, dataset, job) for job in twins if run.distributed.is_main]
 
 
 def _open_maps(run: Run, dataset: DatasetJobs, jobs: Sequence[Job]) -> dict[str, LabelMaps]:
@@ -234,7 +243,7 @@ def _warn_of_mixtures(run: Run, dataset: DatasetJobs, writers: Mapping[str, Resu
 def probe(run: Run, dataset: DatasetJobs) -> float:
     """Seconds that one image of the dataset takes here, all its due rows together, measured on noise."""
     ready = [job for job in dataset.due if job.variant is not None]
-    groups = _groups(run, ready)
+    groups = groups_of(run, ready)
     started = time.monotonic()
     for group in groups:
         noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
@@ -252,14 +261,14 @@ def _record_gaps(run: Run, dataset: DatasetJobs, jobs: Sequence[Job]) -> None:
             run.store.record_gap(_spec(run, dataset, job), "no data" if dataset.missing else "failed", reason)
 
 
-def _open_writers(run: Run, dataset: DatasetJobs, jobs: Sequence[Job]) -> dict[str, ResultWriter]:
-    indices = run.indices(dataset)
-    return {
-        job.settings.row: run.store.open(
-            _spec(run, dataset, job), indices, boundary=run.options.boundary, fresh=run.options.fresh
-        )
-        for job in jobs
-    }
+def _open_writers(run: Run, dataset: DatasetJobs, jobs: Sequence[Job], parts: Executor) -> dict[str, ResultWriter]:
+    indices, boundary, fresh = run.indices(dataset), run.options.boundary, run.options.fresh
+    writers = {}
+    for job in jobs:
+        writer = run.store.open(_spec(run, dataset, job), indices, boundary=boundary, fresh=fresh)
+        writer.background = parts
+        writers[job.settings.row] = writer
+    return writers
 
 
 def _spec(run: Run, dataset: DatasetJobs, job: Job) -> ResultSpec:
@@ -292,7 +301,7 @@ def _spec(run: Run, dataset: DatasetJobs, job: Job) -> ResultSpec:
     )
 
 
-def _groups(run: Run, jobs: Sequence[Job]) -> list[RowGroup]:
+def groups_of(run: Run, jobs: Sequence[Job]) -> list[RowGroup]:
     """The jobs by backbone and geometry; each group shares its windows."""
     by_geometry: dict[Any, list[Job]] = {}
     for job in jobs:
@@ -327,7 +336,7 @@ def _outcomes(
     wanted = sorted(set().union(*pending.values()))
     first, last = share(len(wanted), run.distributed.rank, run.distributed.size)
     jobs = [job for job in dataset.due if job.settings.row in pending]
-    groups = _groups(run, jobs)
+    groups = groups_of(run, jobs)
     rules = list(dict.fromkeys(rule for group in groups for rule in (group.resize, *group.segmenter.rules)))
     finals = {job.settings.row: (job.settings.threshold, job.settings.background) for job in jobs}
     scoring = Scoring(len(dataset.card.classes), finals if run.options.boundary else None, finals, keep)
@@ -377,31 +386,3 @@ def failed(run: Run, datasets: Sequence[DatasetJobs]) -> list[str]:
             if stored.status in ("failed", "incomplete") or (stored.status == "partial" and stored.failures):
                 lines.append(f"{job.settings.row} on {dataset.card.name}: {stored.reason}")
     return lines
-
-
-def label_maps(run: Run, dataset: DatasetJobs, index: int) -> dict[str, NDArray[np.uint8]]:
-    """Label map (H, W) of each row on one sample, at the thresholds of the settings: the one that a run kept, where it
-    is still true, or computed now. BenchError where a row fails.
-    """
-    assert dataset.samples is not None
-    sample = dataset.samples.read(index)
-    jobs = {job.settings.row: job for job in dataset.jobs if job.variant is not None}
-    found: dict[str, NDArray[np.uint8]] = {}
-    for row, job in jobs.items():
-        kept = run.label_maps(job).find(sample.id)
-        if kept is not None:
-            found[row] = np.asarray(Image.open(kept))
-    for group in _groups(run, [job for row, job in jobs.items() if row not in found]):
-        height, width = sample.label.shape
-        image, larger = resize(sample.image, group.resize), at_sizes(sample.image, group.segmenter.rules)
-        for row, scores in group.segmenter.scores(image, None, (height, width), larger).items():
-            job = jobs[row]
-            assert job.variant is not None
-            if isinstance(scores, Exception):
-                said = described(scores, job.variant.method)
-                raise BenchError(f"{row} on {dataset.card.name}, {sample.id}: {said}")
-            prediction = classify(
-                scores, sample.label.shape, job.variant.classes, job.variant.scale, job.variant.aggregate
-            )
-            found[row] = apply_threshold(prediction, job.settings.threshold, job.settings.background)
-    return {row: found[row] for row in jobs}

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,6 +36,7 @@ class ResultWriter:
     """Takes the counts of images in any order; made by `Store.open`.
 
     done: indices whose counts are on the disk, from this run or an earlier one; the others are to be done.
+    background: writes part files while others count, so that a slow disk keeps nobody waiting; None at first.
 
     What was added goes to the disk as a part file of its own every few seconds; `finish` puts all parts
     together. Every method raises BenchError naming the folder when the disk is full or not writable; what was
@@ -57,6 +59,8 @@ class ResultWriter:
         self._contents = spec.contents
         self._planned = set(indices)
         self._buffer: list[ImageCounts] = []
+        self.background: Executor | None = None
+        self._writing: tuple[Future[None], list[ImageCounts]] | None = None
         self._added = 0
         self._flushed = time.monotonic()
         with naming(folder):
@@ -81,15 +85,10 @@ class ResultWriter:
         self._take(ImageCounts(index, error=reason))
 
     def flush(self) -> None:
-        """Puts on the disk what was added since the last time."""
+        """Puts on the disk what was added since the last time; it is there when this returns."""
+        self._wait()
         self._flushed = time.monotonic()
-        if not self._buffer:
-            return
-        data = encode(to_table(self._buffer, self._images), self._record.fingerprint)
-        with naming(self._folder):
-            write_atomic(self._folder / f"part-{self._parts:06d}.parquet", data)
-        self._parts += 1
-        self.done.update(image.index for image in self._buffer if image.error is None)
+        self._write_part(self._buffer)
         self._buffer.clear()
 
     def finish(self, seconds: float = 0.0, peak_memory: int | None = None, reason: str | None = None) -> None:
@@ -116,8 +115,35 @@ class ResultWriter:
     def _take(self, image: ImageCounts) -> None:
         self._buffer.append(image)
         self._added += 1
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+        if time.monotonic() - self._flushed < FLUSH_SECONDS:
+            return
+        if self.background is None:
             self.flush()
+            return
+        self._wait()
+        self._flushed = time.monotonic()
+        self._writing = self.background.submit(self._write_part, self._buffer), self._buffer
+        self._buffer = []
+
+    def _wait(self) -> None:
+        """Until the part that is being written is on the disk. Where it cannot be written, its images are due again."""
+        if self._writing is None:
+            return
+        (written, images), self._writing = self._writing, None
+        try:
+            written.result()
+        except BaseException:
+            self._buffer = images + self._buffer
+            raise
+
+    def _write_part(self, images: Sequence[ImageCounts]) -> None:
+        if not images:
+            return
+        data = encode(to_table(images, self._images), self._record.fingerprint)
+        with naming(self._folder):
+            write_atomic(self._folder / f"part-{self._parts:06d}.parquet", data)
+        self._parts += 1
+        self.done.update(image.index for image in images if image.error is None)
 
     def _clear(self, fresh: bool) -> int:
         """Removes torn files and what other settings left; returns the number of the next part."""

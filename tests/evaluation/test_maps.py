@@ -11,8 +11,8 @@ from PIL import Image
 from project import Project
 
 from bench.data.cards import load_card
+from bench.evaluation.maps import label_maps
 from bench.evaluation.run import planned
-from bench.evaluation.runner import label_maps
 from bench.metrics import confusion
 from bench.notebook import run_spec
 from bench.store.maps import LabelMaps
@@ -107,7 +107,7 @@ def test_a_figure_shows_the_maps_that_were_kept(project: Project, monkeypatch: p
         assert jobs.samples is not None
         number = list(jobs.samples.ids).index(name.removesuffix(".png"))
         computed = label_maps(plan.run, jobs, (number + 1) % len(jobs.samples))["clip"]  # of which none was kept
-        monkeypatch.setattr("bench.evaluation.runner._groups", lambda run, jobs: [] if not jobs else 1 / 0)
+        monkeypatch.setattr("bench.evaluation.maps.groups_of", lambda run, jobs: [] if not jobs else 1 / 0)
         shown = label_maps(plan.run, jobs, number)["clip"]
     assert np.array_equal(shown, np.asarray(Image.open(io.BytesIO(data)))) and computed.dtype == np.uint8
 
