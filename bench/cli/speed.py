@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bench.cli.options import positive
 
 if TYPE_CHECKING:
+    from bench.evaluation.estimate import Estimate
     from bench.evaluation.speed import Case, Timing
 
 
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="repetitions; medians are shown (3)")
     parser.add_argument("--one-by-one", action="store_true", help="also time each row alone, in encoder passes")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--against", metavar="FILE", help="also compare with what another machine wrote by --json")
     parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="PATH", help="a plug-in file or a folder of them"
@@ -70,8 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     import torch
 
+    from bench.cli import speed_tables
     from bench.evaluation.speed import mean
 
+    other = speed_tables.read(Path(args.against)) if args.against else None  # before minutes of measuring
     if args.processes == 1:
         found = _measure(args)
     else:
@@ -83,19 +87,16 @@ def main(args: argparse.Namespace) -> int:
             timings=[mean(timings) for timings in zip(*(one.timings for one in each), strict=True)],
             upsampler={name: statistics.mean(one.upsampler[name] for one in each) for name in each[0].upsampler},
         )
+    record = _record(args, found)
     several = f", {args.processes} processes at a time" if args.processes > 1 else ""
     print(f"{args.model} (random weights), {args.dtype}, batch {args.batch}, {found.machine}{several}\n")
     _show(found, args.processes)
-    paper = _whole_paper(args, found)
-    if paper:
-        minutes = sum(paper.values()) / 60 / args.processes
-        print(
-            f"the paper's {len(paper)} datasets with {len(found.plan[0].rows)} rows: about {minutes:.0f} minutes here"
-        )
+    if record["paper"]:
+        speed_tables.show_paper(record)
+    if other is not None:
+        speed_tables.show_both(record, other)
     if args.json:
-        Path(args.json).write_text(
-            json.dumps({**_record(args, found), "paper_seconds": paper}, indent=1) + "\n", encoding="utf-8"
-        )
+        Path(args.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -179,8 +180,8 @@ def _show(found: _Found, processes: int) -> None:
     )
 
 
-def _whole_paper(args: argparse.Namespace, found: _Found) -> dict[str, float]:
-    """Estimated seconds for each dataset of the paper in one process; {} where one size alone was measured."""
+def _whole_paper(found: _Found) -> list[Estimate]:
+    """What the datasets of the paper take in one process; [] where one size alone was measured."""
     from bench.config import load_config
     from bench.data.cards import load_card
     from bench.evaluation.estimate import whole_paper
@@ -191,7 +192,7 @@ def _whole_paper(args: argparse.Namespace, found: _Found) -> dict[str, float]:
         if (c.queries, c.rows) == (found.plan[0].queries, found.plan[0].rows)
     ]
     if len({case.height * case.width for case, _ in same}) < 2:
-        return {}
+        return []
     cards = [load_card(name) for name in load_config().default_datasets]
     return whole_paper(cards, [case for case, _ in same], [timing for _, timing in same])
 
@@ -207,6 +208,7 @@ def _record(args: argparse.Namespace, found: _Found) -> dict[str, Any]:
         "machine": found.machine,
         "cases": measured,
         "upsampler_seconds_a_window": found.upsampler,
+        "paper": [estimate._asdict() for estimate in _whole_paper(found)],
     }
 
 

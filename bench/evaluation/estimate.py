@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from scipy.optimize import nnls
@@ -22,8 +22,16 @@ TYPICAL: Final = {  # height and width of most images, as they are evaluated; on
 }
 
 
-def whole_paper(cards: Sequence[Card], cases: Sequence[Case], timings: Sequence[Timing]) -> dict[str, float]:
-    """Estimated seconds of each dataset, from what images of some sizes took.
+class Estimate(NamedTuple):
+    """Seconds that all images of a dataset take in one process."""
+
+    dataset: str
+    images: int
+    seconds: float
+
+
+def whole_paper(cards: Sequence[Card], cases: Sequence[Case], timings: Sequence[Timing]) -> list[Estimate]:
+    """What each dataset takes, from what images of some sizes took.
 
     An image costs so much per window and so much per megapixel of its original; both are fitted to the timings (least
     squares, not negative). Needs two sizes of different numbers of megapixels. Images of a dataset: the card's count,
@@ -33,7 +41,7 @@ def whole_paper(cards: Sequence[Card], cases: Sequence[Case], timings: Sequence[
         [[timing.windows, case.height * case.width / 1e6] for case, timing in zip(cases, timings, strict=True)]
     )
     (per_window, per_megapixel), _ = nnls(measured, np.array([timing.all_rows for timing in timings]))
-    found = {}
+    found = []
     for card in cards:
         if card.expected_count is None:
             continue
@@ -41,5 +49,6 @@ def whole_paper(cards: Sequence[Card], cases: Sequence[Case], timings: Sequence[
         height, width = tile or TYPICAL.get(card.name, (1024, 1024))
         small_h, small_w = Resize(long_side=448).size(height, width)
         windows = len(window_boxes(small_h, small_w, 224, 112))
-        found[card.name] = card.expected_count * (per_window * windows + per_megapixel * height * width / 1e6)
+        seconds = card.expected_count * (per_window * windows + per_megapixel * height * width / 1e6)
+        found.append(Estimate(card.name, card.expected_count, seconds))
     return found

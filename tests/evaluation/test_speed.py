@@ -105,6 +105,55 @@ def test_command_prints_tables_and_writes_json(tmp_path: Path, capsys: pytest.Ca
         *((96, 5, 2), (96, 3, 1)),
     ]
     assert set(record["upsampler_seconds_a_window"]) == {"taps", "operator", "scores"}
+    isaid = next(line for line in shown.splitlines() if line.startswith("isaid"))
+    ((images, seconds),) = [(one["images"], one["seconds"]) for one in record["paper"] if one["dataset"] == "isaid"]
+    assert isaid.split() == ["isaid", "11644", f"{images / seconds:.2f}", f"{seconds / 60:.1f}"]
+
+
+def test_two_machines_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, config = _small(tmp_path)
+    flags = ["--config", str(config), "--sizes", "96x96", "--queries", "3", "--methods", "clip", "--row-counts", "1"]
+    flags = ["speed", "--model", str(model), *flags, "--repeats", "1"]
+    target = tmp_path / "speed.json"
+    assert main([*flags, "--json", str(target)]) == 0
+    record = json.loads(target.read_text())
+    record["machine"] = "Another CPU"
+    record["cases"][0] |= {"encoder": 1.0, "all_rows": 1e6}  # a millionth image per second, at a ratio of a million
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert main([*flags, "--json", str(target), "--against", str(other)]) == 0
+    shown = capsys.readouterr().out
+    (mine,) = json.loads(target.read_text())["cases"]
+    line = shown.splitlines()[-1].split()
+    assert "there: " in shown and "Another CPU" in shown
+    assert line[:3] == ["96x96", "3", "1"] and [float(value) for value in line[3:]] == pytest.approx(
+        [mine["ratio"], 1e6, 1 / mine["all_rows"], 0, 1e6 / mine["all_rows"]], abs=0.01
+    )
+    record["cases"][0]["queries"] = 4
+    other.write_text(json.dumps(record))
+    assert main([*flags, "--against", str(other)]) == 0
+    assert "no case was measured on both" in capsys.readouterr().out
+
+
+NO_RECORDS = {
+    None: "No such file or directory",
+    "{": "no JSON",
+    "[]": "the whole: Input should be",
+    '{"model": "x"}': "dtype: Field required",
+}
+
+
+@pytest.mark.parametrize("content", NO_RECORDS)
+def test_what_is_no_record_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    file = tmp_path / "other.json"
+    if content is not None:
+        file.write_text(content)
+    assert main(["speed", "--against", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert f"bench: --against {file}: " in said and NO_RECORDS[content] in said and said.count("\n") == 1
 
 
 def test_processes_side_by_side_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,11 +232,12 @@ def test_the_whole_paper_by_hand() -> None:
     """2 s per window and 3 s per megapixel, exactly."""
     plan = [Case(448, 448, 9, ("clip",)), Case(3000, 4000, 9, ("clip",)), Case(1000, 1000, 9, ("clip",))]
     timings = [Timing(n, 1.0, 2 * n + 3 * c.height * c.width / 1e6) for n, c in zip((9, 6, 9), plan, strict=True)]
-    found = whole_paper([load_card("isaid"), load_card("udd5")], plan, timings)
-    assert found["isaid"] == pytest.approx(11_644 * (2 * 9 + 3 * 0.896**2))
-    assert found["udd5"] == pytest.approx((load_card("udd5").expected_count or 0) * (2 * 6 + 3 * 12))
+    isaid, udd5 = whole_paper([load_card("isaid"), load_card("udd5")], plan, timings)
+    assert (isaid.dataset, isaid.images, udd5.dataset) == ("isaid", 11_644, "udd5")
+    assert isaid.seconds == pytest.approx(11_644 * (2 * 9 + 3 * 0.896**2))
+    assert udd5.seconds == pytest.approx(udd5.images * (2 * 6 + 3 * 12))
     unknown = load_card("udd5").model_copy(update={"expected_count": None})
-    assert whole_paper([unknown], plan, timings) == {}
+    assert whole_paper([unknown], plan, timings) == []
 
 
 def test_typical_sizes_are_of_datasets_that_exist() -> None:
