@@ -20,9 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.models.upsamplers.jbu import FIXUP_WEIGHT, KERNEL_FLOOR, JointBilateral
-from bench.models.upsamplers.tiles import TILE, Strip, TileGrid, by_pieces, source_columns
-
-_ROWS = 16  # of pixels, whose hidden layers fit into a core's cache
+from bench.models.upsamplers.tiles import TILE, Strip, TileGrid, source_columns
 
 
 class Step(NamedTuple):
@@ -162,11 +160,7 @@ class _KernelMaker:
 def _mlp(network: nn.Sequential, pixels: Tensor) -> Tensor:
     """A pixelwise network of `JointBilateral` on channels-last pixels, without its dropout."""
     first, second = _linear_parts(network)
-    out = pixels.new_empty(*pixels.shape[:3], len(second[0]))
-    count = _ROWS if by_pieces(pixels.device) else pixels.shape[1]
-    for rows, part in zip(torch.split(pixels, count, dim=1), torch.split(out, count, dim=1), strict=True):
-        part.copy_(F.linear(F.gelu(F.linear(rows, *first)), *second))
-    return out
+    return F.linear(F.gelu(F.linear(pixels, *first)), *second)
 
 
 def _linear_parts(network: nn.Sequential) -> list[tuple[Tensor, Tensor]]:

@@ -22,7 +22,6 @@ Result = TypeVar("Result")
 
 TILE = 4  # pixels; larger tiles waste more of the dense products, smaller ones make them too thin to be fast
 _IN_CACHE = 2048  # pixels at a time on a CPU; fewer stay in a core's own cache, but then calls cost more than they save
-_TOGETHER = 14  # tiles of a column whose source fits into it as well
 
 
 def by_pieces(device: torch.device) -> bool:
@@ -52,19 +51,14 @@ class Reach(NamedTuple):
 
     def dot(self, a: Tensor) -> Tensor:
         """Products of each tile's rows (c, t, m, channels) with all that it touches: (c, t, m, area)."""
-        return self._product(a, self.views.mT, None)
+        return self._product(a, self.views.mT)
 
-    def weighted(self, a: Tensor, out: Tensor | None = None) -> Tensor:
+    def weighted(self, a: Tensor) -> Tensor:
         """Sums of what each tile touches with its weights (c, t, m, area): (c, t, m, channels)."""
-        return self._product(a, self.views, out)
+        return self._product(a, self.views)
 
-    def _product(self, a: Tensor, views: Tensor, out: Tensor | None) -> Tensor:
+    def _product(self, a: Tensor, views: Tensor) -> Tensor:
         columns, down, m, inner = a.shape
-        if by_pieces(a.device):
-            out = a.new_empty(columns, down, m, views.shape[2]) if out is None else out
-            for column, tiles in enumerate(torch.split(views, self.per)):
-                torch.bmm(a[column], tiles[:down], out=out[column])
-            return out
         filled = a.new_zeros(columns, self.per, m, inner)
         filled[:, :down] = a
         found = a.new_empty(columns * self.per, m, views.shape[2])
@@ -147,24 +141,13 @@ class TileGrid:
             lines[: self._margin] = lines[self._margin]
             lines[last + 1 :] = lines[last]
 
-    def source_reach(self, source: Tensor, strip: Strip, first: int = 0, last: int | None = None) -> Reach:
-        """All source pixels behind those of a tile, (TILE / 2 + 2 * margin)², of what `pad_source` gave.
-
-        first, last: only these rows of tiles, `last` not included.
-        """
-        step, side = TILE // 2, TILE // 2 + 2 * self._margin
-        last = self.down if last is None else last
-        return self._reach(source[:, first * step : (last - 1) * step + side], strip, step, side)
+    def source_reach(self, source: Tensor, strip: Strip) -> Reach:
+        """All source pixels behind those of a tile, (TILE / 2 + 2 * margin)², of what `pad_source` gave."""
+        return self._reach(source, strip, TILE // 2, TILE // 2 + 2 * self._margin)
 
     def filtered(self, source: Tensor, kernels: Tensor, strip: Strip) -> Tensor:
         """Kernels on the source (b * s, t, TILE², source reach) times what `pad_source` gave: (b * s, t, TILE², n)."""
-        if not by_pieces(self.device):
-            return self.source_reach(source, strip).weighted(kernels)
-        out = kernels.new_empty(*kernels.shape[:3], source.shape[3])
-        for first in range(0, self.down, _TOGETHER):
-            last = min(first + _TOGETHER, self.down)
-            self.source_reach(source, strip, first, last).weighted(kernels[:, first:last], out[:, first:last])
-        return out
+        return self.source_reach(source, strip).weighted(kernels)
 
     def _reach(self, padded: Tensor, strip: Strip, step: int, side: int) -> Reach:
         columns = padded[:, :, strip.first * step : (strip.last - 1) * step + side].unfold(2, side, step)
