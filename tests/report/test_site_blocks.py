@@ -50,6 +50,23 @@ def test_thumbnails_are_of_kept_maps_alone(tmp_path: Path) -> None:
     assert picture.size == (48, 96) and picture.convert("RGB").getpixel((5, 5)) == (255, 0, 0)
 
 
+def test_every_cell_gets_a_thumbnail_before_one_gets_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = []
+    for row in ("clip", "sclip"):
+        stored(tmp_path, row, "whu_aerial", [GOOD, BAD], metric="miou")
+        cells.append(Store(tmp_path).cell(row, "whu_aerial"))
+        maps = LabelMaps.of(cells[-1])
+        maps.begin()
+        for name in cells[-1].ids:
+            noise = np.random.default_rng(0).integers(0, 2, (96, 96), dtype=np.uint8)
+            maps.write(name, palette_png(noise, [(0, 0, 0), (255, 0, 0)]))
+    picture = next(iter(thumbnails(cells)["clip\twhu_aerial"].values()))
+    monkeypatch.setattr("bench.report.site.blocks.BUDGET", len(picture) + 1)  # spent by the second picture
+    assert {key: list(pictures) for key, pictures in thumbnails(cells).items()} == {
+        f"{cell.row}\twhu_aerial": [cell.ids[1]] for cell in cells
+    }
+
+
 def test_paired_intervals_by_hand() -> None:
     spread = [0.1 * number for number in range(10)]
     two = {

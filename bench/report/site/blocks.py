@@ -21,7 +21,7 @@ from bench.store.result import StoredResult
 SHOWN: Final = 120  # images of a dataset whose scores the page holds, spread evenly over it
 WORST: Final = 6  # images of a cell that are listed
 THUMBNAIL: Final = 96  # pixels of the long side
-BUDGET: Final = 150_000  # characters of all thumbnails
+BUDGET: Final = 300_000  # characters of all thumbnails
 
 
 def image_scores(cell: StoredResult) -> dict[str, Any]:
@@ -43,20 +43,19 @@ def image_scores(cell: StoredResult) -> dict[str, Any]:
 def thumbnails(cells: Iterable[StoredResult]) -> dict[str, dict[str, str]]:
     """ "row, tab, dataset" -> image id -> small PNG (data URI) of each worst image whose label map was kept.
 
-    Cells one after the other until the budget is spent.
+    The worst image of each cell, then the second worst of each, until the budget is spent.
     """
+    kept = [(cell, maps) for cell in cells if (maps := LabelMaps.of(cell)).valid]
+    worst = [(cell, maps, [sample for sample, _ in image_scores(cell)["worst"]]) for cell, maps in kept]
     found: dict[str, dict[str, str]] = {}
     spent = 0
-    for cell in cells:
-        maps = LabelMaps.of(cell)
-        if not maps.valid:
-            continue
-        for sample, _ in image_scores(cell)["worst"]:
-            file = maps.find(sample)
-            if file is not None and spent < BUDGET:
+    for place in range(WORST):
+        for cell, maps, samples in worst:
+            file = maps.find(samples[place]) if place < len(samples) and spent < BUDGET else None
+            if file is not None:
                 picture = _thumbnail(file.read_bytes())
                 spent += len(picture)
-                found.setdefault(f"{cell.row}\t{cell.dataset}", {})[sample] = picture
+                found.setdefault(f"{cell.row}\t{cell.dataset}", {})[samples[place]] = picture
     return found
 
 
