@@ -8,7 +8,6 @@ meanwhile, is left out of the time.
 from __future__ import annotations
 
 import copy
-import logging
 import statistics
 import tempfile
 import time
@@ -19,7 +18,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,16 +26,17 @@ from torch.profiler import ProfilerActivity, profile
 from bench.config import Config
 from bench.data.images import Resize, at_sizes, read_image, resize
 from bench.data.loader import Loaded
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError
 from bench.evaluation.loop import RowGroup, Scoring, evaluate
 from bench.inference.segmenter import Segmenter
 from bench.inference.variant import Variant
 from bench.inference.windows import window_boxes
 from bench.models.backbone import Backbone, Trunk
 from bench.models.block import lower_precision
-from bench.models.clip_weights import DTYPES
+from bench.models.clip_weights import DTYPES, random_clip
 from bench.models.second import SecondModel
 from bench.models.second_kinds import random_second
+from bench.models.text import Vocabulary
 from bench.models.upsamplers import (
     BilateralUpsampler,
     JBUOne,
@@ -149,14 +148,14 @@ class Bench:
         torch.manual_seed(0)
         self.config = config
         self.methods = methods
-        built = _random_model(model).to(device)
+        built = random_clip(model).to(device)
         self._stock: Any = built
         self._dtype = DTYPES[dtype]
         if self._dtype != torch.float32:
             self._stock = copy.deepcopy(built)
             self._stock.visual.to(self._dtype)  # all of it, where a run keeps parts in float32
             lower_precision(built.visual, self._dtype)
-        self.backbone: Backbone = _TimedBackbone(model, built, None, "random")
+        self.backbone: Backbone = _TimedBackbone(model, built, None, fingerprint="")
         self.upsampler: BilateralUpsampler = JBUOne(self.backbone.dim).eval().requires_grad_(False).to(device)
         self.batch = batch
         self._setting = (device, dtype)
@@ -286,10 +285,13 @@ class Bench:
 
     def _variant(self, settings: Settings, queries: int) -> Variant:
         method = find_method(settings.method, self.methods)
+        built = method.build(settings.options)
+        own_text: Any = getattr(built, "encode_text", None)
+        words = Vocabulary.of([[f"class {number}"] for number in range(queries)])
         return Variant(
             settings.row,
-            method.build(settings.options),
-            self._text(queries),
+            built,
+            own_text(self.backbone, words) if own_text else self._text(queries),
             torch.arange(queries, device=self.backbone.device),
             None if settings.upsampler == "none" else self._upsampler(settings.upsampler),
             settings.debias,
@@ -357,25 +359,8 @@ class _TimedBackbone(Backbone):
     def trunk(self, images: Tensor) -> Trunk:
         return _TimedTrunk(self.visual, self.blocks, images)
 
-
-def _random_model(model: str) -> Any:
-    if model.endswith(".json"):
-        if not Path(model).is_file():
-            raise BenchError(f"--model {model}: no such file; give an open_clip model-config JSON, or a model's name")
-        open_clip.add_model_config(Path(model))
-        model = Path(model).stem
-    if open_clip.get_model_config(model) is None:
-        raise BenchError(f"--model {model}: open_clip has none; {did_you_mean(model, open_clip.list_models())}")
-    logging.disable(logging.WARNING)  # open_clip warns that the weights are random, as they are meant to be
-    try:
-        built = open_clip.create_model(model, pretrained=None, load_weights=False)
-    except RuntimeError as error:
-        raise BenchError(
-            f"--model {model}: {str(error).splitlines()[0]}; give an open_clip model name or JSON"
-        ) from None
-    finally:
-        logging.disable(logging.NOTSET)
-    return built.requires_grad_(False).eval()
+    def encode_prompts(self, prompts: list[str]) -> Tensor:
+        return torch.randn(len(prompts), self.dim, device=self.device)  # as good as those of random weights
 
 
 def _write_noise(file: Path, case: Case) -> None:

@@ -237,7 +237,8 @@ class Trunk:
 class Backbone:
     """A frozen CLIP model of open_clip with a plain ViT image tower.
 
-    name: how messages call it. fingerprint: hash of the weights, part of the identity of every result.
+    name: how messages call it. fingerprint: hash of the weights, part of the identity of every result; "" for random
+    weights, of which nothing is kept.
     """
 
     def __init__(self, name: str, model: nn.Module, tokenizer: Any, fingerprint: str) -> None:

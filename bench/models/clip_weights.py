@@ -217,3 +217,24 @@ def _tokenizer(model: str, config: dict[str, Any], is_config: bool) -> Any:
     if text.get("hf_tokenizer_name"):
         return open_clip.HFTokenizer(text["hf_tokenizer_name"], context_length=text.get("context_length", 77))
     return open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
+
+
+def random_clip(model: str) -> Any:
+    """An open_clip model by name or model-config JSON, with random weights. BenchError for one that is not known."""
+    if model.endswith(".json"):
+        if not Path(model).is_file():
+            raise BenchError(f"--model {model}: no such file; give an open_clip model-config JSON, or a model's name")
+        open_clip.add_model_config(Path(model))
+        model = Path(model).stem
+    if open_clip.get_model_config(model) is None:
+        raise BenchError(f"--model {model}: open_clip has none; {did_you_mean(model, open_clip.list_models())}")
+    logging.disable(logging.WARNING)  # open_clip warns that the weights are random, as they are meant to be
+    try:
+        built = open_clip.create_model(model, pretrained=None, load_weights=False)
+    except RuntimeError as error:
+        raise BenchError(
+            f"--model {model}: {str(error).splitlines()[0]}; give an open_clip model name or JSON"
+        ) from None
+    finally:
+        logging.disable(logging.NOTSET)
+    return built.requires_grad_(False).eval()

@@ -89,7 +89,7 @@ def encode_words(
     report: Callable[[str], None] = lambda _: None,
 ) -> Tensor:
     """(n, C) float32 unit embeddings of words with any templates, kept on disk as those of `encode`."""
-    folder = cache_dir() / "text" / f"{backbone.fingerprint[:16]}-{_templates_hash(templates)[:8]}"
+    folder = _folder(cache_dir() / "text", backbone, templates)
     return torch.stack([_remembered(folder, backbone, word, report, templates) for word in words]).to(backbone.device)
 
 
@@ -113,18 +113,25 @@ def encode(
     to is no error: the embeddings are then computed again next time. report: told each word that has to be
     encoded.
     """
-    folder = (cache or cache_dir() / "text") / f"{backbone.fingerprint[:16]}-{_templates_hash(templates)[:8]}"
+    folder = _folder(cache or cache_dir() / "text", backbone, templates)
     rows = [_remembered(folder, backbone, word, report, templates) for word in vocabulary.queries]
     return torch.stack(rows).to(backbone.device)
 
 
+def _folder(cache: Path, backbone: Backbone, templates: Sequence[Template]) -> Path | None:
+    """Where embeddings of words are kept; None for random weights, which have no fingerprint."""
+    return cache / f"{backbone.fingerprint[:16]}-{_templates_hash(templates)[:8]}" if backbone.fingerprint else None
+
+
 def _remembered(
-    folder: Path,
+    folder: Path | None,
     backbone: Backbone,
     word: str,
     report: Callable[[str], None],
     templates: Sequence[Template] = TEMPLATES,
 ) -> Tensor:
+    if folder is None:
+        return ensemble(backbone, word, templates).cpu()
     file = folder / f"{hashlib.sha256(word.encode()).hexdigest()[:24]}.npy"
     try:
         return torch.from_numpy(np.load(file))

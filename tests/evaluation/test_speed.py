@@ -80,6 +80,14 @@ def test_measures_every_stage_of_a_real_run(tmp_path: Path) -> None:
     assert timing.peak_memory > 50 * 2**20
 
 
+def test_methods_with_a_text_side_of_their_own_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path / "cache"))
+    model, config = _small(tmp_path)
+    bench = Bench(load_config(config), load_methods(), str(model), "cpu", "fp32")
+    assert bench.measure(Case(200, 300, 5, ("clip", "floss", "maskclip-own")), repeats=1).ratio > 0
+    assert not (tmp_path / "cache").exists()  # embeddings of random weights are of no use to anyone
+
+
 def test_command_prints_tables_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, config = _small(tmp_path)
     flags = [
