@@ -151,9 +151,10 @@ def run(
     """Evaluates methods on datasets and stores every result: ``python -m bench run`` as a function.
 
     methods, datasets: names, or one string with commas; None for all. results: folder (default: "results", of the demo
-    "results/demo-run"). progress: told after each image how far the run is. options: `demo`, `backbone`, `config`, and
-    the fields of `bench.evaluation.run.RunSpec`. What is stored and up to date is not computed again. Raises BenchError
-    for what does not exist or does not fit; a cell that fails is stored with its reason and named in `failures`.
+    "results/demo-run"). progress: called after each image with how far the run is. options: `demo`, `backbone`,
+    `config`, and the fields of `bench.evaluation.run.RunSpec`. What is stored and up to date is not computed again.
+    Raises BenchError for what does not exist or does not fit; a cell that fails is stored with its reason and named in
+    `failures`.
     """
     spec = run_spec(methods=listed(methods), datasets=listed(datasets), results=results, **options)
     with planned(spec, report=progress) as plan:

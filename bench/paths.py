@@ -1,7 +1,7 @@
 """Where the files that ship with the harness are, and where a user's files are by default.
 
-From a wheel, methods/, datasets/, results/published/ and benchmark.yaml lie below `bench/_shipped`; in a
-checkout and in an editable install they lie beside `bench/`.
+From a wheel, methods/, datasets/, results/published/ and benchmark.yaml are below `bench/_shipped`; in a
+checkout and in an editable install they are beside `bench/`.
 """
 
 from __future__ import annotations

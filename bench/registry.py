@@ -158,7 +158,7 @@ def refinement(name: str, *, label: str | None = None, at_original: bool = False
     """Registers the decorated function as a refinement, which `refine: NAME` in benchmark.yaml asks for.
 
     The function takes an image (3, H, W), normalised, scores (Q, H, W) on the same device, and text (Q, C), and returns
-    scores of the same shape. H and W are the network's size of the whole image or, `at_original`, that of the original,
+    scores of the same shape. H and W are the network's size of the whole image or, `at_original`, of the original,
     to which scores and network input were enlarged bilinearly.
     """
 

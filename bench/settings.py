@@ -50,7 +50,7 @@ class Overrides(Model):
     refine: str | None = None  # a refinement of the stitched scores, or "none"
     aggregate: Aggregate | None = None  # how the words of a class make its score
     templates: str | None = None  # a name of `templates:`, the sentences that words are put into
-    protocol: str | None = None  # a name of `protocols:`, whose settings stand below those of the row
+    protocol: str | None = None  # a name of `protocols:`, whose settings give way to the row's
     options: dict[str, Any] = {}  # parameters of the method itself
     models: dict[str, str] = {}  # role -> a name of `models:`, the second models that the method looks through
 

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BenchError as error:
         return _complain(str(error), 2)
     except KeyboardInterrupt:
-        return _complain("interrupted; what was computed is stored, the same command goes on from there", INTERRUPTED)
+        return _complain("interrupted; what was computed is stored, the same command continues from there", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output is gone, as in `… | head`
         sys.stderr.close()
         return 0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RunLog:
-    """Progress while a run goes on, then the scores of its rows and the leaderboard."""
+    """Progress during a run, then the scores of its rows and the leaderboard."""
 
     def __init__(self, flags: Sequence[str]) -> None:
         self._flags = flags

@@ -67,7 +67,7 @@ class File(NamedTuple):
 class Tree:
     """A folder, with the archives in it laid over it as if unpacked where they lie; or one archive alone.
 
-    `archives` are globs below the folder. Where a file lies on disk as well, that one is taken.
+    `archives` are globs below the folder. Where a file is on disk as well, that one is taken.
     """
 
     def __init__(self, root: Path, archives: Sequence[str] = ()) -> None:
@@ -79,7 +79,7 @@ class Tree:
             self._lay_over(path, "" if path == root else path.parent.relative_to(root).as_posix())
 
     def list(self, folder: str) -> Mapping[str, File | None]:
-        """What lies in a folder ("" is the root): name -> file, None for a folder. Without hidden files."""
+        """What is in a folder ("" is the root): name -> file, None for a folder. Without hidden files."""
         if folder not in self._listed:
             children = dict(self._packed.get(folder, {}))
             on_disk = self.root / folder
@@ -193,7 +193,7 @@ def _opened(path: Path, changed: int, process: int) -> _Zip | _Tar:
 def _plain(path: Path) -> Path:
     """The archive itself, or a copy of a .tar.gz without the compression, which forbids reading out of order.
 
-    The copy lies in the cache folder and is made once.
+    The copy is in the cache folder and is made once.
     """
     if path.suffix not in (".gz", ".tgz"):
         return path

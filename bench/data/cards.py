@@ -23,7 +23,7 @@ Words = Annotated[tuple[str, ...], Field(min_length=1)]  # prompt words of one c
 class Card(Strict):
     """Everything known of one dataset. Immutable; `load_card` makes it from YAML."""
 
-    name: str = Field(pattern="^[a-z0-9_]+$", description="that of the file, and on the command line")
+    name: str = Field(pattern="^[a-z0-9_]+$", description="as the file is called, and on the command line")
     aliases: tuple[str, ...] = ()
     title: str
     task: Literal["semantic", "building", "road", "water"]
@@ -161,7 +161,7 @@ def _read(file: Path) -> Card:
     except ValidationError as error:
         raise BenchError(validation_message(file, error)) from None
     if card.name != file.stem:
-        raise BenchError(f"{file}: name is '{card.name}'; it must be that of the file, '{file.stem}'")
+        raise BenchError(f"{file}: name is '{card.name}'; it must be the file's, '{file.stem}'")
     return card
 
 

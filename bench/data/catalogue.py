@@ -13,7 +13,7 @@ _HEAD = """# Datasets
 This page is made from the cards in `datasets/` by `python -m bench.data.catalogue`. Where a
 card is not sure of a statement, it is listed under "Unverified".
 
-A dataset lies in a folder of its own below the data root (`--data-root`, else `$OVSS_BENCH_DATA`, else
+A dataset is in a folder of its own below the data root (`--data-root`, else `$OVSS_BENCH_DATA`, else
 `./data`), called as its section says or like the dataset itself; upper and lower case do not matter. The
 first layout that is found is used, and named in the results. Zip and tar archives count as unpacked where
 they lie. In the patterns below, `{n}` is whatever the files are called, and `<a|b>` are spellings of which

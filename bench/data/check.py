@@ -68,7 +68,7 @@ class Report:
 def check(card: Card, data_root: Path, all_labels: bool = False, layout: str | None = None, workers: int = 0) -> Report:
     """Look at a dataset as `run` would read it: count, sizes, pairs, labels.
 
-    What is wrong with it is reported, not raised. all_labels: decode every image and label; else those of a
+    What is wrong with it is reported, not raised. all_labels: decode every image and label; else of a
     fixed sample of the files.
     """
     report = Report(name=card.name, expected=card.expected_count)

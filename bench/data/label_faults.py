@@ -72,7 +72,7 @@ def suspicious(samples: SampleSet) -> tuple[str, ...]:
     seen = set(np.flatnonzero(counts).tolist()) - {IGNORED}
     if 2 * impossible > looked_at:  # else it is single labels, and each of these costs its image
         value = next((value for value in beyond if value in seen and value in rule.foreign), min(seen & set(beyond)))
-        reason = rule.foreign.get(value, "the labels are those of another dataset or version")
+        reason = rule.foreign.get(value, "the labels are of another dataset or version")
         reasons.append(f"labels hold the value {value}, but the {classes} classes are 0 to {classes - 1}: {reason}")
     if isinstance(rule, PaletteRule) and _is_label_map(samples):
         reasons.append(

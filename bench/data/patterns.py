@@ -21,7 +21,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Listing(Protocol[T_co]):
-    """A tree of files: what lies in a folder (name -> file, or None for a folder)."""
+    """A tree of files: what is in a folder (name -> file, or None for a folder)."""
 
     def list(self, folder: str) -> Mapping[str, T_co | None]: ...
 

@@ -30,7 +30,7 @@ def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None
     """Write a dataset's samples to its prepared folder below the data root; gives the folder's manifest.
 
     source: folder or archive of the download; None: where `open_samples` finds it. The folder appears
-    when it is complete; until then, shards lie in "<folder>.part", and the same command goes on after them.
+    when it is complete; until then, shards are in "<folder>.part", and the same command continues after them.
     Nothing is done where the folder holds the same samples already.
 
     Raises DatasetMissing, BenchError for what cannot be read, and for a disk without the room.

@@ -52,9 +52,9 @@ class Manifest(BaseModel):
 
 
 class PreparedSamples(SampleSet):
-    """Samples in the shards of a prepared folder: to the bit those of the files that they were made of.
+    """Samples in the shards of a prepared folder: equal to the bit to the files that they were made of.
 
-    `layout` and `fingerprint()` are those of the files as well, so results do not depend on which was read.
+    `layout` and `fingerprint()` are the files' as well, so results do not depend on which was read.
     """
 
     def __init__(self, card: Card, folder: Path, manifest: Manifest) -> None:

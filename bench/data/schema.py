@@ -128,7 +128,7 @@ class Tiling(Strict):
 
 
 class Layout(Strict):
-    """One way in which the files of a dataset lie on disk.
+    """One way in which the files of a dataset are arranged on disk.
 
     image, label: path patterns below the dataset's folder (see bench.data.patterns). archives: globs of
     archives that are read as if they had been unpacked where they lie. cut: files are whole scenes, to be

@@ -59,7 +59,7 @@ def with_backbone(config: Config, flag: str | None) -> Config:
     if flag == DEMO:
         return demo_config(config)
     name = flag
-    if flag.endswith(".json"):  # results are identified by the weights; where the file lies must not matter
+    if flag.endswith(".json"):  # results are identified by the weights; where the file is must not matter
         name = Path(flag).stem
         if name in config.backbones:
             raise BenchError(f"--backbone {flag}: '{name}' is a backbone of benchmark.yaml; give the file another name")

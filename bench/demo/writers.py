@@ -29,7 +29,7 @@ _JPEG_QUALITY = 95
 def write_dataset(card: Card, root: Path, scenes: Iterable[Scene], layout: str = "original") -> Path:
     """Write scenes as one layout of a dataset below the data root; gives the dataset's folder.
 
-    Names are those of the card's split, else they count on from its example. Scenes of a tiled dataset are
+    Names are taken from the card's split, else they count on from its example. Scenes of a tiled dataset are
     written whole or cut, as the layout has them. JPEG layouts change the images; labels come back as given.
 
     Raises BenchError for label values that the layout cannot hold, and for more scenes than the split has

@@ -56,7 +56,7 @@ def score_predictions(
     """Counts label maps against the labels of a dataset and stores the result under the name of a row.
 
     Every sample must have a label map of its size, or scores (K, H, W); what is wrong is said before anything is
-    stored. There are no probabilities, so the result has no thresholds. report: told how many sources are done.
+    stored. There are no probabilities, so the result has no thresholds. report: called with how many sources are done.
     """
     card = samples.card
     old = store.cell(row, card.name)

@@ -105,7 +105,7 @@ def evaluate(
 
 
 def _image(group: RowGroup, wanted: Sequence[Variant], loaded: Loaded, scoring: Scoring) -> Iterator[Outcome]:
-    """Start the rows on an image; the outcomes are those of the rows that raised, then of the others, in order."""
+    """Start the rows on an image; first come the outcomes of rows that raised, then of the others, in order."""
     if loaded.error or not wanted:
         return iter([_failure(loaded.index, variant.name, loaded.error or "", gives_up=False) for variant in wanted])
     names = [variant.name for variant in wanted]

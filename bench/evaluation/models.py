@@ -100,7 +100,7 @@ class ModelCache:
         """What the segmenter needs of one cell, and the hashes of all that went into it (weights, text,
         plug-in).
 
-        report: told each word that has to be encoded, which takes seconds a word on a CPU.
+        report: called with each word that has to be encoded, which takes seconds per word on a CPU.
         """
         method = find_method(settings.method, dict(self.methods))
         undeclared = set(settings.models) - set(method.defaults.models)

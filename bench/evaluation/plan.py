@@ -77,7 +77,7 @@ def choose_rows(
 ) -> list[str]:
     """Names of the rows that were asked for, in order, each once; "all" stands for the default rows.
 
-    named: None for all, or for those of the table.
+    named: None for all, or for all of the table.
     """
     if named is None and table is not None:
         return list(config.tables[table].rows)
@@ -139,7 +139,7 @@ def look_up(dataset: DatasetJobs, store: Store, boundary: bool) -> None:
         old = store.cell(job.settings.row, job.settings.dataset)
         if old is None or old.status == "no data":
             if job.variant and store.twin(job.settings, identity(job.settings, job.inputs)):
-                job.state, job.changes = "rescore", ("its counts are those of another row",)
+                job.state, job.changes = "rescore", ("its counts are shared with another row",)
             continue
         if job.variant and dataset.samples and old.record.inputs.get("data list") == dataset.samples.fingerprint():
             job.inputs["data list"] = dataset.samples.fingerprint()  # as earlier versions identified the files

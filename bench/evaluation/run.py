@@ -33,7 +33,7 @@ from bench.store.store import Store
 class RunSpec:
     """What to evaluate, on what, with what, and how: the flags of ``python -m bench run``.
 
-    methods, datasets: names; None for all, or for those of `table`. options: KEY=VALUE, settings of every row.
+    methods, datasets: names; None for all, or for all of `table`. options: KEY=VALUE, settings of every row.
     sweeps: KEY=V1,V2, a row for each value. results: folder. config: another benchmark.yaml.
     backbone: a name of benchmark.yaml, an open_clip model NAME[:TAG], or its config JSON; checkpoint: its weights.
     upsamplers: files by name of benchmark.yaml. plugins: files or folders of methods. device, batch, workers: None for
@@ -120,8 +120,9 @@ def planned(
 ) -> Iterator[PlannedRun]:
     """The plan of a run; inside the block it may be executed, and no other process writes to its results folder.
 
-    writes: False for a plan that is only looked at. report: told the progress. report_word: told each word whose text
-    has to be encoded, which takes seconds per word on a CPU. Raises BenchError for what does not exist or does not fit.
+    writes: False for a plan that is only looked at. report: called with the progress. report_word: called with each
+    word whose text has to be encoded, which takes seconds per word on a CPU. Raises BenchError for what does not exist or
+    does not fit.
     """
     processes = distributed or Distributed()
     _check(spec)

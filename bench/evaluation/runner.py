@@ -69,8 +69,8 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """Models, store and configuration of a run. distributed: the processes that share its images. report: told the
-    progress after each image, on the main process.
+    """Models, store and configuration of a run. distributed: the processes that share its images. report: called with
+    the progress after each image, on the main process.
     """
 
     models: ModelCache

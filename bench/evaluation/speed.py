@@ -1,7 +1,7 @@
 """Where the time goes: all rows on generated images, against the stock image encoder in the same process.
 
 The weights are random and the images noise, which the arithmetic does not mind. Decoding, windows, rows, counts
-and store are those of a run. On a GPU several images follow each other as in a run, and decoding, which workers do
+and store are the code of a run. On a GPU several images follow each other as in a run, and decoding, which workers do
 meanwhile, is left out of the time.
 """
 
@@ -163,7 +163,7 @@ class Bench:
         self._second_models: dict[str, SecondModel] = {}
 
     def measure(self, case: Case, repeats: int, one_by_one: bool = False) -> Timing:
-        """Encoder and rows by turns, after one round of warming up."""
+        """Encoder and rows alternating, after one round of warming up."""
         on_gpu = self.backbone.device.type == "cuda"
         images = _IN_A_ROW if on_gpu else 1
         with tempfile.TemporaryDirectory() as folder:
@@ -360,7 +360,7 @@ class _TimedBackbone(Backbone):
         return _TimedTrunk(self.visual, self.blocks, images)
 
     def encode_prompts(self, prompts: list[str]) -> Tensor:
-        return torch.randn(len(prompts), self.dim, device=self.device)  # as good as those of random weights
+        return torch.randn(len(prompts), self.dim, device=self.device)  # as good as what random weights give
 
 
 def _write_noise(file: Path, case: Case) -> None:

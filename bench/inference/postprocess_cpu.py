@@ -1,6 +1,6 @@
 """`bench.inference.postprocess` on a CPU, fast: the same maps as the textbook way, up to rounding.
 
-Most images are larger than the network's input, so several lines in turn lie between the same two lines of scores. From
+Most images are larger than the network's input, so several lines in turn are between the same two lines of scores. From
 each to the next a score grows by the same amount, hence its exponential by the same factor: one exponential per column
 and pair of lines, then products.
 """

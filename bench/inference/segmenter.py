@@ -264,7 +264,7 @@ def _whole_image(
 
 
 def _of_image(scores: Tensor, variant: Variant, image: WholeImage) -> Tensor:
-    """A collector's scores at the network's size, (Q, h, w): those of windows stitched, others enlarged."""
+    """A collector's scores at the network's size, (Q, h, w): scores of windows are stitched, others enlarged."""
     if isinstance(scores, Tensor) and scores.dim() == 3:
         check_scores(scores[None], 1, len(variant.classes))
         return F.interpolate(scores[None].float(), size=image.size, mode="bilinear")[0]

@@ -123,7 +123,7 @@ class WindowBatch:
         self._check_unchanged(before, images)
 
     def _check_unchanged(self, before: Mapping[str, float], images: Tensor) -> None:
-        """BenchError where a shared tensor is not as it was; the others then see these images anew."""
+        """BenchError where a shared tensor is not as it was; the others then see fresh copies of these images."""
         after = self.trunk.checksums() if before else {}
         changed = [name for name, value in before.items() if after[name] != value]
         if changed:
@@ -158,7 +158,7 @@ class WindowBatch:
             )
 
     def _upsample_from(self, grid: tuple[int, int], upsampler: Upsampler, asking: Mapping[str, Features]) -> None:
-        """The same for rows whose features lie on one grid."""
+        """The same for rows whose features are on one grid."""
         rows = {variant.name: variant for variant in self.variants}
         guidance = self.trunk.guidance(upsampler.statistics)
 

@@ -29,7 +29,7 @@ def window_boxes(height: int, width: int, window: int, stride: int) -> list[Box]
 def pad_to_multiple(windows: Tensor, patch: int) -> tuple[Tensor, Box]:
     """Zero-pads (B, 3, h, w) to multiples of `patch`, evenly, an odd pixel going right and bottom.
 
-    Zero is the mean colour, as the windows are normalised. Also returns where the original lies in the padded
+    Zero is the mean colour, as the windows are normalised. Also returns where the original is in the padded
     windows.
     """
     height, width = windows.shape[-2:]
@@ -39,7 +39,7 @@ def pad_to_multiple(windows: Tensor, patch: int) -> tuple[Tensor, Box]:
 
 
 def padded_size(height: int, width: int, patch: int) -> tuple[int, int, Box]:
-    """Height and width of what `pad_to_multiple` gives, and where the original lies in it."""
+    """Height and width of what `pad_to_multiple` gives, and where the original is in it."""
     pad_h, pad_w = -height % patch, -width % patch
     top, left = pad_h // 2, pad_w // 2
     return height + pad_h, width + pad_w, Box(top, left, top + height, left + width)
@@ -64,7 +64,7 @@ class Canvas:
         self._sum[..., rows, columns] += together
 
     def mean(self) -> Tensor:
-        """(…, H, W); every pixel must lie in at least one window."""
+        """(…, H, W); every pixel must be in at least one window."""
         return self._sum / self._count
 
 

@@ -59,7 +59,7 @@ def areas_from(sums: Floats) -> Areas:
 
 
 def by_scene(images: Areas, scenes: Sequence[str | None]) -> Scenes:
-    """Add up the areas of N images by the N scene names; the order is that of first appearance.
+    """Add up the areas of N images by the N scene names; in order of first appearance.
 
     An image without a name (None) is a unit of its own, and the unit is "scene" only if every image has a
     name.

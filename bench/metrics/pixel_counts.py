@@ -141,8 +141,8 @@ def confusions_at(sparse: SparseCounts, threshold: float, background: int) -> In
     """Confusion arrays (N, K + 1, K) of N images at a threshold.
 
     Pixels whose winning probability is below `threshold` count as class `background`. Raises BenchError for a
-    threshold that is no whole hundredth in 0..0.99: other thresholds cannot be told from the bins. Raises ValueError
-    for a background that is no class.
+    threshold that is no whole hundredth in 0..0.99: other thresholds cannot be recovered from the bins. Raises
+    ValueError for a background that is no class.
     """
     keys, counts, offsets, classes = sparse
     cell = _cells_at(keys, classes, threshold, background)

@@ -131,7 +131,7 @@ def wilcoxon(first: Sequence[float], second: Sequence[float]) -> Wilcoxon:
 class Verdict:
     """A published number against ours; fractions.
 
-    status: "inside" our interval, or "above" or "below": where *our* interval lies from the published number;
+    status: "inside" our interval, or "above" or "below": where *our* interval is, seen from the published number;
     "unknown" where we have no interval. difference: ours - published. off: signed gap between the published
     number and the nearer end of our interval, 0 inside, nan if unknown.
     """

@@ -105,7 +105,7 @@ class Trunk:
             self._inputs.append(self._embed())
         while len(self._inputs) <= index:
             number, tokens = len(self._inputs) - 1, self._inputs[-1]
-            # Only those of the last block are sure to be asked for again, and worth the memory.
+            # Only the last block's are sure to be asked for again, and worth the memory.
             heads = self.qkv(number) if number == self.depth - 1 else self._computed[number].qkv(tokens)
             self._inputs.append(self._computed[number](tokens, heads))
         return self._inputs[index]

@@ -88,7 +88,7 @@ def encode_words(
     templates: Sequence[Template] = TEMPLATES,
     report: Callable[[str], None] = lambda _: None,
 ) -> Tensor:
-    """(n, C) float32 unit embeddings of words with any templates, kept on disk as those of `encode`."""
+    """(n, C) float32 unit embeddings of words with any templates, kept on disk as by `encode`."""
     folder = _folder(cache_dir() / "text", backbone, templates)
     return torch.stack([_remembered(folder, backbone, word, report, templates) for word in words]).to(backbone.device)
 
@@ -110,7 +110,7 @@ def encode(
     """(Q, C) float32 unit embeddings of all queries, on the backbone's device.
 
     cache: folder of stored embeddings, by default below `bench.paths.cache_dir()`. One that cannot be written
-    to is no error: the embeddings are then computed again next time. report: told each word that has to be
+    to is no error: the embeddings are then computed again next time. report: called with each word that has to be
     encoded.
     """
     folder = _folder(cache or cache_dir() / "text", backbone, templates)

@@ -204,7 +204,8 @@ def _per_cent(value: float | None) -> float | None:
 def others_table(cells: Sequence[StoredResult], file: Path) -> pd.DataFrame:
     """Published numbers of other papers (results/published/others.csv), with the measured one beside them.
 
-    A measured number is that of a complete cell of the method's label, without settings of its own but the vocabulary.
+    A measured number is the score of a complete cell of the method's label, without settings of its own but the
+    vocabulary.
     """
     published = pd.read_csv(file, comment="#")
     measured = {

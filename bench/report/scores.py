@@ -77,7 +77,7 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Cells that may stand in one table: those of full runs, of the demo, or of one --limit.
+    """Cells that may stand in one table: all of full runs, of the demo, or of one --limit.
 
     name: "" for full runs, else what marks every file and title: "demo", "limited-20", "demo-limited-20".
     """

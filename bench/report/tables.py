@@ -47,7 +47,7 @@ class TableEntry:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Whether the published number lies in the interval of the measured one, where the two may be compared."""
+        """Whether the published number is in the interval of the measured one, where the two may be compared."""
         if not self.comparable or self.published is None or self.interval is None:
             return None
         return verdict(float(self.published) / 100, self.interval)

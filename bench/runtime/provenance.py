@@ -78,7 +78,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Commit of the checkout that this file lies in, with `+changes` where files differ from it; else "none"."""
+    """Commit of the checkout that holds this file, with `+changes` where files differ from it; else "none"."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return "none"

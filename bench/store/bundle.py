@@ -25,7 +25,7 @@ NOTE = (
 def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = lambda _: True) -> list[StoredResult]:
     """Writes the stored cells to an archive (.zip); equal cells give equal bytes. Returns what was written.
 
-    Raises BenchError where there is nothing, for a cell that lies in shards, and where the file cannot be written.
+    Raises BenchError where there is nothing, for a cell that is in shards, and where the file cannot be written.
     """
     cells = [cell for cell in store.cells() if wanted(cell)]
     if not cells:
@@ -34,7 +34,7 @@ def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = la
     for cell in cells:
         if len(cell.pieces) > 1:
             raise BenchError(
-                f"{cell.row} on {cell.dataset}: lies in shards; run it once without --shard, which joins them"
+                f"{cell.row} on {cell.dataset}: is in shards; run it once without --shard, which joins them"
             )
         folder = cell.pieces[0].folder
         for name in (RECORD, COUNTS):

@@ -29,7 +29,8 @@ def history_of(
 ) -> list[Previous]:
     """The history of a record that takes the place of a stored cell: the cell's own and, if it was whole, its score.
 
-    A run that goes on, and a return to what was stored last, add nothing. contents: checksums of the images' files now.
+    A run that continues, and a return to what was stored last, add nothing. contents: checksums of the images' files
+    now.
     """
     if old is None:
         return []
@@ -39,7 +40,7 @@ def history_of(
     if old.status in ("ok", "incomplete") and (old.record.counts_sha256 or not same):
         last = _snapshot(old)
         notes = _changed_files(old, contents) + ([AGAIN] if fresh else []) if same else []
-    elif entries and not same:  # nothing was completed since, so that its end is told from what comes now
+    elif entries and not same:  # nothing was completed since, so that its end is known from what comes now
         last = entries.pop()
     if last is not None and (changed := differences(last, new) + notes):
         until = last.until or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

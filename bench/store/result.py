@@ -71,7 +71,7 @@ class StoredResult:
 
     @property
     def info(self) -> Info:
-        """What the run told of itself: label, venue, device …"""
+        """What the run recorded about itself: label, venue, device …"""
         return self.record.info
 
     @property

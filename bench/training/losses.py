@@ -17,7 +17,7 @@ def random_directions(batch: int, dim: int, count: int, generator: torch.Generat
 def reconstruction_loss(
     predicted: Tensor, target: Tensor, directions: Tensor | None = None, uncertainty: Tensor | None = None
 ) -> Tensor:
-    """Eq. 3: the mean square difference of features that went up and down again from those of the same view.
+    """Eq. 3: the mean square difference of features that went up and down again from the features of the same view.
 
     predicted, target: (B, C, h, w). directions: (B, C, n), compare projections on them instead. uncertainty:
     s (B, 1, h, w); the loss is then mean(difference² / 2s² + log s), so that features which cannot be

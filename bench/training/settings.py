@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Defaults are those of the released SimFeatUp code; docs/training.md lists where the paper differs.
+    """Defaults are taken from the released SimFeatUp code; docs/training.md lists where the paper differs.
 
     Attributes:
         feature: what is upsampled, a key of `bench.training.features.FEATURES`.

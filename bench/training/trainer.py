@@ -46,7 +46,7 @@ class Trainer:
         """One update on a batch of crops, uint8 (B, S, S, 3).
 
         As in the released code each jitter goes back through the upsampler on its own, with dropout drawn
-        anew; with `upsample_once` all share one upsampling, which costs a fifth and is the same but for the
+        again; with `upsample_once` all share one upsampling, which costs a fifth and is the same but for the
         dropout. Either way the losses' memory is free before the upsampler's own backward pass begins.
         """
         seed_layers(self.settings.seed, Purpose.DROPOUT, self.done, self.distributed.rank)

@@ -31,7 +31,7 @@ class Moved(NamedTuple):
 
 
 def write_reference(cells: Iterable[StoredResult], folder: Path) -> int:
-    """Write these cells to scores.csv and confusions.npz; those of other rows and datasets stay. Returns how many."""
+    """Write these cells to scores.csv and confusions.npz; other rows and datasets stay. Returns how many."""
     arrays: dict[str, Any] = {}
     lines: dict[str, list[str]] = {}
     if (folder / SCORES).exists():

@@ -163,7 +163,7 @@ def test_split_files_are_found_beside_the_card(content, tmp_path):
             {"tiling": {"width": 8, "height": 4, "overlap": 4}},
             "tiling: .*overlap must be smaller than the tile",
         ),
-        ({"name": "yours"}, "name is 'yours'; it must be that of the file, 'mine'"),
+        ({"name": "yours"}, "name is 'yours'; it must be the file's, 'mine'"),
         ({"classes": [f"c{n}" for n in range(256)]}, "256 classes; labels are 8-bit"),
         ({"layouts": {}}, "layouts: .*at least 1"),
     ],

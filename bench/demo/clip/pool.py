@@ -24,7 +24,7 @@ _EMPHASIS: Final = {"building": 5.0, "road": 4.0, **dict.fromkeys(_OFTEN, 2.0)}
 
 
 class Pool:
-    """Scenes and the places where each master class lies in them.
+    """Scenes and the places of each master class in them.
 
     images (N, SIDE, SIDE, 3) uint8, labels (N, SIDE, SIDE) uint8, anchors: class -> (n, 3) of scene, y, x.
     """

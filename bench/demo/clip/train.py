@@ -90,7 +90,7 @@ class Trainer:
 
 
 def train(pool: Pool, out: Path, minutes: float, seed: int, start_from: Path | None = None) -> Trainer:
-    """Train for a time, saving every few minutes and at the end. Says how it goes on standard output.
+    """Train for a time, saving every few minutes and at the end. Reports on standard output.
 
     start_from: weights to go on from, instead of random ones.
     """

@@ -1,4 +1,4 @@
-"""What the tiny CLIP is told about a picture: concepts, their words, and captions made of them."""
+"""What the tiny CLIP learns about a picture: concepts, their words, and captions made of them."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ WIDTH, HEADS = 128, 4
 REACH = 0.1  # of the image's side, in which AnyUp's pixels see patches
 FILTER = 5  # pixels of AnyUp's filters on the features
 
-# Names of released checkpoints -> those of the modules here. What their code holds and never uses is left out.
+# Names of released checkpoints -> names of the modules here. What their code holds and never uses is left out.
 _NAMES = {
     ".block.0.": ".norm1.",
     ".block.2.": ".conv1.",

@@ -22,7 +22,7 @@ FIXUP_WEIGHT = 0.1
 class JointBilateral(nn.Module):
     """Enlarges features two times, with kernels that follow the edges of a guidance image.
 
-    Parameter names and shapes are those of the released checkpoints. The kernels depend on the guidance alone
+    Parameter names and shapes are as in the released checkpoints. The kernels depend on the guidance alone
     and the step is linear in the features; `operator.py` builds on that.
     """
 

@@ -2,7 +2,7 @@
 
 Not linear in the features and no mean of them, so there is no faster way than forming all: a slow row. Pixels are sines
 and cosines of their coordinates and colours, the colours stretched to −½ … ½ in each channel; the released code takes
-the extremes of a whole batch, here they are those of the window. A phase for each frequency and coordinate is stored
+the extremes of a whole batch, here of the window. A phase for each frequency and coordinate is stored
 as (coordinates, frequencies) and read as (frequencies, coordinates); the weights were trained so.
 """
 

@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of an operator: those of a strip's pixels, in the order that `TileGrid.write` takes.
+    """Rows of an operator for a strip's pixels, in the order that `TileGrid.write` takes.
 
     values: (B, pixels, m), the columns `first` to first + m; all others are zero.
     """
@@ -48,7 +48,7 @@ class Operator:
     memory, is done strip by strip for whoever asks, so W need never be there as a whole.
 
     tiles: of the last step. order (n,): the patch of each column. Patches are taken column by column of the grid, so
-    that what a strip of pixels cannot see lies at either end.
+    that what a strip of pixels cannot see is at either end.
     """
 
     @torch.no_grad()

@@ -135,14 +135,14 @@ class TileGrid:
         return source[:, rows, columns]
 
     def repeat_edge(self, source: Tensor) -> None:
-        """Fill what lies beyond `inner` with its edge, as for bicubic enlargement."""
+        """Fill what is beyond `inner` with its edge, as for bicubic enlargement."""
         for axis, size in ((1, self.height), (2, self.width)):
             lines, last = source.movedim(axis, 0), self._margin + size // 2 - 1
             lines[: self._margin] = lines[self._margin]
             lines[last + 1 :] = lines[last]
 
     def source_reach(self, source: Tensor, strip: Strip) -> Reach:
-        """All source pixels behind those of a tile, (TILE / 2 + 2 * margin)², of what `pad_source` gave."""
+        """All source pixels behind a tile's pixels, (TILE / 2 + 2 * margin)², of what `pad_source` gave."""
         return self._reach(source, strip, TILE // 2, TILE // 2 + 2 * self._margin)
 
     def filtered(self, source: Tensor, kernels: Tensor, strip: Strip) -> Tensor:
@@ -162,7 +162,7 @@ class TileGrid:
         side = TILE + 2 * self.radius
         across, down = len(products) // images, products.shape[1]
         column, row = products.stride()[:2]
-        # a pixel further down or right in the tile, the square of its taps lies as much further in the reach
+        # a pixel further down or right in the tile, the square of its taps is as much further in the reach
         strides = (TILE * side**2 + side, side**2 + 1, across * column, column, row, side, 1)
         return products.as_strided((TILE, TILE, images, across, down, self.diameter, self.diameter), strides)
 
@@ -221,7 +221,7 @@ def _tiled(pixels: Tensor, down: int, across: int) -> Tensor:
 
 def source_columns(first: int, last: int, radius: int) -> tuple[int, int]:
     """Columns of the source behind columns `first` up to `last` of the enlarged image: their taps' bicubic neighbors.
-    May lie outside the source.
+    May be outside the source.
     """
     return (first - radius) // 2 - 2, (last - 1 + radius) // 2 + 3
 
@@ -243,7 +243,7 @@ def _edge_index(size: int, margin: int, device: torch.device) -> Tensor:
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:
-    """Indices beyond either end mirrored into 0 … size - 1; those of the filling, further out, clamped."""
+    """Indices beyond either end mirrored into 0 … size - 1; of the filling, further out, clamped."""
     last = size - 1
     return (last - (last - index.abs()).abs()).clamp_min(0)
 
@@ -265,7 +265,7 @@ def _folds(size: int, radius: int, device: torch.device) -> tuple[Tensor, Tensor
 
 @functools.lru_cache
 def _folded_tiles(size: int, radius: int, strip: Strip) -> tuple[int, int]:
-    """Which of the tiles of `_folds` lie in a strip: from, up to not including."""
+    """Which of the tiles of `_folds` are in a strip: from, up to not including."""
     tiles, _ = _folds(size, radius, torch.device("cpu"))
     return int((tiles < strip.first).sum()), int((tiles < strip.last).sum())
 
