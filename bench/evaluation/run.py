@@ -121,8 +121,8 @@ def planned(
     """The plan of a run; inside the block it may be executed, and no other process writes to its results folder.
 
     writes: False for a plan that is only looked at. report: called with the progress. report_word: called with each
-    word whose text has to be encoded, which takes seconds per word on a CPU. Raises BenchError for what does not exist or
-    does not fit.
+    word whose text has to be encoded, which takes seconds per word on a CPU. Raises BenchError for what does not exist
+    or does not fit.
     """
     processes = distributed or Distributed()
     _check(spec)

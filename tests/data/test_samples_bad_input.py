@@ -138,7 +138,7 @@ def test_masks_that_were_not_converted(tmp_path):
 
 def test_labels_of_something_else(tmp_path):
     (reason,) = spoilt(load_card("loveda"), tmp_path, lambda label: label + (label == 7))
-    assert reason.startswith("labels hold the value 7, but the 7 classes are 0 to 6: the labels are those of another")
+    assert reason.startswith("labels hold the value 7, but the 7 classes are 0 to 6: the labels are of another")
 
 
 def test_only_where_no_label_can_be_read_the_dataset_is_refused(loveda):
