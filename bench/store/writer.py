@@ -88,8 +88,9 @@ class ResultWriter:
         """Puts on the disk what was added since the last time; it is there when this returns."""
         self._wait()
         self._flushed = time.monotonic()
-        self._write_part(self._buffer)
-        self._buffer.clear()
+        if self._buffer:
+            self._write_part(self._next_part(), self._buffer)
+            self._buffer.clear()
 
     def finish(self, seconds: float = 0.0, peak_memory: int | None = None, reason: str | None = None) -> None:
         """Merges the parts and writes cell.json; to be called last, even if there was nothing to do.
@@ -122,27 +123,29 @@ class ResultWriter:
             return
         self._wait()
         self._flushed = time.monotonic()
-        self._writing = self.background.submit(self._write_part, self._buffer), self._buffer
-        self._buffer = []
+        number, images, self._buffer = self._next_part(), self._buffer, []
+        self._writing = self.background.submit(self._write_part, number, images), images
 
     def _wait(self) -> None:
         """Until the part that is being written is on the disk. Where it cannot be written, its images are due again."""
         if self._writing is None:
             return
-        (written, images), self._writing = self._writing, None
+        written, images = self._writing
         try:
             written.result()
-        except BaseException:
-            self._buffer = images + self._buffer
+        except Exception:  # of the thread; an interrupt of the wait itself leaves it to the next one
+            self._writing, self._buffer = None, images + self._buffer
             raise
+        self._writing = None
 
-    def _write_part(self, images: Sequence[ImageCounts]) -> None:
-        if not images:
-            return
+    def _next_part(self) -> int:
+        self._parts += 1
+        return self._parts - 1
+
+    def _write_part(self, number: int, images: Sequence[ImageCounts]) -> None:
         data = encode(to_table(images, self._images), self._record.fingerprint)
         with naming(self._folder):
-            write_atomic(self._folder / f"part-{self._parts:06d}.parquet", data)
-        self._parts += 1
+            write_atomic(self._folder / f"part-{number:06d}.parquet", data)
         self.done.update(image.index for image in images if image.error is None)
 
     def _clear(self, fresh: bool) -> int:

@@ -4,8 +4,6 @@ import errno
 import json
 import os
 import shutil
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,54 +216,6 @@ def test_a_full_disk_is_named_and_costs_nothing_that_was_stored(
     assert not list(tmp_path.rglob("*.tmp"))
     assert (the_cell(store).status, the_cell(store).indices) == ("partial", [0])
     write(store, 6)
-    write(Store(tmp_path / "other"), 6)
-    assert counts_file(tmp_path) == counts_file(tmp_path / "other")
-
-
-def test_a_slow_disk_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.store.writer.FLUSH_SECONDS", 0.0)
-    slow, forced = threading.Event(), os.fsync
-
-    def sync(descriptor: int) -> None:
-        assert slow.wait(60)
-        forced(descriptor)
-
-    with ThreadPoolExecutor(1) as pool:
-        writer = opened(Store(tmp_path))
-        writer.background = pool
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "fsync", sync)
-            writer.add(0, *random_counts(0))  # returns while its part is being written
-            assert not list(tmp_path.rglob("part-*.parquet"))
-            slow.set()
-            writer.flush()
-        assert writer.done == {0}
-        for index in range(1, 6):
-            writer.add(index, *random_counts(index))
-        writer.finish()
-    write(Store(tmp_path / "other"), 6)
-    assert counts_file(tmp_path) == counts_file(tmp_path / "other")
-
-
-def test_what_a_full_disk_refused_in_the_background_is_written_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bench.store.writer.FLUSH_SECONDS", 0.0)
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with ThreadPoolExecutor(1) as pool:
-        writer = opened(Store(tmp_path))
-        writer.background = pool
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "fsync", full)
-            writer.add(0, *random_counts(0))
-            with pytest.raises(BenchError, match=r"loveda/sclip: cannot be written \(No space left on device\)"):
-                writer.add(1, *random_counts(1))
-        for index in range(2, 6):
-            writer.add(index, *random_counts(index))
-        writer.finish()
     write(Store(tmp_path / "other"), 6)
     assert counts_file(tmp_path) == counts_file(tmp_path / "other")
 
