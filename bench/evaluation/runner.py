@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 from bench.config import Config
 from bench.data.contents import ContentCache
@@ -24,9 +25,10 @@ from bench.evaluation.loop import Outcome, RowGroup, Scoring, evaluate
 from bench.evaluation.models import ModelCache
 from bench.evaluation.plan import DatasetJobs, Job
 from bench.inference.segmenter import Segmenter
-from bench.inference.visualize import palette_png
+from bench.inference.visualize import Colour, palette_png
 from bench.runtime.device import peak_memory
 from bench.runtime.distributed import Distributed
+from bench.runtime.threads import Backlog
 from bench.runtime.timing import wait_for_gpu
 from bench.store.maps import LabelMaps
 from bench.store.record import Info, ResultSpec, identity
@@ -34,6 +36,7 @@ from bench.store.store import Store
 from bench.store.writer import ResultWriter
 
 _EXCHANGE = 16  # outcomes that a process collects before it hands them over
+_MAPS = 16  # label maps that wait to be written
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,8 @@ def execute(run: Run, datasets: Sequence[DatasetJobs]) -> None:
 
 
 class _Background(NamedTuple):
-    """Threads that write while images are counted: parts of the results that are growing, and, so that these need not
-    wait, whole results of the dataset before.
+    """Threads that write while images are counted: parts and label maps of the results that are growing, and, so that
+    these need not wait, whole results of the dataset before.
     """
 
     parts: Executor
@@ -153,14 +156,15 @@ def _execute(run: Run, dataset: DatasetJobs, progress: Progress, background: _Ba
     keep = {row: unkept.get(row, set()) | (images & chosen) for row, images in uncounted.items()}
     pending = {row: images | keep[row] for row, images in uncounted.items()}
     started = time.monotonic()
+    drawing = Backlog(background.parts, _MAPS)
     failures: dict[str, str] = {}
     contents: dict[int, str | None] = {}
     try:
         for outcome in _outcomes(run, dataset, pending, keep, progress):
             writer = writers[outcome.row]
             if outcome.labels is not None:
-                png = palette_png(outcome.labels, dataset.card.colours)
-                maps[outcome.row].write(dataset.samples.ids[outcome.index], png)
+                sample = dataset.samples.ids[outcome.index]
+                drawing.add(_keep_map, maps[outcome.row], sample, outcome.labels, dataset.card.colours)
             if outcome.index not in uncounted[outcome.row]:
                 _warn_of_map(dataset, outcome)
             elif outcome.error is None:
@@ -170,6 +174,7 @@ def _execute(run: Run, dataset: DatasetJobs, progress: Progress, background: _Ba
                 writer.fail(outcome.index, outcome.error)
                 if outcome.gives_up:
                     failures[outcome.row] = outcome.error
+        drawing.finish()
     except BaseException:
         with contextlib.ExitStack() as flushing:  # one that cannot write keeps no other from it
             for writer in writers.values():
@@ -191,6 +196,10 @@ def _open_maps(run: Run, dataset: DatasetJobs, jobs: Sequence[Job]) -> dict[str,
     for maps in found.values():
         maps.begin()
     return found
+
+
+def _keep_map(maps: LabelMaps, sample: str, labels: NDArray[np.uint8], colours: Sequence[Colour]) -> None:
+    maps.write(sample, palette_png(labels, colours))
 
 
 def _warn_of_map(dataset: DatasetJobs, outcome: Outcome) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -12,6 +13,7 @@ from bench.runtime.timing import Crew
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+Given = ParamSpec("Given")
 
 
 def in_threads(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
@@ -42,3 +44,26 @@ def in_threads(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list
     finally:
         torch.set_num_threads(cores)  # what threads yet to come start with
         crew.dismiss()
+
+
+class Backlog:
+    """Tasks that a thread does later, `most` of them at a time: who adds one more waits for the oldest.
+
+    What a task raises is raised where the next one is added, or by `finish`.
+    """
+
+    def __init__(self, pool: Executor, most: int) -> None:
+        self._pool = pool
+        self._most = most
+        self._tasks: deque[Future[object]] = deque()
+
+    def add(self, task: Callable[Given, object], *arguments: Given.args, **options: Given.kwargs) -> None:
+        """Have a task done."""
+        while self._tasks and (len(self._tasks) >= self._most or self._tasks[0].done()):
+            self._tasks.popleft().result()
+        self._tasks.append(self._pool.submit(task, *arguments, **options))
+
+    def finish(self) -> None:
+        """Wait until all are done."""
+        while self._tasks:
+            self._tasks.popleft().result()

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from bench.runtime.atomic import write_atomic
 from bench.settings import Settings
 from bench.store.result import StoredResult
+from bench.store.writer import naming
 
 FOLDER, KEY = "predictions", "made-with.txt"
 
@@ -47,8 +48,12 @@ class LabelMaps:
         write_atomic(self._folder / KEY, self._key.encode())
 
     def write(self, sample: str, png: bytes) -> None:
-        """Keeps the label map of a sample, an indexed PNG whose values are the numbers of the classes."""
-        write_atomic(self._place(sample), png)
+        """Keeps the label map of a sample, an indexed PNG whose values are the numbers of the classes.
+
+        BenchError where the disk is full or not writable.
+        """
+        with naming(self._folder):
+            write_atomic(self._place(sample), png)
 
     def find(self, sample: str) -> Path | None:
         """The file of a sample, None where it was not kept."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from bench.evaluation.maps import label_maps
 from bench.evaluation.run import planned
 from bench.metrics import confusion
 from bench.notebook import run_spec
+from bench.runtime.atomic import write_atomic
 from bench.store.maps import LabelMaps
 from bench.store.store import Store
 
@@ -110,6 +113,23 @@ def test_a_figure_shows_the_maps_that_were_kept(project: Project, monkeypatch: p
         monkeypatch.setattr("bench.evaluation.maps.groups_of", lambda run, jobs: [] if not jobs else 1 / 0)
         shown = label_maps(plan.run, jobs, number)["clip"]
     assert np.array_equal(shown, np.asarray(Image.open(io.BytesIO(data)))) and computed.dtype == np.uint8
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_was_counted(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == ".png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_atomic(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bench.store.maps.write_atomic", full)
+        assert project.run(*LOVEDA, "--save-predictions") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("bench: results folder ") and "predictions: cannot be written (No space left" in said
+    assert project.run(*LOVEDA, "--save-predictions") == 0
+    assert len(files(project)) == len(Store(project.root / "results").cell("clip", "loveda").ids)
 
 
 def test_names_that_files_cannot_have(project: Project) -> None:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from bench.runtime.threads import in_threads
+from bench.runtime.threads import Backlog, in_threads
 from bench.runtime.timing import Stopwatch, stage
 
 
@@ -91,3 +92,36 @@ def test_threads_without_stages_leave_the_time_to_the_one_that_is_open() -> None
     with Stopwatch() as watch, stage("outer"):
         in_threads(lambda _: time.sleep(0.05), range(3))
     assert set(watch.seconds) == {"outer"} and watch.seconds["outer"] >= 0.05
+
+
+def test_a_backlog_holds_so_many_tasks_and_no_more() -> None:
+    free, begun = threading.Event(), []
+
+    def task(number: int) -> None:
+        begun.append(number)
+        assert free.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        backlog = Backlog(pool, most=2)
+        backlog.add(task, 0)
+        backlog.add(task, number=1)  # neither waits
+        third = threading.Thread(target=backlog.add, args=(task, 2))
+        third.start()
+        third.join(0.1)
+        assert third.is_alive() and begun == [0]
+        free.set()
+        third.join(60)
+        backlog.finish()
+    assert begun == [0, 1, 2]
+
+
+def test_what_a_task_raises_reaches_who_adds_the_next_one() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        backlog = Backlog(pool, most=1)
+        backlog.add(divmod, 1, 0)
+        with pytest.raises(ZeroDivisionError):
+            backlog.add(divmod, 1, 1)
+        backlog.add(divmod, 1, 0)
+        with pytest.raises(ZeroDivisionError):
+            backlog.finish()
+        backlog.finish()  # said once
