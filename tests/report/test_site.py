@@ -128,6 +128,9 @@ def test_in_a_browser(results: Path, tmp_path: Path, browser: Any) -> None:
         page.set_viewport_size({"width": width, "height": 800})
         page.wait_for_timeout(500)  # charts follow
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("Object.keys(charts).length") == 6
+    assert "counted together and share the time equally: 0.38 s" in page.inner_text("#cost-note")
+    page.evaluate("DATA.cells[0].seconds *= 2; cost()")  # as if that row had been counted alone
     assert page.evaluate("Object.keys(charts).length") == 7
     page.select_option("#of-row", "clip")
     shares = page.eval_on_selector_all("#confusion td", "all => all.map(td => td.textContent)")

@@ -287,7 +287,7 @@ function ranks() {
     type: "bar",
     data: { labels: rows.map(([row]) => labelOf.get(row)), datasets: [
       { label: "mean rank ± half the critical difference", data: rows.map(([, rank]) => [rank - half, rank + half]), backgroundColor: COLOURS[5], barThickness: 6 },
-      { label: "mean rank", type: "line", showLine: false, data: rows.map(([, rank]) => rank), borderColor: COLOURS[1], backgroundColor: COLOURS[1], pointRadius: 4 },
+      { label: "mean rank", type: "line", order: -1, showLine: false, data: rows.map(([, rank]) => rank), borderColor: COLOURS[1], backgroundColor: COLOURS[1], pointRadius: 4 },
     ] },
     options: { scales: { y: { reverse: true, title: { display: true, text: "mean rank" } } } },
   });
@@ -298,6 +298,12 @@ function cost() {
     const cells = DATA.cells.filter((cell) => cell.row === row.row && cell.seconds && cell.complete);
     return cells.length && row.mean !== null ? { x: cells.reduce((sum, cell) => sum + cell.seconds, 0) / cells.length, y: row.mean, label: row.label } : null;
   }).filter(Boolean);
+  const seconds = points.map((point) => point.x);
+  if (points.length > 1 && Math.max(...seconds) - Math.min(...seconds) < 0.01 * Math.max(...seconds)) {
+    $("cost-note").textContent = `The rows were counted together and share the time equally: ${seconds[0].toPrecision(2)} s per image each. “bench speed --one-by-one” times each row alone.`;
+    $("cost-chart").parentElement.hidden = true;
+    return;
+  }
   draw("cost-chart", {
     type: "scatter",
     data: { datasets: points.map((point, place) => ({ label: point.label, data: [point], backgroundColor: COLOURS[place % COLOURS.length], pointRadius: 5 })) },
