@@ -14,7 +14,7 @@ from bench.errors import BenchError
 
 
 class Measured(BaseModel):
-    """One case of a record; seconds an image in one of its processes."""
+    """One case of a record; seconds per image in one of its processes."""
 
     height: int
     width: int
