@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import argparse
-import csv
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -12,11 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 from store_helpers import certain, settings, spec, stored
+from table_helpers import CONFIG, FAIR, GOOD, only, put
 
-from bench.cli import tables as command
-from bench.config import Config, load_config
+from bench.config import Config
 from bench.data.cards import load_card
-from bench.errors import BenchError
 from bench.report import render
 from bench.report.published import load_published
 from bench.report.render import (
@@ -30,31 +25,8 @@ from bench.report.render import (
     signed,
     title,
 )
-from bench.report.scores import Collection, collect
 from bench.report.tables import build, gains, leaderboard
 from bench.store.store import Store
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-GOOD = [[60, 20], [20, 100]]  # IoU 0.6 and 5/7
-FAIR = [[40, 40], [40, 80]]  # IoU 1/3 and 0.5
-CONFIG = load_config()
-
-
-def as_configured(row: str, dataset: str) -> dict[str, object]:
-    """Settings that benchmark.yaml and the card give a row whose method has no defaults of its own."""
-    from bench.settings import Overrides
-
-    return CONFIG.settings_of(row, load_card(dataset), Overrides()).model_dump(exclude={"row", "dataset"})
-
-
-def put(folder: Path, row: str, dataset: str, images: list[list[list[int]]], **options: object) -> None:
-    changes = {**as_configured(row, dataset), "threshold": 0.0, "background": 0, **options.pop("changes", {})}
-    stored(folder, row, dataset, images, changes=changes, metric="foreground_iou", **options)
-
-
-def only(folder: Path) -> Collection:
-    (collection,) = collect(folder, CONFIG, draws=200)
-    return collection
 
 
 @pytest.fixture
@@ -327,82 +299,6 @@ def test_differences_have_a_sign(points: float | None, text: str) -> None:
 def test_titles() -> None:
     assert title("Table 1: mIoU", "") == "Table 1: mIoU"
     assert title("Table 1: mIoU", "demo") == "Table 1 [demo]: mIoU"
-
-
-# ---------------------------------------------------------------------------------------- the command
-
-
-def run(*flags: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.main(parser.parse_args(flags))
-
-
-def test_the_command_writes_all_tables(tmp_path: Path, config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    put(tmp_path, "clip", "vdd", [GOOD, FAIR])
-    put(tmp_path, "clip", "vdd", [GOOD, FAIR], limit=2)
-    assert run("--results", str(tmp_path)) == 0
-    names_written = {Path(line).name for line in capsys.readouterr().out.splitlines()}
-    assert names_written == {path.name for path in (tmp_path / "tables").iterdir()}
-    assert {
-        "table1.md",
-        "table6.csv",
-        "leaderboard.md",
-        "headline.md",
-        "table1-limited-2.csv",
-    } <= names_written
-    with (tmp_path / "tables/table1.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    assert [line["measured"] for line in lines if line["measured"]] == ["60.0", "60.0"]  # vdd and the average
-    before = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
-    run("--results", str(tmp_path))
-    assert before == {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
-
-
-def test_one_table_in_one_format(tmp_path: Path, config: Config) -> None:
-    assert run("--results", str(tmp_path), "--out", str(tmp_path / "o"), "--table", "3", "--format", "md") == 0
-    assert [path.name for path in (tmp_path / "o").iterdir()] == ["table3.md"]
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--format", "xlsx"], "unknown format 'xlsx'; known: csv, html, latex, latex-intervals, md"),
-        (["--table", "7"], "--table 7: no such table; known: 1, 2"),
-        (["--results", "nowhere"], "nowhere: does not exist; run something first"),
-    ],
-)
-def test_mistakes_are_answered(tmp_path: Path, flags: list[str], message: str) -> None:
-    with pytest.raises(BenchError, match=message):
-        run("--results", str(tmp_path), *flags)
-
-
-def test_an_unwritable_output_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BenchError, match=r"file: cannot be written \(File exists\); give another --out"):
-        run("--results", str(tmp_path), "--out", str(tmp_path / "file"))
-
-
-def test_tables_and_compare_need_no_torch(tmp_path: Path) -> None:
-    for row in ("clip", "gem"):
-        put(tmp_path, row, "whu_aerial", [GOOD, FAIR, GOOD])
-    code = f"""
-import sys
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "open_clip", "datasets", "torchvision"):
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, NoTorch())
-sys.path.insert(0, {str(ROOT)!r})
-import argparse
-from bench.cli import compare, tables
-for command, flags in ((tables, []), (compare, ["clip", "gem"])):
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    assert command.main(parser.parse_args([*flags, "--results", sys.argv[1]])) == 0
-"""
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
-    assert (tmp_path / "tables/table2.md").exists()
 
 
 def test_signed_numbers() -> None:

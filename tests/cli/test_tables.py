@@ -1,0 +1,95 @@
+"""``bench tables``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from table_helpers import FAIR, GOOD, put
+
+from bench.cli import tables as command
+from bench.errors import BenchError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.report.scores.standing", lambda cell, _: ((), ()))
+
+
+def run(*flags: str) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.main(parser.parse_args(flags))
+
+
+def test_the_command_writes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "clip", "vdd", [GOOD, FAIR])
+    put(tmp_path, "clip", "vdd", [GOOD, FAIR], limit=2)
+    assert run("--results", str(tmp_path)) == 0
+    names_written = {Path(line).name for line in capsys.readouterr().out.splitlines()}
+    assert names_written == {path.name for path in (tmp_path / "tables").iterdir()}
+    assert {
+        "table1.md",
+        "table6.csv",
+        "leaderboard.md",
+        "headline.md",
+        "table1-limited-2.csv",
+    } <= names_written
+    with (tmp_path / "tables/table1.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["measured"] for line in lines if line["measured"]] == ["60.0", "60.0"]  # vdd and the average
+    before = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+    run("--results", str(tmp_path))
+    assert before == {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+
+
+def test_one_table_in_one_format(tmp_path: Path) -> None:
+    assert run("--results", str(tmp_path), "--out", str(tmp_path / "o"), "--table", "3", "--format", "md") == 0
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["table3.md"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--format", "xlsx"], "unknown format 'xlsx'; known: csv, html, latex, latex-intervals, md"),
+        (["--table", "7"], "--table 7: no such table; known: 1, 2"),
+        (["--results", "nowhere"], "nowhere: does not exist; run something first"),
+    ],
+)
+def test_mistakes_are_answered(tmp_path: Path, flags: list[str], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        run("--results", str(tmp_path), *flags)
+
+
+def test_an_unwritable_output_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchError, match=r"file: cannot be written \(File exists\); give another --out"):
+        run("--results", str(tmp_path), "--out", str(tmp_path / "file"))
+
+
+def test_tables_and_compare_need_no_torch(tmp_path: Path) -> None:
+    for row in ("clip", "gem"):
+        put(tmp_path, row, "whu_aerial", [GOOD, FAIR, GOOD])
+    code = f"""
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "open_clip", "datasets", "torchvision"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NoTorch())
+sys.path.insert(0, {str(ROOT)!r})
+import argparse
+from bench.cli import compare, tables
+for command, flags in ((tables, []), (compare, ["clip", "gem"])):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.main(parser.parse_args([*flags, "--results", sys.argv[1]])) == 0
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
+    assert (tmp_path / "tables/table2.md").exists()

@@ -1,0 +1,31 @@
+"""Stored results of small pictures, for tests of tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from store_helpers import stored
+
+from bench.config import load_config
+from bench.data.cards import load_card
+from bench.report.scores import Collection, collect
+from bench.settings import Overrides
+
+GOOD = [[60, 20], [20, 100]]  # IoU 0.6 and 5/7
+FAIR = [[40, 40], [40, 80]]  # IoU 1/3 and 0.5
+CONFIG = load_config()
+
+
+def as_configured(row: str, dataset: str) -> dict[str, object]:
+    """Settings that benchmark.yaml and the card give a row whose method has no defaults of its own."""
+    return CONFIG.settings_of(row, load_card(dataset), Overrides()).model_dump(exclude={"row", "dataset"})
+
+
+def put(folder: Path, row: str, dataset: str, images: list[list[list[int]]], **options: object) -> None:
+    changes = {**as_configured(row, dataset), "threshold": 0.0, "background": 0, **options.pop("changes", {})}
+    stored(folder, row, dataset, images, changes=changes, metric="foreground_iou", **options)
+
+
+def only(folder: Path) -> Collection:
+    (collection,) = collect(folder, CONFIG, draws=200)
+    return collection
