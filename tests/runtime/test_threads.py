@@ -95,16 +95,18 @@ def test_threads_without_stages_leave_the_time_to_the_one_that_is_open() -> None
 
 
 def test_a_backlog_holds_so_many_tasks_and_no_more() -> None:
-    free, begun = threading.Event(), []
+    free, first, begun = threading.Event(), threading.Event(), []
 
     def task(number: int) -> None:
         begun.append(number)
+        first.set()
         assert free.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
         backlog = Backlog(pool, most=2)
         backlog.add(task, 0)
         backlog.add(task, number=1)  # neither waits
+        assert first.wait(60)
         third = threading.Thread(target=backlog.add, args=(task, 2))
         third.start()
         third.join(0.1)

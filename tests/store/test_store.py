@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from store_helpers import (
     INPUTS,
     certain,
     counts_file,
+    full_disk,
     names,
     opened,
     random_counts,
@@ -205,11 +205,8 @@ def test_a_full_disk_is_named_and_costs_nothing_that_was_stored(
     writer.add(0, *random_counts(0))
     writer.flush()
 
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
+        patched.setattr(os, "fsync", full_disk)
         writer.add(1, *random_counts(1))
         with pytest.raises(BenchError, match=r"loveda/sclip: cannot be written \(No space left on device\)"):
             writer.flush()

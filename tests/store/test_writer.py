@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from store_helpers import counts_file, opened, random_counts, write
+from store_helpers import counts_file, full_disk, opened, random_counts, write
 
 from bench.errors import BenchError
 from bench.store.store import Store
@@ -62,11 +61,8 @@ def test_a_slow_disk_keeps_nobody_waiting(writer: ResultWriter, slow: threading.
 def test_what_a_full_disk_refused_is_written_later(
     writer: ResultWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
+        patched.setattr(os, "fsync", full_disk)
         writer.add(0, *random_counts(0))
         with pytest.raises(BenchError, match=r"loveda/sclip: cannot be written \(No space left on device\)"):
             writer.add(1, *random_counts(1))
