@@ -52,7 +52,9 @@ class NamedProtocol(Overrides):
     source: str | None = None
 
 
-class Row(Overrides):
+class RowEntry(Overrides):
+    """A row of benchmark.yaml: a method and what it changes of the protocol."""
+
     method: str
     label: str | None = None  # "{method}" in it stands for the label of the method
     note: str | None = None
@@ -127,7 +129,7 @@ class Config(Model):
     models: dict[str, SecondSpec] = Field(default_factory=dict)
     protocols: dict[str, NamedProtocol] = Field(default_factory=dict)
     templates: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # sentences with {} for the word
-    rows: dict[str, Row]
+    rows: dict[str, RowEntry]
     default_rows: tuple[str, ...]  # what `--methods all` means
     vocabularies: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = Field(
         default_factory=dict
@@ -165,7 +167,7 @@ class Config(Model):
                     raise ValueError(f"{name}.models.{role} '{model}' is not in `models:`")
         return self
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> RowEntry:
         """The row of that name, or the one that `method[+modifier…][@backbone]` spells; in brackets what it changes, as
         in `sclip+ours[vocabulary=plain,threshold=0]`.
         """
@@ -175,7 +177,7 @@ class Config(Model):
             return self._changed(name)
         spelled, _, backbone = name.partition("@")
         base, *modifiers = spelled.split("+")
-        row = self.rows.get(base) or Row(method=base)
+        row = self.rows.get(base) or RowEntry(method=base)
         for modifier in modifiers:
             if modifier not in self.modifiers:
                 hint = did_you_mean(modifier, self.modifiers)
@@ -191,7 +193,7 @@ class Config(Model):
         label = "+".join([row.label or "{method}", *modifiers]) + (f" @{backbone}" if backbone else "")
         return row.model_copy(update={"label": label})
 
-    def _changed(self, name: str) -> Row:
+    def _changed(self, name: str) -> RowEntry:
         """The row before the brackets with what they say; keys that are no setting are options of the method."""
         base, _, inside = name[:-1].partition("[")
         row = self.row(base)
@@ -236,7 +238,7 @@ class Config(Model):
             )
         return own
 
-    def _protocol(self, row: Row) -> NamedProtocol:
+    def _protocol(self, row: RowEntry) -> NamedProtocol:
         """The protocol that a row names. BenchError for an unknown one."""
         if row.protocol is None:
             return NamedProtocol()
@@ -246,7 +248,7 @@ class Config(Model):
         return self.protocols[row.protocol]
 
     def resolve(
-        self, row: Row, method: Overrides, card: dict[str, Any], flags: dict[str, Any] | None = None
+        self, row: RowEntry, method: Overrides, card: dict[str, Any], flags: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The protocol with all that overrides it; later wins: card, method, row, command line."""
         chosen = self.protocol.model_dump() | {"options": {}} | card
@@ -283,9 +285,9 @@ def _given(change: Overrides) -> dict[str, Any]:
     return {k: v for k, v in change.model_dump(include=set(Overrides.model_fields)).items() if v not in (None, {})}
 
 
-def _merge(row: Row, change: Overrides) -> Row:
+def _merge(row: RowEntry, change: Overrides) -> RowEntry:
     merged = {"options": {**row.options, **change.options}, "models": {**row.models, **change.models}}
-    return Row(**{**row.model_dump(), **_given(change), **merged})
+    return RowEntry(**{**row.model_dump(), **_given(change), **merged})
 
 
 def load_config(path: str | Path | None = None) -> Config:
