@@ -13,9 +13,9 @@ import pandas as pd
 from bench.config import load_config
 from bench.data.cards import load_card
 from bench.data.vocabularies import read_vocabulary
-from bench.demo.clip.words import unknown_words
 from bench.demo.config import DEMO, with_backbone
 from bench.demo.datasets import demo_data_root
+from bench.demo.words import unknown_words
 from bench.errors import BenchError, did_you_mean
 from bench.evaluation.bias import bias_of
 from bench.evaluation.maps import label_maps

@@ -31,6 +31,7 @@ def test_the_wheel_holds_what_a_run_needs(packages: tuple[Path, Path]) -> None:
     shipped = "bench/_shipped/"
     assert {f"{shipped}benchmark.yaml", f"{shipped}methods/sclip.py", f"{shipped}datasets/loveda.yaml"} <= names
     assert f"{shipped}results/published/table1.csv" in names and "bench/demo/weights/tiny-clip.safetensors" in names
+    assert not any(name.startswith(("tools/", "tests/")) for name in names)
 
 
 def test_the_wheel_works_without_a_checkout(packages: tuple[Path, Path], tmp_path: Path) -> None:
@@ -56,6 +57,7 @@ def test_the_source_archive_holds_what_the_checks_need(packages: tuple[Path, Pat
     with tarfile.open(packages[1]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     for needed in ("pyproject.toml", "README.md", "LICENSE", "benchmark.yaml", "methods/sclip.py", "docs/demo.png",
-                   "tests/golden/released.npz", "results/demo/scores.csv", "mkdocs.yml", ".ci/run"):  # fmt: skip
+                   "tests/golden/released.npz", "results/demo/scores.csv", "mkdocs.yml", ".ci/run",
+                   "tools/demo/train_clip.py"):  # fmt: skip
         assert needed in names, needed
     assert not any(name.startswith(("results/demo-run", ".venv")) for name in names)

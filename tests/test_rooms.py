@@ -25,7 +25,7 @@ ALLOWED = {
     "store": BASE | {"config", "settings", "metrics"},
     "report": BASE | {"config", "settings", "store", "metrics", "data"},
     "evaluation": BASE | {"config", "settings", "inference", "store", "data", "metrics", "models", "registry"},
-    "demo": BASE | {"config", "settings", "inference", "models", "data", "training", "registry", "metrics"},
+    "demo": BASE | {"config", "models", "data"},
     "verify": BASE | {"config", "evaluation", "inference", "models", "data", "metrics", "registry", "store"},
     "api": {"models", "registry"},
 }

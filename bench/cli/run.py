@@ -333,7 +333,7 @@ def _announce(plan: PlannedRun, args: argparse.Namespace) -> None:
 
 def _unlearned(plan: PlannedRun) -> list[str]:
     """Words that the demo's CLIP has not learned, one line for each vocabulary of a dataset."""
-    from bench.demo.clip.words import unknown_words
+    from bench.demo.words import unknown_words
 
     lines: dict[str, None] = {}
     for dataset in plan.datasets:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Final
 
 from bench.config import BackboneSpec, Config, SecondSpec, UpsamplerSpec
-from bench.demo.clip.weights import CONFIG_FILE, WEIGHTS
 from bench.errors import BenchError
 from bench.models.backbone import Backbone
 from bench.models.clip_weights import load_backbone
 
+WEIGHTS: Final = Path(__file__).resolve().parent / "weights"
+CONFIG_FILE: Final = WEIGHTS / "tiny-clip.json"
 DEMO: Final = "demo"  # the embedded backbone, and the upsampler trained for it
 BACKBONE: Final = BackboneSpec(model=str(CONFIG_FILE), file=str(WEIGHTS / "tiny-clip.safetensors"))
 

@@ -1,4 +1,4 @@
-"""python -m bench.demo.clip.train: train the tiny CLIP from scratch on rendered scenes with captions."""
+"""python -m tools.demo.train_clip: train the tiny CLIP from scratch on rendered scenes with captions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.demo.clip.contrastive import TinyClip, contrastive_loss, jitter
-from bench.demo.clip.pool import Pool, load_pool
-from bench.demo.clip.weights import WEIGHTS, load_packed, read_config, save_packed
-from bench.demo.clip.words import draw_captions, matches
+from bench.demo.config import WEIGHTS
+from tools.demo.captions import draw_captions, matches
+from tools.demo.contrastive import TinyClip, contrastive_loss, jitter
+from tools.demo.packed import load_packed, read_config, save_packed
+from tools.demo.pool import Pool, load_pool
 
 _SHARES: Final = (1 / 3, 1 / 3, 1 / 3)  # of the crops, for each of READINGS
 _SEVERAL: Final = 16  # captions of more than one word in a step
@@ -70,8 +71,8 @@ class Trainer:
         corner = int(self.rng.integers(rows)), int(self.rng.integers(columns))
         readings = torch.multinomial(torch.tensor(_SHARES), len(images), replacement=True, generator=self.generator)
         seen = self.model.encode_crops(jitter(images, self.generator), corner, readings)
-        told = self.model.encode_captions(captions.sentences)
-        loss = contrastive_loss(seen @ told.T * self.model.clip.logit_scale.exp(), weight, unsure)
+        said = self.model.encode_captions(captions.sentences)
+        loss = contrastive_loss(seen @ said.T * self.model.clip.logit_scale.exp(), weight, unsure)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -124,7 +125,7 @@ def _save(trainer: Trainer, out: Path, minutes: float, seed: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.demo.clip.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.demo.train_clip", description=__doc__)
     parser.add_argument("--out", type=Path, default=WEIGHTS / "tiny-clip.safetensors", help="the weights' file")
     parser.add_argument("--minutes", type=float, default=60, help="training time, without rendering")
     parser.add_argument("--from", type=Path, dest="start_from", help="weights to go on from")

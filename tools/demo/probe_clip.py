@@ -1,4 +1,4 @@
-"""python -m bench.demo.clip.probe: how well the tiny CLIP segments land cover in scenes that it has not seen."""
+"""python -m tools.demo.probe_clip: how well the tiny CLIP segments land cover in scenes that it has not seen."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def table(results: Mapping[str, NDArray[np.float64]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.demo.clip.probe", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.demo.probe_clip", description=__doc__)
     parser.add_argument("--scenes", type=int, default=16, help="how many held-out scenes")
     scenes = parser.parse_args(arguments).scenes
     print(table(probe(scenes)))

@@ -14,16 +14,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.demo.clip import train as train_clip
-from bench.demo.clip.contrastive import READINGS, TinyClip, contrastive_loss, jitter
-from bench.demo.clip.pool import SIDE, Pool, load_pool
-from bench.demo.clip.probe import held_out, iou
-from bench.demo.clip.train import STAGES, Trainer
-from bench.demo.clip.weights import CONFIG_FILE, WEIGHTS, demo_backbone, load_packed, read_config, save_packed
+from bench.demo.config import CONFIG_FILE, WEIGHTS
 from bench.demo.render.taxonomy import MASTER, MASTER_INDEX
 from bench.errors import BenchError
 from bench.models.attention import attention, last_block
 from bench.models.backbone import Backbone
+from tools.demo import train_clip
+from tools.demo.contrastive import READINGS, TinyClip, contrastive_loss, jitter
+from tools.demo.packed import load_packed, read_config, save_packed
+from tools.demo.pool import SIDE, Pool, load_pool
+from tools.demo.probe_clip import held_out, iou
+from tools.demo.train_clip import STAGES, Trainer
+
+SHIPPED = WEIGHTS / "tiny-clip.safetensors"
 
 
 def _micro_config() -> dict[str, Any]:
@@ -165,16 +168,14 @@ def test_packed_weights_come_back(micro: TinyClip, tmp_path: Path, monkeypatch: 
     torch.testing.assert_close(other.clip.text_projection, micro.clip.text_projection, atol=1e-3, rtol=1e-3)
 
 
-def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match=r"gone\.safetensors: no such file; .*bench\.demo\.clip\.train"):
-        demo_backbone(tmp_path / "gone.safetensors")
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"gone\.safetensors: no such file"):
+        load_packed(tmp_path / "gone.safetensors")
 
 
 def test_the_shipped_weights_fit_open_clip_and_are_small() -> None:
-    config_file, state = demo_backbone()
-    assert config_file == CONFIG_FILE
-    model = open_clip.CLIP(**json.loads(config_file.read_text()))
-    model.load_state_dict(state, strict=True)
+    model = open_clip.CLIP(**json.loads(CONFIG_FILE.read_text()))
+    model.load_state_dict(load_packed(SHIPPED), strict=True)
     assert model.visual.patch_size == (16, 16) and model.visual.grid_size == (14, 14)
     assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 8e6
 
@@ -184,7 +185,7 @@ def test_the_shipped_backbone_tells_what_it_was_trained_on() -> None:
     chance's share.
     """
     model = TinyClip(read_config())
-    model.load(demo_backbone()[1])
+    model.load(load_packed(SHIPPED))
     names = ("bareland", "grass", "pavement", "road", "tree", "water", "cropland", "building")
     crops, truth = [], []
     for image, label in held_out(4):

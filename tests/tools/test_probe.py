@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.demo.clip.probe import confusion_of, iou, spread
-from bench.demo.clip.weights import WEIGHTS
-from bench.demo.upsamplers.probe import BILINEAR, MEASURES, SceneCounts, accuracy, near_borders, probe, table
+from bench.demo.config import WEIGHTS
+from tools.demo.probe_clip import confusion_of, iou, spread
+from tools.demo.probe_upsamplers import BILINEAR, MEASURES, SceneCounts, accuracy, near_borders, probe, table
 
 
 def test_near_borders_reaches_four_pixels_to_either_side() -> None:

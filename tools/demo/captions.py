@@ -1,8 +1,7 @@
-"""What the tiny CLIP learns about a picture: concepts, their words, and captions made of them."""
+"""Captions of rendered scenes, and how well they fit a crop."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -12,47 +11,11 @@ from numpy.typing import NDArray
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
 from bench.demo.render.taxonomy import MASTER, MASTER_INDEX
+from bench.demo.words import CONCEPTS, WORDS
 
-CONCEPTS: Final[dict[tuple[str, ...], tuple[str, ...]]] = {
-    ("clutter",): ("clutter",),
-    ("bareland", "barren", "bare soil"): ("bareland",),
-    ("grass", "lawn"): ("grass",),
-    ("low vegetation",): ("grass", "cropland", "soccer field"),
-    ("vegetation",): ("grass", "cropland", "soccer field", "tree"),
-    ("pavement", "parking lot"): ("pavement",),
-    ("impervious surface",): ("pavement", "road", "bridge", "roundabout"),
-    ("road", "street"): ("road", "bridge", "roundabout"),
-    ("tree", "forest"): ("tree",),
-    ("water", "river", "lake"): ("water",),
-    ("cropland", "agricultural", "farmland"): ("cropland",),
-    ("building", "house"): ("building", "facade"),
-    ("roof",): ("building",),
-    ("facade", "wall"): ("facade",),
-    ("vehicle",): ("car", "truck"),
-    ("car", "small vehicle"): ("car",),
-    ("large vehicle", "truck"): ("truck",),
-    ("human", "person"): ("human",),
-    ("ship", "boat"): ("ship",),
-    ("store tank", "storage tank"): ("store tank",),
-    ("baseball diamond",): ("baseball diamond",),
-    ("tennis court",): ("tennis court",),
-    ("basketball court",): ("basketball court",),
-    ("ground track field",): ("ground track field",),
-    ("bridge",): ("bridge",),
-    ("helicopter",): ("helicopter",),
-    ("swimming pool",): ("swimming pool",),
-    ("roundabout",): ("roundabout",),
-    ("soccer ball field", "soccer field"): ("soccer field",),
-    ("plane", "airplane"): ("plane",),
-    ("harbor", "pier"): ("harbor",),
-}
-BACKGROUND: Final = "background"
-# "background" is true of every picture, but counts as this small a share of it: as a full positive it would
-# keep every other
-# word's probability below the thresholds.
+# "background" is true of every picture, but counts as this small a share of it: as a full positive it would keep the
+# probability of every other word below the thresholds.
 BACKGROUND_SHARE: Final = 0.05
-
-WORDS: Final = (*(word for words in CONCEPTS for word in words), BACKGROUND)
 _PHRASES: Final = (
     "{}",
     "{}.",
@@ -94,16 +57,16 @@ def draw_captions(rng: np.random.Generator, shares: NDArray[np.float32], several
 
     shares: (N, len(MASTER)), the share of each crop that each master class covers.
     """
-    told = [(index,) for index in range(len(WORDS))]
+    said = [(index,) for index in range(len(WORDS))]
     shown = word_shares(shares)[:, :-1] >= _PRESENT
     for crop in rng.integers(len(shares), size=several):
         true = np.flatnonzero(shown[crop])
         count = min(int(rng.integers(2, 4)), len(true))
-        told.append(tuple(rng.permutation(true)[:count].tolist()) or (len(WORDS) - 1,))
-    says = np.zeros((len(told), len(WORDS)), bool)
-    for row, indices in enumerate(told):
+        said.append(tuple(rng.permutation(true)[:count].tolist()) or (len(WORDS) - 1,))
+    says = np.zeros((len(said), len(WORDS)), bool)
+    for row, indices in enumerate(said):
         says[row, list(indices)] = True
-    return Captions(tuple(_sentence(rng, [WORDS[index] for index in indices]) for indices in told), says)
+    return Captions(tuple(_sentence(rng, [WORDS[index] for index in indices]) for indices in said), says)
 
 
 def _sentence(rng: np.random.Generator, words: list[str]) -> str:
@@ -142,12 +105,3 @@ def sentences_of_training() -> Iterable[str]:
         yield template(f"{WORDS[0]}, {WORDS[0]} and {WORDS[0]}")
     for phrase in _PHRASES:
         yield phrase.format(WORDS[0])
-
-
-def unknown_words(prompts: Iterable[str]) -> tuple[str, ...]:
-    """The prompts that the demo backbone was not trained on, in order: their embeddings mean nothing.
-
-    A prompt is known when it is one of WORDS, whatever its case, its underscores and its spaces around.
-    """
-    known = set(WORDS)
-    return tuple(prompt for prompt in prompts if re.sub(r"[\s_]+", " ", prompt).strip().lower() not in known)

@@ -1,4 +1,4 @@
-"""python -m bench.demo.upsamplers.train: the demo's stand-ins for the upsamplers of Table 5, by `bench train`."""
+"""python -m tools.demo.train_upsamplers: the demo's stand-ins for the upsamplers of Table 5, by `bench train`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from bench.demo.clip.weights import WEIGHTS
+from bench.demo.config import WEIGHTS
 from bench.demo.render.scenes import KINDS, TRAIN_SEEDS, scene
 
 SIDE: Final = 256
@@ -58,7 +58,7 @@ def write_scenes(folder: Path, count: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.demo.upsamplers.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.demo.train_upsamplers", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones (all: {', '.join(RECIPES)})")
     parser.add_argument("--work", type=Path, required=True, help="folder for scenes, checkpoints, logs and pictures")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the trained upsamplers go")

@@ -1,4 +1,4 @@
-"""python -m bench.demo.upsamplers.probe: what each demo upsampler adds to M-SA, against bilinear enlargement."""
+"""python -m tools.demo.probe_upsamplers: what each demo upsampler adds to M-SA, against bilinear enlargement."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from bench.data.cards import load_card
-from bench.demo.clip.probe import CARD, SCALE, Confusion, confusion_of, held_out, iou
-from bench.demo.clip.weights import WEIGHTS
-from bench.demo.config import load_demo_backbone
+from bench.demo.config import WEIGHTS, load_demo_backbone
 from bench.inference.postprocess import classify
 from bench.inference.segmenter import Segmenter
 from bench.inference.variant import Variant
 from bench.models.text import Vocabulary, encode
 from bench.models.upsamplers import load_upsampler
 from bench.registry import find_method, load_methods
+from tools.demo.probe_clip import CARD, SCALE, Confusion, confusion_of, held_out, iou
 
 BILINEAR: Final = "bilinear"
 _NEAR: Final = 4  # pixels
@@ -100,7 +99,7 @@ def _measured(scenes: Sequence[SceneCounts], weights: NDArray[np.int64]) -> NDAr
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.demo.upsamplers.probe", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.demo.probe_upsamplers", description=__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of NAME.safetensors")
     parser.add_argument("--scenes", type=int, default=20, help="how many held-out scenes")
     options = parser.parse_args(arguments)

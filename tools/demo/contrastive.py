@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.demo.clip.words import sentences_of_training
+from tools.demo.captions import sentences_of_training
 
 MEAN = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(3, 1, 1) * 255
 STD = torch.tensor(open_clip.OPENAI_DATASET_STD).view(3, 1, 1) * 255

@@ -1,1 +1,0 @@
-"""The tiny CLIP of the demo, its weights, words and training."""

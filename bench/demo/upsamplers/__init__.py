@@ -1,1 +1,0 @@
-"""The upsamplers of the demo: training and probing."""
