@@ -34,7 +34,7 @@ class _Waves(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """(B, c, H, W) -> (B, 2 · frequencies · c, H, W)."""
         _, channels, frequencies = self.biases.shape
-        rates = torch.linspace(-2, 10, frequencies, device=values.device).exp()
+        rates = torch.linspace(-2, 10, frequencies).exp().to(values.device)
         angles = rates.view(-1, 1, 1, 1) * values[:, None]  # (B, frequencies, c, H, W)
         sine, cosine = self.biases.view(2, frequencies, channels, 1, 1)
         return torch.cat([(angles + sine).sin().flatten(1, 2), (angles + cosine).cos().flatten(1, 2)], dim=1)
@@ -131,8 +131,19 @@ class LoftUp(Upsampler):
 
 def _coordinates(like: Tensor) -> Tensor:
     """Row and column of each place of maps (B, …, H, W), −1 to 1 from edge to edge: (B, 2, H, W)."""
-    lines = [torch.linspace(-1, 1, n, device=like.device) for n in like.shape[2:]]
-    return torch.stack(torch.meshgrid(*lines, indexing="ij")).expand(len(like), -1, -1, -1)
+    lines = [_line(n) for n in like.shape[2:]]
+    return torch.stack(torch.meshgrid(*lines, indexing="ij")).to(like.device).expand(len(like), -1, -1, -1)
+
+
+def _line(n: int) -> Tensor:
+    """Values −1 to 1 at n places, as `torch.linspace` rounds them where multiply and add are one instruction.
+
+    Without that instruction (a CPU without AVX, a GPU) it differs in the last bit, which the highest frequency, e¹⁰,
+    makes a thousandth of a radian.
+    """
+    step = torch.tensor(2 / max(n - 1, 1), dtype=torch.float32).double()
+    rising = step * torch.arange(n) - 1
+    return torch.where(torch.arange(n) < max(n // 2, 1), rising, -rising.flip(0)).float()
 
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
