@@ -79,6 +79,34 @@ class Settings(Model):
     templates: str = "imagenet"
 
 
+class DatasetFacts(Model):
+    """What outputs and verdicts need of a dataset's card, kept with each result as it was when it was counted."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)  # keys of later versions are passed over
+
+    name: str
+    title: str
+    task: str
+    palette: tuple[tuple[int, int, int], ...]  # display colour of each class
+    expected_count: int | None = None  # images that the card says there are
+    threshold: float
+    background: int
+    debias: float | None = None
+    geometry: dict[str, Any] = {}  # resize, window and stride where they depart from the protocol
+    words: tuple[tuple[str, ...], ...] = ()  # prompt words of each class, of the result's vocabulary
+    known_vocabularies: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()  # statements that no source could confirm
+
+    @property
+    def vocabularies(self) -> Mapping[str, Sequence[Sequence[str]]]:
+        """Names of the card's vocabularies, each with the words of the result's own."""
+        return dict.fromkeys(self.known_vocabularies, self.words)
+
+    def overrides(self) -> dict[str, Any]:
+        """What the dataset changes of the protocol: resize, window and stride, or nothing."""
+        return dict(self.geometry)
+
+
 class DatasetDefaults(typing.Protocol):
     """What settings take from a dataset's card."""
 

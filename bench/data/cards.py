@@ -15,6 +15,7 @@ from bench.data.schema import Colour, Download, Geometry, Layout, Split, Strict,
 from bench.data.vocabularies import words_for
 from bench.errors import BenchError, did_you_mean, validation_message
 from bench.paths import shipped
+from bench.settings import DatasetFacts
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with libyaml
 Words = Annotated[tuple[str, ...], Field(min_length=1)]  # prompt words of one class, synonyms of each other
@@ -104,6 +105,12 @@ class Card(Strict):
     def overrides(self) -> dict[str, Any]:
         """What the dataset changes of the protocol: resize, window and stride, or nothing."""
         return self.geometry.model_dump() if self.geometry else {}
+
+    def facts(self, words: Sequence[Sequence[str]] = ()) -> DatasetFacts:
+        """What results keep of the card. words: of each class, those that the result was counted with."""
+        kept = self.model_dump(include=set(DatasetFacts.model_fields) - {"geometry", "palette"})
+        own = {"palette": self.colours, "geometry": self.overrides(), "words": words}
+        return DatasetFacts(**kept, **own, known_vocabularies=tuple(self.vocabularies))
 
     def scene_of(self, sample_id: str) -> str | None:
         """The scene that a sample belongs to: the first group (or all) of what `scene` finds in its id."""

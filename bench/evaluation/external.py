@@ -87,7 +87,9 @@ def score_predictions(
     info.caveat = "external: label maps made by another program"
     images = [(name, samples.scene(index)) for index, name in enumerate(samples.ids)]
     expected = card.expected_count
-    spec = ResultSpec(_settings(row, card), inputs, images, card.classes, card.metric, info, None, expected)
+    spec = ResultSpec(
+        _settings(row, card), inputs, images, card.classes, card.metric, info, None, expected, card.facts()
+    )
     writer = store.open(spec, fresh=True)
     for index, (keys, counts) in enumerate(counted):
         writer.add(index, keys, counts)

@@ -307,6 +307,7 @@ def _spec(run: Run, dataset: DatasetJobs, job: Job) -> ResultSpec:
         info,
         dataset.contents,
         expected,
+        dataset.card.facts(run.config.words(dataset.card, job.settings.vocabulary)),
     )
 
 

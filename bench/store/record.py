@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from bench.errors import BenchError
 from bench.runtime.atomic import write_atomic
 from bench.runtime.provenance import provenance
-from bench.settings import Settings
+from bench.settings import DatasetFacts, Settings
 
 RECORD = "cell.json"
 FORMAT: Final = 1
@@ -107,6 +107,7 @@ class Record(Part):
     metric: str
     metrics: Numbers = {}
     classes: list[str]
+    card: DatasetFacts | None = None  # None in results of versions that did not keep it
     settings: Settings
     inputs: dict[str, str] = {}
     fingerprint: str
@@ -133,6 +134,7 @@ class ResultSpec:
     threshold), plug-in, data list, vocabulary. images: (id, scene) of every image of the dataset in its fixed order.
     classes, metric: the card's. contents: for each image the checksum of its files, None where it is not known; images
     that were counted with another one are to be done again. expected: how many images the card says there are.
+    card: what tables and verdicts need of the dataset's card.
     """
 
     settings: Settings
@@ -143,6 +145,7 @@ class ResultSpec:
     info: Info = field(default_factory=Info)
     contents: Sequence[str | None] | None = None
     expected: int | None = None
+    card: DatasetFacts | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -158,6 +161,7 @@ class ResultSpec:
             images=ImageNumbers(total=total, planned=total, expected=self.expected),
             metric=self.metric,
             classes=list(self.classes),
+            card=self.card,
             settings=self.settings,
             inputs=dict(sorted(self.inputs.items())),
             fingerprint=self.fingerprint,
