@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.options import positive
@@ -27,6 +28,7 @@ def main(args: argparse.Namespace) -> int:
 
     from bench.errors import BenchError
     from bench.report.comparison import against_all, compare
+    from bench.report.escape import csv_text
     from bench.report.scores import DRAWS
     from bench.store.store import Store
 
@@ -42,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
         records = [as_record(pair) for pair in result.pairs]
     if args.out:
         try:
-            pd.DataFrame(records).to_csv(args.out, index=False)
+            Path(args.out).write_text(csv_text(pd.DataFrame(records)), encoding="utf-8")
         except OSError as error:
             raise BenchError(f"--out {args.out}: cannot be written ({error.strerror})") from None
     return 0
@@ -52,6 +54,7 @@ def markdown(result: Comparison, limit: int | None = None) -> str:
     """The comparison as a Markdown table with what can be concluded below."""
     from tabulate import tabulate
 
+    from bench.report.escape import markdown_text
     from bench.report.render import signed
 
     marks = [*(["demo"] if result.demo else []), *([f"limited to {limit} images"] if limit else [])]
@@ -59,15 +62,16 @@ def markdown(result: Comparison, limit: int | None = None) -> str:
         "dataset",
         "metric",
         "images",
-        result.first,
-        result.second,
+        markdown_text(result.first),
+        markdown_text(result.second),
         "difference",
         "95 %",
         "p",
         "p (Holm)",
     ]
     table = tabulate([_line(pair) for pair in result.pairs], headers, tablefmt="pipe", disable_numparse=True)
-    blocks = [f"# {result.first} against {result.second}{''.join(f' [{mark}]' for mark in marks)}", table]
+    title = markdown_text(f"{result.first} against {result.second}")
+    blocks = [f"# {title}{''.join(f' [{mark}]' for mark in marks)}", table]
     if result.pairs:
         blocks.append(
             "Per cent; differences in points, with a paired bootstrap interval. p: permutation of the rows' "
@@ -79,7 +83,7 @@ def markdown(result: Comparison, limit: int | None = None) -> str:
             f"Over {over.datasets} datasets: {over.wins} wins, {over.losses} losses, median difference "
             f"{signed(100 * over.median_difference)}; Wilcoxon signed-rank p = {_p(over.p_value)}."
         )
-    blocks += [f"Left out: {dataset}: {reason}." for dataset, reason in result.left_out.items()]
+    blocks += [markdown_text(f"Left out: {dataset}: {reason}.") for dataset, reason in result.left_out.items()]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -87,6 +91,7 @@ def summary(found: Sequence[tuple[Comparison, float]], limit: int | None = None)
     """One row against all others as a Markdown table."""
     from tabulate import tabulate
 
+    from bench.report.escape import markdown_text
     from bench.report.render import signed
 
     first = found[0][0]
@@ -97,7 +102,7 @@ def summary(found: Sequence[tuple[Comparison, float]], limit: int | None = None)
         differences = [100 * pair.interval.estimate for pair in one.pairs]
         lines.append(
             [
-                one.second,
+                markdown_text(one.second),
                 len(one.pairs),
                 sum(difference > 0 for difference in differences),
                 sum(difference < 0 for difference in differences),
@@ -114,7 +119,7 @@ def summary(found: Sequence[tuple[Comparison, float]], limit: int | None = None)
         "Differences in points, over the datasets that both rows have. Sure: the paired 95 % interval of a dataset is "
         "on one side of 0. p: Wilcoxon signed-rank over datasets, two-sided; Holm corrects for the number of rows."
     )
-    return f"# {first.first} against all{''.join(f' [{mark}]' for mark in marks)}\n\n{table}\n\n{note}\n"
+    return f"# {markdown_text(first.first)} against all{''.join(f' [{mark}]' for mark in marks)}\n\n{table}\n\n{note}\n"
 
 
 def as_record(pair: Pair) -> dict[str, Any]:

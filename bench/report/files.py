@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.config import Config
 from bench.errors import BenchError
+from bench.report.escape import csv_text
 from bench.report.render import (
     COST_COLUMNS,
     CSV_COLUMNS,
@@ -48,7 +49,7 @@ def write_tables(
             if "md" in formats:
                 texts[f"headline{suffix}.md"] = gains_table(gains(collection), collection.name)
             if "csv" in formats and (lines := cost_lines(collection)):
-                texts[f"cost{suffix}.csv"] = pd.DataFrame(lines, columns=list(COST_COLUMNS)).to_csv(index=False)
+                texts[f"cost{suffix}.csv"] = csv_text(pd.DataFrame(lines, columns=list(COST_COLUMNS)))
         for grid in grids:
             if "md" in formats:
                 texts[f"{grid.name}{suffix}.md"] = markdown(grid)
@@ -72,5 +73,4 @@ def to_csv(grid: Grid) -> str:
     import pandas as pd
 
     lines: list[dict[str, Any]] = csv_lines(grid)
-    text: str = pd.DataFrame(lines, columns=list(CSV_COLUMNS), dtype=object).to_csv(index=False)
-    return text
+    return csv_text(pd.DataFrame(lines, columns=list(CSV_COLUMNS), dtype=object))

@@ -24,6 +24,7 @@ from bench.report.analysis import (
 )
 from bench.report.comparison import Comparison
 from bench.report.comparison import compare as compare_rows
+from bench.report.escape import csv_text
 from bench.report.files import write_tables
 from bench.report.scores import DRAWS, collect
 from bench.report.site.page import page
@@ -127,7 +128,7 @@ def _write_analysis(results: Path, out: Path, draws: int) -> list[Path]:
     written = []
     for name, frame in frames.items():
         if len(frame):
-            _write(out / name, frame.to_csv(index=False))
+            _write(out / name, csv_text(frame))
             written.append(out / name)
     return written
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
+from bench.report.escape import markdown_text, one_line, tex_text
 from bench.report.published import Gain, Mark, one_digit
 from bench.report.scores import Collection, Score
 from bench.report.tables import AVERAGE, Grid, Line, TableEntry
@@ -68,22 +69,23 @@ def markdown(grid: Grid) -> str:
     from tabulate import tabulate
 
     notes: list[str] = []
-    lines = [text for line in grid.lines for text in _line(line, grid, notes)]
+    lines = [text for line in grid.lines for text in _line(line, grid, notes, markdown_text)]
     right = ("left", "left", *("right" for _ in grid.columns))
-    heads = ["method", "", *grid.columns]
+    heads = ["method", "", *map(markdown_text, grid.columns)]
     table = tabulate(lines, headers=heads, tablefmt="pipe", disable_numparse=True, missingval="", colalign=right)
     warnings = [text for word, text in WARNINGS.items() if word in grid.collection]
-    footnotes = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
-    blocks = [f"# {title(grid.title, grid.collection)}", *warnings, table, LEGEND, *_images(grid), *footnotes]
+    footnotes = [f"[{number}] {markdown_text(note)}" for number, note in enumerate(notes, 1)]
+    images = map(markdown_text, _images(grid))
+    blocks = [f"# {title(grid.title, grid.collection)}", *warnings, table, LEGEND, *images, *footnotes]
     return "\n\n".join(blocks) + "\n"
 
 
 def html_table(grid: Grid) -> str:
     """The same as a fragment of HTML: a heading, the table, and its notes as paragraphs."""
     notes: list[str] = []
-    lines = [text for line in grid.lines for text in _line(line, grid, notes)]
+    lines = [text for line in grid.lines for text in _line(line, grid, notes, one_line)]
     warnings = [text for word, text in WARNINGS.items() if word in grid.collection]
-    footnotes = [f"[{number}] {note}" for number, note in enumerate(notes, 1)]
+    footnotes = [f"[{number}] {one_line(note)}" for number, note in enumerate(notes, 1)]
     head = "".join(f"<th>{html.escape(text)}</th>" for text in ["method", "", *grid.columns])
     body = "\n".join("<tr>" + "".join(_html_cell(cell, place) for place, cell in enumerate(cells)) + "</tr>"
                      for cells in lines)  # fmt: skip
@@ -108,7 +110,7 @@ def _html_text(markdown_text: str) -> str:
     return re.sub(r"\*(.+?)\*", r"<i>\1</i>", text)
 
 
-def _line(line: Line, grid: Grid, notes: list[str]) -> list[list[str]]:
+def _line(line: Line, grid: Grid, notes: list[str], as_text: Callable[[str], str]) -> list[list[str]]:
     measured = [_measured(line.entries[column], column == AVERAGE, notes) for column in grid.columns]
     entries = [line.entries[column] for column in grid.columns]
     rest = {
@@ -116,7 +118,7 @@ def _line(line: Line, grid: Grid, notes: list[str]) -> list[list[str]]:
         "difference": [signed(e.difference) for e in entries],
         "interval": [_interval(e) for e in entries],
     }
-    name = f"{line.label} ({line.venue})" if line.venue else line.label
+    name = as_text(f"{line.label} ({line.venue})" if line.venue else line.label)
     shown = [[f"measured [{grid.collection}]" if grid.collection else "measured", *measured]] + [
         [what, *cells] for what, cells in rest.items() if any(cells)
     ]
@@ -285,11 +287,11 @@ def latex(grid: Grid, intervals: bool = False) -> str:
     intervals: with the 95 % interval below each number. Only complete numbers are set; the others are a dash. Needs the
     packages booktabs and xcolor.
     """
-    heads = " & ".join(["Method", *(_tex(column) for column in grid.columns)])
+    heads = " & ".join(["Method", *(tex_text(column) for column in grid.columns)])
     lines = []
     for line in grid.lines:
         entries = [line.entries[column] for column in grid.columns]
-        name = _tex(f"{line.label} ({line.venue})" if line.venue else line.label)
+        name = tex_text(f"{line.label} ({line.venue})" if line.venue else line.label)
         lines.append(" & ".join([name, *(_tex_number(entry) for entry in entries)]) + r" \\")
         if intervals and any(map(_interval, entries)):
             ends = [_interval(entry).partition(",")[0].replace(" to ", "--") for entry in entries]
@@ -318,9 +320,3 @@ def _tex_number(entry: TableEntry) -> str:
         return "--"
     text = f"{entry.shown:.1f}"
     return {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}", None: text}[entry.mark]
-
-
-def _tex(text: str) -> str:
-    for sign in "&%$#_{}":
-        text = text.replace(sign, f"\\{sign}")
-    return text.replace("λ", r"$\lambda$")

@@ -1,0 +1,68 @@
+"""Text of other people (labels, names, notes, reasons) as each format needs it, so that it stays text."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMULA = tuple("=+-@")  # at the start of a cell, by which spreadsheets know a formula
+_MARKDOWN = re.compile(r"[\\`*|<]|(?<=\])\(")
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "λ": r"$\lambda$",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and control characters; each run of these and of spaces becomes one space.
+
+    >>> one_line("a\\n\\tb\\x1b[31m")
+    'a b [31m'
+    """
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
+def markdown_text(text: str) -> str:
+    """The text for a paragraph or a cell of a Markdown table: no columns, lines, marks, links or elements of its own.
+
+    >>> print(markdown_text("SCLIP | <b>*best*</b>"))
+    SCLIP \\| \\<b>\\*best\\*\\</b>
+    """
+    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
+
+
+def tex_text(text: str) -> str:
+    """The text for LaTeX: no commands, groups or mathematics.
+
+    >>> print(tex_text("50 % of \\\\input{x}"))
+    50 \\% of \\textbackslash{}input\\{x\\}
+    """
+    return "".join(_TEX.get(sign, sign) for sign in one_line(text))
+
+
+def csv_value(value: Any) -> Any:
+    """The value for a cell of a CSV file: text that a spreadsheet would compute gets an apostrophe before it.
+
+    >>> csv_value("=1+1"), csv_value("sclip+ours"), csv_value(-1.5)
+    ("'=1+1", 'sclip+ours', -1.5)
+    """
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """The frame as CSV without its index."""
+    import pandas as pd
+
+    numbers = set(frame.select_dtypes("number"))
+    texts = {name: [csv_value(value) for value in frame[name]] for name in frame if name not in numbers}
+    text: str = frame.assign(**pd.DataFrame(texts, frame.index, dtype=object)).to_csv(index=False)
+    return text
