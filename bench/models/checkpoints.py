@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.models.torchscript import is_torchscript, torchscript_state
 
 # All that torch.load and safetensors were seen to raise at files that are no checkpoints.
 _UNREADABLE = (
@@ -22,9 +23,13 @@ _UNREADABLE = (
     RuntimeError,
     EOFError,
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
+    AttributeError,
+    ArithmeticError,
     OSError,
+    RecursionError,
+    zipfile.BadZipFile,
 )
 TOKEN_TABLE = "token_embedding.weight"
 TOKEN_ROWS, TOKEN_INDICES = "token_embedding.rows", "token_embedding.indices"  # a table of which few rows are not zero
@@ -32,7 +37,8 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict")  # under which training 
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """Name -> tensor of a .safetensors file, a torch file (loaded with ``weights_only=True``) or a TorchScript archive.
+    """Name -> tensor of a .safetensors file, a torch file (loaded with ``weights_only=True``) or a TorchScript archive
+    (whose code never runs).
 
     A training checkpoint's weights are taken out of their wrapper. Raises BenchError naming the file.
     """
@@ -42,9 +48,10 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             tensors: dict[str, Tensor] = load_file(file)
             return tensors
-        if _is_torchscript(file):
-            return dict(torch.jit.load(str(file), map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        _check_sizes(file)
+        content: object = (
+            torchscript_state(file) if is_torchscript(file) else torch.load(file, map_location="cpu", weights_only=True)
+        )
     except _UNREADABLE as error:
         raise BenchError(
             f"{file}: not a readable checkpoint ({type(error).__name__}: truncated, another format, or not tensors "
@@ -98,11 +105,15 @@ def file_fingerprint(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _is_torchscript(file: Path) -> bool:
+def _check_sizes(file: Path) -> None:
+    """Raises UnpicklingError where the numbers of a zip archive are packed, or more than the file has room for."""
     if not zipfile.is_zipfile(file):
-        return False
+        return
     with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
+        numbers = [member for member in archive.infolist() if "/data/" in member.filename]
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in numbers)
+    if packed or sum(member.file_size for member in numbers) > file.stat().st_size:
+        raise pickle.UnpicklingError("not as torch writes archives")
 
 
 def with_token_table(state: Mapping[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
