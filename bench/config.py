@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from bench.errors import BenchError, did_you_mean, validation_message
 from bench.paths import shipped
+from bench.runtime.yaml_files import read_yaml
 from bench.settings import Aggregate, DatasetDefaults, Model, Overrides, ResizeRule, Settings
 
 FIRST: Final = "/first"  # behind the name of a vocabulary
@@ -295,11 +296,11 @@ def load_config(path: str | Path | None = None) -> Config:
 
     Raises BenchError naming file and key for unreadable YAML, unknown keys, wrong values and dangling names.
     """
-    file = shipped("benchmark.yaml")
-    content = _content(file)
+    file, wanted = shipped("benchmark.yaml"), "a YAML file with --config"
+    content = read_yaml(file, wanted)
     if path:
         file = Path(path)
-        content = _overlaid(content, _content(file))
+        content = _overlaid(content, read_yaml(file, wanted))
     try:
         return Config.model_validate(content)
     except ValidationError as error:
@@ -322,14 +323,3 @@ def _overlaid(content: Any, own: Any) -> Any:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = {**merged[key], **value} if both else value
     return merged
-
-
-def _content(file: Path) -> Any:
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BenchError(f"{file}: cannot be read ({error.strerror}); give another file with --config") from None
-    except UnicodeDecodeError:
-        raise BenchError(f"{file}: not a text file; give a YAML file with --config") from None
-    except yaml.YAMLError as error:
-        raise BenchError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None

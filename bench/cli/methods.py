@@ -72,9 +72,9 @@ def main(args: argparse.Namespace) -> int:
 
 def facts() -> dict[str, dict[str, Any]]:
     """Method -> family, passes, agrees: what is known of the shipped methods."""
-    import yaml
+    from bench.runtime.yaml_files import read_yaml
 
-    found: dict[str, dict[str, Any]] = yaml.safe_load(FACTS.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, Any]] = read_yaml(FACTS, "the file of the package")
     return found
 
 

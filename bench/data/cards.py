@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from bench.data.patterns import COORDINATES, fields_of
@@ -15,9 +14,9 @@ from bench.data.schema import Colour, Download, Geometry, Layout, Split, Strict,
 from bench.data.vocabularies import words_for
 from bench.errors import BenchError, did_you_mean, validation_message
 from bench.paths import shipped
+from bench.runtime.yaml_files import read_yaml
 from bench.settings import DatasetFacts
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with libyaml
 Words = Annotated[tuple[str, ...], Field(min_length=1)]  # prompt words of one class, synonyms of each other
 
 
@@ -173,12 +172,7 @@ def _read(file: Path) -> Card:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"{file}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise BenchError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(file, "a dataset card")
     if not isinstance(content, dict):
         raise BenchError(f"{file}: a card is a mapping of keys to values")
     return content

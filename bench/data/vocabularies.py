@@ -7,12 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, ValidationError
 
 from bench.data.schema import Strict
 from bench.errors import BenchError, validation_message
 from bench.paths import shipped
+from bench.runtime.yaml_files import read_yaml
 
 Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
 
@@ -28,12 +28,7 @@ class VocabularyFile(Strict):
 
 def read_vocabulary(file: Path) -> VocabularyFile:
     """The file, validated. BenchError naming file and key for what is wrong."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"{file}: cannot be read ({error}); give a YAML file or the name of a vocabulary") from None
-    except yaml.YAMLError as error:
-        raise BenchError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(file, "a YAML file or the name of a vocabulary")
     if isinstance(content, dict) and "name" not in content:
         content = {"name": file.stem, **content}
     try:
