@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import pandas as pd
 
 from bench.config import load_config
-from bench.data.cards import load_card
+from bench.data.cards import Card, load_card
 from bench.data.vocabularies import read_vocabulary
 from bench.demo.config import DEMO, with_backbone
 from bench.demo.datasets import demo_data_root
@@ -34,7 +34,7 @@ from bench.report.frames import per_image, scores
 from bench.report.paper_figures import Bias, draw_bias, draw_radar
 from bench.report.scores import Collection, collect
 from bench.runtime.device import choose_device, default_batch
-from bench.settings import Settings
+from bench.settings import ResizeRule, Settings
 
 Classes: TypeAlias = str | Sequence[str | Sequence[str]]
 
@@ -47,7 +47,8 @@ class SegmenterOptions:
     weights. upsamplers: files by name of benchmark.yaml. device, dtype, batch: as in `bench run`; None: chosen.
     long_side: of the network's input, pixels. native: the image's own resolution instead, strip by strip;
     None: of GeoTIFFs. debias: λ.
-    threshold: pixels less probable become class `background`. plugins: files or folders of methods. config: another
+    threshold: pixels less probable become class `background`; None: those of the row on the dataset, of own words 0.
+    plugins: files or folders of methods. config: another
     benchmark.yaml. style: of overlays that are written.
     """
 
@@ -60,8 +61,8 @@ class SegmenterOptions:
     long_side: int | None = None
     native: bool | None = False
     debias: float | None = None
-    threshold: float = 0.0
-    background: int = 0
+    threshold: float | None = None
+    background: int | None = None
     plugins: Sequence[str | Path] = ()
     config: str | Path | None = None
     style: Style = PLAIN
@@ -87,31 +88,32 @@ def load_segmenter(
     if (classes is None) == (dataset is None):
         raise BenchError("load_segmenter: give either classes or dataset")
     if dataset is not None:
-        card = load_card(dataset)
-        words: Sequence[Sequence[str]] = card.vocabularies[load_config(chosen.config).protocol.vocabulary]
-        options = {"threshold": card.threshold, "background": card.background} | options
-        chosen = SegmenterOptions(**options)  # type: ignore[arg-type]
-        vocabulary = Vocabulary.of(words)
-    elif isinstance(classes, str):
+        return predictor(method, load_card(dataset), chosen)
+    if isinstance(classes, str):
         vocabulary = Vocabulary.parse(classes)
     else:
         vocabulary = Vocabulary.of([[entry] if isinstance(entry, str) else entry for entry in classes or ()])
     return predictor(method, vocabulary, chosen)
 
 
-def predictor(method: str, vocabulary: Vocabulary, options: SegmenterOptions) -> Predictor:
-    """What `load_segmenter` and `bench predict` load."""
-    if not 0 <= options.background < vocabulary.size:
-        raise BenchError(f"background {options.background}: there are {vocabulary.size} classes, numbered from 0")
-    if not 0 <= options.threshold <= 1:
-        raise BenchError(f"threshold {options.threshold}: a probability between 0 and 1 is needed")
+def predictor(method: str, classes: Card | Vocabulary, options: SegmenterOptions) -> Predictor:
+    """Load what `load_segmenter` and `bench predict` need: a row with the words of a dataset, or with own ones."""
     config, methods = with_backbone(load_config(options.config), options.backbone), load_methods(list(options.plugins))
     row = config.row(method)
     defaults = find_method(row.method, methods).defaults
-    given = {"debias": options.debias, "resize": {"long_side": options.long_side} if options.long_side else None}
-    settled = config.resolve(row, defaults, {}, {key: value for key, value in given.items() if value is not None})
-    settled |= {"threshold": options.threshold, "background": options.background}
-    settings = Settings(row=method, dataset="-", method=row.method, **settled)
+    given = {name: getattr(options, name) for name in ("debias", "threshold", "background")}
+    given["resize"] = ResizeRule(long_side=options.long_side) if options.long_side else None
+    given = {name: value for name, value in given.items() if value is not None}
+    if isinstance(classes, Card):
+        settings = config.settings_of(method, classes, defaults).model_copy(update=given)
+        vocabulary = Vocabulary.of(config.words(classes, settings.vocabulary))
+    else:
+        settled = config.resolve(row, defaults, {}) | {"threshold": 0.0, "background": 0} | given
+        settings, vocabulary = Settings(row=method, dataset="-", method=row.method, **settled), classes
+    if not 0 <= settings.background < vocabulary.size:
+        raise BenchError(f"background {settings.background}: there are {vocabulary.size} classes, numbered from 0")
+    if not 0 <= settings.threshold <= 1:
+        raise BenchError(f"threshold {settings.threshold:g}: a probability between 0 and 1 is needed")
     device = choose_device(options.device, options.dtype)
     checkpoint = Path(options.checkpoint) if options.checkpoint else None
     models = ModelCache(config, methods, checkpoint, options.upsamplers, device, options.dtype)
