@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,25 @@ from bench import registry
 from bench.data import cards
 from bench.registry import load_methods
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+TESTS = Path(__file__).resolve().parent
+SHARED = TESTS.parents[1] / "shared"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-seed", type=int, default=0, help="of the damage that `-m chaos` does")
+
+
+def pytest_configure() -> None:
+    """One thread per process, here and in those that tests start: pytest-xdist has a process per core."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """A process per core for the whole suite; for chosen files this process, since others take seconds to start."""
+    whole = {Path(argument).resolve() for argument in config.args} & {TESTS, TESTS.parent}
+    return None if whole else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

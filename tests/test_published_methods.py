@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from reference import SHARED
 
+from bench.cli import main
 from bench.inference.segmenter import Segmenter
 from bench.inference.variant import Variant
 from bench.methods import cliptrase
 from bench.models.backbone import Features, Trunk
 from bench.models.text import Vocabulary, encode
 from bench.registry import find_refinement, load_methods
+from bench.store.store import Store
 from bench.verify import recipe
 from bench.verify.goldens import Bed
 
@@ -227,19 +227,28 @@ def test_pamr_reads_neighbours_and_not_the_pixel_itself() -> None:
     assert once.sum() == pytest.approx(16.0)
 
 
-@pytest.mark.parametrize("golden", GOLDENS)
-def test_methods_run_with_ours_or_say_why_not(golden: str, tmp_path: Path) -> None:
-    name, _ = GOLDENS[golden]
-    flags = ["--demo", "--methods", f"{name}+ours", "--datasets", "whu_aerial", "--limit", "1", "--device", "cpu"]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "run", *flags, "--results", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if load_methods()[name].makes_scores:
-        assert done.returncode == 2 and "makes its own scores" in done.stderr
-    else:
-        assert done.returncode == 0, done.stderr
-        cell = json.loads(next(tmp_path.rglob("cell.json")).read_text())
-        assert cell["status"] == "ok" and cell["settings"]["upsampler"] == "simfeatup"
+METHODS = sorted({method for method, _ in GOLDENS.values()})
+SCORERS = [name for name in METHODS if load_methods()[name].makes_scores]
+
+
+def run_with_ours(methods: Iterable[str], results: Path) -> int:
+    """On one image of the demo, in one window of 7 × 7 patches."""
+    config = results / "small.yaml"
+    config.write_text("protocol: {resize: {long_side: 112}, window: 112, stride: 112}")
+    rows = ",".join(f"{name}+ours" for name in methods)
+    flags = ["--demo", "--methods", rows, "--datasets", "whu_aerial", "--limit", "1", "--device", "cpu"]
+    return main(["run", *flags, "--config", str(config), "--results", str(results / "results")])
+
+
+def test_methods_that_make_features_run_with_ours(tmp_path: Path) -> None:
+    methods = [name for name in METHODS if name not in SCORERS]
+    assert run_with_ours(methods, tmp_path) == 0
+    cells = Store(tmp_path / "results", demo=True, limit=1).cells()
+    assert {cell.settings.row for cell in cells} == {f"{name}+ours" for name in methods}
+    assert all(cell.status == "ok" and cell.settings.upsampler == "simfeatup" for cell in cells)
+
+
+@pytest.mark.parametrize("method", SCORERS)
+def test_methods_that_make_scores_refuse_ours(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_with_ours([method], tmp_path) == 2
+    assert "makes its own scores" in capsys.readouterr().err

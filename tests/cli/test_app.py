@@ -95,6 +95,7 @@ def test_unknown_command_is_argparses_error(capsys: pytest.CaptureFixture[str]) 
     assert "invalid choice: 'evaluate'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_wheel_holds_everything_and_stays_out_of_hugging_faces_package(tmp_path: Path) -> None:
     from hatchling.builders.wheel import WheelBuilder
 

@@ -43,6 +43,7 @@ def test_all_cells_of_the_demo_have_a_reference() -> None:
     assert {file.name for file in (REFERENCE / "tables").iterdir()} >= {"table1-demo.md", "leaderboard-demo.csv"}
 
 
+@pytest.mark.slow
 def test_a_fresh_run_moves_at_most_a_few_pixels(results: Path) -> None:
     """Ties are decided differently by other processors, threads and batch sizes."""
     moved = compare(Store(results, demo=True).cells(), REFERENCE)

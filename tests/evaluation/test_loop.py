@@ -24,15 +24,15 @@ from bench.models.backbone import Backbone, Features, Trunk
 from bench.models.upsamplers import JBUOne
 from bench.registry import load_methods
 
-RULE = Resize(long_side=448)
+RULE = Resize(long_side=96)
 FREE = {"empty", "empty_like", "empty_strided", "new_empty", "detach", "alias", "lift_fresh", "_unsafe_view", "set_"}
 
 
-def image(size: int = 448, seed: int = 0) -> np.ndarray:
+def image(size: int = 96, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
-def loaded(index: int, size: int = 448) -> Loaded:
+def loaded(index: int, size: int = 96) -> Loaded:
     label = np.random.default_rng(index).integers(0, 4, (size, size), dtype=np.uint8)
     return Loaded(index, f"image-{index}", label, {RULE: image(size, index)})
 
@@ -44,7 +44,7 @@ def variant(name: str, method: Callable[[Trunk], Features], device: str = "cpu",
 
 def outcomes(backbone: Backbone, variants: list[Variant], images: list[Loaded], batch: int = 9) -> list[Outcome]:
     pending = {one.name: {image.index for image in images} for one in variants}
-    groups = [RowGroup(RULE, Segmenter(backbone, variants, 224, 112, batch))]
+    groups = [RowGroup(RULE, Segmenter(backbone, variants, 48, 24, batch))]
     return list(evaluate(groups, images, pending, Scoring(4)))
 
 
@@ -66,13 +66,13 @@ def test_scores_that_are_not_finite_fail_the_row_and_name_the_image(
         backbone = Backbone("tiny", tiny_backbone().model.to(device), open_clip.SimpleTokenizer(), "")
         try:
             rows = [variant("spoilt", spoilt, device), variant("clip", load_methods()["clip"].build({}), device)]
-            found = outcomes(backbone, rows, [loaded(number, 224) for number in range(4)])
+            found = outcomes(backbone, rows, [loaded(number, 48) for number in range(4)])
         finally:
             backbone.model.to("cpu")
     by_row = {row: [one for one in found if one.row == row] for row in ("spoilt", "clip")}
     assert [one.error for one in by_row["clip"]] == [None] * 4
     good, bad = by_row["spoilt"]
-    assert good.error is None and good.counts.sum() == 224 * 224
+    assert good.error is None and good.counts.sum() == 48 * 48
     assert bad.gives_up and bad.error == "its scores are not finite (NaN or infinity) (image image-1)"
 
 
@@ -92,7 +92,7 @@ class Launches(TorchDispatchMode):
 
 
 def test_ten_rows_take_a_gpu_few_launches_and_four_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One image of 448 × 448, nine windows, twelve blocks as in ViT-B: whatever the width of the tower."""
+    """One image of nine small windows and twelve blocks, as in ViT-B: width and window change no number here."""
     methods = load_methods()
     with pretended_cuda.pretended_cuda(monkeypatch):
         torch.manual_seed(0)
@@ -106,7 +106,7 @@ def test_ten_rows_take_a_gpu_few_launches_and_four_copies(monkeypatch: pytest.Mo
                 rows.append(variant(f"{name}+ours", ours, "cuda", upsampler=upsampler, debias=0.3))
         assert len(rows) == 10
         backbone = Backbone("tiny", model, open_clip.SimpleTokenizer(), "")
-        groups = [RowGroup(RULE, Segmenter(backbone, rows, 224, 112, 9))]
+        groups = [RowGroup(RULE, Segmenter(backbone, rows, 48, 24, 9))]
         pending = {row.name: {0, 1} for row in rows}
         list(evaluate(groups, [loaded(0)], pending, Scoring(4)))  # fills the caches, and looks at each method once
         pretended_cuda.crossings.clear()

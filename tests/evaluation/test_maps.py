@@ -85,6 +85,7 @@ def test_maps_of_other_settings_are_forgotten(project: Project) -> None:
     assert set(files(project).values()) != set(first.values())
 
 
+@pytest.mark.slow
 def test_processes_hand_their_maps_over(project: Project) -> None:
     assert project.run(*LOVEDA, "--save-predictions") == 0
     assert project.run(*LOVEDA, "--save-predictions", "--processes", "2", results="two") == 0

@@ -160,6 +160,7 @@ def _subprocess(project: Project, *flags: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal", ["SIGINT", "SIGKILL"])
 def test_an_interrupted_run_goes_on_where_it_was(finished: Project, project: Project, signal: str) -> None:
     """The plug-in stops its own process in the middle; its source then changes back, which makes no
@@ -263,6 +264,7 @@ def test_shards_merge_to_the_whole(finished: Project, project: Project) -> None:
     assert np.array_equal(store.cell("clip", "loveda").confusion(), whole.confusion())
 
 
+@pytest.mark.slow
 def test_two_processes_count_what_one_does(finished: Project, project: Project) -> None:
     root = Path(__file__).resolve().parents[2]
     torchrun = [

@@ -164,6 +164,7 @@ def test_what_is_no_record_is_refused_before_anything_is_measured(
     assert f"bench: --against {file}: " in said and NO_RECORDS[content] in said and said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_processes_side_by_side_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, config = _small(tmp_path)
     target = tmp_path / "speed.json"
@@ -178,6 +179,7 @@ def test_processes_side_by_side_are_averaged(tmp_path: Path, capsys: pytest.Capt
     assert case["ratio"] == case["all_rows"] / case["encoder"] > 0
 
 
+@pytest.mark.slow
 def test_a_mistake_in_one_of_several_processes_is_answered_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

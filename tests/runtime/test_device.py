@@ -49,6 +49,7 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses(cuda: None) -> None:
     assert (there * torch.tensor(2.0)).cpu().numpy().tolist() == [2, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "share"), [("fp32", 1e-4), ("fp16", 1e-2)])
 def test_all_rows_run_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, share: float) -> None:
     command = ["run", "--demo", "--methods", "all", "--datasets", "whu_aerial", "--limit", "1", "--workers", "0"]
@@ -64,6 +65,7 @@ def test_all_rows_run_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         assert np.abs(found.confusion().sum(0) - expected).sum() < share * expected.sum(), row
 
 
+@pytest.mark.slow
 def test_the_plan_and_own_images_on_a_gpu(tmp_path: Path, cuda: None, capsys: pytest.CaptureFixture[str]) -> None:
     plan = ["run", "--demo", "--datasets", "whu_aerial", "--methods", "sclip+ours", "--dry-run", "--device", "cuda"]
     assert main([*plan, "--results", str(tmp_path / "results")]) == 0
@@ -87,6 +89,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", RECIPES, ids=RECIPES.values())
 def test_training_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str) -> None:
     config, checkpoint = write_tiny(tmp_path)

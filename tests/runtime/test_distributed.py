@@ -24,6 +24,7 @@ def run(project: Project, *flags: str, results: str = "results") -> subprocess.C
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one_and_mistakes_are_told_once(tmp_path: Path) -> None:
     project = Project(tmp_path)
     assert run(project, results="one").returncode == 0

@@ -96,6 +96,7 @@ def test_what_was_added_goes_to_the_disk_by_itself(tmp_path: Path, monkeypatch: 
     assert writer.done == {0, 1}
 
 
+@pytest.mark.slow
 def test_twenty_kills_at_random_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     processes = multiprocessing.get_context("forkserver")

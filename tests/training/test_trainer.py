@@ -210,6 +210,7 @@ def _steps_of_a_process(rank: int, port: int, folder: Path, out: Path) -> None:
     torch.save((trainer.learner.state_dict(), [tuple(step) for step in losses]), out / f"{rank}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_their_batches_together(images, tmp_path):
     port = 20000 + os.getpid() % 20000
     torch.multiprocessing.spawn(_steps_of_a_process, (port, images, tmp_path), nprocs=2)

@@ -123,6 +123,7 @@ def test_every_comparison_holds_on_this_machine() -> None:
     assert all(check.good for check in checks), checks
 
 
+@pytest.mark.slow
 def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(goldens, "RUNS", {name: RUNS[name] for name in ("gem", "segearth_ov")})
     with pretended_cuda(monkeypatch):

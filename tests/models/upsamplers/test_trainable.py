@@ -60,6 +60,7 @@ def test_values_and_gradients_are_those_of_the_direct_way(
     assert_same(found_by(upsample, upsampler, *inputs), found_by(direct, upsampler, *inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [(14, 14), (6, 13)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_steps_at_full_size(kind: str, grid: tuple[int, int]) -> None:

@@ -166,6 +166,7 @@ def test_operator_is_the_direct_way(height: int, width: int, steps: int, radius:
     torch.testing.assert_close(by_operator, direct, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", [(14, 14), (14, 13), (6, 14)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_operator_is_the_direct_way_at_full_size(kind: str, grid: tuple[int, int]) -> None:
