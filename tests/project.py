@@ -15,6 +15,9 @@ from bench.demo.writers import write_dataset
 from bench.models.upsamplers import JBUOne
 from bench.paths import shipped
 
+SMALL = "protocol: {resize: {long_side: 112}, window: 112, stride: 112}"
+"""A configuration with one window of 7 × 7 patches an image, for the demo where its numbers do not matter."""
+
 SIZES = {"loveda": [(60, 80), (64, 64), (50, 70)], "whu_aerial": [(48, 64), (64, 40)]}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from project import SMALL
 
 import bench
 from bench.cli import main
@@ -26,11 +27,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("notebook")
     noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "scene.png")
+    (folder / "small.yaml").write_text(SMALL)
     flags = ["--demo", "--datasets", "whu_aerial", "--methods", "clip,segearth-ov", "--device", "cpu"]
+    flags += ["--config", str(folder / "small.yaml")]
     assert main(["run", *flags, "--results", str(folder / "results" / "demo-run")]) == 0
     return folder
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python-api.md").read_text(), flags=re.DOTALL)
@@ -48,6 +52,7 @@ def test_the_examples_of_the_page_run(folder: Path, monkeypatch: pytest.MonkeyPa
         assert np.array_equal(np.asarray(image), found.labels)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cells = json.loads((ROOT / "docs" / "first-steps.ipynb").read_text())["cells"]
@@ -72,7 +77,7 @@ def test_a_run_tells_its_progress_and_what_is_missing(folder: Path) -> None:
 def test_mistakes_of_a_run_are_named(tmp_path: Path) -> None:
     for message, options in {
         "unknown option 'devise'; did you mean device": {"devise": "cpu"},
-        "unknown row or method 'clop'": {"methods": "clop", "demo": True},
+        "unknown row or method 'clop'": {"methods": "clop", "datasets": "whu_aerial", "demo": True},
         "--demo has a backbone and data of its own": {"demo": True, "backbone": "demo"},
         "--only broken: not a state": {"demo": True, "only": ["broken"], "datasets": "loveda"},
     }.items():

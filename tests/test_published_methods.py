@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from project import SMALL
 from reference import SHARED
 
 from bench.cli import main
@@ -234,7 +235,7 @@ SCORERS = [name for name in METHODS if load_methods()[name].makes_scores]
 def run_with_ours(methods: Iterable[str], results: Path) -> int:
     """On one image of the demo, in one window of 7 × 7 patches."""
     config = results / "small.yaml"
-    config.write_text("protocol: {resize: {long_side: 112}, window: 112, stride: 112}")
+    config.write_text(SMALL)
     rows = ",".join(f"{name}+ours" for name in methods)
     flags = ["--demo", "--methods", rows, "--datasets", "whu_aerial", "--limit", "1", "--device", "cpu"]
     return main(["run", *flags, "--config", str(config), "--results", str(results / "results")])

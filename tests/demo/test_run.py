@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from project import SMALL
 
 from bench.cli import main
 from bench.config import load_config
@@ -18,15 +19,20 @@ from bench.verify.demo import A_FEW, BOUND, CONFUSIONS, SCORES, compare, printed
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "demo"
 
 
+def run_a_few(folder: Path, *flags: str) -> None:
+    """A few cells of the demo."""
+    for dataset, rows in A_FEW.items():
+        command = ["run", "--demo", "--datasets", dataset, "--methods", ",".join(rows), "--results", str(folder)]
+        assert main([*command, *flags]) == 0
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few cells of the demo."""
+    """A few cells of the demo on small windows."""
     folder = tmp_path_factory.mktemp("demo")
-    for dataset, rows in A_FEW.items():
-        assert (
-            main(["run", "--demo", "--datasets", dataset, "--methods", ",".join(rows), "--results", str(folder)]) == 0
-        )
-    return folder
+    (folder / "small.yaml").write_text(SMALL)
+    run_a_few(folder / "results", "--config", str(folder / "small.yaml"))
+    return folder / "results"
 
 
 def test_all_cells_of_the_demo_have_a_reference() -> None:
@@ -44,9 +50,10 @@ def test_all_cells_of_the_demo_have_a_reference() -> None:
 
 
 @pytest.mark.slow
-def test_a_fresh_run_moves_at_most_a_few_pixels(results: Path) -> None:
+def test_a_fresh_run_moves_at_most_a_few_pixels(tmp_path: Path) -> None:
     """Ties are decided differently by other processors, threads and batch sizes."""
-    moved = compare(Store(results, demo=True).cells(), REFERENCE)
+    run_a_few(tmp_path)
+    moved = compare(Store(tmp_path, demo=True).cells(), REFERENCE)
     assert {(cell.row, cell.dataset) for cell in moved} == {(row, name) for name, rows in A_FEW.items() for row in rows}
     assert max(cell.pixels for cell in moved) <= BOUND
 

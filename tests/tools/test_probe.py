@@ -48,6 +48,7 @@ def test_gains_are_differences_to_bilinear_over_the_same_scenes() -> None:
     assert near[1].strip().startswith("+25.0 [")  # one scene gains nothing, the other 50
 
 
+@pytest.mark.slow
 def test_an_upsampler_is_measured_on_the_same_scenes_as_bilinear() -> None:
     counts = probe({"simfeatup": WEIGHTS / "simfeatup.safetensors"}, scenes=1)
     assert set(counts) == {BILINEAR, "simfeatup"}
