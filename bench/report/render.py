@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from bench.report.escape import markdown_text, one_line, tex_text
+from bench.errors import one_line
+from bench.report.escape import markdown_text, tex_text
 from bench.report.published import Gain, Mark, one_digit
 from bench.report.scores import Collection, Score
 from bench.report.tables import AVERAGE, Grid, Line, TableEntry
