@@ -45,4 +45,4 @@ def validation_message(file: Path, error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"{file}: unknown key '{key}'; remove or correct it"
     value = "" if isinstance(first["input"], dict) else f" (value {first['input']!r})"
-    return f"{file}: {key}: {first['msg']}{value}"
+    return f"{file}: {key}: {first['msg'].removeprefix('Value error, ')}{value}"
