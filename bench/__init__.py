@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.errors import BenchError as BenchError
-    from bench.evaluation.runner import Progress as Progress
-    from bench.notebook import figure as figure
+    from bench.evaluation.dataset_run import Progress as Progress
+    from bench.figures import figure as figure
     from bench.notebook import load_segmenter as load_segmenter
     from bench.notebook import run as run
     from bench.report.frames import compare as compare
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 _OFFERED = {
     "BenchError": "bench.errors",
-    "Progress": "bench.evaluation.runner",
+    "Progress": "bench.evaluation.dataset_run",
     "compare": "bench.report.frames",
-    "figure": "bench.notebook",
+    "figure": "bench.figures",
     "load_segmenter": "bench.notebook",
     "per_class": "bench.report.frames",
     "per_image": "bench.report.frames",

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from bench.errors import BenchError, did_you_mean, validation_message
 from bench.paths import shipped
-from bench.runtime.yaml_files import read_yaml, yaml_value
-from bench.settings import Aggregate, DatasetDefaults, Model, Overrides, Pixels, ResizeRule, Settings, Stride, Words
+from bench.runtime.yaml_files import read_yaml
+from bench.settings import Aggregate, DatasetDefaults, Model, Overrides, ResizeRule, Settings
 
 FIRST: Final = "/first"  # behind the name of a vocabulary
 
@@ -32,11 +33,11 @@ class Protocol(Model):
 
     backbone: str
     upsampler: str = "none"
-    debias: float = Field(0.0, ge=0)
+    debias: float = 0.0
     debias_on: Literal["scores", "features"] = "scores"
     resize: ResizeRule
-    window: Pixels
-    stride: Stride
+    window: int = Field(ge=16)
+    stride: int = Field(ge=1)
     scale: float = Field(gt=0)
     vocabulary: str
     aggregate: Aggregate = "max"
@@ -131,7 +132,9 @@ class Config(Model):
     templates: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # sentences with {} for the word
     rows: dict[str, RowEntry]
     default_rows: tuple[str, ...]  # what `--methods all` means
-    vocabularies: dict[str, dict[str, tuple[Words, ...]]] = Field(default_factory=dict)  # name -> dataset -> words
+    vocabularies: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = Field(
+        default_factory=dict
+    )  # name -> dataset -> words
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # further names that stand for several rows
     default_datasets: tuple[str, ...]  # what `--datasets all` means
     tables: dict[str, Table]
@@ -172,18 +175,16 @@ class Config(Model):
         if name in self.rows:
             return self.rows[name]
         if name.endswith("]"):
-            return self._changed(name)
-        spelled, at, backbone = name.partition("@")
+            return self.changed(name, ())[1]
+        spelled, _, backbone = name.partition("@")
         base, *modifiers = spelled.split("+")
-        if len(set(modifiers)) < len(modifiers):
-            raise BenchError(f"row '{name}': a modifier stands twice; name each once")
         row = self.rows.get(base) or RowEntry(method=base)
         for modifier in modifiers:
             if modifier not in self.modifiers:
                 hint = did_you_mean(modifier, self.modifiers)
                 raise BenchError(f"row '{name}': unknown modifier '+{modifier}'; {hint}")
             row = _merge(row, self.modifiers[modifier])
-        if at:
+        if backbone:
             if backbone not in self.backbones:
                 hint = did_you_mean(backbone, self.backbones)
                 raise BenchError(f"row '{name}': unknown backbone '@{backbone}'; {hint}")
@@ -193,18 +194,18 @@ class Config(Model):
         label = "+".join([row.label or "{method}", *modifiers]) + (f" @{backbone}" if backbone else "")
         return row.model_copy(update={"label": label})
 
-    def _changed(self, name: str) -> RowEntry:
-        """The row before the brackets with what they say; keys that are no setting are options of the method."""
-        base, _, inside = name[:-1].partition("[")
+    def changed(self, name: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, RowEntry]:
+        """A row with further settings, (key, value as text), and the name that spells it; keys that are no setting are
+        options of the method.
+        """
+        base, bracket, typed = name.removesuffix("]").partition("[")
+        inside = ",".join([*([typed] if bracket else []), *(f"{key}={value}" for key, value in pairs)])
         row = self.row(base)
         changes: dict[str, Any] = {}
         options: dict[str, Any] = {}
         models: dict[str, Any] = {}
-        for part in inside.split(","):
-            key, equals, text = (piece.strip() for piece in part.partition("="))
-            if not key or not equals:
-                raise BenchError(f"row '{name}': '{part}' is not KEY=VALUE")
-            value = yaml_value(text, f"row '{name}', {key}")
+        for key, text in [*(_typed(name, part) for part in (typed.split(",") if bracket else ())), *pairs]:
+            value = yaml.safe_load(text)
             if key in ("long_side", "short_side"):
                 changes["resize"] = {key: value}
             elif key.startswith("models."):
@@ -218,7 +219,7 @@ class Config(Model):
         except ValidationError as error:
             raise BenchError(validation_message(Path(f"row '{name}'"), error)) from None
         merged = _merge(row, change)
-        return merged.model_copy(update={"label": f"{row.label or '{method}'} [{inside}]"})
+        return f"{base}[{inside}]", merged.model_copy(update={"label": f"{row.label or '{method}'} [{inside}]"})
 
     def words(self, card: DatasetDefaults, vocabulary: str) -> Sequence[Sequence[str]]:
         """The words of a vocabulary for a dataset. BenchError where it has none, or not one list per class.
@@ -258,13 +259,15 @@ class Config(Model):
         chosen["models"] = {**method.models, **row.models}  # role by role
         return chosen | (flags or {})
 
-    def settings_of(self, name: str, card: DatasetDefaults, method: Overrides) -> Settings:
+    def settings_of(self, name: str, card: DatasetDefaults, method: Overrides, row: RowEntry | None = None) -> Settings:
         """Settings of the row called `name` on one dataset; `method` holds the defaults of its method.
+
+        row: what the name stands for, where it is known.
 
         A card's `debias` replaces the λ of every row that subtracts at all (xBD is run without); its
         `threshold` stands unless the row has one.
         """
-        row = self.row(name)
+        row = row or self.row(name)
         chosen = self.resolve(row, method, card.overrides())
         named = self._protocol(row)
         if card.name in named.thresholds and row.threshold is None:
@@ -278,6 +281,14 @@ class Config(Model):
         self.words(card, chosen["vocabulary"])  # fits the classes
         chosen.setdefault("threshold", card.threshold)
         return Settings(row=name, dataset=card.name, method=row.method, background=card.background, **chosen)
+
+
+def _typed(name: str, part: str) -> tuple[str, str]:
+    """Key and value of "KEY=VALUE" between the brackets of a row's name."""
+    key, equals, text = (piece.strip() for piece in part.partition("="))
+    if not key or not equals:
+        raise BenchError(f"row '{name}': '{part}' is not KEY=VALUE")
+    return key, text
 
 
 def _given(change: Overrides) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import inspect
 import pkgutil
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -195,13 +195,13 @@ def method(name: str, *, label: str | None = None, venue: str = "", **defaults: 
     return register
 
 
-def load_methods(plugins: list[str | Path] | None = None) -> dict[str, Method]:
+def load_methods(plugins: Sequence[str | Path] = ()) -> dict[str, Method]:
     """Name -> method of everything that can be found: shipped, entry points, and the given files or folders."""
     for module in pkgutil.iter_modules(methods.__path__):
         importlib.import_module(f"{methods.__name__}.{module.name}")
     for point in entry_points(group="ovss_bench.methods"):
         _guarded(f"entry point {point.name} ({point.value})", point.load)
-    for plugin in plugins or []:
+    for plugin in plugins:
         path = Path(plugin).expanduser()
         if not path.exists():
             raise BenchError(f"--plugin {path}: no such file or folder; give a .py file or a folder of them")
@@ -246,7 +246,7 @@ def _declared(file: Path) -> set[str] | None:
     return names
 
 
-def find_method(name: str, methods: dict[str, Method]) -> Method:
+def find_method(name: str, methods: Mapping[str, Method]) -> Method:
     """The method of that name; the error for an unknown one offers the closest."""
     if name not in methods:
         raise BenchError(f"unknown method '{name}'; {did_you_mean(name, methods)}")

@@ -124,7 +124,7 @@ MISTAKES = {
     "unknown option 'devise'; did you mean device": {"devise": "cpu"},
     "background 2: there are 2 classes": {"background": 2},
     "threshold 2: a probability": {"threshold": 2},
-    "unknown method 'clop'": {"method": "clop"},
+    "unknown row or method 'clop'": {"method": "clop"},
 }
 
 

@@ -16,7 +16,7 @@ from bench.cli import main
 from bench.data.cards import load_card
 from bench.evaluation.maps import label_maps
 from bench.evaluation.run import planned
-from bench.notebook import run_spec
+from bench.spec import RunSpec
 from bench.store.maps import LabelMaps
 from bench.store.store import Store
 
@@ -72,7 +72,7 @@ def test_the_rows_differ_in_what_is_tested(kept: Maps) -> None:
 
 
 def test_a_figure_draws_the_maps_that_a_run_counted(project: Project, kept: Maps) -> None:
-    spec = run_spec(
+    spec = RunSpec(
         datasets=[DATASET],
         methods=list(ROWS),
         results=project.root / "nothing",
@@ -83,8 +83,8 @@ def test_a_figure_draws_the_maps_that_a_run_counted(project: Project, kept: Maps
         data_root=project.data,
         device="cpu",
     )
-    with planned(spec, writes=False) as plan:
-        assert differing(label_maps(plan.run, plan.datasets[0], 0), kept) == []
+    with planned(spec, writes=False) as run:
+        assert differing(label_maps(run, run.datasets[0], 0), kept) == []
 
 
 def test_a_loaded_segmenter_gives_the_maps_that_a_run_counted(project: Project, kept: Maps, image: Path) -> None:

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from bench.evaluation.names import listed
+    from bench.spec import listed
     from bench.store.bundle import chosen, export
     from bench.store.store import Store
 

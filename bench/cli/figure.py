@@ -31,31 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from bench.cli.options import upsampler_files
-    from bench.config import load_config
     from bench.errors import BenchError
 
     number = _paper_figure(args)
     if number is None and not args.methods:
         raise BenchError("--methods is missing: rows or methods, such as --methods clip,segearth-ov")
-    options = {
-        "demo": args.demo,
-        "results": args.results,
-        "config": args.config,
-        "backbone": args.backbone,
-        "checkpoint": args.checkpoint,
-        "upsamplers": upsampler_files(args.upsampler_checkpoint, load_config(args.config)),
-        "plugins": args.plugin,
-        "device": args.device,
-        "dtype": args.dtype,
-        "batch": args.batch,
-        "data_root": args.data_root,
-        "cards": args.cards,
-    }
 
-    from bench.evaluation.names import listed
-    from bench.notebook import figure, paper_figure
+    from bench.figures import figure, paper_figure
+    from bench.spec import RunSpec, listed
 
+    options = {name: value for name, value in vars(args).items() if name in RunSpec.model_fields and name != "methods"}
     samples = listed(args.samples)
     if number is not None:
         file = paper_figure(number, args.out, args.methods, samples, **options)

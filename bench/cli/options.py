@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.errors import BenchError, did_you_mean
-
-if TYPE_CHECKING:
-    from bench.config import Config
+from bench.errors import BenchError
 
 
 def add_backbone_arguments(group: argparse._ArgumentGroup) -> None:
@@ -26,18 +21,24 @@ def add_backbone_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """All that decides which models run, and how."""
+    """All that decides which models run, and how; called like the fields of `bench.spec.ModelSpec`."""
     group = parser.add_argument_group("models")
     add_backbone_arguments(group)
     group.add_argument(
         "--upsampler-checkpoint",
+        dest="upsamplers",
         action="append",
         default=[],
         metavar="[NAME=]FILE",
         help="weights of an upsampler (default: simfeatup); may be repeated",
     )
     group.add_argument(
-        "--plugin", action="append", default=[], metavar="PATH", help="a plug-in file or a folder of them"
+        "--plugin",
+        dest="plugins",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a plug-in file or a folder of them",
     )
     group.add_argument(
         "--dtype",
@@ -64,20 +65,6 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return number
-
-
-def upsampler_files(flags: Sequence[str], config: Config, default: str = "simfeatup") -> dict[str, Path]:
-    """Name -> file of ``--upsampler-checkpoint [NAME=]FILE`` flags; without a name it stands for `default`."""
-    files = {}
-    for flag in flags:
-        name, equals, file = flag.rpartition("=")
-        name = name if equals else default
-        if name not in config.upsamplers:
-            raise BenchError(
-                f"--upsampler-checkpoint {flag}: unknown upsampler '{name}'; {did_you_mean(name, config.upsamplers)}"
-            )
-        files[name] = Path(file).expanduser()
-    return files
 
 
 def read_classes(text: str) -> str:

@@ -50,38 +50,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from bench.cli.early import check_models
-    from bench.cli.options import upsampler_files
+    from bench.config import load_config
+    from bench.spec import SegmenterOptions
 
     classes = read_classes(args.classes)
-    _check(args, len(classes.split(";")))
+    _check(args)
     targets = _targets(args.out, [Path(image) for image in args.images])
-    config = check_models(args, [args.method])
+    upsampler = _named(load_config(args.config).row(args.method).upsampler)
+    args.upsamplers = [flag if "=" in flag else f"{upsampler}={flag}" for flag in args.upsamplers]
+    args.long_side = args.resize if isinstance(args.resize, int) else None
+    args.native = None if args.resize is None else args.resize == NATIVE
+    options = SegmenterOptions.from_cli(args)
+    options.row(args.method, "--method")
     colours = _palette(args.palette, len(classes.split(";")))
 
     from bench.inference.visualize import Style
     from bench.models.text import Vocabulary
-    from bench.notebook import SegmenterOptions, predictor
+    from bench.notebook import predictor
 
-    vocabulary = Vocabulary.parse(classes)
-    own_upsampler = config.row(args.method).upsampler
-    options = SegmenterOptions(
-        backbone=args.backbone,
-        checkpoint=args.checkpoint,
-        upsamplers=upsampler_files(args.upsampler_checkpoint, config, default=_named(own_upsampler)),
-        device=args.device,
-        dtype=args.dtype,
-        batch=args.batch,
-        long_side=args.resize if isinstance(args.resize, int) else None,
-        native=None if args.resize is None else args.resize == NATIVE,
-        debias=args.debias,
-        threshold=args.threshold,
-        background=args.background,
-        plugins=args.plugin,
-        config=args.config,
-        style=Style(colours, args.alpha, args.contours, args.background if args.clear else None),
-    )
-    segment = predictor(args.method, vocabulary, options)
+    style = Style(colours, args.alpha, args.contours, args.background if args.clear else None)
+    segment = predictor(args.method, Vocabulary.parse(classes), options, style)
     for image, target in zip(args.images, targets, strict=True):
         print(segment.describe(Path(image)), file=sys.stderr, flush=True)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -102,11 +90,7 @@ def _palette(dataset: str | None, classes: int) -> list[tuple[int, int, int]] | 
     return colours
 
 
-def _check(args: argparse.Namespace, classes: int) -> None:
-    if not 0 <= args.background < classes:
-        raise BenchError(f"--background {args.background}: --classes has {classes} classes, numbered from 0")
-    if not 0 <= args.threshold <= 1:
-        raise BenchError(f"--threshold {args.threshold}: a probability between 0 and 1 is needed")
+def _check(args: argparse.Namespace) -> None:
     if not 0 <= args.alpha <= 1:
         raise BenchError(f"--alpha {args.alpha}: a share between 0 and 1 is needed")
     if args.scores and len(args.images) > 1:

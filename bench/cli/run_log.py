@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from bench.runtime.trackers import PAUSE, Tracker, open_tracker
 
 if TYPE_CHECKING:
-    from bench.evaluation.run import PlannedRun
-    from bench.evaluation.runner import Progress
+    from bench.evaluation.dataset_run import Progress, Run
 
 
 class RunLog:
@@ -22,15 +21,15 @@ class RunLog:
         self._told = self._earlier = 0.0
         self._last: Progress | None = None
 
-    def start(self, plan: PlannedRun) -> None:
+    def start(self, run: Run) -> None:
         """Opens the trackers. BenchError where one cannot be opened."""
         facts = {
-            "rows": sorted({job.settings.row for dataset in plan.datasets for job in dataset.jobs}),
-            "datasets": [dataset.card.name for dataset in plan.datasets],
-            "results": str(plan.run.store.folder),
-            "device": plan.run.models.device,
-            "dtype": plan.run.models.dtype,
-            "demo": plan.run.store.demo,
+            "rows": sorted(run.rows),
+            "datasets": [dataset.card.name for dataset in run.datasets],
+            "results": str(run.store.folder),
+            "device": run.models.device,
+            "dtype": run.models.dtype,
+            "demo": run.store.demo,
         }
         self._trackers = [open_tracker(flag, facts) for flag in self._flags]
         self._told = time.monotonic()
@@ -46,7 +45,7 @@ class RunLog:
             for tracker in self._trackers:
                 tracker.numbers(int(self._earlier + progress.done), values)
 
-    def finish(self, plan: PlannedRun) -> None:
+    def finish(self, run: Run) -> None:
         """Scores of the run's rows in per cent, and the table that it ends with."""
         if not self._trackers:
             return
@@ -54,20 +53,19 @@ class RunLog:
         from bench.report.scores import collect
         from bench.report.summary import summary_table
 
-        store = plan.run.store
-        rows = list(dict.fromkeys(job.settings.row for dataset in plan.datasets for job in dataset.jobs))
-        shown = [dataset.card.name for dataset in plan.datasets if dataset.samples]
+        store = run.store
+        shown = [dataset.card.name for dataset in run.datasets if dataset.samples]
         step = int(self._earlier + (self._last.done if self._last else 0))
         scores = {
             f"score/{dataset}/{row}": 100 * score.value
             for collection in collect(store.folder, load_config(), 1)
             for (row, dataset), score in collection.scores.items()
-            if row in rows and dataset in shown and score.complete
+            if row in run.rows and dataset in shown and score.complete
         }
         for tracker in self._trackers:
             if scores:
                 tracker.numbers(step, scores)
-            tracker.text("scores", summary_table(store, rows, shown))
+            tracker.text("scores", summary_table(store, run.rows, shown))
 
     def close(self) -> None:
         """Nothing more follows."""

@@ -116,18 +116,18 @@ def _measure(args: argparse.Namespace) -> _Found:
     import torch
 
     from bench.config import load_config
-    from bench.evaluation.plan import choose_rows
     from bench.evaluation.speed import Bench, cases
     from bench.registry import load_methods
     from bench.runtime.device import choose_device
     from bench.runtime.memory import keep_freed_memory
+    from bench.spec import RunSpec
 
     keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
+    rows = list(RunSpec(methods=args.methods, config=args.config, plugins=args.plugin).rows)
     config, methods = load_config(args.config), load_methods(args.plugin)
-    rows = choose_rows(config, methods, args.methods.split(",") if args.methods else None, None)
     device = choose_device(args.device, args.dtype)
     bench = Bench(config, methods, args.model, device, args.dtype, args.batch)
     plan = cases(args.sizes, args.queries, rows, args.row_counts)

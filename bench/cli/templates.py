@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from bench.cli.early import check_models
-    from bench.cli.options import read_classes, upsampler_files
+    from bench.cli.options import read_classes
+    from bench.spec import SegmenterOptions
 
     classes = read_classes(args.classes)
     images = [Path(image) for image in args.images]
@@ -32,26 +32,17 @@ def main(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if not out.parent.is_dir():
         raise BenchError(f"-o {out}: there is no folder {out.parent}; make it, or give another place")
-    config = check_models(args, [args.method])
+    options = SegmenterOptions.from_cli(args)
+    options.row(args.method, "--method")
 
     from tqdm import tqdm
 
     from bench.data.images import Resize, read_image
     from bench.inference.templates import rank_templates
     from bench.models.text import TEMPLATES, Vocabulary
-    from bench.notebook import SegmenterOptions, predictor
+    from bench.notebook import predictor
 
     vocabulary = Vocabulary.parse(classes)
-    options = SegmenterOptions(
-        backbone=args.backbone,
-        checkpoint=args.checkpoint,
-        upsamplers=upsampler_files(args.upsampler_checkpoint, config),
-        device=args.device,
-        dtype=args.dtype,
-        batch=args.batch,
-        plugins=args.plugin,
-        config=args.config,
-    )
     segment = predictor(args.method, vocabulary, options)
     rule = Resize(**segment.settings.resize.model_dump())
     bar = tqdm(images, unit="image", disable=None)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench.config import BackboneSpec, Config, SecondSpec, UpsamplerSpec
 from bench.errors import BenchError
-from bench.models.backbone import Backbone
-from bench.models.clip_weights import load_backbone
+
+if TYPE_CHECKING:
+    from bench.models.backbone import Backbone
 
 WEIGHTS: Final = Path(__file__).resolve().parent / "weights"
 CONFIG_FILE: Final = WEIGHTS / "tiny-clip.json"
@@ -18,6 +19,8 @@ BACKBONE: Final = BackboneSpec(model=str(CONFIG_FILE), file=str(WEIGHTS / "tiny-
 
 def load_demo_backbone(device: str = "cpu", dtype: str = "fp32") -> Backbone:
     """The embedded tiny CLIP, a test bed that ships with the harness (bench/demo/MODEL_CARD.md)."""
+    from bench.models.clip_weights import load_backbone  # torch, which a configuration does not need
+
     return load_backbone(BACKBONE, None, device, dtype)
 
 

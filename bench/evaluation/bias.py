@@ -13,8 +13,8 @@ from torch import Tensor
 
 from bench.data.images import at_sizes, resize
 from bench.errors import BenchError
-from bench.evaluation.plan import DatasetJobs
-from bench.evaluation.runner import Run
+from bench.evaluation.dataset_run import Run
+from bench.evaluation.plan import DatasetPlan
 from bench.inference.blame import described
 from bench.inference.segmenter import Segmenter
 from bench.models.backbone import Trunk
@@ -46,12 +46,12 @@ class _WithCls:
         return (patches @ cls[..., None])[..., 0].view(len(patches), 1, *(found.grid or trunk.grid))
 
 
-def bias_of(run: Run, dataset: DatasetJobs, number: int) -> Cosines:
+def bias_of(run: Run, dataset: DatasetPlan, number: int) -> Cosines:
     """What the first row of a dataset shows on one sample, for buildings where the card has them, else for class 1."""
-    job, samples, card = dataset.jobs[0], dataset.samples, dataset.card
-    if samples is None or job.variant is None:
-        raise BenchError(dataset.missing or job.error or f"{card.name}: no samples")
-    variant, settings = job.variant, job.settings
+    cell, samples, card = dataset.cells[0], dataset.samples, dataset.card
+    if samples is None or cell.variant is None:
+        raise BenchError(dataset.missing or cell.error or f"{card.name}: no samples")
+    variant, settings = cell.variant, cell.settings
     if not variant.debias:
         raise BenchError(f"row '{settings.row}': subtracts no bias (λ is 0); name a row with one, such as segearth-ov")
     wanted = card.classes.index("building") if "building" in card.classes else 1
@@ -65,10 +65,8 @@ def bias_of(run: Run, dataset: DatasetJobs, number: int) -> Cosines:
         replace(after, name="cls", method=with_cls, upsampler=None, debias=0.0, takes_text=False),
     ]
     sample = samples.read(number)
-    rule = job.geometry[1]
-    segmenter = Segmenter(
-        run.models.backbone(settings.backbone), rows, settings.window, settings.stride, run.options.batch
-    )
+    rule = cell.geometry[1]
+    segmenter = Segmenter(run.models.backbone(settings.backbone), rows, settings.window, settings.stride, run.batch)
     found = segmenter.scores(resize(sample.image, rule), larger=at_sizes(sample.image, segmenter.rules))
     maps = {}
     for row in rows:
@@ -76,5 +74,5 @@ def bias_of(run: Run, dataset: DatasetJobs, number: int) -> Cosines:
         if isinstance(scores, Exception):
             raise BenchError(f"{settings.row} on {card.name}: {described(scores, variant.method)}")
         maps[row.name] = scores[0].float().cpu().numpy()
-    words = run.config.words(card, settings.vocabulary)[wanted]
+    words = run.models.config.words(card, settings.vocabulary)[wanted]
     return Cosines(sample.image, maps["cls"], maps["before"], maps["after"], words[0], variant.debias)

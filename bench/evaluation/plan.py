@@ -1,13 +1,13 @@
-"""What a run has to do: the cells that were asked for, what is stored of them, what is missing."""
+"""A run's cells, each complete when it is made: settings, models, what is stored of it, and what there is to do."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
-from bench.config import Config, base_name
 from bench.data.cards import Card
 from bench.data.contents import ContentCache
 from bench.data.images import Resize
@@ -15,11 +15,16 @@ from bench.data.inventory import shortfall
 from bench.data.label_faults import suspicious
 from bench.data.prepared import find_samples, recipe
 from bench.data.samples import DatasetMissing, SampleSet
-from bench.errors import BenchError, did_you_mean
+from bench.demo.datasets import demo_data_root
+from bench.errors import BenchError
 from bench.evaluation.models import ModelCache
 from bench.inference.variant import Variant
+from bench.paths import data_root
 from bench.registry import Method, find_method
+from bench.runtime.distributed import Distributed
 from bench.settings import Settings
+from bench.spec import RunSpec
+from bench.store.maps import LabelMaps
 from bench.store.record import identity
 from bench.store.result import StoredResult
 from bench.store.store import Store
@@ -31,16 +36,33 @@ State: TypeAlias = Literal["missing", "partial", "failed", "stale", "rescore", "
 DONE: Final = ("ok", "incomplete")  # stored results of which every image is counted
 
 
-@dataclass
-class Job:
-    """One row on one dataset. variant is None, and error says why, where its models cannot be had."""
+@dataclass(frozen=True)
+class Cell:
+    """One row on one dataset."""
 
     settings: Settings
+    label: str
+    """Title of the row in tables."""
+    method: Method
     variant: Variant | None = None
-    inputs: dict[str, str] = field(default_factory=dict)
+    """The row ready to be asked about images; None where its models cannot be had."""
     error: str | None = None
+    """Why they cannot be had."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of all that decides the counts besides the settings."""
     state: State = "missing"
     changes: tuple[str, ...] = ()
+    """What changed since the cell was stored, in plain words."""
+
+    @property
+    def row(self) -> str:
+        """Name of the row."""
+        return self.settings.row
+
+    @property
+    def identity(self) -> str:
+        """See `bench.store.record.identity`."""
+        return identity(self.settings, self.inputs)
 
     @property
     def geometry(self) -> tuple[str, Resize, int, int]:
@@ -48,149 +70,190 @@ class Job:
         s = self.settings
         return s.backbone, Resize(**s.resize.model_dump()), s.window, s.stride
 
+    def label_maps(self, store: Store) -> LabelMaps:
+        """Where label maps of the cell are kept."""
+        return LabelMaps(store.place(self.row, self.settings.dataset), self.identity, self.settings)
 
-@dataclass
-class DatasetJobs:
-    """One dataset of a run. samples is None, and missing says why, where it cannot be evaluated on."""
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """One dataset of a run: its samples, as far as they fall to this run, and its cells."""
 
     card: Card
-    jobs: list[Job]
     samples: SampleSet | None = None
+    """None where there is nothing to evaluate on."""
     missing: str | None = None
-    generated: bool = False  # the demo's, whose number of images is its own
-    refused: str | None = None  # the samples are there, but their labels are known to be broken
-    contents: tuple[str | None, ...] | None = None  # checksums of the samples' files, where something is stored
+    """Why there are no samples."""
+    refused: str | None = None
+    """Why the samples cannot be used: their labels are known to be broken."""
+    total: int = 0
+    """Images that a complete result of this run holds."""
+    indices: range = range(0)
+    """Images that fall to this run: all, or the consecutive share of its shard."""
+    kept: tuple[tuple[int, str], ...] = ()
+    """Images (number, id) of this run whose label maps are kept."""
+    expected: int | None = None
+    """Images that the card expects; None where it does not say, for the demo, and with a limit."""
+    incomplete: str | None = None
+    """ "4 of 1,669 images" where there are fewer than the card expects."""
+    contents: Sequence[str | None] | None = None
+    """Checksums of the samples' files, where results hold some; on the main process."""
+    cells: tuple[Cell, ...] = ()
 
     @property
-    def incomplete(self) -> str | None:
-        """ "4 of 1,669 images" where there are fewer than the card expects."""
-        return shortfall(self.card, len(self.samples)) if self.samples is not None and not self.generated else None
-
-    @property
-    def due(self) -> list[Job]:
+    def due(self) -> tuple[Cell, ...]:
         """Cells that need images evaluated or scores renewed."""
-        return [job for job in self.jobs if job.state != "cached"]
+        return tuple(cell for cell in self.cells if cell.state != "cached")
+
+    def only(self, states: Sequence[str]) -> DatasetPlan:
+        """The same with the cells in one of the states alone (missing takes partial along)."""
+        wanted = {*states, *(["partial"] if "missing" in states else [])}
+        return replace(self, cells=tuple(cell for cell in self.cells if cell.state in wanted))
 
 
-def choose_rows(
-    config: Config, methods: Mapping[str, Method], named: Sequence[str] | None, table: str | None
-) -> list[str]:
-    """Names of the rows that were asked for, in order, each once; "all" stands for the default rows.
+def plan(
+    spec: RunSpec,
+    models: ModelCache,
+    store: Store,
+    processes: Distributed,
+    report_word: Callable[[str], None],
+) -> tuple[DatasetPlan, ...]:
+    """Every dataset of a run with its cells.
 
-    named: None for all, or for all of the table.
+    All models are loaded, so that a run does not stop at the tenth dataset for a file that was never there.
+    report_word: called with each word whose text has to be encoded. Raises BenchError where settings do not fit, where
+    a dataset that was named is not there, and where no cell at all can be run.
     """
-    if named is None and table is not None:
-        return list(config.tables[table].rows)
-    names: list[str] = []
-    for name in named or ["all"]:
-        names += config.default_rows if name == "all" else config.groups.get(name, [name])
-    for name in names:
-        if name not in config.rows and base_name(name) not in {*config.rows, *methods}:
-            hint = did_you_mean(base_name(name), {*config.rows, *methods})
-            raise BenchError(f"--methods: unknown row or method '{name}'; {hint}")
-        find_method(config.row(name).method, dict(methods))
-    return list(dict.fromkeys(names))
+    cards, root = spec.dataset_cards, _data_root(spec, processes)
+    settings = [_settings_on(spec, card, models.methods) for card in cards]
+    found = [_find(spec, card, root) for card in cards]
+    datasets = []
+    for dataset, of_rows in zip(found, settings, strict=True):
+        cells = [_with_models(cell, dataset, models, report_word) for cell in of_rows]
+        states: list[_State] = []
+        if processes.is_main:
+            stored = [store.cell(cell.row, dataset.card.name) for cell in cells]
+            if dataset.samples is not None and any(old and old.contents for old in stored):
+                dataset = replace(dataset, contents=ContentCache(dataset.samples).all())
+            states = [_state(cell, old, dataset, store, spec) for cell, old in zip(cells, stored, strict=True)]
+        pairs = zip(cells, processes.shared(states), strict=True)
+        datasets.append(replace(dataset, cells=tuple(replace(cell, **state._asdict()) for cell, state in pairs)))
+    errors = [cell.error for dataset in datasets for cell in dataset.cells if dataset.samples is not None]
+    if errors and all(errors):
+        raise BenchError(str(errors[0]))
+    return tuple(dataset.only(spec.only) if spec.only else dataset for dataset in datasets)
 
 
-def jobs_on(card: Card, rows: Sequence[str], config: Config, methods: Mapping[str, Method]) -> DatasetJobs:
-    """The rows on one dataset, with their settings. Raises BenchError where these do not fit."""
-    defaults = {row: find_method(config.row(row).method, dict(methods)).defaults for row in rows}
-    return DatasetJobs(card, [Job(config.settings_of(row, card, defaults[row])) for row in rows])
+def share(total: int, part: int, parts: int) -> range:
+    """The `part`-th of `parts` consecutive shares of `total` numbers, which differ in length by one at the most."""
+    return range(total * part // parts, total * (part + 1) // parts)
 
 
-def locate(dataset: DatasetJobs, data_root: Path, layout: str | None, must_exist: bool) -> None:
-    """Fills in the dataset's samples, or why there are none.
+def _settings_on(spec: RunSpec, card: Card, methods: Mapping[str, Method]) -> list[Cell]:
+    """The rows on one dataset, of which the settings alone are known. BenchError where these do not fit."""
+    cells = []
+    for name, row in spec.rows.items():
+        method = find_method(row.method, methods)
+        settings = spec.configuration.settings_of(name, card, method.defaults, row)
+        cells.append(Cell(settings, row.title(method.label), method))
+    return cells
 
-    layout: to be read, None for the first that is there. must_exist: DatasetMissing where there is nothing.
-    """
+
+def _data_root(spec: RunSpec, processes: Distributed) -> Path:
+    """The folder of all datasets; the demo's are written first where they are not there yet."""
+    if not spec.demo:
+        return data_root(spec.data_root)
+    names = [card.name for card in spec.dataset_cards]
+    if processes.is_main:
+        demo_data_root(names)
+    processes.wait()
+    return demo_data_root(names)
+
+
+def _find(spec: RunSpec, card: Card, root: Path) -> DatasetPlan:
+    """The dataset as it is on the disk. Raises DatasetMissing where it was named and is not there."""
+    expected = None if spec.demo or spec.limit else card.expected_count
     try:
-        dataset.samples = find_samples(dataset.card, data_root, layout)
+        samples = find_samples(card, root, spec.layouts.get(card.name))
     except DatasetMissing as error:
-        if must_exist:
+        if spec.named and not spec.demo:
             raise
-        dataset.missing = str(error)
+        return DatasetPlan(card, missing=str(error), expected=expected)
     except BenchError as error:
-        dataset.refused = str(error)
-    else:
-        dataset.refused = "; ".join(suspicious(dataset.samples)) or None
+        return DatasetPlan(card, refused=str(error), expected=expected)
+    total = min(len(samples), spec.limit or sys.maxsize)
+    indices = share(total, *(spec.shard or (0, 1)))
+    count = min(spec.save_predictions, total)
+    spread = [number * total // count for number in range(count)]
+    return DatasetPlan(
+        card,
+        samples,
+        refused="; ".join(suspicious(samples)) or None,
+        total=total,
+        indices=indices,
+        kept=tuple((index, samples.ids[index]) for index in spread if index in indices),
+        expected=expected,
+        incomplete=None if spec.demo else shortfall(card, len(samples)),
+    )
 
 
-def load_models(dataset: DatasetJobs, models: ModelCache, report: Callable[[str], None]) -> None:
-    """Fills in variant and inputs of the dataset's jobs; a job whose models cannot be had gets the reason instead."""
-    if dataset.samples is None:
-        return
-    for job in dataset.jobs:
-        words = models.config.words(dataset.card, job.settings.vocabulary)
-        try:
-            job.variant, hashes = models.variant(job.settings, words, report)
-        except BenchError as error:
-            job.error = str(error)
-            continue
-        data = {"data list": dataset.samples.names_fingerprint(), "card": recipe(dataset.card, dataset.samples.layout)}
-        job.inputs = {**hashes, **data, "dtype": models.dtype, "harness": COUNTS_VERSION}
+def _with_models(cell: Cell, dataset: DatasetPlan, models: ModelCache, report_word: Callable[[str], None]) -> Cell:
+    """The cell with its models and the hashes of its inputs, or with the reason why it cannot have them."""
+    samples = dataset.samples
+    if samples is None:
+        return cell
+    try:
+        words = models.config.words(dataset.card, cell.settings.vocabulary)
+        variant, hashes = models.variant(cell.settings, words, report_word)
+    except BenchError as error:
+        return replace(cell, error=str(error))
+    data = {"data list": samples.names_fingerprint(), "card": recipe(dataset.card, samples.layout)}
+    return replace(cell, variant=variant, inputs=hashes | data | {"dtype": models.dtype, "harness": COUNTS_VERSION})
 
 
-def look_up(dataset: DatasetJobs, store: Store, boundary: bool) -> None:
-    """Fills in the state of the dataset's jobs: what the store holds of each, and what changed since.
-
-    boundary: cells without boundary counts are not complete.
-    """
-    for job in dataset.jobs:
-        old = store.cell(job.settings.row, job.settings.dataset)
-        if old is None or old.status == "no data":
-            if job.variant and store.twin(job.settings, identity(job.settings, job.inputs)):
-                job.state, job.changes = "rescore", ("its counts are shared with another row",)
-            continue
-        if job.variant and dataset.samples and old.record.inputs.get("data list") == dataset.samples.fingerprint():
-            job.inputs["data list"] = dataset.samples.fingerprint()  # as earlier versions identified the files
-        changes = store.changes(job.settings, job.inputs) if job.variant else None
-        if changes is not None and changes.recount and old.counted:
-            job.state, job.changes = "stale", tuple(changes.recount)
-        elif changed := _changed_images(dataset, old):
-            job.state, job.changes = "partial", (f"the files of {changed:,} images changed",)
-        elif boundary and old.status in DONE and old.boundary() is None:
-            job.state = "partial"
-        elif old.status in DONE and changes is not None and changes.rescore:
-            job.state, job.changes = "rescore", tuple(changes.rescore)
-        elif old.status in DONE and any(piece.record.status not in DONE for piece in old.pieces):
-            job.state = "partial"  # all is counted, and the run was killed before it put that together
-        else:
-            job.state = old.status if old.status in ("partial", "failed") else "cached"
+class _State(NamedTuple):
+    state: State
+    changes: tuple[str, ...]
+    inputs: Mapping[str, str]
 
 
-def _changed_images(dataset: DatasetJobs, old: StoredResult) -> int:
+def _state(cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: Store, spec: RunSpec) -> _State:
+    """What there is to do for a cell, of which `old` is stored."""
+    samples = dataset.samples
+    if cell.variant and old and samples and old.record.inputs.get("data list") == samples.fingerprint():
+        cell = replace(cell, inputs={**cell.inputs, "data list": samples.fingerprint()})  # as earlier versions named it
+    state, changes = _compared(cell, old, dataset, store, spec.boundary)
+    if state == "cached" and cell.variant and cell.label_maps(store).missing(dataset.kept):
+        state = "no maps"
+    if spec.fresh and cell.variant:
+        state = "missing"
+    return _State(state, changes, cell.inputs)
+
+
+def _compared(
+    cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: Store, boundary: bool
+) -> tuple[State, tuple[str, ...]]:
+    """The state of a cell and what changed since it was stored. boundary: cells without boundary counts are partial."""
+    if old is None or old.status == "no data":
+        if cell.variant and store.twin(cell.settings, cell.identity):
+            return "rescore", ("its counts are shared with another row",)
+        return "missing", ()
+    changes = store.changes(cell.settings, cell.inputs) if cell.variant else None
+    if changes is not None and changes.recount and old.counted:
+        return "stale", tuple(changes.recount)
+    if changed := _changed_images(dataset.contents, old):
+        return "partial", (f"the files of {changed:,} images changed",)
+    if boundary and old.status in DONE and old.boundary() is None:
+        return "partial", ()
+    if old.status in DONE and changes is not None and changes.rescore:
+        return "rescore", tuple(changes.rescore)
+    if old.status in DONE and any(piece.record.status not in DONE for piece in old.pieces):
+        return "partial", ()  # all is counted, and the run was killed before it put that together
+    return (old.status if old.status in ("partial", "failed") else "cached"), ()
+
+
+def _changed_images(now: Sequence[str | None] | None, old: StoredResult) -> int:
     """How many stored images were counted from files that hold something else now."""
-    known = old.contents
-    if dataset.samples is None or not known:
+    if now is None:
         return 0
-    if dataset.contents is None:
-        dataset.contents = ContentCache(dataset.samples).all()
-    now = dataset.contents
-    return sum(index >= len(now) or now[index] not in (None, content) for index, content in known.items())
-
-
-def select(datasets: Sequence[DatasetJobs], only: Sequence[str]) -> None:
-    """Keeps only cells in one of the states (missing takes partial along)."""
-    wanted = {*only, *(["partial"] if "missing" in only else [])}
-    for dataset in datasets:
-        dataset.jobs = [job for job in dataset.jobs if not only or job.state in wanted]
-
-
-def describe(dataset: DatasetJobs, total: int) -> list[Any]:
-    """A line of the plan: dataset, images, cells, and how many of them are in which state."""
-    states = [job.state if job.error is None else "failed" for job in dataset.jobs]
-    counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    failed: dict[str, list[str]] = {}
-    for job in dataset.jobs:
-        if job.error:
-            failed.setdefault(job.error, []).append(job.settings.row)
-    notes = [dataset.missing, dataset.refused, dataset.incomplete and f"incomplete: {dataset.incomplete}"]
-    notes += [f"{', '.join(rows)}: {error}" for error, rows in failed.items() if dataset.samples]
-    note = "; ".join(text for text in notes if text)
-    return [
-        dataset.card.name,
-        total if dataset.samples else "-",
-        len(states),
-        "no data" if dataset.missing else counted,
-        note,
-    ]
+    return sum(index >= len(now) or now[index] not in (None, content) for index, content in old.contents.items())

@@ -16,8 +16,8 @@ from bench.data.cards import load_card
 from bench.evaluation.maps import label_maps
 from bench.evaluation.run import planned
 from bench.metrics import confusion
-from bench.notebook import run_spec
 from bench.runtime.atomic import write_atomic
+from bench.spec import RunSpec
 from bench.store.maps import LabelMaps
 from bench.store.store import Store
 
@@ -96,7 +96,7 @@ def test_processes_hand_their_maps_over(project: Project) -> None:
 def test_a_figure_shows_the_maps_that_were_kept(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert project.run("--datasets", "loveda", "--methods", "clip", "--save-predictions", "1") == 0
     ((name, data),) = files(project).items()
-    spec = run_spec(
+    spec = RunSpec(
         datasets=["loveda"],
         methods=["clip"],
         results=project.root / "results",
@@ -106,13 +106,13 @@ def test_a_figure_shows_the_maps_that_were_kept(project: Project, monkeypatch: p
         data_root=project.data,
         device="cpu",
     )
-    with planned(spec, writes=False) as plan:
-        (jobs,) = plan.datasets
-        assert jobs.samples is not None
-        number = list(jobs.samples.ids).index(name.removesuffix(".png"))
-        computed = label_maps(plan.run, jobs, (number + 1) % len(jobs.samples))["clip"]  # of which none was kept
-        monkeypatch.setattr("bench.evaluation.maps.groups_of", lambda run, jobs: [] if not jobs else 1 / 0)
-        shown = label_maps(plan.run, jobs, number)["clip"]
+    with planned(spec, writes=False) as run:
+        (dataset,) = run.datasets
+        assert dataset.samples is not None
+        number = list(dataset.samples.ids).index(name.removesuffix(".png"))
+        computed = label_maps(run, dataset, (number + 1) % len(dataset.samples))["clip"]  # of which none was kept
+        monkeypatch.setattr("bench.evaluation.maps.groups_of", lambda run, cells: [] if not cells else 1 / 0)
+        shown = label_maps(run, dataset, number)["clip"]
     assert np.array_equal(shown, np.asarray(Image.open(io.BytesIO(data)))) and computed.dtype == np.uint8
 
 

@@ -12,8 +12,8 @@ from bench.config import load_config
 from bench.data.cards import card_names, load_card
 from bench.data.vocabularies import read_vocabulary, shared_vocabularies
 from bench.errors import BenchError
-from bench.evaluation.names import listed, varied
 from bench.settings import Overrides
+from bench.spec import RunSpec, listed
 from bench.store.store import Store
 
 
@@ -21,18 +21,33 @@ def test_commas_in_brackets_do_not_separate_names() -> None:
     assert listed("a[x=1,y=2], b ,c[z=3]") == ["a[x=1,y=2]", "b", "c[z=3]"]
 
 
+def rows(methods: str, **options: object) -> list[str]:
+    return list(RunSpec(methods=methods, datasets="loveda", **options).rows)
+
+
 def test_rows_for_every_combination() -> None:
-    assert varied(["clip"], [], []) == ["clip"]
-    assert varied(["clip", "gem[blocks=2]"], ["scale=40"], ["debias=0,0.1"]) == [
+    assert rows("clip") == ["clip"]
+    assert rows("clip,gem[blocks=2]", options=["scale=40"], sweeps=["debias=0,0.1"]) == [
         "clip[scale=40,debias=0]",
         "clip[scale=40,debias=0.1]",
         "gem[blocks=2,scale=40,debias=0]",
         "gem[blocks=2,scale=40,debias=0.1]",
     ]
-    assert varied(["clip"], [], ["vocabulary=cvpr2025,plain"], "cvpr2025") == ["clip", "clip[vocabulary=plain]"]
+    assert rows("clip", vocabularies="cvpr2025,plain") == ["clip", "clip[vocabulary=plain]"]
+    assert rows("clip", protocols=["vip", "cvpr2025"]) == ["clip[protocol=vip]", "clip"]
     for wrong in ("scale", "=1", "scale="):
         with pytest.raises(BenchError, match="KEY=VALUE is needed"):
-            varied(["clip"], [wrong], [])
+            rows("clip", options=[wrong])
+
+
+def test_a_row_is_the_one_that_its_name_spells() -> None:
+    """A cell is called by the name, and the name typed later stands for the same row."""
+    spec = RunSpec(
+        methods="gem[blocks=2]", datasets="loveda", options=["scale=40", "long_side=64"], vocabularies="plain"
+    )
+    ((name, row),) = spec.rows.items()
+    assert name == "gem[blocks=2,scale=40,long_side=64,vocabulary=plain]" and row == load_config().row(name)
+    assert (row.options, row.scale, row.vocabulary) == ({"blocks": 2}, 40, "plain")
 
 
 def test_brackets_set_what_they_say() -> None:

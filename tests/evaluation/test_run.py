@@ -13,7 +13,6 @@ import torch
 from project import Project
 
 from bench.cli import main
-from bench.cli.options import upsampler_files
 from bench.config import load_config
 from bench.data.cards import load_card
 from bench.data.images import Resize, resize
@@ -48,7 +47,7 @@ def test_every_cell_holds_what_a_plain_evaluation_gives(finished: Project) -> No
     by pixel.
     """
     config = with_backbone(load_config(finished.config), str(finished.backbone))
-    files = upsampler_files([str(finished.root / "up.ckpt")], config)
+    files = {"simfeatup": finished.root / "up.ckpt"}
     models = ModelCache(config, load_methods(), finished.checkpoint, files)
     store = Store(finished.root / "results")
     for name in ("loveda", "whu_aerial"):

@@ -212,7 +212,7 @@ def test_files_that_are_no_image(models: list[str], tmp_path: Path, capsys: pyte
 MISTAKES = {
     "--method sclp": "unknown row or method 'sclp'; did you mean sclip",
     "--method sclip+our": "unknown modifier '+our'; did you mean ours?",
-    "--background 3": "--background 3: --classes has 3 classes",
+    "--background 3": "--background 3: there are 3 classes",
     "--background -1": "--background -1",
     "--threshold 1.5": "--threshold 1.5",
     "--classes background;;road": "an empty class or synonym",

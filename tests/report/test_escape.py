@@ -11,8 +11,7 @@ import pytest
 from store_helpers import stored
 
 from bench.cli import main
-from bench.errors import one_line
-from bench.report.escape import csv_text, csv_value, markdown_text, tex_text
+from bench.report.escape import csv_text, csv_value, markdown_text, one_line, tex_text
 
 LABEL = "=cmd|'/c calc'!A1 \\input{x}^~ <img src=x onerror=1> [a](http://x)\n**bold**\r# head"
 

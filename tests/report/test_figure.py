@@ -53,7 +53,7 @@ def test_samples_by_number_and_by_largest_gain(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Example] = []
-    monkeypatch.setattr("bench.notebook.draw_blocks", lambda blocks, *_: drawn.extend(blocks[0].examples))
+    monkeypatch.setattr("bench.figures.draw_blocks", lambda blocks, *_: drawn.extend(blocks[0].examples))
     assert command(project, tmp_path / "f.png", "--methods", "clip,sclip", "--samples", "2,0") == 0
     assert project.run("--datasets", "loveda", "--methods", "clip,sclip") == 0
     gains = ["--gains", "clip", "sclip", "--results", str(project.root / "results")]

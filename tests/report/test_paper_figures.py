@@ -23,7 +23,7 @@ GOOD, FAIR = [[40, 0], [0, 40]], [[20, 20], [0, 40]]
 
 def test_a_radar_of_stored_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("bench.notebook.draw_radar", lambda scores, out, note: drawn.append((scores, note)))
+    monkeypatch.setattr("bench.figures.draw_radar", lambda scores, out, note: drawn.append((scores, note)))
     config = load_config()
     for row in ("clip", "sclip"):
         for dataset in ("whu_aerial", "wbs_si", "inria"):

@@ -1,0 +1,101 @@
+"""Progress of a run on the screen."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.evaluation.dataset_run import Progress
+
+SILENCE = 60.0  # seconds between two lines where there is no terminal
+
+
+class Bars:
+    """Progress: on a terminal a bar for each dataset and the time that the whole run has left; else a line a minute and
+    one at the end of each dataset.
+    """
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._terminal = sys.stderr.isatty()
+        self._words = 0
+        self._bar: Any = None
+        self._images = self._done = 0
+        self._started = self._told = time.monotonic()
+        self._last: Progress | None = None
+
+    def expect(self, images: int) -> None:
+        """How many images the whole run has, at the most; its time starts now."""
+        self._images = images
+        self._started = self._told = time.monotonic()
+
+    def word(self, word: str) -> None:
+        """One more word whose text is encoded."""
+        self._words += 1
+        if self._shown and self._terminal:
+            print(f"\rencoding prompt words, {self._words} so far: {word:<40}", end="", file=sys.stderr)
+
+    def images(self, progress: Progress) -> None:
+        """One more image of a dataset is done."""
+        if not self._shown:
+            return
+        if self._last is not None and self._last.dataset != progress.dataset:
+            self._end_bar()
+        if self._last is not None:
+            self._done += progress.done - self._last.done
+        else:
+            self._done += progress.done
+        self._last = progress
+        title = f"{progress.dataset} ({progress.number} of {progress.datasets})"
+        left = self._left(self._done)
+        if self._terminal:
+            self._draw(progress, title, left)
+        elif progress.done and time.monotonic() - self._told >= SILENCE:
+            self._told = time.monotonic()
+            print(
+                f"{title}: {progress.done} of {progress.total} images{left and f', {left} left in all'}",
+                file=sys.stderr,
+            )
+
+    def close(self) -> None:
+        """Ends the line."""
+        if self._words and self._shown and self._terminal:
+            print(file=sys.stderr)
+        self._words = 0
+        self._end_bar()
+
+    def _draw(self, progress: Progress, title: str, left: str) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=progress.total, desc=title, unit="image", smoothing=0.1, dynamic_ncols=True)
+        self._bar.set_postfix_str(left and f"all: {left} left", refresh=False)
+        self._bar.update(progress.done - self._bar.n)
+
+    def _left(self, done: int) -> str:
+        """Estimate of the time that the whole run still takes."""
+        elapsed = time.monotonic() - self._started
+        if not done or not self._images or elapsed < 5:
+            return ""
+        seconds = elapsed / done * max(0, self._images - done)
+        return (
+            f"{seconds:.0f} s"
+            if seconds < 120
+            else f"{seconds / 60:.0f} min"
+            if seconds < 7200
+            else f"{seconds / 3600:.1f} h"
+        )
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        elif self._last is not None and not self._terminal:
+            last = self._last
+            print(
+                f"{last.dataset} ({last.number} of {last.datasets}): {last.done} of {last.total} images",
+                file=sys.stderr,
+            )
+        self._last = None

@@ -1,0 +1,348 @@
+"""One dataset of a run: one pass over its images, whose counts and label maps are stored as they come."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch.distributed as dist
+
+from bench.data.contents import ContentCache
+from bench.data.images import at_sizes, resize
+from bench.data.loader import Loaded, load
+from bench.data.samples import SampleSet
+from bench.evaluation.loop import Outcome, RowGroup, Scoring, evaluate
+from bench.evaluation.models import ModelCache
+from bench.evaluation.plan import Cell, DatasetPlan, share
+from bench.inference.segmenter import Segmenter
+from bench.inference.variant import Variant
+from bench.inference.visualize import palette_png
+from bench.runtime.device import default_batch, default_workers, peak_memory
+from bench.runtime.distributed import Distributed
+from bench.runtime.threads import Backlog
+from bench.runtime.timing import wait_for_gpu
+from bench.spec import RunSpec
+from bench.store.maps import LabelMaps
+from bench.store.record import Info, ResultSpec
+from bench.store.store import Store
+from bench.store.writer import ResultWriter
+
+_EXCHANGE = 16  # outcomes that a process collects before it hands them over
+_MAPS = 16  # label maps that wait to be written
+
+
+class Progress(NamedTuple):
+    """How far a run is: `done` of the `total` images that are due of the dataset, which is number `number` of
+    `datasets`."""
+
+    dataset: str
+    number: int
+    datasets: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose data were found and whose models are loaded."""
+
+    spec: RunSpec
+    models: ModelCache
+    store: Store
+    datasets: tuple[DatasetPlan, ...]
+    processes: Distributed
+    """Those that share the images."""
+    report: Callable[[Progress], None]
+    """Called after each image, on the main process."""
+
+    @property
+    def batch(self) -> int:
+        """Windows at once."""
+        return self.spec.batch or default_batch(self.models.device)
+
+    @property
+    def rows(self) -> list[str]:
+        """Names of the rows."""
+        return list(dict.fromkeys(cell.row for dataset in self.datasets for cell in dataset.cells))
+
+    @property
+    def missing(self) -> list[str]:
+        """Datasets that are not there."""
+        return [dataset.card.name for dataset in self.datasets if dataset.missing]
+
+    @property
+    def waiting(self) -> list[DatasetPlan]:
+        """Datasets that have images to evaluate or scores to renew."""
+        return [dataset for dataset in self.datasets if dataset.samples and dataset.due]
+
+    @property
+    def errors(self) -> list[str]:
+        """Why cells cannot be run, each reason once; missing data is no error."""
+        found = {cell.error for dataset in self.datasets for cell in dataset.cells if cell.error and dataset.samples}
+        refused = [f"{dataset.card.name}: {dataset.refused}" for dataset in self.datasets if dataset.refused]
+        return [*refused, *sorted(found)]
+
+
+class Background(NamedTuple):
+    """Threads that write while images are counted: parts and label maps of the results that are growing, and, so that
+    these need not wait, whole results of the dataset before.
+    """
+
+    parts: Executor
+    finishing: Executor
+
+
+class _Due(NamedTuple):
+    """Images of one row: those to be counted, and those whose label maps are to be kept."""
+
+    uncounted: set[int]
+    undrawn: set[int]
+
+
+def run_dataset(run: Run, dataset: DatasetPlan, progress: Progress, background: Background) -> list[Future[None]]:
+    """Evaluates what is due of one dataset, in one pass over its images, and stores it as it comes.
+
+    Returns the results that are still being finished. What ends it early leaves what was computed on the disk.
+    """
+    if run.processes.is_main:
+        _record_gaps(run, dataset)
+    ready = [cell for cell in dataset.due if cell.variant is not None]
+    if dataset.samples is None or dataset.refused or not ready:
+        return []
+    ready, twins = _without_twins(run, ready)
+    results = _Results(run, dataset, ready if run.processes.is_main else (), background.parts)
+    due = run.processes.shared(results.due())
+    started = time.monotonic()
+    results.store(_outcomes(run, dataset, ready, due, progress), due)
+    if not run.processes.is_main:
+        return []
+    seconds, submit = (time.monotonic() - started) / len(ready), background.finishing.submit
+    done = [submit(result, seconds, peak_memory(run.models.device)) for result in results.finished()]
+    return done + [submit(_finish_twin, run, dataset, cell) for cell in twins]
+
+
+def _record_gaps(run: Run, dataset: DatasetPlan) -> None:
+    for cell in dataset.due:
+        reason = dataset.missing or dataset.refused or cell.error
+        if reason:
+            run.store.record_gap(_result(run, dataset, cell), "no data" if dataset.missing else "failed", reason)
+
+
+def _without_twins(run: Run, cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
+    """The cells to be counted, and those that differ from one of them in what is applied to counts alone.
+
+    Boundaries and label maps depend on the threshold, and shards are put together later, so all are counted then.
+    """
+    if run.spec.boundary or run.spec.shard or run.spec.save_predictions:
+        return list(cells), []
+    first: dict[str, Cell] = {}
+    twins = [cell for cell in cells if first.setdefault(cell.identity, cell) is not cell]
+    return list(first.values()), twins
+
+
+def _finish_twin(run: Run, dataset: DatasetPlan, cell: Cell) -> None:
+    """Stores a result whose counts another row of the run has got by now."""
+    run.store.open(_result(run, dataset, cell), dataset.indices).finish()
+
+
+def _result(run: Run, dataset: DatasetPlan, cell: Cell) -> ResultSpec:
+    info = Info(
+        label=cell.label,
+        venue=cell.method.venue,
+        device=run.models.device,
+        dtype=run.models.dtype,
+        backbone=cell.settings.backbone,
+        method_defaults=cell.method.defaults.model_dump(mode="json", exclude_defaults=True),
+    )
+    images: list[tuple[str, str | None]] = []
+    if (samples := dataset.samples) is not None:
+        layout = samples.card.layouts[samples.layout]
+        info.layout, info.footnote = samples.layout, layout.footnote
+        if not layout.comparable:
+            info.caveat = f"layout '{samples.layout}' is not the published preparation ({layout.about})"
+        images = [(samples.ids[index], samples.scene(index)) for index in range(dataset.total)]
+    card = dataset.card
+    return ResultSpec(
+        cell.settings,
+        cell.inputs,
+        images,
+        card.classes,
+        card.metric,
+        info,
+        dataset.contents,
+        dataset.expected,
+        card.facts(run.models.config.words(card, cell.settings.vocabulary)),
+    )
+
+
+class _Results:
+    """The results of a pass that are growing, by row; there are some on the main process alone."""
+
+    def __init__(self, run: Run, dataset: DatasetPlan, cells: Sequence[Cell], parts: Executor) -> None:
+        self._dataset, self._drawing = dataset, Backlog(parts, _MAPS)
+        self._writers: dict[str, ResultWriter] = {}
+        self._maps: dict[str, LabelMaps] = {}
+        self._failures: dict[str, str] = {}
+        for cell in cells:
+            spec = _result(run, dataset, cell)
+            writer = run.store.open(spec, dataset.indices, boundary=run.spec.boundary, fresh=run.spec.fresh)
+            writer.background = parts
+            self._writers[cell.row] = writer
+            if run.spec.save_predictions:
+                self._maps[cell.row] = cell.label_maps(run.store)
+                self._maps[cell.row].begin()
+        _warn_of_mixtures(run.store, dataset, self._writers)
+
+    def due(self) -> dict[str, _Due]:
+        """What is not stored yet; images that are counted are drawn in the same pass."""
+        found = {}
+        for row, writer in self._writers.items():
+            uncounted = set(self._dataset.indices) - writer.done
+            undrawn = {index for index, _ in self._dataset.kept if index in uncounted}
+            if row in self._maps:
+                undrawn |= self._maps[row].missing(self._dataset.kept)
+            found[row] = _Due(uncounted, undrawn)
+        return found
+
+    def store(self, outcomes: Iterable[Outcome], due: Mapping[str, _Due]) -> None:
+        """Stores outcomes as they come; what ends them early leaves what was computed on the disk."""
+        contents: dict[int, str | None] = {}
+        try:
+            for outcome in outcomes:
+                self._draw(outcome)
+                if outcome.index in due[outcome.row].uncounted:
+                    self._count(outcome)
+                    contents[outcome.index] = outcome.content
+                elif outcome.error is not None:  # of an image that is counted already
+                    _warn(f"{outcome.row} on {self._dataset.card.name}: no label map: {outcome.error}")
+            self._drawing.finish()
+        except BaseException:
+            with contextlib.ExitStack() as flushing:  # one that cannot write keeps no other from it
+                for writer in self._writers.values():
+                    flushing.callback(writer.flush)
+            raise
+        if self._writers and self._dataset.samples is not None:
+            _remember(self._dataset.samples, contents)
+
+    def finished(self) -> Iterator[Callable[[float, int | None], None]]:
+        """For each result what puts it together, to be called with the seconds that it took and the peak memory."""
+        for row, writer in self._writers.items():
+            yield functools.partial(writer.finish, reason=self._failures.get(row))
+
+    def _count(self, outcome: Outcome) -> None:
+        writer = self._writers[outcome.row]
+        if outcome.error is None:
+            writer.add(outcome.index, outcome.keys, outcome.counts, outcome.boundary, outcome.content)
+            return
+        writer.fail(outcome.index, outcome.error)
+        if outcome.gives_up:
+            self._failures[outcome.row] = outcome.error
+
+    def _draw(self, outcome: Outcome) -> None:
+        if outcome.labels is None or self._dataset.samples is None:
+            return
+        maps, sample, labels = self._maps[outcome.row], self._dataset.samples.ids[outcome.index], outcome.labels
+        self._drawing.add(lambda: maps.write(sample, palette_png(labels, self._dataset.card.colours)))
+
+
+def _remember(samples: SampleSet, contents: Mapping[int, str | None]) -> None:
+    """Keeps the checksums that were computed while reading, so that the next plan need not read the files."""
+    by_source = {}
+    for source, indices in enumerate(samples.sources):
+        content = next((contents[index] for index in indices if contents.get(index)), None)
+        if content:
+            by_source[source] = content
+    ContentCache(samples).remember(by_source)
+
+
+def _warn_of_mixtures(store: Store, dataset: DatasetPlan, writers: Mapping[str, ResultWriter]) -> None:
+    """Name once what differs between this machine and the one that counted images that are already stored."""
+    mixtures = set()
+    for row, writer in writers.items():
+        stored = store.cell(row, dataset.card.name)
+        if writer.done and stored is not None and stored.mixture:
+            mixtures.add(stored.mixture)
+    for mixture in sorted(mixtures):
+        _warn(f"{dataset.card.name}: {mixture}")
+
+
+def _warn(message: str) -> None:
+    print(f"bench: warning: {message}", file=sys.stderr)
+
+
+def groups_of(run: Run, cells: Iterable[Cell]) -> list[RowGroup]:
+    """The cells by backbone and geometry; each group shares its windows."""
+    by_geometry: dict[Any, list[Variant]] = {}
+    for cell in cells:
+        if cell.variant is not None:
+            by_geometry.setdefault(cell.geometry, []).append(cell.variant)
+    return [
+        RowGroup(rule, Segmenter(run.models.backbone(backbone), variants, window, stride, run.batch))
+        for (backbone, rule, window, stride), variants in by_geometry.items()
+    ]
+
+
+def probe(run: Run, dataset: DatasetPlan) -> float:
+    """Seconds that one image of the dataset takes here, all its due rows together, measured on noise."""
+    groups = groups_of(run, dataset.due)
+    started = time.monotonic()
+    for group in groups:
+        noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
+        group.segmenter.scores(resize(noise, group.resize), larger=at_sizes(noise, group.segmenter.rules))
+    wait_for_gpu()
+    return time.monotonic() - started
+
+
+def _outcomes(
+    run: Run,
+    dataset: DatasetPlan,
+    cells: Sequence[Cell],
+    due: Mapping[str, _Due],
+    progress: Progress,
+) -> Iterator[Outcome]:
+    """All outcomes that are due, on the main process; this process works on its share of the images."""
+    assert dataset.samples is not None
+    pending = {row: images.uncounted | images.undrawn for row, images in due.items()}
+    wanted = sorted(set().union(*pending.values()))
+    mine = [wanted[place] for place in share(len(wanted), run.processes.rank, run.processes.size)]
+    groups = groups_of(run, cells)
+    rules = list(dict.fromkeys(rule for group in groups for rule in (group.resize, *group.segmenter.rules)))
+    finals = {cell.row: (cell.settings.threshold, cell.settings.background) for cell in cells}
+    keep = {row: images.undrawn for row, images in due.items()}
+    scoring = Scoring(len(dataset.card.classes), finals if run.spec.boundary else None, finals, keep)
+    workers = default_workers(run.models.device) if run.spec.workers is None else run.spec.workers
+    images = _reported(run, load(dataset.samples, mine, rules, workers), progress._replace(total=len(mine)))
+    return _gathered(run.processes, evaluate(groups, images, pending, scoring))
+
+
+def _reported(run: Run, images: Iterable[Loaded], progress: Progress) -> Iterator[Loaded]:
+    """The images, each reported when the next one is asked for."""
+    for done, image in enumerate(images):
+        if run.processes.is_main:
+            run.report(progress._replace(done=done))
+        yield image
+    if run.processes.is_main:
+        run.report(progress._replace(done=progress.total))
+
+
+def _gathered(processes: Distributed, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """The outcomes of all processes, on the leading one; the others only hand theirs over."""
+    if processes.size == 1:
+        yield from outcomes
+        return
+    working = True
+    while working:
+        mine = list(itertools.islice(outcomes, _EXCHANGE))
+        everybodys: list[Any] = [None] * processes.size
+        dist.all_gather_object(everybodys, mine)
+        working = any(everybodys)
+        if processes.is_main:
+            yield from itertools.chain.from_iterable(everybodys)

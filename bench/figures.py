@@ -1,0 +1,149 @@
+"""Figures of label maps and of the paper: the data come from runs and stored results, `bench.report` draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench.config import load_config
+from bench.errors import BenchError, did_you_mean
+from bench.evaluation.bias import bias_of
+from bench.evaluation.dataset_run import Run
+from bench.evaluation.maps import label_maps
+from bench.evaluation.plan import DatasetPlan
+from bench.evaluation.run import planned
+from bench.report.figure import Block, Example, draw_blocks
+from bench.report.frames import per_image
+from bench.report.paper_figures import Bias, draw_bias, draw_radar
+from bench.report.scores import Collection, collect
+from bench.spec import RunSpec, listed
+
+
+def figure(
+    dataset: str,
+    methods: str | Sequence[str],
+    out: str | Path,
+    samples: Sequence[str | int] | None = None,
+    gains: tuple[str, str] | None = None,
+    count: int = 1,
+    **options: Any,
+) -> Path:
+    """Draws image | ground truth | methods for some samples of a dataset, as .png or .pdf; returns the file.
+
+    samples: names or numbers (default: the first `count`). gains: (A, B), two stored rows: the `count` samples on which
+    A beats B most. options: as of `run`. Label maps that a run kept are shown as they are, others are computed now;
+    nothing is stored.
+    """
+    spec = RunSpec(datasets=[dataset], methods=methods, **options)
+    with planned(spec, writes=False) as run:
+        (chosen,) = run.datasets
+        if gains is not None:
+            samples = _largest_gains(spec, chosen.card.name, gains, count)
+        block = _block(run, chosen, samples, count)
+    draw_blocks([block], Path(out), _note(spec))
+    return Path(out)
+
+
+PAPER_FIGURES: Final = {
+    1: (),  # a radar of stored results: rows of Table 1 that are there
+    4: ("msa+nearest", "msa+jbu-one", "msa+rec-image"),
+    5: ("segearth-ov",),
+    6: ("maskclip", "sclip", "gem", "clearclip", "segearth-ov"),
+}
+
+
+def paper_figure(
+    number: int,
+    out: str | Path,
+    methods: str | Sequence[str] | None = None,
+    samples: Sequence[str | int] | None = None,
+    **options: Any,
+) -> Path:
+    """Draws Figure 1, 4, 5 or 6 of the SegEarth-OV paper; returns the file.
+
+    1: a radar over all datasets, from stored results. 4: with and without the image reconstruction loss, 5: before and
+    after the global bias is alleviated, both on OpenEarthMap; 6: methods on OpenEarthMap, UDD5 and WHU Aerial, one
+    sample each. methods: other rows. samples: of OpenEarthMap. Raises BenchError for another number and for what is
+    not there.
+    """
+    if number not in PAPER_FIGURES:
+        raise BenchError(f"paper-{number}: figures 1, 4, 5 and 6 of the paper can be drawn")
+    if number == 1:
+        return _radar(Path(out), listed(methods), RunSpec(methods=methods, **options))
+    datasets = ["openearthmap", *(["udd5", "whu_aerial"] if number == 6 else [])]
+    spec = RunSpec(datasets=datasets, methods=methods or PAPER_FIGURES[number], **options)
+    with planned(spec, writes=False) as run:
+        first = run.datasets[0]
+        if number == 5:
+            biases = [Bias(*bias_of(run, first, one)) for one in _numbers(first, samples, 2)]
+        else:
+            blocks = [_block(run, one, samples if one is first else None, 1) for one in run.datasets]
+    if number == 5:
+        draw_bias(biases, Path(out), _note(spec))
+    else:
+        draw_blocks(blocks, Path(out), _note(spec))
+    return Path(out)
+
+
+def _radar(out: Path, rows: Sequence[str] | None, spec: RunSpec) -> Path:
+    config = load_config(spec.config)
+    (collection, *_) = collect(spec.folder, config, 1)
+    if not collection.scores:
+        raise BenchError(f"{spec.folder}: holds no results; give another with --results, or run first")
+    wanted = rows or [row for row in config.tables["1"].rows if any(row == name for name, _ in collection.scores)]
+    shared = [name for name in config.default_datasets if all(_complete(collection, row, name) for row in wanted)]
+    scores = {
+        collection.scores[row, shared[0]].label: {name: collection.scores[row, name].value for name in shared}
+        for row in wanted
+        if shared
+    }
+    draw_radar(scores, out, DEMO_NOTE if "demo" in collection.name else "")
+    return out
+
+
+def _complete(collection: Collection, row: str, dataset: str) -> bool:
+    found = collection.scores.get((row, dataset))
+    return found is not None and found.complete
+
+
+DEMO_NOTE: Final = "demo: rendered scenes and a tiny CLIP; says nothing about the methods"
+
+
+def _note(spec: RunSpec) -> str:
+    return DEMO_NOTE if spec.demo else ""
+
+
+def _block(run: Run, dataset: DatasetPlan, samples: Sequence[str | int] | None, count: int) -> Block:
+    examples = []
+    for number in _numbers(dataset, samples, count):
+        assert dataset.samples is not None
+        sample = dataset.samples.read(number)
+        examples.append(Example(sample.id, sample.image, sample.label, label_maps(run, dataset, number)))
+    return Block(examples, dataset.card, {cell.row: cell.label for cell in dataset.cells})
+
+
+def _numbers(dataset: DatasetPlan, samples: Sequence[str | int] | None, count: int) -> list[int]:
+    """Which samples are drawn. BenchError where the data or a row's models are not there."""
+    if dataset.samples is None:
+        raise BenchError(dataset.missing or dataset.refused or f"{dataset.card.name}: no samples")
+    if failed := [f"{cell.row}: {cell.error}" for cell in dataset.cells if cell.error]:
+        raise BenchError("; ".join(failed))
+    ids = list(dataset.samples.ids)
+    return [_sample_number(sample, ids, dataset.card.name) for sample in (samples or range(min(count, len(ids))))]
+
+
+def _largest_gains(spec: RunSpec, dataset: str, rows: tuple[str, str], count: int) -> list[str]:
+    """Names of the samples on which the first row beats the second most, by the stored scores."""
+    first, second = (per_image(row, dataset, spec.folder, spec.limit).set_index("id").score for row in rows)
+    return list((first - second).dropna().sort_values(ascending=False, kind="stable").index[:count])
+
+
+def _sample_number(sample: str | int, ids: Sequence[str], dataset: str) -> int:
+    if isinstance(sample, int) or (sample.isdigit() and sample not in ids):
+        if int(sample) >= len(ids):
+            raise BenchError(f"--samples {sample}: {dataset} has {len(ids)} samples, numbered from 0")
+        return int(sample)
+    if sample not in ids:
+        raise BenchError(f"--samples {sample}: {dataset} has no such sample; {did_you_mean(sample, ids)}")
+    return ids.index(sample)

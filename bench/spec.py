@@ -1,0 +1,311 @@
+"""All that a command or a call asks for, checked once, where it is made. Imports no torch.
+
+The command line and Python make the same objects: a flag of ``python -m bench run`` and a keyword of `bench.run` are
+a field of `RunSpec`, and what comes after it checks none of them again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from typing_extensions import Self
+
+from bench.config import Config, RowEntry, load_config
+from bench.data.cards import Card, load_card
+from bench.data.vocabularies import VocabularyFile, read_vocabulary
+from bench.demo.config import DEMO, with_backbone
+from bench.errors import BenchError, did_you_mean
+from bench.registry import declared_methods
+from bench.settings import Model
+
+OWN_PROTOCOL: Final = "cvpr2025"  # of `protocol:` in benchmark.yaml, which needs no name
+STATES: Final = ("missing", "failed", "stale")  # that a run can be restricted to
+
+
+def listed(names: str | Sequence[str | Path] | None) -> list[str] | None:
+    """The names in "a,b" or in a list; None for None."""
+    if names is None:
+        return None
+    parts = re.split(r",(?![^\[]*\])", names) if isinstance(names, str) else map(str, names)  # not inside of brackets
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _named(flags: Mapping[str, Any] | Sequence[str], unnamed: str = "") -> dict[str, Any]:
+    """{NAME: VALUE} of flags NAME=VALUE; a mapping as it is. unnamed: the name of a flag without one."""
+    if isinstance(flags, Mapping):
+        return dict(flags)
+    parts = [flag.rpartition("=") for flag in flags]
+    return {name if equals else unnamed: value for name, equals, value in parts}
+
+
+def _upsamplers(flags: Mapping[str, Any] | Sequence[str]) -> dict[str, Path]:
+    return {name: Path(file).expanduser() for name, file in _named(flags, unnamed="simfeatup").items()}
+
+
+def _shard(text: Any) -> Any:
+    """(I, N) of "I/N"."""
+    return tuple(text.split("/")) if isinstance(text, str) else text
+
+
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(listed)]
+Layouts: TypeAlias = Annotated[dict[str, str], BeforeValidator(_named)]
+Upsamplers: TypeAlias = Annotated[dict[str, Path], BeforeValidator(_upsamplers)]
+Shard: TypeAlias = Annotated[tuple[int, int], BeforeValidator(_shard)]
+
+
+class ModelSpec(Model):
+    """Which models run, and where: the part that `run`, `predict`, `figure` and `templates` share.
+
+    Raises BenchError for the first option that is unknown or wrong.
+    """
+
+    config: Path | None = None
+    """Another benchmark.yaml, laid over the shipped one."""
+    backbone: str | None = None
+    """A name of benchmark.yaml, an open_clip model NAME[:TAG], its config JSON, or "demo"; None: the protocol's."""
+    checkpoint: Path | None = None
+    """Weights of the backbone, instead of those that benchmark.yaml names."""
+    upsamplers: Upsamplers = Field(default_factory=dict)
+    """Weights of upsamplers, by their name in benchmark.yaml."""
+    plugins: tuple[Path, ...] = ()
+    """Files or folders of further methods."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; None: a GPU where there is one."""
+    dtype: Literal["fp32", "tf32", "fp16", "bf16"] = "fp32"
+    """Of the products of the image tower."""
+    batch: int | None = Field(None, ge=1)
+    """Windows at once; None: what suits the device."""
+
+    @classmethod
+    def from_cli(cls, args: argparse.Namespace) -> Self:
+        """The spec that a command line asks for: its flags are called like the fields."""
+        return cls(**{name: value for name, value in vars(args).items() if name in cls.model_fields})
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(cls, values: Any, make: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return make(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            if first["type"] == "extra_forbidden":
+                raise BenchError(f"unknown option '{name}'; {did_you_mean(name, cls.model_fields)}") from None
+            raise BenchError(f"{_flag(name)} {values[name]}: {first['msg']}") from None
+
+    @model_validator(mode="after")
+    def _files_exist(self) -> Self:
+        json = Path(self.backbone) if self.backbone and self.backbone.endswith(".json") else None
+        for name, file in {"checkpoint": self.checkpoint, "backbone": json}.items():
+            if file is not None and not file.is_file():
+                raise BenchError(f"--{name} {file}: no such file; check the path")
+        known = self.configuration.upsamplers
+        for name, file in self.upsamplers.items():
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise BenchError(f"--upsampler-checkpoint {name}={file}: unknown upsampler '{name}'; {hint}")
+            if not file.is_file():
+                raise BenchError(f"--upsampler-checkpoint {file}: no such file; check the path")
+        return self
+
+    @cached_property
+    def configuration(self) -> Config:
+        """benchmark.yaml on the backbone that is asked for."""
+        return with_backbone(load_config(self.config), self.backbone)
+
+    def row(self, name: str, flag: str = "--methods") -> RowEntry:
+        """The row of that name. BenchError for an unknown row, method, modifier, backbone or setting.
+
+        flag: what the error says that the name is a value of.
+        """
+        row, rows = self.configuration.row(name), self.configuration.rows
+        known = self._declared_methods
+        if known is not None and row.method not in known:
+            hint = "separate names by commas" if " " in name.strip() else did_you_mean(row.method, {*rows, *known})
+            raise BenchError(f"{flag}: unknown row or method '{name}'; {hint}")
+        return row
+
+    @cached_property
+    def _declared_methods(self) -> set[str] | None:
+        """None where they are known only once packages are imported; a wrong name is then found by the registry."""
+        return declared_methods(self.plugins)
+
+
+class SegmenterOptions(ModelSpec):
+    """How `load_segmenter` and `bench predict` depart from the row."""
+
+    long_side: int | None = Field(None, ge=16)
+    """Of the network's input, pixels; None: the row's."""
+    native: bool | None = False
+    """The image's own resolution instead, strip by strip; None: of GeoTIFFs."""
+    debias: float | None = None
+    """λ of the global bias; None: the row's."""
+    threshold: float | None = None
+    """Pixels less probable become class `background`; None: the row's on the dataset, of own words 0."""
+    background: int | None = Field(None, ge=0)
+    """Number of the background class; None: the dataset's, of own words 0."""
+
+    @model_validator(mode="after")
+    def _threshold_is_a_probability(self) -> Self:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise BenchError(f"--threshold {self.threshold:g}: a probability between 0 and 1 is needed")
+        return self
+
+
+class RunSpec(ModelSpec):
+    """A run: what to evaluate, on what, with what, and how."""
+
+    methods: Names | None = None
+    """Rows, methods or groups of benchmark.yaml; None: all default rows, or those of `table`."""
+    datasets: Names | None = None
+    """Names of datasets; None: all default datasets, or those of `table`."""
+    table: str | None = None
+    """A table of benchmark.yaml, whose rows and datasets are taken where none are named."""
+    options: tuple[str, ...] = ()
+    """KEY=VALUE: settings, or options of the methods, of every row."""
+    sweeps: tuple[str, ...] = ()
+    """KEY=V1,V2: a row for each of these values."""
+    vocabularies: Names = ()
+    """Names of vocabularies, or YAML files of words: a row for each."""
+    protocols: Names = ()
+    """Names of `protocols:` in benchmark.yaml, or cvpr2025, its own: a row for each."""
+    only: Names = ()
+    """States (missing, failed, stale): cells in others are left out."""
+    data_root: Path | None = None
+    """Folder of all datasets; None: $OVSS_BENCH_DATA, else ./data."""
+    cards: tuple[Path, ...] = ()
+    """Folders of further dataset cards."""
+    layouts: Layouts = Field(default_factory=dict)
+    """For some datasets the layout to read; else the first that is there."""
+    demo: bool = False
+    """Generated data and the embedded backbone; its results never replace real ones."""
+    results: Path | None = None
+    """Folder of the results; None: results, of the demo results/demo-run."""
+    limit: int | None = Field(None, ge=1)
+    """The first N images of each dataset alone; such results are stored apart."""
+    shard: Shard | None = None
+    """(i, n): the i-th of n parts of each dataset alone, as one of n runs that share a results folder."""
+    fresh: bool = False
+    """Forget what is stored of these cells."""
+    boundary: bool = False
+    """Count boundary IoU as well."""
+    save_predictions: int = Field(0, ge=0)
+    """Of how many images of each dataset label maps are kept, spread evenly over it."""
+    allow_incomplete: bool = False
+    """A dataset with fewer images than its card expects is no failure."""
+    workers: int | None = Field(None, ge=0)
+    """Processes that decode images; None: what suits the machine."""
+
+    @model_validator(mode="after")
+    def _all_exists(self) -> Self:
+        if self.demo:
+            for name in ("backbone", "checkpoint", "data_root"):
+                if getattr(self, name):
+                    raise BenchError(f"--demo has a backbone and data of its own; leave {_flag(name)} out")
+        config = self.configuration
+        if self.table is not None and self.table not in config.tables:
+            hint = did_you_mean(self.table, config.tables)
+            raise BenchError(f"--table {self.table}: benchmark.yaml has no such table; {hint}")
+        protocols = [OWN_PROTOCOL, *config.protocols]
+        for name in self.protocols:
+            if name not in protocols:
+                raise BenchError(f"--protocol: unknown protocol '{name}'; {did_you_mean(name, protocols)}")
+        for state in self.only:
+            if state not in STATES:
+                raise BenchError(f"--only {state}: not a state of a cell; {did_you_mean(state, STATES)}")
+        if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
+            raise BenchError(f"--shard {self.shard[0]}/{self.shard[1]}: I/N with I from 0 to N-1 is needed, as in 0/4")
+        if self.data_root is not None and not self.data_root.expanduser().is_dir():
+            raise BenchError(f"--data-root {self.data_root}: no such folder; check the path")
+        self._check_layouts({card.name: card for card in self.dataset_cards})
+        assert self.rows  # each exists
+        return self
+
+    def _check_layouts(self, cards: Mapping[str, Card]) -> None:
+        for name, layout in self.layouts.items():
+            if name not in cards or not layout:
+                hint = did_you_mean(name, cards)
+                raise BenchError(f"--layout {name}={layout}: X=L is needed, with X a dataset of this run; {hint}")
+            if layout not in cards[name].layouts:
+                hint = did_you_mean(layout, cards[name].layouts)
+                raise BenchError(f"--layout {name}={layout}: {name} has no layout '{layout}'; {hint}")
+
+    @cached_property
+    def configuration(self) -> Config:
+        """benchmark.yaml on the backbone that is asked for, with the vocabularies that are files."""
+        config = with_backbone(load_config(self.config), DEMO if self.demo else self.backbone)
+        own = {one.name: one.words for one in self._vocabularies if isinstance(one, VocabularyFile)}
+        return config.model_copy(update={"vocabularies": {**config.vocabularies, **own}}) if own else config
+
+    @cached_property
+    def _vocabularies(self) -> list[VocabularyFile | str]:
+        """The files of words that are asked for, and the names of other vocabularies."""
+        return [read_vocabulary(Path(one)) if one.endswith((".yaml", ".yml")) else one for one in self.vocabularies]
+
+    @cached_property
+    def rows(self) -> dict[str, RowEntry]:
+        """Name -> row of every row of the run, in order: groups filled in, options and sweeps applied."""
+        config = self.configuration
+        named: list[str] = []
+        if self.methods is None and self.table is not None:
+            named += config.tables[self.table].rows
+        for name in self.methods or (() if named else ("all",)):
+            named += config.default_rows if name == "all" else config.groups.get(name, [name])
+        silent = {("vocabulary", config.protocol.vocabulary), ("protocol", OWN_PROTOCOL)}
+        found = {}
+        for name in named:
+            row = self.row(name)
+            for chosen in itertools.product(*self._changes()):
+                changes = [change for change in chosen if change not in silent]
+                new, changed = config.changed(name, changes) if changes else (name, row)
+                found[new] = changed
+        return found
+
+    def _changes(self) -> list[list[tuple[str, str]]]:
+        """For each option, sweep and choice of words the (key, value) pairs of which each row gets one."""
+        found = [[_pair(option, "--option", "KEY=VALUE")] for option in self.options]
+        for sweep in self.sweeps:
+            key, values = _pair(sweep, "--sweep", "KEY=V1,V2")
+            found.append([(key, value.strip()) for value in values.split(",") if value.strip()])
+        vocabularies = [one if isinstance(one, str) else one.name for one in self._vocabularies]
+        for key, names in {"vocabulary": vocabularies, "protocol": self.protocols}.items():
+            found += [[(key, name) for name in names]] if names else []
+        return found
+
+    @cached_property
+    def dataset_cards(self) -> tuple[Card, ...]:
+        """The cards of the datasets that are asked for."""
+        names: Sequence[str] = self.datasets or ()
+        if self.datasets is None and self.table is not None:
+            names = self.configuration.tables[self.table].columns
+        elif not self.named:
+            names = self.configuration.default_datasets
+        return tuple(load_card(name, self.cards) for name in dict.fromkeys(names))
+
+    @property
+    def named(self) -> bool:
+        """Whether datasets were named one by one, so that each must be there."""
+        return self.datasets is not None and self.datasets != ("all",)
+
+    @property
+    def folder(self) -> Path:
+        """The results folder."""
+        return self.results or Path("results/demo-run" if self.demo else "results")
+
+
+def _pair(text: str, flag: str, form: str) -> tuple[str, str]:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not key or not equals or not value:
+        raise BenchError(f"{flag} {text}: {form} is needed, as in threshold=0.3")
+    return key, value
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
