@@ -17,13 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from bench.errors import BenchError, did_you_mean, validation_message
 from bench.paths import shipped
-from bench.runtime.yaml_files import read_yaml
-from bench.settings import Aggregate, DatasetDefaults, Model, Overrides, ResizeRule, Settings
+from bench.runtime.yaml_files import read_yaml, yaml_value
+from bench.settings import Aggregate, DatasetDefaults, Model, Overrides, Pixels, ResizeRule, Settings, Stride, Words
 
 FIRST: Final = "/first"  # behind the name of a vocabulary
 
@@ -33,11 +32,11 @@ class Protocol(Model):
 
     backbone: str
     upsampler: str = "none"
-    debias: float = 0.0
+    debias: float = Field(0.0, ge=0)
     debias_on: Literal["scores", "features"] = "scores"
     resize: ResizeRule
-    window: int = Field(ge=16)
-    stride: int = Field(ge=1)
+    window: Pixels
+    stride: Stride
     scale: float = Field(gt=0)
     vocabulary: str
     aggregate: Aggregate = "max"
@@ -132,9 +131,7 @@ class Config(Model):
     templates: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # sentences with {} for the word
     rows: dict[str, RowEntry]
     default_rows: tuple[str, ...]  # what `--methods all` means
-    vocabularies: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = Field(
-        default_factory=dict
-    )  # name -> dataset -> words
+    vocabularies: dict[str, dict[str, tuple[Words, ...]]] = Field(default_factory=dict)  # name -> dataset -> words
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # further names that stand for several rows
     default_datasets: tuple[str, ...]  # what `--datasets all` means
     tables: dict[str, Table]
@@ -176,15 +173,17 @@ class Config(Model):
             return self.rows[name]
         if name.endswith("]"):
             return self.changed(name, ())[1]
-        spelled, _, backbone = name.partition("@")
+        spelled, at, backbone = name.partition("@")
         base, *modifiers = spelled.split("+")
+        if len(set(modifiers)) < len(modifiers):
+            raise BenchError(f"row '{name}': a modifier stands twice; name each once")
         row = self.rows.get(base) or RowEntry(method=base)
         for modifier in modifiers:
             if modifier not in self.modifiers:
                 hint = did_you_mean(modifier, self.modifiers)
                 raise BenchError(f"row '{name}': unknown modifier '+{modifier}'; {hint}")
             row = _merge(row, self.modifiers[modifier])
-        if backbone:
+        if at:
             if backbone not in self.backbones:
                 hint = did_you_mean(backbone, self.backbones)
                 raise BenchError(f"row '{name}': unknown backbone '@{backbone}'; {hint}")
@@ -205,7 +204,7 @@ class Config(Model):
         options: dict[str, Any] = {}
         models: dict[str, Any] = {}
         for key, text in [*(_typed(name, part) for part in (typed.split(",") if bracket else ())), *pairs]:
-            value = yaml.safe_load(text)
+            value = yaml_value(text, f"row '{name}', {key}")
             if key in ("long_side", "short_side"):
                 changes["resize"] = {key: value}
             elif key.startswith("models."):

@@ -28,6 +28,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names) or 'none'}"
 
 
+def one_line(text: str) -> str:
+    """The text without line breaks and control characters; each run of these and of spaces becomes one space.
+
+    >>> one_line("a\\n\\tb\\x1b[31m")
+    'a b [31m'
+    """
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
 def validation_message(file: Path, error: ValidationError) -> str:
     """One line for what pydantic found wrong in a file: file, key, value, reason; unknown keys come first."""
     found = sorted(error.errors(), key=lambda one: one["type"] not in ("extra_forbidden", "unknown_key"))
@@ -36,4 +45,4 @@ def validation_message(file: Path, error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"{file}: unknown key '{key}'; remove or correct it"
     value = "" if isinstance(first["input"], dict) else f" (value {first['input']!r})"
-    return f"{file}: {key}: {first['msg']}{value}"
+    return f"{file}: {key}: {first['msg'].removeprefix('Value error, ')}{value}"

@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def _hundredth(value: float) -> float:
+    if round(value * 100, 6) % 1:
+        raise ValueError("counts are kept in steps of 0.01; give one of 0, 0.01, … 0.99")
+    return value
+
+
+def _storable(options: dict[str, Any]) -> dict[str, Any]:
+    for name, value in options.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(f"'{name}': numbers, text and lists of these are stored, {value!r} is not") from None
+    return options
+
 
 Aggregate: TypeAlias = Literal["max", "sum", "logsumexp"]
+Pixels = Annotated[int, Field(ge=16, le=32768)]
+Stride = Annotated[int, Field(ge=1, le=32768)]
+Probability = Annotated[float, Field(ge=0, lt=1), AfterValidator(_hundredth)]
+"""A threshold: counts are kept by hundredths of the probability."""
+Words = Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_length=1)]
+"""Prompt words of one class."""
 
 
 class Model(BaseModel):
     """Of configuration: unknown keys are refused, nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # built on first use: --help is quick
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        defer_build=True,  # built on first use: --help is quick
+    )
 
 
 class ResizeRule(Model):
     """Size of the network's input: the long side, or the short side with a bound on the long one; pixels."""
 
-    long_side: int | None = Field(None, ge=16)
-    short_side: int | None = Field(None, ge=16)
-    long_max: int | None = Field(None, ge=16)
+    long_side: Pixels | None = None
+    short_side: Pixels | None = None
+    long_max: Pixels | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> ResizeRule:
@@ -39,19 +67,19 @@ class Overrides(Model):
 
     backbone: str | None = None
     upsampler: str | None = None  # a name of `upsamplers:`, or "none"
-    debias: float | None = None  # λ of eq. 9
+    debias: float | None = Field(None, ge=0)  # λ of eq. 9
     debias_on: Literal["scores", "features"] | None = None
     resize: ResizeRule | None = None
-    window: int | None = Field(None, ge=16)
-    stride: int | None = Field(None, ge=1)
+    window: Pixels | None = None
+    stride: Stride | None = None
     scale: float | None = Field(None, gt=0)  # of the scores before the softmax
     vocabulary: str | None = None
-    threshold: float | None = Field(None, ge=0, le=1)
+    threshold: Probability | None = None
     refine: str | None = None  # a refinement of the stitched scores, or "none"
     aggregate: Aggregate | None = None  # how the words of a class make its score
     templates: str | None = None  # a name of `templates:`, the sentences that words are put into
     protocol: str | None = None  # a name of `protocols:`, whose settings give way to the row's
-    options: dict[str, Any] = {}  # parameters of the method itself
+    options: Annotated[dict[str, Any], AfterValidator(_storable)] = {}  # parameters of the method itself
     models: dict[str, str] = {}  # role -> a name of `models:`, the second models that the method looks through
 
 
@@ -71,7 +99,7 @@ class Settings(Model):
     stride: int
     scale: float
     vocabulary: str
-    threshold: float
+    threshold: Probability
     background: int
     refine: str = "none"
     models: dict[str, str] = {}

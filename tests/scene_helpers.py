@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bench import metrics
-from bench.metrics import bootstrap
+from bench.metrics.intervals import Scenes, Unit
 
 
-def scenes_of(confusions: np.ndarray, unit: bootstrap.Unit) -> bootstrap.Scenes:
-    return bootstrap.Scenes(metrics.areas(confusions), unit)
+def scenes_of(confusions: np.ndarray, unit: Unit = "scene", metric: str = "miou") -> Scenes:
+    return Scenes(metrics.areas(confusions), unit, metric)

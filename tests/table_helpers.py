@@ -27,5 +27,5 @@ def put(folder: Path, row: str, dataset: str, images: list[list[list[int]]], **o
 
 
 def only(folder: Path) -> Collection:
-    (collection,) = collect(folder, CONFIG, draws=200)
+    (collection,) = collect(folder, CONFIG)
     return collection

@@ -88,3 +88,45 @@ def test_unknown_vocabulary_names_those_of_the_card(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(content))
     with pytest.raises(BenchError, match="dataset potsdam has no vocabulary 'ov4'; did you mean"):
         load_config(file).settings_of("clip", load_card("potsdam"), Overrides())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows: {own: {method: clip, threshold: 0.123}}", r"rows\.own\.threshold: counts are kept in steps of 0\.01"),
+        ("rows: {own: {method: clip, threshold: 1}}", r"rows\.own\.threshold: .*less than 1"),
+        ("rows: {own: {method: clip, debias: .nan}}", r"rows\.own\.debias: .*finite"),
+        ("rows: {own: {method: clip, debias: -5}}", r"rows\.own\.debias: .*greater than or equal to 0"),
+        ("rows: {own: {method: clip, scale: .inf}}", r"rows\.own\.scale: .*finite"),
+        ("rows: {own: {method: clip, options: {x: .nan}}}", r"rows\.own\.options: 'x': .*nan is not"),
+        ("rows: {own: {method: clip, options: {x: 2020-01-01}}}", r"rows\.own\.options: 'x': "),
+        ("rows: {own: {method: clip, window: 100000000}}", r"rows\.own\.window: .*32768"),
+        ("rows: {own: {method: clip}, own: {method: sclip}}", "'own' stands twice, line 1"),
+        ("vocabularies: {v: {loveda: [[], [a]]}}", r"vocabularies\.v\.loveda\.0: .*at least 1"),
+        ("vocabularies: {v: {loveda: [[' '], [a]]}}", r"vocabularies\.v\.loveda\.0\.0: "),
+    ],
+)
+def test_what_could_not_be_counted_or_stored_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(BenchError, match=rf"own\.yaml: .*{message}"):
+        load_config(tmp_path / "own.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("clip@", "unknown backbone '@'"),
+        ("clip+", r"unknown modifier '\+'"),
+        ("clip+ours+ours", "a modifier stands twice"),
+        ("clip[threshold=0.123]", "threshold: counts are kept in steps of 0.01"),
+        ("clip[threshold=.nan]", "threshold: "),
+        ("clip[long_side=100000000]", r"resize\.long_side: .*32768"),
+        ("clip[long_side=1e8]", r"resize\.long_side: "),
+        ("clip[threshold={]", "threshold: not valid YAML"),
+        ("clip[threshold=!!python/object/apply:os.getcwd []]", "threshold: not valid YAML"),
+    ],
+)
+def test_mistakes_in_a_rows_name_are_one_line(name: str, message: str) -> None:
+    with pytest.raises(BenchError, match=message) as error:
+        load_config().row(name)
+    assert "\n" not in str(error.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.cli.options import positive
 
 if TYPE_CHECKING:
+    from bench.metrics.intervals import Interval
     from bench.report.comparison import Comparison, Pair
 
 
@@ -19,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--datasets", metavar="X,Y", help="only these (default: all that are stored)")
     parser.add_argument("--results", metavar="D", default="results", help="results folder (default: results)")
     parser.add_argument("--limit", type=positive, metavar="N", help="compare the results of runs with --limit N")
-    parser.add_argument("--draws", type=positive, metavar="B", help="bootstrap draws (default: 1000)")
+    parser.add_argument("--draws", type=positive, metavar="B", help="swaps of the permutation tests (default: 20000)")
     parser.add_argument("--out", metavar="FILE", help="write the numbers as CSV, too")
 
 
@@ -27,19 +29,19 @@ def main(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from bench.errors import BenchError
+    from bench.metrics.significance import PERMUTATIONS
     from bench.report.comparison import against_all, compare
     from bench.report.escape import csv_text
-    from bench.report.scores import DRAWS
     from bench.store.store import Store
 
     store = Store(args.results, limit=args.limit)
     datasets = [name.strip() for name in args.datasets.split(",")] if args.datasets else None
     if args.second is None:
-        found = against_all(store, args.first, datasets, args.draws or DRAWS)
+        found = against_all(store, args.first, datasets, args.draws or PERMUTATIONS)
         print(summary(found, args.limit))
-        records = [{"row": one.second, **as_record(pair)} for one, _ in found for pair in one.pairs]
+        records = [{"row": one.second, **as_record(pair)} for one in found for pair in one.pairs]
     else:
-        result = compare(store, args.first, args.second, datasets, args.draws or DRAWS)
+        result = compare(store, args.first, args.second, datasets, args.draws or PERMUTATIONS)
         print(markdown(result, args.limit))
         records = [as_record(pair) for pair in result.pairs]
     if args.out:
@@ -57,73 +59,75 @@ def markdown(result: Comparison, limit: int | None = None) -> str:
     from bench.report.escape import markdown_text
     from bench.report.render import signed
 
-    marks = [*(["demo"] if result.demo else []), *([f"limited to {limit} images"] if limit else [])]
-    headers = [
-        "dataset",
-        "metric",
-        "images",
-        markdown_text(result.first),
-        markdown_text(result.second),
-        "difference",
-        "95 %",
-        "p",
-        "p (Holm)",
-    ]
-    table = tabulate([_line(pair) for pair in result.pairs], headers, tablefmt="pipe", disable_numparse=True)
+    headers = ["dataset", "metric", "images", markdown_text(result.first), markdown_text(result.second)]
+    headers += ["difference", "95 %", "p", "p (Holm)", "ahead", "effect", "for 1 point"]
+    over, lines = result.over_datasets, [_line(pair) for pair in result.pairs]
+    if over and len(result.pairs) > 1:
+        lines.append(["mean", "", "", "", "", *_numbers(over.interval), _p(over.test.p_value), "", "", "", ""])
+    table = tabulate(lines, headers, tablefmt="pipe", disable_numparse=True)
     title = markdown_text(f"{result.first} against {result.second}")
-    blocks = [f"# {title}{''.join(f' [{mark}]' for mark in marks)}", table]
+    blocks = [f"# {title}{_marks(result, limit)}", table]
     if result.pairs:
         blocks.append(
-            "Per cent; differences in points, with a paired bootstrap interval. p: permutation of the rows' "
-            "counts, two-sided; Holm corrects for the number of datasets."
+            "Per cent; differences in points, with the 95 % interval for other scenes of the same kind (jackknife). "
+            f"p: two-sided, by swapping the two rows' counts of whole scenes; Holm corrects for {result.family} tests. "
+            "Ahead: share of the scenes on which the first row scores higher. Effect: difference over the standard "
+            "deviation between scenes. For 1 point: how many would find a difference of one point in 80 % of the cases."
         )
-    if result.over_datasets:
-        over = result.over_datasets
+    blocks += [markdown_text(note) for pair in result.pairs for note in _notes(pair, result.family)]
+    if over and not math.isnan(over.wilcoxon.p_value):
+        told = over.wilcoxon
         blocks.append(
-            f"Over {over.datasets} datasets: {over.wins} wins, {over.losses} losses, median difference "
-            f"{signed(100 * over.median_difference)}; Wilcoxon signed-rank p = {_p(over.p_value)}."
+            f"Datasets to come: {told.wins} wins, {told.losses} losses of {told.datasets}, median difference "
+            f"{signed(100 * told.median_difference)}; Wilcoxon signed-rank p = {_p(told.p_value)}."
         )
     blocks += [markdown_text(f"Left out: {dataset}: {reason}.") for dataset, reason in result.left_out.items()]
     return "\n\n".join(blocks) + "\n"
 
 
-def summary(found: Sequence[tuple[Comparison, float]], limit: int | None = None) -> str:
+def summary(found: Sequence[Comparison], limit: int | None = None) -> str:
     """One row against all others as a Markdown table."""
     from tabulate import tabulate
 
     from bench.report.escape import markdown_text
-    from bench.report.render import signed
 
-    first = found[0][0]
-    marks = [*(["demo"] if first.demo else []), *([f"limited to {limit} images"] if limit else [])]
     lines = []
-    for one, adjusted in found:
-        over = one.over_datasets
-        differences = [100 * pair.interval.estimate for pair in one.pairs]
+    for one in found:
+        over, sure = one.over_datasets, [pair for pair in one.pairs if pair.adjusted <= 0.05]
+        if over is None:
+            continue
+        wins = sum(pair.test.difference > 0 for pair in sure)
         lines.append(
             [
                 markdown_text(one.second),
                 len(one.pairs),
-                sum(difference > 0 for difference in differences),
-                sum(difference < 0 for difference in differences),
-                signed(sum(differences) / len(differences)),
-                sum(pair.interval.low > 0 for pair in one.pairs),
-                sum(pair.interval.high < 0 for pair in one.pairs),
-                "–" if over is None else _p(over.p_value),
-                "–" if adjusted != adjusted else _p(adjusted),
+                wins,
+                len(sure) - wins,
+                *_numbers(over.interval),
+                _p(over.test.p_value),
+                _p(over.adjusted),
+                _p(over.wilcoxon.p_value),
             ]
         )
-    headers = ["against", "datasets", "wins", "losses", "mean difference", "sure wins", "sure losses", "p", "p (Holm)"]
+    headers = ["against", "datasets", "wins", "losses", "mean difference", "95 %", "p", "p (Holm)", "Wilcoxon"]
     table = tabulate(lines, headers, tablefmt="pipe", disable_numparse=True)
     note = (
-        "Differences in points, over the datasets that both rows have. Sure: the paired 95 % interval of a dataset is "
-        "on one side of 0. p: Wilcoxon signed-rank over datasets, two-sided; Holm corrects for the number of rows."
+        "Differences in points, over the datasets that both rows have. Wins and losses: datasets with p (Holm) of at "
+        f"most 0.05 among all {found[0].family} tests of rows and datasets. p: by swapping the scenes of all datasets "
+        "at once; Holm corrects for the number of rows. Wilcoxon: p for datasets to come, from six datasets."
     )
-    return f"# {markdown_text(first.first)} against all{''.join(f' [{mark}]' for mark in marks)}\n\n{table}\n\n{note}\n"
+    return f"# {markdown_text(found[0].first)} against all{_marks(found[0], limit)}\n\n{table}\n\n{note}\n"
+
+
+def _marks(result: Comparison, limit: int | None) -> str:
+    marks = [*(["demo"] if result.demo else []), *([f"limited to {limit} images"] if limit else [])]
+    return "".join(f" [{mark}]" for mark in marks)
 
 
 def as_record(pair: Pair) -> dict[str, Any]:
     """A line of the CSV: scores, difference and interval in per cent."""
+    from bench.metrics.intervals import scenes_needed
+
     return {
         "dataset": pair.dataset,
         "metric": pair.metric,
@@ -135,31 +139,61 @@ def as_record(pair: Pair) -> dict[str, Any]:
         "low": round(100 * pair.interval.low, 4),
         "high": round(100 * pair.interval.high, 4),
         "unit": pair.test.unit,
-        "units": pair.test.clusters,
+        "units": pair.test.scenes,
         "p": pair.test.p_value,
         "p_holm": pair.adjusted,
         "permutations": pair.test.permutations,
         "exact": pair.test.exact,
+        "ahead": round(100 * pair.improvement, 4),
+        "effect": round(pair.interval.effect, 4),
+        "units_for_1_point": scenes_needed(0.01, pair.interval),
     }
 
 
 def _line(pair: Pair) -> list[str]:
-    from bench.report.render import signed
+    from bench.metrics.intervals import scenes_needed, units
 
-    interval = pair.interval
     of_all = "" if pair.images == pair.total else f" of {pair.total}"
+    needed = scenes_needed(0.01, pair.interval)
     return [
         pair.dataset,
         pair.metric,
-        f"{pair.images}{of_all} ({pair.test.clusters} {pair.test.unit}s)",
+        f"{pair.images}{of_all} ({pair.interval.sample})",
         f"{100 * pair.first:.1f}",
         f"{100 * pair.second:.1f}",
-        signed(100 * interval.estimate),
-        f"{signed(100 * interval.low)} to {signed(100 * interval.high)}",
+        *_numbers(pair.interval),
         _p(pair.test.p_value),
         _p(pair.adjusted),
+        "–" if math.isnan(pair.improvement) else f"{100 * pair.improvement:.0f} %",
+        "–" if math.isnan(pair.interval.effect) else f"{pair.interval.effect:.2f}",
+        "–" if needed is None else units(needed, pair.test.unit),
     ]
 
 
+def _numbers(interval: Interval) -> list[str]:
+    """Difference and interval, as printed."""
+    from bench.report.render import signed
+
+    ends = f"{signed(100 * interval.low)} to {signed(100 * interval.high)}" if interval.known else "–"
+    return [signed(100 * interval.estimate), ends]
+
+
+def _notes(pair: Pair, family: int) -> list[str]:
+    """What the numbers of a dataset cannot say."""
+    from bench.metrics.intervals import LEAST, units
+
+    scenes = units(pair.test.scenes, pair.test.unit)
+    if pair.test.scenes < LEAST:
+        return [f"{pair.dataset}: {scenes}, too few for an interval or a test."]
+    notes = [
+        f"{pair.dataset}: {spot}; the interval cannot see what other scenes would do." for spot in pair.blind_spots
+    ]
+    if pair.test.least * family > 0.05:
+        notes.append(f"{pair.dataset}: {scenes}: no p below {pair.test.least:.2g}, so none below 0.05 after Holm.")
+    return notes
+
+
 def _p(value: float) -> str:
+    if math.isnan(value):
+        return "–"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

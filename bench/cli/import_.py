@@ -22,7 +22,7 @@ def main(args: argparse.Namespace) -> int:
 
     store = Store(args.results, limit=args.limit, demo=args.demo)
     with store.lock():
-        records = take_in(store, Path(args.file), args.replace)
+        records = take_in(store, [Path(args.file)], args.replace)
     for record in records:
         print(f"{record.row} on {record.dataset}: {record.status}, written {record.written}")
     print(f"{len(records)} cells in {args.results}; `bench tables --results {args.results}` shows them")

@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> int:
     files = pull(args.repository, args.name, args.revision)
     store = Store(args.results, limit=args.limit, demo=args.demo)
     with store.lock():
-        records = [record for file in files for record in take_in(store, file, args.replace)]
+        records = take_in(store, files, args.replace)
     for record in records:
         print(f"{record.row} on {record.dataset}: {record.status}, written {record.written}")
     print(f"{len(records)} cells in {args.results}; `bench tables --results {args.results}` shows them")

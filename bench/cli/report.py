@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="FILE", help="the page to write (report.html in the results folder)")
     parser.add_argument("--results", metavar="D", default="results", help="results folder (results)")
     parser.add_argument("--limit", type=positive, metavar="N", help="results of runs with --limit N")
-    parser.add_argument("--draws", type=positive, metavar="B", help="bootstrap draws (default: 1000)")
+    parser.add_argument("--draws", type=positive, metavar="B", help="swaps of the permutation tests (default: 20000)")
     parser.add_argument("--config", metavar="FILE", help="a file laid over benchmark.yaml")
 
 

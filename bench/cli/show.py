@@ -53,9 +53,8 @@ def _blocks(cell: StoredResult, config: Any) -> dict[str, dict[str, Any]]:
     interval = found.interval
     value = f"{100 * found.value:.1f} % {cell.metric}" if cell.counted else "none"
     if interval is not None:
-        value += (
-            f", 95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} over {interval.clusters} {interval.unit}s"
-        )
+        ends = f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} over " if interval.known else ""
+        value += f", {ends}{interval.sample}"
     result = {"score": value, "status": found.status, "images": f"{cell.counted} of {cell.total}"}
     result |= {"reason": found.reason} if found.reason else {}
     result |= {"stale": "; ".join(found.stale)} if found.stale else {}

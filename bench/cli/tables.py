@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", metavar="F", default="md,csv", help="of md, csv, latex, latex-intervals, html (md,csv)"
     )
     parser.add_argument("--table", metavar="N", action="append", help="only this table; may be repeated")
-    parser.add_argument("--draws", type=positive, metavar="B", help="bootstrap draws (default: 1000)")
+    parser.add_argument("--draws", type=positive, metavar="B", help="swaps of the permutation tests (default: 20000)")
     parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import lzma
 import os
-import shutil
 import stat
 import tarfile
 import zipfile
@@ -18,6 +18,9 @@ from typing import NamedTuple
 
 from bench.errors import BenchError
 from bench.paths import cache_dir
+
+_ROOM, _PACKED = 256 << 20, 100  # bytes, and times what they are packed into: more is no image, and no set of images
+_DAMAGED = (EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 
 
 class File(NamedTuple):
@@ -60,7 +63,7 @@ class File(NamedTuple):
             if self.member is None and not stat.S_ISREG(self.path.stat().st_mode):
                 raise BenchError(f"{self}: not a regular file; remove it, or put the file itself there")
             return self.path.read_bytes() if self.member is None else _archive(self.path).read(self.member)
-        except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, RuntimeError) as error:
+        except (*_DAMAGED, OSError, RuntimeError) as error:
             raise BenchError(f"{self}: cannot be read ({error}); get the file again") from None
 
 
@@ -89,7 +92,7 @@ class Tree:
                         children |= {e.name: None if _is_folder(e) else File(Path(e.path)) for e in entries}
             except OSError as error:
                 raise BenchError(f"{on_disk}: cannot be listed ({error.strerror}); correct its permissions") from None
-            self._listed[folder] = {name: file for name, file in children.items() if name[0] != "."}
+            self._listed[folder] = {name: file for name, file in children.items() if name[:1] not in ("", ".")}
         return self._listed[folder]
 
     def get(self, path: str) -> File | None:
@@ -141,7 +144,7 @@ class _Zip:
         self._file = zipfile.ZipFile(path)
 
     def names(self) -> list[str]:
-        return [member.filename for member in self._file.infolist() if not member.is_dir()]
+        return [member.filename for member in self._file.infolist() if member.filename[-1:] not in ("", "/")]
 
     def size(self, name: str) -> int:
         return self._file.getinfo(name).file_size
@@ -150,7 +153,10 @@ class _Zip:
         return self._file.getinfo(name).CRC
 
     def read(self, name: str) -> bytes:
-        return self._file.read(name)
+        member = self._file.getinfo(name)
+        _check_size(f"{self._file.filename}!{name}", member.file_size, member.compress_size)
+        with self._file.open(member) as stream:
+            return stream.read(member.file_size)
 
 
 class _Tar:
@@ -175,6 +181,13 @@ class _Tar:
             return file.read(size)
 
 
+def _check_size(what: str, unpacked: int, packed: int) -> None:
+    if unpacked > _ROOM + _PACKED * packed:
+        raise BenchError(
+            f"{what}: {packed:,} bytes would be unpacked to {unpacked:,} or more; if that is right, unpack it by hand"
+        )
+
+
 def _archive(path: Path) -> _Zip | _Tar:
     """The opened archive; opened once a process, and again when the file has changed."""
     return _opened(path, path.stat().st_mtime_ns, os.getpid())
@@ -186,7 +199,7 @@ def _opened(path: Path, changed: int, process: int) -> _Zip | _Tar:
         return _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
     except OSError as error:
         raise BenchError(f"{path}: cannot be opened ({error.strerror or error}); correct its permissions") from None
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except (*_DAMAGED, NotImplementedError) as error:
         raise BenchError(f"{path}: not a whole zip or tar archive ({error}); get it again") from None
 
 
@@ -205,9 +218,11 @@ def _plain(path: Path) -> Path:
         try:
             copy.parent.mkdir(parents=True, exist_ok=True)
             with gzip.open(path) as packed, partial.open("wb") as file:
-                shutil.copyfileobj(packed, file, 1 << 20)
+                while block := packed.read(1 << 20):
+                    file.write(block)
+                    _check_size(str(path), file.tell(), facts.st_size)
             partial.replace(copy)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except (*_DAMAGED, gzip.BadGzipFile) as error:
             raise BenchError(f"{path}: the archive is cut off or damaged ({error}); get it again") from None
         except OSError as error:
             raise BenchError(

@@ -15,9 +15,7 @@ from bench.data.vocabularies import words_for
 from bench.errors import BenchError, did_you_mean, validation_message
 from bench.paths import shipped
 from bench.runtime.yaml_files import read_yaml
-from bench.settings import DatasetFacts
-
-Words = Annotated[tuple[str, ...], Field(min_length=1)]  # prompt words of one class, synonyms of each other
+from bench.settings import DatasetFacts, Probability, Words
 
 
 class Card(Strict):
@@ -38,7 +36,7 @@ class Card(Strict):
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     palette: tuple[Colour, ...] = Field((), description="display colours; default: PASCAL VOC's map")
     vocabularies: dict[str, tuple[Words, ...]] = Field(description="prompt words, by vocabulary and class")
-    threshold: float = Field(0.0, ge=0, lt=1, description="pixels below this probability become background")
+    threshold: Probability = Field(0.0, description="pixels below this probability become background")
     background: int = Field(0, ge=0)
     metric: Literal["miou", "foreground_iou"] = "miou"
     debias: float | None = Field(None, ge=0, description="replaces the λ of rows that have one")
@@ -71,8 +69,6 @@ class Card(Strict):
             raise ValueError(f"background {self.background} is no class number (0 to {classes - 1})")
         if self.metric == "foreground_iou" and classes != 2:
             raise ValueError("metric foreground_iou needs two classes, background and foreground")
-        if round(self.threshold * 100, 6) % 1:
-            raise ValueError(f"threshold {self.threshold} is not a whole number of hundredths")
         return self
 
     @model_validator(mode="after")

@@ -19,7 +19,9 @@ IGNORED = 255  # label value of pixels that are not evaluated
 class Strict(BaseModel):
     """A part of a card: immutable; an unknown key is an error that names the likely one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # keeps the command line quick
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True
+    )  # keeps the command line quick
 
     @model_validator(mode="before")
     @classmethod

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from bench.data.schema import Strict
 from bench.errors import BenchError, validation_message
 from bench.paths import shipped
 from bench.runtime.yaml_files import read_yaml
-
-Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+from bench.settings import Words
 
 
 class VocabularyFile(Strict):

@@ -1,29 +1,34 @@
-"""Is one row better than another, and does a score agree with the published one?
+"""Is one row better than another?
 
-Two rows on one dataset: `permutation_test`. Many pairs of rows: `holm` over their p-values. Two rows over
-datasets: `wilcoxon`. A published number: `verdict`. Intervals come from bench.metrics.bootstrap.
+Two rows on one dataset, or averaged over several: `permutation_tests`. Many pairs of rows: `holm` over their p-values,
+and `rank_ranges`. Datasets to come: `wilcoxon`, `mean_ranks`. Intervals come from bench.metrics.intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 
-from bench.metrics import Floats, score
-from bench.metrics.bootstrap import Interval, Scenes, Unit, areas_from
+from bench.metrics import Floats
+from bench.metrics.intervals import LEAST, Scenes, Unit, check_paired
 
+PERMUTATIONS = 20_000
+"""Nine rows on 17 datasets are 612 pairs, and Holm's correction of so many needs p-values below 0.00008."""
 _CHUNK = 1 << 21  # swaps, or pixel counts, at once; 16 MiB as float64
 
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """Paired test of two rows on one dataset.
+    """Paired test of two rows on one dataset, or of their mean difference over several.
 
-    difference: first - second, a fraction. p_value: two-sided. permutations: how many were tried; exact:
-    whether those were all there are. clusters: how many units (scenes or images) were swapped.
+    difference: first - second, a fraction. p_value: two-sided; nan for fewer than LEAST scenes. permutations: how many
+    were tried; exact: whether those were all there are. scenes: how many units were swapped, of all datasets together.
     """
 
     difference: float
@@ -31,73 +36,194 @@ class PermutationTest:
     permutations: int
     exact: bool
     unit: Unit
-    clusters: int
+    scenes: int
+
+    @property
+    def least(self) -> float:
+        """The smallest p-value that any two rows could have here."""
+        return 2 / self.permutations if self.exact else 1 / (self.permutations + 1)
 
 
 def permutation_test(
-    first: Scenes, second: Scenes, metric: str, permutations: int = 10_000, seed: int = 0
+    first: Sequence[Scenes],
+    second: Sequence[Scenes],
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
 ) -> PermutationTest:
+    """Test of two rows, counted on one dataset or several; see `permutation_tests`."""
+    datasets = [{"first": one, "second": other} for one, other in zip(first, second, strict=True)]
+    return permutation_tests(datasets, [("first", "second")], permutations, seed)[0]
+
+
+def permutation_tests(
+    datasets: Sequence[Mapping[str, Scenes]],
+    pairs: Sequence[tuple[str, str]],
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> list[PermutationTest]:
     """How often would chance alone, deciding which row made which prediction, give as large a difference?
 
-    Each permutation swaps the two rows' counts of every scene with probability 1/2 and recomputes both
-    metrics from the sums. With few scenes (2**S <= permutations) all swaps are tried. p is never 0: the
-    observed assignment is among those counted; it is nan where the difference is. Raises ValueError when the
-    two rows were not counted on the same images in the same order.
+    Each permutation swaps the two rows' counts of every scene of every dataset with probability 1/2, recomputes the
+    scores from the sums, and averages their differences over the datasets. Where there are few scenes
+    (2**S <= permutations) all swaps are tried. p is never 0: the observed assignment is among those counted.
+
+    datasets: row -> counts, of each dataset. A pair's result depends on its two rows and the seed, neither on the
+    other pairs nor on the order of rows and datasets: every output prints the same p. Raises ValueError when rows of a
+    dataset were not counted on the same images in the same order.
     """
-    if not np.array_equal(first.label_counts, second.label_counts):
-        raise ValueError("the two rows were not counted on the same images in the same order")
-    ours, theirs, units = first.flat, second.flat, len(first)
-    totals, moved = (ours.sum(0), theirs.sum(0)), theirs - ours
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    if not names:
+        return []
+    stacks = [_Stack(rows, names) for rows in datasets]
+    sizes = [stack.scenes for stack in stacks]
+    chunk = max(1, _CHUNK // max(max(stack.flat.shape) for stack in stacks))
+    exact = 2 ** sum(sizes) <= permutations
+    tried = 2 ** sum(sizes) if exact else permutations
 
-    def difference(swap: Floats) -> Floats:
-        """Difference of the metrics (b,) when the scenes with swap 1 (b, S) change sides."""
-        change = swap @ moved
-        return score(areas_from(totals[0] + change), metric) - score(areas_from(totals[1] - change), metric)
+    def differences(swaps: Sequence[Floats]) -> Floats:
+        """(pairs, b) mean differences when the scenes with swap 1, (b, S) of each dataset, change sides."""
+        parts = (stack.differences(pairs, swap) for stack, swap in zip(stacks, swaps, strict=True))
+        mean: Floats = sum(parts, np.float64(0)) / len(stacks)
+        return mean
 
-    exact = 2**units <= permutations
-    tried = 2**units if exact else permutations
-    observed = float(difference(np.zeros((1, units)))[0])
-    least = abs(observed) - 1e-12  # equal differences from other scenes may be rounded otherwise
-    chunk = max(1, _CHUNK // max(moved.shape))
-    swaps = _all_swaps(units, chunk) if exact else _random_swaps(units, permutations, chunk, seed)
-    extreme = sum(int((np.abs(difference(swap)) >= least).sum()) for swap in swaps)
-    observed_too = 0 if exact else 1  # all swaps include the observed assignment, random ones need not
-    p_value = (extreme + observed_too) / (tried + observed_too)
-    if np.isnan(observed):
-        p_value = float("nan")
-    return PermutationTest(observed, p_value, tried, exact, first.unit, units)
-
-
-def _all_swaps(units: int, chunk: int) -> Iterator[Floats]:
-    """All 2**units ways to let units change sides (1) or stay (0), as arrays (up to chunk, units)."""
-    for start in range(0, 2**units, chunk):
-        number = np.arange(start, min(start + chunk, 2**units))
-        yield (number[:, None] >> np.arange(units) & 1).astype(np.float64)
+    observed = differences([np.zeros((1, size)) for size in sizes])
+    least = np.abs(observed) - 1e-12  # equal differences from other scenes may be rounded otherwise
+    found: Sequence[float] = [math.nan] * len(pairs)
+    if sum(sizes) >= LEAST:
+        swaps = _all_swaps(sizes, chunk) if exact else _random_swaps(stacks, permutations, chunk, seed)
+        extreme = sum((np.abs(differences(swap)) >= least).sum(1) for swap in swaps)
+        itself = 0 if exact else 1  # all swaps include the observed assignment, random ones need not
+        found = np.where(np.isnan(observed[:, 0]), np.nan, (extreme + itself) / (tried + itself)).tolist()
+    unit: Unit = "scene" if all(stack.unit == "scene" for stack in stacks) else "image"
+    return [
+        PermutationTest(float(difference), p, tried, exact, unit, sum(sizes))
+        for difference, p in zip(observed[:, 0], found, strict=True)
+    ]
 
 
-def _random_swaps(units: int, permutations: int, chunk: int, seed: int) -> Iterator[Floats]:
-    """As many random ways as `permutations`."""
-    generator = np.random.default_rng(seed)
+def tests_of_rows(
+    rows: Mapping[str, Sequence[Scenes]],
+    pairs: Sequence[tuple[str, str]],
+    permutations: int = PERMUTATIONS,
+) -> dict[tuple[str, str], float]:
+    """p-value of each pair of rows that were counted on the same images; rows: counts, one for each dataset."""
+    groups: dict[tuple[tuple[str, bytes], ...], list[str]] = {}
+    for row in dict.fromkeys(row for pair in pairs for row in pair):
+        images = tuple((scenes.metric, scenes.label_counts.tobytes()) for scenes in rows[row])
+        groups.setdefault(images, []).append(row)
+    found: dict[tuple[str, str], float] = {}
+    for names in groups.values():
+        datasets = [dict(zip(names, scenes, strict=True)) for scenes in zip(*(rows[row] for row in names), strict=True)]
+        inside = [pair for pair in pairs if pair[0] in names and pair[1] in names]
+        tests = permutation_tests(datasets, inside, permutations)
+        found |= {pair: test.p_value for pair, test in zip(inside, tests, strict=True)}
+    return found
+
+
+class _Stack:
+    """Counts of several rows on one dataset, side by side, so that a swap of scenes is added up once for all pairs."""
+
+    def __init__(self, rows: Mapping[str, Scenes], names: Sequence[str]) -> None:
+        self.first = rows[names[0]]
+        for name in names[1:]:
+            check_paired(self.first, rows[name])
+        self.places = {name: place for place, name in enumerate(names)}
+        self.flat = np.concatenate([rows[name].flat for name in names], axis=1)  # (S, rows * 3 * K)
+        self.totals = self.flat.sum(0).reshape(len(names), -1)
+        self.scenes, self.unit = len(self.first), self.first.unit
+        self.stream = zlib.crc32(self.first.label_counts.tobytes())
+
+    def differences(self, pairs: Sequence[tuple[str, str]], swap: Floats) -> Floats:
+        """(pairs, b) differences when the scenes with swap 1 (b, S) change sides."""
+        swapped = (swap @ self.flat).reshape(len(swap), *self.totals.shape)
+        found = []
+        for first, second in ((self.places[one], self.places[other]) for one, other in pairs):
+            change = swapped[:, second] - swapped[:, first]
+            score = self.first.scores_of
+            found.append(score(self.totals[first] + change) - score(self.totals[second] - change))
+        return np.stack(found)
+
+
+def _all_swaps(sizes: Sequence[int], chunk: int) -> Iterator[list[Floats]]:
+    """All ways to let scenes change sides (1) or stay (0): (up to chunk, S) of each dataset."""
+    scenes = sum(sizes)
+    for start in range(0, 2**scenes, chunk):
+        number = np.arange(start, min(start + chunk, 2**scenes))
+        swaps = (number[:, None] >> np.arange(scenes) & 1).astype(np.float64)
+        yield np.split(swaps, np.cumsum(sizes)[:-1], axis=1)
+
+
+def _random_swaps(stacks: Sequence[_Stack], permutations: int, chunk: int, seed: int) -> Iterator[list[Floats]]:
+    """As many random ways as `permutations`; a dataset's depend on the seed and its labels alone."""
+    seen: Counter[int] = Counter()
+    generators = []
+    for stack in stacks:
+        generators.append(np.random.default_rng((seed, stack.stream, seen[stack.stream])))
+        seen[stack.stream] += 1
     for start in range(0, permutations, chunk):
         rows = min(chunk, permutations - start)
-        yield generator.integers(2, size=(rows, units), dtype=np.uint8).astype(np.float64)
+        yield [_bits(generator, rows, stack.scenes) for generator, stack in zip(generators, stacks, strict=True)]
 
 
-def holm(p_values: Sequence[float]) -> Floats:
+def _bits(generator: np.random.Generator, rows: int, scenes: int) -> Floats:
+    """(rows, scenes) random zeros and ones; each row takes whole words, so that chunks do not change them."""
+    words = generator.integers(2**64, size=(rows, -(-scenes // 64)), dtype=np.uint64).astype("<u8")
+    return np.unpackbits(words.view(np.uint8), axis=1, count=scenes).astype(np.float64)
+
+
+def holm(p_values: Sequence[float], among: int = 0) -> Floats:
     """Adjusted p-values of a family of tests, in the order given (Holm 1979); reject where one is <= alpha.
 
-    Controls the chance of any false rejection in the family, whatever the dependence between the tests.
+    Controls the chance of any false rejection in the family, whatever the dependence between the tests. nan stays nan
+    and belongs to no family. among: how many tests the family has, where more were looked at than are given; then the
+    result is never smaller than that of the whole family.
     """
     p = np.asarray(p_values, np.float64)
-    order = np.argsort(p)
+    order = np.argsort(p)  # nan last
+    family = max(among, int(np.count_nonzero(~np.isnan(p))))
     adjusted = np.empty_like(p)
-    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(family, family - len(p), -1))
     return np.minimum(adjusted, 1.0)
+
+
+class RankRange(NamedTuple):
+    """Rank of a row among others, 1 is best and equals share the better one; and the ranks that tests leave open."""
+
+    rank: int
+    low: int
+    high: int
+
+
+def rank_ranges(
+    scores: Mapping[str, float],
+    adjusted: Mapping[tuple[str, str], float],
+    level: float = 0.05,
+) -> dict[str, RankRange]:
+    """Rank of each row by its score, and what its rank can be by the tests of pairs of rows.
+
+    adjusted: (row, row) -> p-value by Holm; a pair without one is undecided. If the rows that are not told apart may
+    have any order, all true ranks are in their ranges with a probability of 1 - level (Mogstad et al. 2024).
+    """
+    found = {}
+    for row, value in scores.items():
+        others = {
+            other: min(adjusted.get((row, other), 1.0), adjusted.get((other, row), 1.0)) <= level
+            for other in scores
+            if other != row
+        }
+        better = sum(apart and scores[other] > value for other, apart in others.items())
+        worse = sum(apart and scores[other] < value for other, apart in others.items())
+        rank = 1 + sum(other > value for other in scores.values())
+        found[row] = RankRange(rank, 1 + better, len(scores) - worse)
+    return found
 
 
 @dataclass(frozen=True)
 class Wilcoxon:
-    """Signed-rank test of two rows over datasets; the difference is first - second, the p-value two-sided."""
+    """Signed-rank test of two rows over datasets; the difference is first - second, the p-value two-sided.
+
+    p_value: nan for fewer than LEAST datasets, which cannot reach 0.05.
+    """
 
     datasets: int
     wins: int
@@ -107,7 +233,7 @@ class Wilcoxon:
 
 
 def wilcoxon(first: Sequence[float], second: Sequence[float]) -> Wilcoxon:
-    """Does one row beat the other over datasets? One score of each row per dataset, in the same order.
+    """Does one row tend to win, also on datasets to come? One score of each row per dataset, in the same order.
 
     Datasets on which the two are equal carry no information and are left out of the test; if there are no
     others, p is 1. Raises ValueError for sequences of unequal length, for none, and for nan.
@@ -118,43 +244,50 @@ def wilcoxon(first: Sequence[float], second: Sequence[float]) -> Wilcoxon:
     if not difference.size or np.isnan(difference).any():
         raise ValueError("Wilcoxon's test needs a score of both rows on each dataset, and one dataset at least")
     unequal = difference[difference != 0]
+    p_value = float(stats.wilcoxon(unequal).pvalue) if unequal.size else 1.0
     return Wilcoxon(
         datasets=len(difference),
         wins=int((difference > 0).sum()),
         losses=int((difference < 0).sum()),
         median_difference=float(np.median(difference)),
-        p_value=float(stats.wilcoxon(unequal).pvalue) if unequal.size else 1.0,
+        p_value=p_value if len(difference) >= LEAST else math.nan,
     )
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A published number against ours; fractions.
+class MeanRanks:
+    """Mean rank of each row over datasets, 1 is best.
 
-    status: "inside" our interval, or "above" or "below": where *our* interval is, seen from the published number;
-    "unknown" where we have no interval. difference: ours - published. off: signed gap between the published
-    number and the nearer end of our interval, 0 inside, nan if unknown.
+    ranges: the least and the greatest mean rank when one dataset is left out. p_value: Friedman's test that the rows
+    rank alike; nan for fewer than three rows. critical: Nemenyi's difference of mean ranks (Demšar, JMLR 2006, section
+    3.2.2); None where Friedman's test finds nothing, for then no pair may be told apart.
     """
 
-    published: float
-    difference: float
-    status: Literal["inside", "above", "below", "unknown"]
-    off: float
-
-    def __str__(self) -> str:
-        """For a table, in points: "inside", "off by +1.3", "no interval"."""
-        if self.status == "unknown":
-            return "no interval"
-        return "inside" if self.status == "inside" else f"off by {100 * self.off:+.1f}"
+    ranks: dict[str, float]
+    ranges: dict[str, tuple[float, float]]
+    datasets: int
+    p_value: float
+    critical: float | None
 
 
-def verdict(published: float, interval: Interval, rounding: float = 0.0005) -> Verdict:
-    """Does our interval hold the published number, which was rounded by up to `rounding` (to 0.1 points)?"""
-    difference = interval.estimate - published
-    if np.isnan(interval.low):
-        return Verdict(published, difference, "unknown", float("nan"))
-    if interval.low - rounding > published:
-        return Verdict(published, difference, "above", interval.low - published)
-    if interval.high + rounding < published:
-        return Verdict(published, difference, "below", interval.high - published)
-    return Verdict(published, difference, "inside", 0.0)
+def mean_ranks(values: Mapping[str, Sequence[float]], level: float = 0.05) -> MeanRanks | None:
+    """Mean ranks of rows with scores on the same datasets; None for fewer than two rows or datasets."""
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+    table = np.array(list(values.values()), float)  # (rows, datasets)
+    if table.ndim != 2 or min(table.shape) < 2:
+        return None
+    ranks = rankdata(-table, axis=0)
+    rows, datasets = table.shape
+    without = (ranks.sum(1, keepdims=True) - ranks) / (datasets - 1)  # column d: dataset d left out
+    varied = rows > 2 and bool((ranks != ranks[:1]).any())
+    p_value = float(friedmanchisquare(*table).pvalue) if varied else math.nan
+    quantile = float(studentized_range.ppf(1 - level, rows, np.inf)) / math.sqrt(2)
+    critical = quantile * math.sqrt(rows * (rows + 1) / (6 * datasets))
+    return MeanRanks(
+        ranks=dict(zip(values, ranks.mean(1).tolist(), strict=True)),
+        ranges=dict(zip(values, zip(without.min(1).tolist(), without.max(1).tolist(), strict=True), strict=True)),
+        datasets=datasets,
+        p_value=p_value,
+        critical=critical if p_value <= level else None,
+    )

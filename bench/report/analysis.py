@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ import pandas as pd
 
 from bench.config import FIRST
 from bench.metrics import BINS, mean_over_classes, score, summary, sweep
-from bench.metrics.bootstrap import Draws, bootstrap, by_scene, difference
 from bench.metrics.boundary import boundary_iou
+from bench.metrics.intervals import Scenes, by_scene, interval
+from bench.metrics.significance import PERMUTATIONS, holm, permutation_test, tests_of_rows
 from bench.store.result import StoredResult
 
 DEFAULT = "cvpr2025"
-ORDER_DRAWS = 200  # at the most, of the interval of Kendall's τ
 
 
 def per_class_table(cells: Iterable[StoredResult]) -> pd.DataFrame:
@@ -84,11 +83,11 @@ def threshold_curves(cells: Iterable[StoredResult]) -> pd.DataFrame:
     return frame
 
 
-def vocabulary_table(cells: Sequence[StoredResult], draws: int) -> pd.DataFrame:
+def vocabulary_table(cells: Sequence[StoredResult], permutations: int = PERMUTATIONS) -> pd.DataFrame:
     """What a vocabulary or protocol adds to a row, against the default one: paired difference with interval, in points.
 
-    Rows that differ in it alone are compared, on the images that both counted. Also the score without the background
-    class, and the background's own.
+    Rows that differ in it alone are compared, on the images and labels that both counted; p_holm is over all lines.
+    Also the score without the background class, and the background's own.
     """
     lines: list[dict[str, Any]] = []
     for (dataset, row), of_words in _by_words(cells).items():
@@ -100,20 +99,23 @@ def vocabulary_table(cells: Sequence[StoredResult], draws: int) -> pd.DataFrame:
             line |= {"without_background": _per_cent(float(mean_over_classes(np.delete(numbers, background))))}
             line |= {"background_iou": _per_cent(numbers[background])}
             base = of_words.get(DEFAULT)
-            if base is not None and base is not cell and base.indices == cell.indices:
-                gain = difference(_drawn(cell, draws), _drawn(base, draws)).interval()
+            if base is not None and base is not cell and (both := _paired(cell, base)):
+                gain = interval(*both)
                 line |= {"adds": _per_cent(gain.estimate), "low": _per_cent(gain.low), "high": _per_cent(gain.high)}
+                line |= {"unit": gain.unit, "units": gain.scenes}
+                line |= {"p": permutation_test(both[:1], both[1:], permutations).p_value}
             lines.append(line)
     columns = ["row", "dataset", "vocabulary", "metric", "score", "without_background", "background_iou"]
-    frame: pd.DataFrame = pd.DataFrame(lines, columns=[*columns, "adds", "low", "high"])
+    frame: pd.DataFrame = pd.DataFrame(lines, columns=[*columns, "adds", "low", "high", "unit", "units", "p"])
+    frame["p_holm"] = holm(frame.p.astype(float).tolist())
     return frame
 
 
-def rank_changes(cells: Sequence[StoredResult], draws: int) -> pd.DataFrame:
+def rank_changes(cells: Sequence[StoredResult], permutations: int = PERMUTATIONS) -> pd.DataFrame:
     """Kendall's τ between the orders of rows under two vocabularies or protocols, by dataset; 1: the same order.
 
-    The interval is over draws of the dataset's scenes, the same for all rows; none where rows were counted on different
-    images. Three rows at least.
+    low, high: what τ can be if each pair of rows that the permutation test does not tell apart, under either, may stand
+    in any order (5 %, Holm over the pairs of both); none for fewer than six scenes. Three rows at least.
     """
     from scipy.stats import kendalltau
 
@@ -123,21 +125,22 @@ def rank_changes(cells: Sequence[StoredResult], draws: int) -> pd.DataFrame:
             found.setdefault(dataset, {}).setdefault(words, {})[row] = cell
     lines: list[dict[str, Any]] = []
     for dataset, by_words in found.items():
-        drawn = _remembering(by_words, min(draws, ORDER_DRAWS))
+        counts = {
+            words: {row: [by_scene(cell.areas(), cell.scenes, cell.metric)] for row, cell in of_rows.items()}
+            for words, of_rows in by_words.items()
+        }
+        tests = {
+            words: tests_of_rows(rows, list(combinations(rows, 2)), permutations) for words, rows in counts.items()
+        }
         for one, other in combinations(sorted(by_words), 2):
             rows = [row for row in by_words[one] if row in by_words[other]]
             if len(rows) < 3:
                 continue
-            first, second = ([drawn(words, row) for row in rows] for words in (one, other))
-            exact = [[of_row.estimate for of_row in of_rows] for of_rows in (first, second)]
-            together = len({of_row.resample for of_row in [*first, *second]}) == 1
-            pairs = zip(*(np.array([each.values for each in of_rows]).T for of_rows in (first, second)), strict=True)
-            spread = np.array([kendalltau(*pair).statistic for pair in pairs] if together else [])
-            spread = spread[~np.isnan(spread)]
-            low, high = np.quantile(spread, [0.025, 0.975]) if spread.size > 1 else (np.nan, np.nan)
-            tau = float(kendalltau(*exact).statistic)
+            scores = [{row: counts[words][row][0].score for row in rows} for words in (one, other)]
+            tau = float(kendalltau(*(list(of_row.values()) for of_row in scores)).statistic)
+            low, high = _possible_tau(rows, scores, [tests[one], tests[other]])
             line = {"dataset": dataset, "first": one, "second": other, "rows": len(rows), "tau": round(tau, 3)}
-            lines.append(line | {"low": round(float(low), 3), "high": round(float(high), 3)})
+            lines.append(line | {"low": round(low, 3), "high": round(high, 3)})
     frame: pd.DataFrame = pd.DataFrame(lines, columns=["dataset", "first", "second", "rows", "tau", "low", "high"])
     return frame
 
@@ -165,16 +168,26 @@ def synonym_table(cells: Sequence[StoredResult]) -> pd.DataFrame:
     return frame
 
 
-def _remembering(by_words: Mapping[str, Mapping[str, StoredResult]], draws: int) -> Callable[[str, str], Draws]:
-    @functools.cache
-    def drawn(words: str, row: str) -> Draws:
-        return _drawn(by_words[words][row], draws)
+def _possible_tau(
+    rows: Sequence[str], scores: Sequence[Mapping[str, float]], tests: Sequence[Mapping[tuple[str, str], float]]
+) -> tuple[float, float]:
+    """The least and the greatest Kendall's τ of two orders that the tests of their pairs of rows leave open."""
+    pairs = list(combinations(rows, 2))
+    p_values = [of.get(pair, of.get(pair[::-1], np.nan)) for of in tests for pair in pairs]
+    if np.isnan(p_values).all():
+        return np.nan, np.nan
+    decided = (holm(p_values) <= 0.05).reshape(2, -1).all(0)
+    agreed = [np.prod([np.sign(of[first] - of[second]) for of in scores]) for first, second in pairs]
+    known, open_pairs = float(np.sum(agreed, where=decided)), float((~decided).sum())
+    return (known - open_pairs) / len(pairs), (known + open_pairs) / len(pairs)
 
-    return drawn
 
-
-def _drawn(cell: StoredResult, draws: int) -> Draws:
-    return bootstrap(by_scene(cell.areas(), cell.scenes), cell.metric, draws)
+def _paired(first: StoredResult, second: StoredResult) -> tuple[Scenes, Scenes] | None:
+    """Counts of both by scene; None where they were not counted on the same images and labels."""
+    if first.indices != second.indices:
+        return None
+    ours, theirs = (by_scene(cell.areas(), cell.scenes, cell.metric) for cell in (first, second))
+    return (ours, theirs) if np.array_equal(ours.label_counts, theirs.label_counts) else None
 
 
 def _by_words(cells: Sequence[StoredResult]) -> dict[tuple[str, str], dict[str, StoredResult]]:

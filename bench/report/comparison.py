@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,20 +10,18 @@ import numpy as np
 
 from bench.errors import BenchError, did_you_mean
 from bench.metrics import Areas
-from bench.metrics.bootstrap import Interval, Scenes, bootstrap, by_scene, difference
-from bench.metrics.significance import PermutationTest, Wilcoxon, holm, permutation_test, wilcoxon
-from bench.report.scores import DRAWS
+from bench.metrics.intervals import Interval, Scenes, average, blind_spots, by_scene, improvement, interval
+from bench.metrics.significance import PERMUTATIONS, PermutationTest, Wilcoxon, holm, permutation_test, wilcoxon
 from bench.store.result import StoredResult
 from bench.store.store import Store
-
-PERMUTATIONS = 10_000
 
 
 @dataclass(frozen=True)
 class Pair:
     """One dataset. first, second: scores, fractions. images of total were counted for both rows.
 
-    interval: of first - second, paired bootstrap. adjusted: the test's p-value, by Holm over the datasets.
+    interval: of first - second. adjusted: the test's p-value, by Holm over all pairs of rows and datasets that are
+    shown. improvement: share of the scenes on which the first is ahead. blind_spots: what the interval cannot see.
     """
 
     dataset: str
@@ -33,29 +32,71 @@ class Pair:
     second: float
     interval: Interval
     test: PermutationTest
+    improvement: float
+    blind_spots: tuple[str, ...]
+    scenes: tuple[Scenes, Scenes]
+    adjusted: float = math.nan
+
+
+@dataclass(frozen=True)
+class OverDatasets:
+    """Mean difference over the datasets of a comparison, and whether the first row tends to win.
+
+    interval, test: about these datasets, the scenes of all swapped at once. adjusted: by Holm over the rows that are
+    shown. wilcoxon: about datasets to come.
+    """
+
+    interval: Interval
+    test: PermutationTest
+    wilcoxon: Wilcoxon
     adjusted: float
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """pairs: one a dataset. left_out: dataset -> why. over_datasets: None for no pair. demo: no real data."""
+    """pairs: one a dataset. left_out: dataset -> why. over_datasets: None for no pair. demo: no real data.
+
+    family: over how many tests of single datasets Holm's correction goes.
+    """
 
     first: str
     second: str
     pairs: list[Pair]
     left_out: dict[str, str]
-    over_datasets: Wilcoxon | None
+    over_datasets: OverDatasets | None
     demo: bool
+    family: int = 0
 
 
 def compare(
-    store: Store, first: str, second: str, datasets: Sequence[str] | None = None, draws: int = DRAWS
+    store: Store,
+    first: str,
+    second: str,
+    datasets: Sequence[str] | None = None,
+    permutations: int = PERMUTATIONS,
 ) -> Comparison:
     """Paired differences first - second of two stored rows, on these datasets or all that hold one of them.
 
     Each cell is scored at its own threshold, on the images that both have. Raises BenchError for a row of
     which nothing is stored.
     """
+    return _adjusted([_compared(store, first, second, datasets, permutations)])[0]
+
+
+def against_all(
+    store: Store, row: str, datasets: Sequence[str] | None = None, permutations: int = PERMUTATIONS
+) -> list[Comparison]:
+    """A stored row against each other one that shares a dataset with it. Raises BenchError as `compare` does."""
+    others = list(dict.fromkeys(cell.row for cell in store.cells() if cell.row != row))
+    found = [_compared(store, row, other, datasets, permutations) for other in others]
+    found = [one for one in found if one.pairs]
+    if not found:
+        compare(store, row, row)  # says so where nothing is stored of the row
+        raise BenchError(f"{store.folder}: no other row shares a dataset with '{row}'; run others first")
+    return _adjusted(found)
+
+
+def _compared(store: Store, first: str, second: str, datasets: Sequence[str] | None, permutations: int) -> Comparison:
     cells = {(cell.row, cell.dataset): cell for cell in store.cells()}
     for row in (first, second):
         if row not in {name for name, _ in cells}:
@@ -64,38 +105,44 @@ def compare(
     known = dict.fromkeys(dataset for row, dataset in cells if row in (first, second))
     pairs, left_out = [], {}
     for dataset in datasets or known:
-        outcome = _pair(dataset, cells.get((first, dataset)), cells.get((second, dataset)), draws)
+        outcome = _pair(dataset, cells.get((first, dataset)), cells.get((second, dataset)), permutations)
         if isinstance(outcome, Pair):
             pairs.append(outcome)
         else:
             left_out[dataset] = outcome
-    adjusted = holm([pair.test.p_value for pair in pairs])
-    pairs = [replace(pair, adjusted=float(p)) for pair, p in zip(pairs, adjusted, strict=True)]
-    summary = wilcoxon([pair.first for pair in pairs], [pair.second for pair in pairs]) if pairs else None
     demo = any(cell.record.demo for cell in cells.values())
-    return Comparison(first, second, pairs, left_out, summary, demo)
+    return Comparison(first, second, pairs, left_out, _over_datasets(pairs, permutations), demo)
 
 
-def against_all(
-    store: Store, row: str, datasets: Sequence[str] | None = None, draws: int = DRAWS
-) -> list[tuple[Comparison, float]]:
-    """A stored row against each other one that shares a dataset with it, and the p-values over datasets by Holm.
-
-    The p-value is nan where there is no test over datasets. Raises BenchError as `compare` does.
-    """
-    others = list(dict.fromkeys(cell.row for cell in store.cells() if cell.row != row))
-    found = [compare(store, row, other, datasets, draws) for other in others]
-    found = [one for one in found if one.pairs]
-    if not found:
-        compare(store, row, row)  # says so where nothing is stored of the row
-        raise BenchError(f"{store.folder}: no other row shares a dataset with '{row}'; run others first")
-    tested = [one.over_datasets.p_value if one.over_datasets else float("nan") for one in found]
-    known = [p for p in tested if not np.isnan(p)]
-    adjusted = iter(holm(known)) if known else iter(())
-    return [(one, float("nan") if np.isnan(p) else float(next(adjusted))) for one, p in zip(found, tested, strict=True)]
+def _over_datasets(pairs: Sequence[Pair], permutations: int) -> OverDatasets | None:
+    if not pairs:
+        return None
+    scenes = [pair.scenes[0] for pair in pairs], [pair.scenes[1] for pair in pairs]
+    return OverDatasets(
+        interval=average([pair.interval for pair in pairs]),
+        test=permutation_test(*scenes, permutations),
+        wilcoxon=wilcoxon([pair.first for pair in pairs], [pair.second for pair in pairs]),
+        adjusted=math.nan,
+    )
 
 
-def _pair(dataset: str, first: StoredResult | None, second: StoredResult | None, draws: int) -> Pair | str:
+def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
+    """The same with p-values by Holm: one family of all rows and datasets, and one of all rows' means."""
+    tests = [pair.test.p_value for one in found for pair in one.pairs]
+    single = iter(holm(tests).tolist())
+    means = iter(holm([one.over_datasets.test.p_value for one in found if one.over_datasets]).tolist())
+    return [
+        replace(
+            one,
+            pairs=[replace(pair, adjusted=next(single)) for pair in one.pairs],
+            over_datasets=one.over_datasets and replace(one.over_datasets, adjusted=next(means)),
+            family=int(np.count_nonzero(~np.isnan(tests))),
+        )
+        for one in found
+    ]
+
+
+def _pair(dataset: str, first: StoredResult | None, second: StoredResult | None, permutations: int) -> Pair | str:
     """The paired numbers of one dataset, or why there are none."""
     for cell in (first, second):
         if cell is not None and cell.status == "incomplete":
@@ -110,19 +157,21 @@ def _pair(dataset: str, first: StoredResult | None, second: StoredResult | None,
     ours, theirs = _scenes(first, shared), _scenes(second, shared)
     if first.metric != second.metric or not np.array_equal(ours.label_counts, theirs.label_counts):
         return "the two rows were not counted on the same images and labels"
-    of_first, of_second = bootstrap(ours, first.metric, draws), bootstrap(theirs, first.metric, draws)
-    if np.isnan(of_first.estimate - of_second.estimate):
+    if math.isnan(ours.score - theirs.score):
         return "a score is undefined: no pixel of any class"
+    spots = dict.fromkeys(spot for scenes in (ours, theirs) for spot in blind_spots(scenes, first.classes))
     return Pair(
         dataset=dataset,
         metric=first.metric,
         images=len(shared),
         total=max(first.total, second.total),
-        first=of_first.estimate,
-        second=of_second.estimate,
-        interval=difference(of_first, of_second).interval(),
-        test=permutation_test(ours, theirs, first.metric, PERMUTATIONS),
-        adjusted=float("nan"),
+        first=ours.score,
+        second=theirs.score,
+        interval=interval(ours, theirs),
+        test=permutation_test([ours], [theirs], permutations),
+        improvement=improvement(ours, theirs),
+        blind_spots=tuple(spots),
+        scenes=(ours, theirs),
     )
 
 
@@ -131,4 +180,4 @@ def _scenes(cell: StoredResult, indices: Sequence[int]) -> Scenes:
     place = {index: line for line, index in enumerate(cell.indices)}
     lines = [place[index] for index in indices]
     scenes = cell.scenes
-    return by_scene(Areas(cell.areas().stack[lines]), [scenes[line] for line in lines])
+    return by_scene(Areas(cell.areas().stack[lines]), [scenes[line] for line in lines], cell.metric)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import one_line
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -17,15 +19,6 @@ _TEX = {
     "λ": r"$\lambda$",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks and control characters; each run of these and of spaces becomes one space.
-
-    >>> one_line("a\\n\\tb\\x1b[31m")
-    'a b [31m'
-    """
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def markdown_text(text: str) -> str:

@@ -12,6 +12,7 @@ from bench.config import load_config
 from bench.data.cards import card_names
 from bench.errors import BenchError, did_you_mean
 from bench.metrics import score, summary
+from bench.metrics.significance import PERMUTATIONS
 from bench.paths import shipped
 from bench.report.analysis import (
     others_table,
@@ -26,7 +27,7 @@ from bench.report.comparison import Comparison
 from bench.report.comparison import compare as compare_rows
 from bench.report.escape import csv_text
 from bench.report.files import write_tables
-from bench.report.scores import DRAWS, collect
+from bench.report.scores import collect
 from bench.report.site.page import page
 from bench.runtime.atomic import write_atomic
 from bench.store import Store
@@ -86,7 +87,7 @@ def tables(
 ) -> list[Path]:
     """Writes the tables of benchmark.yaml, the leaderboard and the costs from what is stored; returns the files.
 
-    out: folder (default: tables/ in the results folder). only: names of tables. draws: of the bootstrap.
+    out: folder (default: tables/ in the results folder). only: names of tables. draws: swaps of each permutation test.
     """
     for name in formats:
         if name not in FORMATS:
@@ -104,22 +105,22 @@ def tables(
                 raise BenchError(
                     f"{config}: tables.{name}.columns: no dataset '{column}'; {did_you_mean(column, known)}"
                 )
-    collections = collect(folder, loaded, draws or DRAWS)
-    written = _write_analysis(folder, Path(out) if out else folder / "tables", draws or DRAWS) if not only else []
+    collections = collect(folder, loaded, draws or PERMUTATIONS)
+    written = [] if only else _write_analysis(folder, Path(out) if out else folder / "tables", draws or PERMUTATIONS)
     return written + write_tables(collections, loaded, Path(out) if out else folder / "tables", formats, only)
 
 
-def _write_analysis(results: Path, out: Path, draws: int) -> list[Path]:
+def _write_analysis(results: Path, out: Path, permutations: int) -> list[Path]:
     """Per class, by threshold and by vocabulary, as CSV; of full runs, or of the demo where that is all there is."""
     cells = Store(results).cells()
     mark = "-demo" if cells and all(cell.record.demo for cell in cells) else ""
-    words = vocabulary_table(cells, draws)
+    words = vocabulary_table(cells, permutations)
     frames = {
         f"per_class{mark}.csv": per_class_table(cells),
         f"thresholds{mark}.csv": threshold_table(cells),
         f"threshold_curves{mark}.csv": threshold_curves(cells),
         f"words{mark}.csv": words,
-        f"words_order{mark}.csv": rank_changes(cells, draws) if len(words) else words,
+        f"words_order{mark}.csv": rank_changes(cells, permutations) if len(words) else words,
         f"synonyms{mark}.csv": synonym_table(cells),
     }
     others = others_table(cells, shipped("results/published") / "others.csv")
@@ -159,7 +160,7 @@ def html_report(
     loaded, folder = load_config(config), Path(results)
     if not folder.is_dir():
         raise BenchError(f"results folder {folder}: does not exist; run something first, or give another --results")
-    found = [one for one in collect(folder, loaded, draws or DRAWS) if one.scores]
+    found = [one for one in collect(folder, loaded, draws or PERMUTATIONS) if one.scores]
     fitting = [one for one in found if {score.limit for score in one.scores.values()} == {limit}]
     if not fitting:
         names = ", ".join(one.name or "full runs" for one in found) or "nothing"

@@ -31,6 +31,16 @@ TASKS: dict[str, tuple[str, ...]] = {
 }
 
 
+TOLERANCE = 0.5
+"""Points that a faithful run may be away from a published number: its rounding (0.05), half precision, other versions
+of libraries and decoders. Both sides saw the same images, so no interval over scenes belongs here."""
+
+
+def agrees(difference: float) -> bool:
+    """Whether measured - published, in points, is within TOLERANCE."""
+    return abs(difference) <= TOLERANCE
+
+
 class PublishedRow(NamedTuple):
     """One line of a published table: per cent as printed; a dataset without a number is absent."""
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from bench.report.escape import markdown_text, one_line, tex_text
+from bench.errors import one_line
+from bench.report.escape import markdown_text, tex_text
 from bench.report.published import Gain, Mark, one_digit
 from bench.report.scores import Collection, Score
 from bench.report.tables import AVERAGE, Grid, Line, TableEntry
@@ -17,8 +18,8 @@ from bench.report.tables import AVERAGE, Grid, Line, TableEntry
 NOTHING = "–"
 LEGEND = (
     "Per cent. **Best** and *second best* of a column: measured among measured, published among published. "
-    "Difference: measured − published, in points. Interval: 95 %, by bootstrap; “inside” when it holds the "
-    "published number, else by how much not. A cell that is incomplete or out of date says so; it is not "
+    "Difference: measured − published, in points; it “agrees” up to 0.5. Interval: 95 %, for other scenes of the same "
+    "kind; none for fewer than six. Bold is no test. A cell that is incomplete or out of date says so; it is not "
     "ranked, averaged or compared."
 )
 WARNINGS = {
@@ -75,8 +76,8 @@ def markdown(grid: Grid) -> str:
     table = tabulate(lines, headers=heads, tablefmt="pipe", disable_numparse=True, missingval="", colalign=right)
     warnings = [text for word, text in WARNINGS.items() if word in grid.collection]
     footnotes = [f"[{number}] {markdown_text(note)}" for number, note in enumerate(notes, 1)]
-    images = map(markdown_text, _images(grid))
-    blocks = [f"# {title(grid.title, grid.collection)}", *warnings, table, LEGEND, *images, *footnotes]
+    told = map(markdown_text, [*_undecided(grid), *_images(grid)])
+    blocks = [f"# {title(grid.title, grid.collection)}", *warnings, table, LEGEND, *told, *footnotes]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -89,7 +90,7 @@ def html_table(grid: Grid) -> str:
     head = "".join(f"<th>{html.escape(text)}</th>" for text in ["method", "", *grid.columns])
     body = "\n".join("<tr>" + "".join(_html_cell(cell, place) for place, cell in enumerate(cells)) + "</tr>"
                      for cells in lines)  # fmt: skip
-    paragraphs = [f"<p>{_html_text(text)}</p>" for text in [LEGEND, *_images(grid), *footnotes]]
+    paragraphs = [f"<p>{_html_text(text)}</p>" for text in [LEGEND, *_undecided(grid), *_images(grid), *footnotes]]
     blocks = [
         f"<h2>{html.escape(title(grid.title, grid.collection))}</h2>",
         *(f"<p>{_html_text(text)}</p>" for text in warnings),
@@ -115,7 +116,7 @@ def _line(line: Line, grid: Grid, notes: list[str], as_text: Callable[[str], str
     entries = [line.entries[column] for column in grid.columns]
     rest = {
         "published": [_marked(str(e.published), e.published_mark) if e.published is not None else "" for e in entries],
-        "difference": [signed(e.difference) for e in entries],
+        "difference": [signed(e.difference) + " agrees" * (e.verdict == "agrees") for e in entries],
         "interval": [_interval(e) for e in entries],
     }
     name = as_text(f"{line.label} ({line.venue})" if line.venue else line.label)
@@ -160,8 +161,17 @@ def _interval(entry: TableEntry) -> str:
     interval = entry.interval
     if interval is None or not entry.complete or math.isnan(interval.low):
         return ""
-    ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
-    return f"{ends}, {entry.verdict}" if entry.verdict else ends
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _undecided(grid: Grid) -> list[str]:
+    """Which rows cannot be told from the best of a column."""
+    if (found := grid.undecided) is None:
+        return []
+    told = [f"{column}: {', '.join(labels) or 'none'}" for column, labels in found.rows.items()]
+    lines = [f"Not told apart from the best (scenes swapped; 5 %, Holm over {found.tests} tests): {'; '.join(told)}."]
+    too_few = f"No test (too few scenes, or other images): {', '.join(found.untested)}."
+    return [*(lines if told else []), *([too_few] if found.untested else [])]
 
 
 def _images(grid: Grid) -> list[str]:
@@ -172,8 +182,8 @@ def _images(grid: Grid) -> list[str]:
             if entry.score and entry.interval and column not in told:
                 interval = entry.interval
                 optimistic = ", single images: optimistic" if interval.unit == "image" else ""
-                told[column] = f"{column} {entry.total} ({interval.clusters} {interval.unit}s{optimistic})"
-    return [f"Images (and what the bootstrap draws): {'; '.join(told.values())}."] if told else []
+                told[column] = f"{column} {entry.total} ({interval.sample}{optimistic})"
+    return [f"Images (and what is swapped and left out): {'; '.join(told.values())}."] if told else []
 
 
 def _marked(text: str, mark: Mark | None) -> str:
@@ -214,7 +224,7 @@ def _csv_entry(entry: TableEntry, is_average: bool) -> dict[str, Any]:
     }
     if interval:
         known |= {"low": _points(interval.low), "high": _points(interval.high)}
-        known |= {"interval_unit": interval.unit, "interval_units": interval.clusters}
+        known |= {"interval_unit": interval.unit, "interval_units": interval.scenes}
     if score is None:
         return known
     return known | {
@@ -294,7 +304,7 @@ def latex(grid: Grid, intervals: bool = False) -> str:
         name = tex_text(f"{line.label} ({line.venue})" if line.venue else line.label)
         lines.append(" & ".join([name, *(_tex_number(entry) for entry in entries)]) + r" \\")
         if intervals and any(map(_interval, entries)):
-            ends = [_interval(entry).partition(",")[0].replace(" to ", "--") for entry in entries]
+            ends = [_interval(entry).replace(" to ", "--") for entry in entries]
             lines.append(
                 " & ".join([r"\quad 95\,\%", *(rf"{{\scriptsize {one}}}" if one else "" for one in ends)]) + r" \\"
             )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 
 from bench.config import Config
@@ -13,23 +14,22 @@ from bench.data.inventory import shortfall
 from bench.errors import BenchError
 from bench.metrics import chance_score, constant_score, label_area, mean_over_classes
 from bench.metrics import score as metric_of
-from bench.metrics.bootstrap import Draws, Interval, bootstrap, by_scene
 from bench.metrics.boundary import boundary_iou
+from bench.metrics.intervals import Interval, Scenes, by_scene, interval
+from bench.metrics.significance import PERMUTATIONS, tests_of_rows
 from bench.settings import Overrides
 from bench.store.history import sentence, setting_changes
 from bench.store.record import Status
 from bench.store.result import StoredResult
 from bench.store.store import Store, limits
 
-DRAWS = 1000  # of the bootstrap: an end of a 95 % interval then wobbles by some 4 % of its width
-
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """One cell; value, interval and draws are fractions.
+    """One cell; value and interval are fractions.
 
     value: nan where nothing was counted. constant, chance: what the best constant prediction and a random one
-    score on the same labels. draws: bootstrap, only of complete cells. stale: settings that
+    score on the same labels. scenes, interval: only of complete cells. stale: settings that
     benchmark.yaml and the card now give otherwise, "name old -> new". caveats: why it cannot be held against
     published numbers: another backbone, part of a dataset, or what the run that wrote it said. peak_memory:
     bytes. mixture: how the machines differ that counted its images. footnote: what a reader must know of its data.
@@ -46,7 +46,8 @@ class Score:
     counted: int
     total: int
     value: float
-    draws: Draws | None
+    scenes: Scenes | None
+    interval: Interval | None
     constant: float
     chance: float
     stale: tuple[str, ...]
@@ -70,20 +71,19 @@ class Score:
         """Whether it may be held against a published number."""
         return self.complete and not self.demo and self.limit is None and not self.caveats
 
-    @functools.cached_property
-    def interval(self) -> Interval | None:
-        return self.draws.interval() if self.draws else None
-
 
 @dataclass(frozen=True, eq=False)
 class Collection:
     """Cells that may stand in one table: all of full runs, of the demo, or of one --limit.
 
     name: "" for full runs, else what marks every file and title: "demo", "limited-20", "demo-limited-20".
+    permutations: of each test.
     """
 
     name: str
     scores: dict[tuple[str, str], Score]
+    permutations: int = PERMUTATIONS
+    _tested: dict[tuple[frozenset[str], tuple[str, ...]], float | None] = field(default_factory=dict)
 
     @property
     def datasets(self) -> list[str]:
@@ -93,14 +93,36 @@ class Collection:
     def rows(self) -> list[str]:
         return list(dict.fromkeys(row for row, _ in self.scores))
 
+    def p_values(
+        self, rows: Sequence[str], datasets: Sequence[str], best: str | None = None
+    ) -> dict[tuple[str, str], float]:
+        """p of the mean difference over these datasets, of all pairs of these rows, or of those with `best` alone.
 
-def collect(results: Path, config: Config, draws: int = DRAWS) -> list[Collection]:
+        Rows that are not complete, and pairs that were not counted on the same images, have none. What was computed
+        once is remembered, for several tables show it.
+        """
+        of_rows = {row: [self.scores.get((row, dataset)) for dataset in datasets] for row in rows}
+        counts = {
+            row: [one.scenes for one in scores if one and one.complete and one.scenes]
+            for row, scores in of_rows.items()
+        }
+        whole = [row for row in rows if len(counts[row]) == len(datasets) > 0]
+        keys = {
+            pair: (frozenset(pair), tuple(datasets)) for pair in combinations(whole, 2) if best is None or best in pair
+        }
+        missing = [pair for pair, key in keys.items() if key not in self._tested]
+        found = tests_of_rows(counts, missing, self.permutations)
+        self._tested.update({keys[pair]: found.get(pair) for pair in missing})
+        return {pair: p for pair, key in keys.items() if (p := self._tested[key]) is not None}
+
+
+def collect(results: Path, config: Config, permutations: int = PERMUTATIONS) -> list[Collection]:
     """Everything below a results folder; if that is nothing, one empty collection."""
     stores = [Store(results, limit=limit) for limit in (None, *limits(results))]
     cells = [cell for store in stores for cell in store.cells()]
     found: dict[str, dict[tuple[str, str], Score]] = {}
     with ThreadPoolExecutor(2) as pool:  # of replace(cell), so that the counts it reads are freed with it
-        for score in pool.map(lambda cell: read_score(replace(cell), config, draws), cells):
+        for score in pool.map(lambda cell: read_score(replace(cell), config), cells):
             parts = ["demo"] if score.demo else []
             name = "-".join([*parts, f"limited-{score.limit}"] if score.limit else parts)
             found.setdefault(name, {})[score.row, score.dataset] = score
@@ -109,7 +131,7 @@ def collect(results: Path, config: Config, draws: int = DRAWS) -> list[Collectio
         name = "-".join([*(["demo"] if demo else []), *([f"limited-{store.limit}"] if store.limit else [])])
         for (row, dataset), reason in store.damaged().items():
             found.setdefault(name, {})[row, dataset] = _damaged(row, dataset, reason, demo, store.limit)
-    return [Collection(name, found[name]) for name in sorted(found)] or [Collection("", {})]
+    return [Collection(name, found[name], permutations) for name in sorted(found)] or [Collection("", {})]
 
 
 def _damaged(row: str, dataset: str, reason: str, demo: bool, limit: int | None) -> Score:
@@ -125,7 +147,8 @@ def _damaged(row: str, dataset: str, reason: str, demo: bool, limit: int | None)
         counted=0,
         total=0,
         value=nan,
-        draws=None,
+        scenes=None,
+        interval=None,
         constant=nan,
         chance=nan,
         stale=(),
@@ -137,14 +160,14 @@ def _damaged(row: str, dataset: str, reason: str, demo: bool, limit: int | None)
     )
 
 
-def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
-    """Computes one cell's score and bootstrap from its counts."""
+def read_score(cell: StoredResult, config: Config) -> Score:
+    """Computes one cell's score and interval from its counts."""
     info, cost = cell.info, cell.record.cost
     stale, caveats = standing(cell, config)
     status, reason = cell.status, cell.reason
     if status == "ok" and (short := _shortfall(cell)):  # counted before cells knew what the card expects
         status, reason = "incomplete", short
-    value, drawn, boundary = float("nan"), None, float("nan")
+    value, scenes, boundary = float("nan"), None, float("nan")
     constant, chance = float("nan"), float("nan")
     if cell.images.num_rows:
         images = cell.areas()
@@ -154,7 +177,7 @@ def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
         if (of_boundary := cell.boundary()) is not None:
             boundary = float(mean_over_classes(boundary_iou(of_boundary.sum(0))))
         if status in ("ok", "incomplete"):
-            drawn = bootstrap(by_scene(images, cell.scenes), cell.metric, draws)
+            scenes = by_scene(images, cell.scenes, cell.metric)
     return Score(
         row=cell.row,
         dataset=cell.dataset,
@@ -166,7 +189,8 @@ def read_score(cell: StoredResult, config: Config, draws: int = DRAWS) -> Score:
         counted=cell.counted,
         total=cell.total,
         value=value,
-        draws=drawn,
+        scenes=scenes,
+        interval=interval(scenes) if scenes else None,
         constant=constant,
         chance=chance,
         stale=stale,

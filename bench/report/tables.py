@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import NamedTuple
 
 import numpy as np
 
 from bench.config import Config, Table
-from bench.metrics.bootstrap import Interval, average
-from bench.metrics.significance import Verdict, verdict
-from bench.report.published import Gain, Mark, PublishedRow, headline_gains, load_published, marks, published_score
+from bench.metrics.intervals import Interval, average
+from bench.metrics.significance import holm
+from bench.report.published import (
+    Gain,
+    Mark,
+    PublishedRow,
+    agrees,
+    headline_gains,
+    load_published,
+    marks,
+    published_score,
+)
 from bench.report.scores import Collection, Score
 
 AVERAGE = "average"
@@ -46,11 +56,11 @@ class TableEntry:
         return 100 * self.value - float(self.published)
 
     @property
-    def verdict(self) -> Verdict | None:
-        """Whether the published number is in the interval of the measured one, where the two may be compared."""
-        if not self.comparable or self.published is None or self.interval is None:
+    def verdict(self) -> str | None:
+        """Whether the measured number agrees with the published one, where the two may be compared."""
+        if (difference := self.difference) is None:
             return None
-        return verdict(float(self.published) / 100, self.interval)
+        return "agrees" if agrees(difference) else "off"
 
     @property
     def shown(self) -> float:
@@ -66,6 +76,17 @@ class Line:
     entries: dict[str, TableEntry] = field(default_factory=dict)  # by column
 
 
+class Undecided(NamedTuple):
+    """Column -> labels of the rows that no test tells apart from its best; Holm's correction is over so many tests.
+
+    untested: columns whose best row has no test, with too few scenes.
+    """
+
+    rows: dict[str, list[str]]
+    untested: list[str]
+    tests: int
+
+
 @dataclass
 class Grid:
     """A table: its lines in order, its columns (datasets, then maybe "average")."""
@@ -75,6 +96,7 @@ class Grid:
     columns: list[str]
     lines: list[Line]
     collection: str
+    undecided: Undecided | None = None
 
 
 def build(name: str, table: Table, config: Config, collection: Collection) -> Grid:
@@ -93,7 +115,7 @@ def build(name: str, table: Table, config: Config, collection: Collection) -> Gr
     columns = [*table.columns, *([AVERAGE] if table.average else [])]
     _mark(lines, columns)
     file, title = (f"table{name}", f"Table {name}: {table.title}") if name.isdigit() else (name, table.title)
-    return Grid(file, title, columns, lines, collection.name)
+    return Grid(file, title, columns, lines, collection.name, _undecided(lines, columns, collection))
 
 
 def _label(row: str, config: Config, collection: Collection) -> str:
@@ -123,8 +145,9 @@ def leaderboard(config: Config, collection: Collection) -> Grid:
     lines.sort(key=_standing)
     columns = [*datasets, AVERAGE]
     _mark(lines, columns)
+    undecided = _undecided(lines, columns, collection, common)
     lines += [_guesses(collection, datasets, *guess) for guess in GUESSES]
-    return Grid("leaderboard", "Leaderboard: all that is stored (%)", columns, lines, collection.name)
+    return Grid("leaderboard", "Leaderboard: all that is stored (%)", columns, lines, collection.name, undecided)
 
 
 def boundary_table(collection: Collection) -> Grid | None:
@@ -187,10 +210,10 @@ def _average(entries: Sequence[TableEntry], published: Decimal | None) -> TableE
     """Mean over the complete cells; a number of its own standing only if that is all of them."""
     done = [entry for entry in entries if entry.complete]
     complete = len(done) == len(entries)
-    draws = [entry.score.draws for entry in done if entry.score and entry.score.draws]
+    intervals = [entry.interval for entry in done if entry.interval]
     return TableEntry(
         value=float(np.mean([entry.value for entry in done])) if done else float("nan"),
-        interval=average(draws).interval() if complete else None,
+        interval=average(intervals) if complete and intervals else None,
         counted=len(done),
         total=len(entries),
         complete=complete,
@@ -207,6 +230,38 @@ def _mark(lines: Sequence[Line], columns: Sequence[str]) -> None:
         theirs = marks({row: e.published for row, e in entries.items() if e.published is not None})
         for row, entry in entries.items():
             entry.mark, entry.published_mark = mine.get(row), theirs.get(row)
+
+
+def _undecided(
+    lines: Sequence[Line], columns: Sequence[str], collection: Collection, averaged: Sequence[str] | None = None
+) -> Undecided | None:
+    """By the tests of each column's best row against the others, as if all pairs of rows had been tested.
+
+    averaged: the datasets of the average; all of the table unless given.
+    """
+    datasets = [column for column in columns if column != AVERAGE]
+    labels = {line.row: line.label for line in lines}
+    p_values: dict[tuple[str, str], float] = {}
+    family, untested = 0, []
+    for column in columns:
+        complete = {line.row: line.entries[column].value for line in lines if line.entries[column].complete}
+        if len(complete) < 2:
+            continue
+        best = max(complete, key=complete.__getitem__)
+        of = [column] if column != AVERAGE else averaged or datasets
+        found = collection.p_values(list(complete), of, best)
+        known = {one if other == best else other: p for (one, other), p in found.items() if not np.isnan(p)}
+        if not known:
+            untested.append(column)
+            continue
+        p_values |= {(column, row): known.get(row, 1.0) for row in complete if row != best}
+        family += len(complete) * (len(complete) - 1) // 2
+    adjusted = zip(p_values, holm(list(p_values.values()), family).tolist(), strict=True)
+    rows: dict[str, list[str]] = {column: [] for column, _ in p_values}
+    for (column, row), p in adjusted:
+        if p > 0.05:
+            rows[column].append(labels[row])
+    return Undecided(rows, untested, family) if rows or untested else None
 
 
 def _common(lines: Sequence[Line], datasets: Sequence[str]) -> list[str]:

@@ -9,7 +9,19 @@ import yaml
 
 from bench.errors import BenchError
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with libyaml
+_Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with libyaml
+
+
+class _Loader(_Safe):  # type: ignore[misc]
+    """PyYAML's, which takes the last of equal keys, but for these: they are an error with its line."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+        seen = set()
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep=deep)
 
 
 def read_yaml(file: Path, instead: str) -> Any:
@@ -19,10 +31,17 @@ def read_yaml(file: Path, instead: str) -> Any:
     instead: what to give where the file cannot be read, for the message of the BenchError
     """
     try:
-        return yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)
+        return yaml_value(file.read_text(encoding="utf-8-sig"), str(file))
     except OSError as error:
         raise BenchError(f"{file}: cannot be read ({error.strerror}); give {instead}") from None
     except UnicodeDecodeError:
         raise BenchError(f"{file}: not a text file; give {instead}") from None
-    except yaml.YAMLError as error:
-        raise BenchError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def yaml_value(text: str, where: str) -> Any:
+    """Value of a text in YAML; `where` is how the message of the BenchError begins."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split()).replace(' in "<unicode string>", line', ", line")
+        raise BenchError(f"{where}: not valid YAML: {reason}") from None

@@ -3,43 +3,58 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import shutil
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from bench import __version__
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 from bench.runtime.atomic import write_atomic
-from bench.store.record import FORMAT, RECORD, Record
-from bench.store.result import COUNTS, StoredResult
+from bench.runtime.provenance import differing
+from bench.store.count_table import encode
+from bench.store.record import FORMAT, RECORD, Part, Record, identity
+from bench.store.result import COUNTS, PARTS, StoredResult, load_result, numbers
 from bench.store.store import Store
 
 MANIFEST = "manifest.json"
+# An archive is refused that would be unpacked to more than this; real ones hold counts, which are packed already.
+_ROOM, _PACKED = 8 << 20, 32  # bytes, and times its size
+_UNREADABLE = (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)  # not a whole zip
 NOTE = (
     "Counts of pixels by label, predicted class and probability, image by image. The images and labels that they were "
     "made from have licences of their own, which their datasets state."
 )
 
 
-def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = lambda _: True) -> list[StoredResult]:
-    """Writes the stored cells to an archive (.zip); equal cells give equal bytes. Returns what was written.
+class Manifest(Part):
+    """``manifest.json`` of an archive. files: name -> sha256 of all others."""
 
-    Raises BenchError where there is nothing, for a cell that is in shards, and where the file cannot be written.
+    format: int
+    files: dict[str, str]
+
+
+def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = lambda _: True) -> list[StoredResult]:
+    """Writes the stored cells to an archive (.zip), shards put together; equal cells give equal bytes.
+
+    Returns what was written. Raises BenchError where there is nothing, and where the file cannot be written.
     """
     cells = [cell for cell in store.cells() if wanted(cell)]
     if not cells:
         raise BenchError(f"{store.folder}: nothing to export; `bench tables` shows what is stored")
     files: dict[str, bytes] = {}
     for cell in cells:
-        if len(cell.pieces) > 1:
-            raise BenchError(
-                f"{cell.row} on {cell.dataset}: is in shards; run it once without --shard, which joins them"
-            )
-        folder = cell.pieces[0].folder
-        for name in (RECORD, COUNTS):
-            if (folder / name).is_file():
-                files[f"{cell.dataset}/{folder.name}/{name}"] = (folder / name).read_bytes()
+        place = store.place(cell.row, cell.dataset)
+        record, counts = _whole(cell, place)
+        files[f"{cell.dataset}/{place.name}/{RECORD}"] = record
+        if counts is not None:
+            files[f"{cell.dataset}/{place.name}/{COUNTS}"] = counts
     manifest = {
         "format": FORMAT,
         "made_with": f"ovss-bench {__version__}",
@@ -47,87 +62,170 @@ def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = la
         "note": NOTE,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
     }
+    archived = io.BytesIO()
+    with zipfile.ZipFile(archived, "w", zipfile.ZIP_DEFLATED) as archive:
+        text = json.dumps(manifest, indent=1) + "\n"
+        for name, data in [(MANIFEST, text.encode()), *sorted(files.items())]:
+            archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.part")
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-            text = json.dumps(manifest, indent=1) + "\n"
-            for name, data in [(MANIFEST, text.encode()), *sorted(files.items())]:
-                archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
-        part.replace(file)
+        write_atomic(file, archived.getvalue())
     except OSError as error:
         raise BenchError(f"{file}: cannot be written ({error.strerror}); give another place") from None
     return cells
 
 
-def take_in(store: Store, file: Path, replace: bool = False) -> list[Record]:
-    """Puts the cells of an archive into a results folder; returns their records.
+def _whole(cell: StoredResult, place: Path) -> tuple[bytes, bytes | None]:
+    """cell.json and counts of a cell; of one in shards as if one process had written it."""
+    counts = place / COUNTS
+    whole = [piece.folder for piece in cell.pieces] == [place] and not any(place.glob(PARTS))
+    if whole and counts.is_file() == bool(cell.record.counts_sha256):
+        return (place / RECORD).read_bytes(), counts.read_bytes() if counts.is_file() else None
+    data = encode(cell.table, cell.record.fingerprint)
+    record = cell.record.model_copy(update={"shard": None, "status": cell.status, "reason": cell.reason}, deep=True)
+    record.images.planned, record.images.counted, record.images.failed = cell.total, cell.counted, len(cell.failures)
+    record.metrics = numbers(cell.images, cell.settings, len(cell.classes), cell.metric)
+    record.counts_sha256 = hashlib.sha256(data).hexdigest()
+    machines = [made for piece in cell.pieces for made in (piece.record.made_with, *piece.record.earlier)]
+    record.earlier = [made for made in machines if differing(record.made_with, made)]
+    return record.encoded(), data
 
-    All of it is checked first: hashes, records, format. A cell that is there with other content is refused unless
-    `replace`. Raises BenchError for what does not fit; nothing is written then.
+
+def take_in(store: Store, archives: Sequence[Path], replace: bool = False) -> list[Record]:
+    """Puts the cells of archives into a results folder; returns their records.
+
+    All of it is checked first. A cell that is there with other content is refused unless `replace`. Raises BenchError
+    for what does not fit; nothing is written then.
     """
-    files = _read(file)
-    folders = sorted({str(PurePosixPath(name).parent) for name in files})
-    records = []
-    for folder in folders:
-        record = _record(file, folder, files)
-        if record.demo != store.demo:
-            kind = "of the demo" if record.demo else "of real data"
-            raise BenchError(
-                f"{file}: {record.row} on {record.dataset} is {kind}; real and demo results are kept apart"
-            )
-        for name in (RECORD, COUNTS):
-            target = store.cells_folder / folder / name
-            data = files.get(f"{folder}/{name}")
-            if not replace and target.is_file() and data is not None and target.read_bytes() != data:
+    taken: dict[Path, tuple[Record, dict[str, bytes]]] = {}
+    for file in archives:
+        for folder, (record, files) in _cells(file, store).items():
+            target = store.cells_folder / folder
+            if target in taken and taken[target][1] != files:
+                raise BenchError(f"{file}: {record.row} on {record.dataset} is in another archive with other content")
+            if not replace and _differs(target, files):
                 raise BenchError(
                     f"{target}: is there with other content; --replace takes the archive's, or choose another --results"
                 )
-        records.append(record)
-    for name, data in files.items():
-        target = store.cells_folder / name
+            taken[target] = record, files
+    for target, (_, files) in taken.items():
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(target, data)
+            target.mkdir(parents=True, exist_ok=True)
+            for name in (COUNTS, RECORD):
+                if name in files:
+                    write_atomic(target / name, files[name])
+                else:
+                    (target / name).unlink(missing_ok=True)
+            for part in target.glob(PARTS):
+                part.unlink()
+            for shard in target.glob("shard-*"):
+                shutil.rmtree(shard)
         except OSError as error:
             raise BenchError(f"{target}: cannot be written ({error.strerror})") from None
-    return records
+    return [record for record, _ in taken.values()]
+
+
+def _differs(target: Path, files: dict[str, bytes]) -> bool:
+    """Whether a cell is in the folder already that is not the archive's to the byte."""
+    there = [file for file in target.glob("*") if file.name in (RECORD, COUNTS) or file.match(PARTS)]
+    there += target.glob(f"shard-*/{RECORD}")
+    try:
+        return any(files.get(str(file.relative_to(target))) != file.read_bytes() for file in there)
+    except OSError as error:
+        raise BenchError(f"{target}: cannot be read ({error.strerror}); correct its permissions") from None
+
+
+def _cells(file: Path, store: Store) -> dict[str, tuple[Record, dict[str, bytes]]]:
+    """Folder -> record and files of the archive's cells, each of which could be read back if it were in `store`."""
+    cells: dict[str, dict[str, bytes]] = {}
+    for name, data in _read(file).items():
+        folder, _, name = name.rpartition("/")
+        cells.setdefault(folder, {})[name] = data
+    if not cells:
+        raise BenchError(f"{file}: holds no results; `bench export` writes archives")
+    return {folder: (_checked(file, folder, files, store), files) for folder, files in cells.items()}
+
+
+def _checked(file: Path, folder: str, files: dict[str, bytes], store: Store) -> Record:
+    """The record of a cell of the archive. BenchError where it disagrees with its folder, its counts or the store."""
+    try:
+        record = Record.model_validate_json(files[RECORD])
+    except (KeyError, ValueError) as error:
+        raise BenchError(f"{file}: {folder} has no {RECORD} that can be read ({str(error).splitlines()[0]})") from None
+    named, settings = f"{record.row} on {record.dataset}", record.settings
+    place = str(store.place(record.row, record.dataset).relative_to(store.cells_folder))
+    if (settings.row, settings.dataset, place) != (record.row, record.dataset, folder):
+        raise BenchError(f"{file}: {folder} holds {named}, with the settings of {settings.row} on {settings.dataset}")
+    if record.demo != store.demo:
+        kind = "of the demo" if record.demo else "of real data"
+        raise BenchError(f"{file}: {named} is {kind}; real and demo results are kept apart")
+    if record.limit != store.limit:
+        advice = f"--limit {record.limit}" if record.limit else "import it without --limit"
+        images = f"the first {record.limit} images" if record.limit else "all images"
+        raise BenchError(f"{file}: {named} is of {images}, which are kept apart: {advice}")
+    if record.fingerprint != identity(settings, record.inputs):
+        raise BenchError(f"{file}: {named}: its fingerprint is not that of its settings and inputs; get it again")
+    counts = files.get(COUNTS)
+    sha256 = None if counts is None else hashlib.sha256(counts).hexdigest()
+    if record.shard or record.counts_sha256 not in (None, sha256) or (counts is None and record.images.counted):
+        raise BenchError(f"{file}: {named}: its counts are not those that {RECORD} names; get the archive again")
+    try:
+        if counts is not None:
+            _check_counts(counts, folder, files)
+    except Exception as error:  # of bytes that may be anything, by way of several libraries
+        reason = one_line(str(error)) or type(error).__name__
+        raise BenchError(f"{file}: {named}: its counts are no result ({reason}); get the archive again") from None
+    return record
+
+
+def _check_counts(counts: bytes, folder: str, files: dict[str, bytes]) -> None:
+    """Raises where counts are far larger than their file, or no result can be read from them."""
+    with pq.ParquetFile(io.BytesIO(counts)) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    values = sum(column.num_values + column.total_uncompressed_size for column in columns)
+    if values > _ROOM + _PACKED * len(counts):
+        raise ValueError(f"{values:,} values in {len(counts):,} bytes")
+    with tempfile.TemporaryDirectory() as root:
+        place = Path(root) / folder
+        place.mkdir(parents=True)
+        for name, data in files.items():
+            (place / name).write_bytes(data)
+        cell = load_result(place)
+        assert cell is not None
+        if cell.counted != cell.record.images.counted:
+            raise ValueError(f"{cell.counted} images, not {cell.record.images.counted}")
+        numbers(cell.images, cell.settings, len(cell.classes), cell.metric)
 
 
 def _read(file: Path) -> dict[str, bytes]:
-    """The archive's files by name, without the manifest, which they agree with."""
+    """The archive's files by name, without the manifest, which they agree with; sizes are looked at before any file."""
     try:
         with zipfile.ZipFile(file) as archive:
-            found = {name: archive.read(name) for name in archive.namelist()}
-        manifest = json.loads(found.pop(MANIFEST))
-        listed: dict[str, str] = manifest["files"]
-        version = int(manifest["format"])
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-        raise BenchError(f"{file}: no archive of `bench export` ({type(error).__name__}: {error})") from None
-    if version > FORMAT:
-        raise BenchError(f"{file}: of format {version}; this version reads up to {FORMAT}, install a newer one")
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > _ROOM + _PACKED * file.stat().st_size:
+                raise ValueError("it would be unpacked to far more than it has room for")
+            found = {}
+            for member in members:
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError(f"{member.filename} is packed in another way")
+                with archive.open(member) as stream:
+                    found[member.filename] = stream.read(member.file_size)
+        manifest = Manifest.model_validate_json(found.pop(MANIFEST))
+    except _UNREADABLE as error:
+        reason = one_line(str(error)) or type(error).__name__
+        raise BenchError(f"{file}: no archive of `bench export` ({reason}); get it again") from None
+    if manifest.format > FORMAT:
+        raise BenchError(f"{file}: of format {manifest.format}; this version reads up to {FORMAT}, install a newer one")
     for name, data in found.items():
-        parts = PurePosixPath(name).parts
-        if len(parts) != 3 or ".." in parts or name.startswith("/") or parts[2] not in (RECORD, COUNTS):
-            raise BenchError(f"{file}: holds '{name}', which is no part of a result")
-        if listed.get(name) != hashlib.sha256(data).hexdigest():
+        parts = name.split("/")
+        if len(parts) != 3 or any(part[:1] in ("", ".") for part in parts) or parts[2] not in (RECORD, COUNTS):
+            raise BenchError(f"{file}: holds '{one_line(name)}', which is no part of a result")
+        if manifest.files.get(name) != hashlib.sha256(data).hexdigest():
             raise BenchError(f"{file}: {name} is not what the manifest says; get the archive again")
-    if missing := sorted(set(listed) - set(found)):
-        raise BenchError(f"{file}: lacks {missing[0]}; get the archive again")
+    if missing := sorted(set(manifest.files) - set(found)):
+        raise BenchError(f"{file}: lacks {one_line(missing[0])}; get the archive again")
     return found
-
-
-def _record(file: Path, folder: str, files: dict[str, bytes]) -> Record:
-    try:
-        record = Record.model_validate_json(files[f"{folder}/{RECORD}"])
-    except (KeyError, ValueError) as error:
-        raise BenchError(f"{file}: {folder} has no {RECORD} that can be read ({str(error).splitlines()[0]})") from None
-    if record.dataset != PurePosixPath(folder).parts[0]:
-        raise BenchError(f"{file}: {folder} holds a result on {record.dataset}")
-    counts = files.get(f"{folder}/{COUNTS}")
-    if counts is not None and record.counts_sha256 not in (None, hashlib.sha256(counts).hexdigest()):
-        raise BenchError(f"{file}: {folder}: its counts are not those that {RECORD} names")
-    return record
 
 
 def chosen(rows: Sequence[str] | None, datasets: Sequence[str] | None) -> Callable[[StoredResult], bool]:

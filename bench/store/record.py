@@ -122,8 +122,12 @@ class Record(Part):
     def write(self, folder: Path) -> None:
         """Writes cell.json into the folder, with the time of writing. Raises OSError."""
         self.written = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        write_atomic(folder / RECORD, self.encoded())
+
+    def encoded(self) -> bytes:
+        """The bytes of cell.json."""
         text = json.dumps(json.loads(self.model_dump_json()), indent=2, ensure_ascii=False)  # nan has become null
-        write_atomic(folder / RECORD, (text + "\n").encode())
+        return f"{text}\n".encode()
 
 
 @dataclass(frozen=True)

@@ -87,3 +87,17 @@ def test_a_broken_member_is_named(folder):
     (folder / "x.zip").write_bytes(data.replace(b"contents", b"CONTENTS"))
     with pytest.raises(BenchError, match=r"x\.zip!c\.txt: cannot be read .*CRC"):
         Tree(folder, ["*.zip"]).get("c.txt").read()
+
+
+def test_what_unpacks_to_far_more_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("bench.data.archives._ROOM", 1 << 20)
+    with gzip.open(folder / "x.tar.gz", "wb") as packed:
+        packed.write(bytes(8 << 20))
+    with pytest.raises(BenchError, match=r"x\.tar\.gz: .*unpack it by hand"):
+        Tree(folder, ["*.tar.gz"])
+    assert not list((tmp_path / "cache").rglob("*.*"))
+    with zipfile.ZipFile(folder / "y.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("c.txt", bytes(8 << 20))
+    with pytest.raises(BenchError, match=r"c\.txt: .*unpack it by hand"):
+        Tree(folder, ["y.zip"]).get("c.txt").read()

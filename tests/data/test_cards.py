@@ -145,7 +145,7 @@ def test_split_files_are_found_beside_the_card(content, tmp_path):
         ({"treshold": 0.1}, "unknown key 'treshold'; did you mean threshold"),
         ({"title": None}, "title: .*string.*value None"),
         ({"threshold": 1.5}, r"threshold: .*less than 1 \(value 1.5\)"),
-        ({"threshold": 0.125}, "threshold 0.125 is not a whole number of hundredths"),
+        ({"threshold": 0.125}, "threshold: counts are kept in steps of 0.01"),
         ({"background": 3}, r"background 3 is no class number \(0 to 2\)"),
         ({"classes": ["a", "b"]}, "cvpr2025 has 3 entries for 2 classes"),
         ({"palette": [[0, 0, 0]]}, "palette has 1 entries for 3 classes"),

@@ -10,7 +10,7 @@ from scipy import stats as scipy_stats
 from bench import metrics
 from bench.metrics import Areas
 from bench.metrics import significance as stats
-from bench.metrics.bootstrap import Interval, Scenes
+from bench.metrics.intervals import Scenes, interval
 
 
 def two_rows(scenes: int, gain: int, seed: int = 0) -> tuple[Scenes, Scenes]:
@@ -22,7 +22,7 @@ def two_rows(scenes: int, gain: int, seed: int = 0) -> tuple[Scenes, Scenes]:
         hits = rng.integers(30, 60, size=(scenes, 3)) + extra
         confusions[:, range(3), range(3)] = hits
         confusions[:, range(3), [1, 2, 0]] = 100 - hits
-        rows.append(scenes_of(confusions, "scene"))
+        rows.append(scenes_of(confusions))
     return rows[0], rows[1]
 
 
@@ -46,62 +46,114 @@ def scipy_p_value(first: Scenes, second: Scenes, permutations: float, seed: int)
     ).pvalue
 
 
+def permuted(first: Scenes, second: Scenes, permutations: int = 1000, seed: int = 0) -> stats.PermutationTest:
+    return stats.permutation_test([first], [second], permutations, seed)
+
+
 @pytest.mark.parametrize("gain", [0, 3, 8])
 def test_few_scenes_are_enumerated(gain):
     first, second = two_rows(8, gain)
-    result = stats.permutation_test(first, second, "miou")
-    assert (result.exact, result.permutations, result.unit, result.clusters) == (True, 256, "scene", 8)
+    result = permuted(first, second)
+    assert (result.exact, result.permutations, result.unit, result.scenes) == (True, 256, "scene", 8)
     assert result.p_value == pytest.approx(scipy_p_value(first, second, np.inf, 0))
-    expected = metrics.mean_iou(first.areas.total) - metrics.mean_iou(second.areas.total)
-    assert result.difference == pytest.approx(expected)
+    assert result.difference == pytest.approx(first.score - second.score)
+    assert permuted(second, first).p_value == result.p_value
 
 
 def test_many_scenes_are_sampled():
     first, second = two_rows(40, 2)
-    result = stats.permutation_test(first, second, "miou", 4000)
+    result = permuted(first, second, 4000)
     assert (result.exact, result.permutations) == (False, 4000)
     assert result.p_value == pytest.approx(scipy_p_value(first, second, 4000, 1), abs=0.03)
-    assert result == stats.permutation_test(first, second, "miou", 4000)
-    assert result.p_value != stats.permutation_test(first, second, "miou", 4000, seed=1).p_value
+    assert result == permuted(first, second, 4000)
+    assert result.p_value == permuted(second, first, 4000).p_value
+    assert result.p_value != permuted(first, second, 4000, seed=1).p_value
 
 
 def test_a_row_that_wins_everywhere_has_the_smallest_p_value_there_is():
-    assert stats.permutation_test(*two_rows(10, 40), "miou").p_value == 2 / 2**10
-    assert stats.permutation_test(*two_rows(30, 40), "miou", 99).p_value == 1 / 100
+    for result, least in ((permuted(*two_rows(9, 40)), 2 / 2**9), (permuted(*two_rows(30, 40), 99), 1 / 100)):
+        assert result.p_value == result.least == least
+
+
+def test_fewer_than_six_scenes_have_no_p_value():
+    five, six = permuted(*two_rows(5, 40)), permuted(*two_rows(6, 40))
+    assert np.isnan(five.p_value)
+    assert five.difference > 0
+    assert six.p_value == 2 / 2**6
 
 
 def test_a_row_against_itself_has_p_one():
     for scenes in (6, 20):
         row, _ = two_rows(scenes, 0)
-        result = stats.permutation_test(row, row, "aacc", 200)
+        result = permuted(row, row, 200)
         assert (result.difference, result.p_value) == (0.0, 1.0)
 
 
 def test_equal_rows_are_rejected_as_often_as_the_level_says():
-    p_values = [stats.permutation_test(*two_rows(8, 0, seed), "miou").p_value for seed in range(400)]
+    p_values = [permuted(*two_rows(8, 0, seed)).p_value for seed in range(400)]
     assert 0.02 < np.mean(np.array(p_values) <= 0.05) < 0.08
 
 
 def test_chunks_are_an_implementation_detail(monkeypatch):
     small, large = two_rows(7, 3), two_rows(40, 3)
-    whole = [stats.permutation_test(*rows, "miou", 500) for rows in (small, large)]
+    whole = [permuted(*rows, 500) for rows in (small, large)]
     monkeypatch.setattr(stats, "_CHUNK", 1600)
-    assert [stats.permutation_test(*rows, "miou", 500) for rows in (small, large)] == whole
+    assert [permuted(*rows, 500) for rows in (small, large)] == whole
+
+
+def test_a_pair_has_the_same_result_whatever_else_is_permuted():
+    (a, b), (c, _) = two_rows(30, 2), two_rows(30, 5, seed=1)
+    (x, y), (z, _) = two_rows(25, 1, seed=2), two_rows(25, 4, seed=3)
+    datasets = [{"c": c, "b": b, "a": a}, {"a": x, "b": y, "c": z}]
+    together = stats.permutation_tests(datasets, [("a", "c"), ("a", "b"), ("b", "c")], 500)[1]
+    assert together == stats.permutation_test([a, x], [b, y], 500)
+    assert together.p_value == stats.permutation_test([x, a], [y, b], 500).p_value
+
+
+def test_over_datasets_the_scenes_of_all_are_swapped_at_once():
+    (a, b), (x, y) = two_rows(4, 5), two_rows(3, 8, seed=1)
+    result = stats.permutation_test([a, x], [b, y])
+    assert (result.exact, result.permutations, result.scenes) == (True, 2**7, 7)
+    assert result.difference == pytest.approx((a.score - b.score + x.score - y.score) / 2)
+    found = []
+    for bits in np.ndindex(*[2] * 7):  # the definition, swap by swap
+        swap = np.array(bits)[:, None, None]
+        mean = 0.0
+        for first, second, part in ((a, b, swap[:4]), (x, y, swap[4:])):
+            change = part * (second.areas.stack - first.areas.stack)
+            mean += metrics.mean_iou(Areas((first.areas.stack + change).sum(0))) / 2
+            mean -= metrics.mean_iou(Areas((second.areas.stack - change).sum(0))) / 2
+        found.append(abs(mean) >= abs(result.difference) - 1e-12)
+    assert result.p_value == np.mean(found)
+
+
+def test_datasets_with_equal_labels_are_swapped_independently():
+    a, b = two_rows(12, 2)
+    twice = stats.permutation_test([a, a], [b, b], 4000)
+    assert not twice.exact
+    assert twice.p_value < stats.permutation_test([a], [b], 4096).p_value  # the same evidence twice
 
 
 def test_rows_on_other_images_are_refused():
     first, second = two_rows(8, 0)
     with pytest.raises(ValueError, match="not counted on the same images"):
-        stats.permutation_test(first, Scenes(Areas(second.areas.stack[:7]), "scene"), "miou")
+        permuted(first, Scenes(Areas(second.areas.stack[:7]), "scene", "miou"))
     second.areas.stack[2, 2, 0] += 1  # one more pixel labelled out of range
     with pytest.raises(ValueError, match="not counted on the same images"):
-        stats.permutation_test(first, second, "miou")
+        permuted(first, second)
 
 
 def test_an_undefined_metric_has_no_p_value():
-    nothing = scenes_of(np.zeros((5, 3, 2), np.int64), "image")
-    result = stats.permutation_test(nothing, nothing, "miou")
+    nothing = scenes_of(np.zeros((7, 3, 2), np.int64), "image")
+    result = permuted(nothing, nothing)
     assert np.isnan([result.difference, result.p_value]).all()
+    assert stats.permutation_tests([], []) == []
+
+
+def test_interval_and_test_agree_about_a_clear_difference():
+    first, second = two_rows(20, 10)
+    assert interval(first, second).low > 0
+    assert permuted(first, second, 2000).p_value < 0.01
 
 
 def test_holm_by_hand():
@@ -109,6 +161,22 @@ def test_holm_by_hand():
     assert stats.holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
     assert stats.holm([0.02]) == pytest.approx([0.02])
     assert stats.holm([]).size == 0
+
+
+def test_holm_leaves_out_what_has_no_p_value():
+    assert stats.holm([np.nan, 0.01, np.nan, 0.04]) == pytest.approx([np.nan, 0.02, np.nan, 0.04], nan_ok=True)
+
+
+def test_some_of_a_family_are_never_adjusted_less_than_in_the_whole_family():
+    p = np.random.default_rng(0).uniform(size=30) ** 4
+    assert (stats.holm(p[:12], among=30) >= stats.holm(p)[:12]).all()
+    assert stats.holm([0.01, 0.02], among=4) == pytest.approx([0.04, 0.06])
+
+
+def test_ranks_are_open_between_rows_that_are_not_told_apart():
+    scores = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.7}
+    adjusted = {("b", "a"): 0.3, ("a", "c"): 0.01, ("a", "d"): 0.05, ("b", "c"): float("nan")}
+    assert stats.rank_ranges(scores, adjusted) == {"a": (1, 1, 2), "b": (2, 1, 4), "c": (3, 2, 4), "d": (3, 2, 4)}
 
 
 def test_wilcoxon_by_hand():
@@ -121,8 +189,8 @@ def test_wilcoxon_by_hand():
 def test_wilcoxon_leaves_equal_datasets_out():
     result = stats.wilcoxon([0.5, 0.2, 0.3], [0.5, 0.1, 0.6])
     assert (result.datasets, result.wins, result.losses) == (3, 1, 1)
-    assert result.p_value == 1.0
-    assert stats.wilcoxon([0.5], [0.5]).p_value == 1.0
+    assert np.isnan(result.p_value)  # three datasets cannot reach 0.05
+    assert stats.wilcoxon([0.5] * 6, [0.5] * 6).p_value == 1.0
 
 
 @pytest.mark.parametrize(("first", "second"), [([], []), ([0.5, np.nan], [0.5, 0.5])])
@@ -131,31 +199,29 @@ def test_wilcoxon_needs_scores(first, second):
         stats.wilcoxon(first, second)
 
 
-def interval(low: float, high: float) -> Interval:
-    return Interval(0.40, low, high, 0.01, 0.95, 1000, "scene", 14)
+def test_mean_ranks_of_a_clear_order_by_hand():
+    found = stats.mean_ranks({"b": [0.5] * 8, "a": [0.6] * 8, "c": [0.4] * 8})
+    assert found is not None
+    assert found.ranks == {"b": 2, "a": 1, "c": 3}
+    assert found.p_value == pytest.approx(np.exp(-8))  # chi squared of 16 with two degrees of freedom
+    assert found.critical == pytest.approx(2.343 * np.sqrt(3 * 4 / (6 * 8)), abs=1e-3)  # Demšar's table 5
 
 
-@pytest.mark.parametrize(
-    ("published", "status", "off", "text"),
-    [
-        (0.390, "inside", 0.0, "inside"),
-        (0.3796, "inside", 0.0, "inside"),  # printed to 0.1 points: 0.3796 may be 0.3801
-        (0.379, "above", 0.001, "off by +0.1"),
-        (0.355, "above", 0.025, "off by +2.5"),
-        (0.4204, "inside", 0.0, "inside"),
-        (0.433, "below", -0.013, "off by -1.3"),
-    ],
-)
-def test_verdict_by_hand(published, status, off, text):
-    verdict = stats.verdict(published, interval(0.38, 0.42))
-    assert verdict.status == status
-    assert verdict.off == pytest.approx(off)
-    assert verdict.difference == pytest.approx(0.40 - published)
-    assert str(verdict) == text
+def test_a_dataset_left_out_changes_mean_ranks_by_hand():
+    found = stats.mean_ranks({"a": [0.9, 0.8, 0.1], "b": [0.5, 0.6, 0.7]})
+    assert found is not None
+    assert found.ranks == {"a": pytest.approx(4 / 3), "b": pytest.approx(5 / 3)}
+    assert found.ranges == {"a": (1.0, 1.5), "b": (1.5, 2.0)}
 
 
-def test_without_an_interval_there_is_no_verdict():
-    verdict = stats.verdict(0.3, interval(float("nan"), float("nan")))
-    assert verdict.status == "unknown"
-    assert np.isnan(verdict.off)
-    assert str(verdict) == "no interval"
+def test_nothing_is_told_apart_where_friedman_finds_nothing():
+    noise = np.random.default_rng(0).uniform(size=(4, 5))
+    found = stats.mean_ranks({str(row): values.tolist() for row, values in enumerate(noise)})
+    assert found is not None
+    assert found.p_value > 0.05
+    assert found.critical is None
+    same = stats.mean_ranks({"a": [0.5, 0.5], "b": [0.5, 0.5], "c": [0.5, 0.5]})
+    assert same is not None
+    assert same.critical is None
+    assert stats.mean_ranks({"a": [0.5, 0.6]}) is None
+    assert stats.mean_ranks({"a": [0.5], "b": [0.6]}) is None

@@ -59,17 +59,18 @@ def vocabularies(folder: Path, row: str, **confusions: list[list[list[int]]]) ->
 
 
 def test_what_a_vocabulary_adds_is_paired(tmp_path: Path) -> None:
-    vocabularies(tmp_path, "clip", cvpr2025=[FAIR, FAIR, GOOD, FAIR], plain=[GOOD] * 4)
+    vocabularies(tmp_path, "clip", cvpr2025=[FAIR, FAIR, GOOD, FAIR] * 3, plain=[GOOD] * 12)
     vocabularies(tmp_path, "sclip", cvpr2025=[GOOD, FAIR], plain=[FAIR, FAIR])
     vocabularies(tmp_path, "gem", cvpr2025=[FAIR, GOOD], plain=[FAIR, FAIR])
     vocabularies(tmp_path, "alone", cvpr2025=[GOOD, GOOD])
-    table = vocabulary_table(Store(tmp_path).cells(), draws=50)
+    table = vocabulary_table(Store(tmp_path).cells())
     assert set(table.row) == {"clip", "sclip", "gem"} and set(table.vocabulary) == {"cvpr2025", "plain"}
     clip = table[(table.row == "clip") & (table.vocabulary == "plain")].iloc[0]
     base = table[(table.row == "clip") & (table.vocabulary == "cvpr2025")].iloc[0]
     assert clip.adds == pytest.approx(clip.score - base.score) and clip.low <= clip.adds <= clip.high
     assert clip.background_iou == 100.0 and clip.without_background == 100.0
-    assert np.isnan(base.adds)
+    assert (clip.unit, clip.units, clip.p) == ("scene", 6, 2 / 2**6) and clip.p_holm == clip.p  # the others: one scene
+    assert np.isnan(base.adds) and table.p.notna().sum() == 1
     (order,) = rank_changes(Store(tmp_path).cells(), 50).to_dict("records")
     assert (order["first"], order["second"], order["rows"]) == ("cvpr2025", "plain", 3) and order["tau"] < 1
     assert np.isnan(order["low"])  # not on the same images
@@ -78,10 +79,13 @@ def test_what_a_vocabulary_adds_is_paired(tmp_path: Path) -> None:
 def test_the_order_of_rows_has_an_interval(tmp_path: Path) -> None:
     bad = [[0, 40, 0], [40, 0, 0], [20, 0, 0]]
     for row, plain in (("clip", GOOD), ("sclip", FAIR), ("gem", bad)):
-        vocabularies(tmp_path, row, cvpr2025=[plain] * 4, plain=[plain] * 4)
-    vocabularies(tmp_path, "clearclip", cvpr2025=[GOOD, GOOD, bad, GOOD], plain=[bad, FAIR, bad, bad])
-    (order,) = rank_changes(Store(tmp_path).cells(), 50).to_dict("records")
-    assert order["tau"] < 1 and order["low"] <= order["tau"] <= order["high"] <= 1
+        vocabularies(tmp_path, row, cvpr2025=[plain] * 18, plain=[plain] * 18)
+    (order,) = rank_changes(Store(tmp_path).cells()).to_dict("records")
+    assert (order["tau"], order["low"], order["high"]) == (1, 1, 1)  # p of 2 / 2**9 for each of the six pairs
+    vocabularies(tmp_path, "clearclip", cvpr2025=[GOOD] * 18, plain=[bad] * 18)
+    (order,) = rank_changes(Store(tmp_path).cells()).to_dict("records")
+    # of six pairs three agree, sclip and clearclip change places, and two are equal under one of the vocabularies
+    assert (order["low"], order["high"]) == (0, 0.667) and order["low"] <= order["tau"] <= order["high"]
 
 
 def test_what_synonyms_add_by_class(tmp_path: Path) -> None:

@@ -29,28 +29,31 @@ def run(*flags: str) -> int:
 
 
 def test_paired_numbers_of_one_dataset(tmp_path: Path) -> None:
-    put(tmp_path, "a", "vdd", [GOOD, FAIR] * 4)  # four scenes of the same two images
-    put(tmp_path, "b", "vdd", [FAIR, FAIR] * 4)
+    put(tmp_path, "a", "vdd", [GOOD, FAIR] * 8)  # eight scenes of the same two images
+    put(tmp_path, "b", "vdd", [FAIR, FAIR] * 8)
     result = compare(Store(tmp_path), "a", "b")
     (pair,) = result.pairs
-    assert (pair.dataset, pair.images, pair.total) == ("vdd", 8, 8)
+    assert (pair.dataset, pair.images, pair.total) == ("vdd", 16, 16)
     assert (pair.first, pair.second) == (pytest.approx(0.6), 0.5)
-    # every scene is the same, so no draw differs from another and only all-or-nothing swaps are as extreme
+    # every scene is the same, so none left out changes anything and only all-or-nothing swaps are as extreme
     assert (pair.interval.low, pair.interval.high) == (pytest.approx(0.1), pytest.approx(0.1))
-    assert (pair.test.p_value, pair.test.exact, pair.test.permutations) == (2 / 16, True, 16)
-    assert (pair.test.unit, pair.test.clusters) == ("scene", 4)
-    assert pair.adjusted == 2 / 16
+    assert (pair.test.p_value, pair.test.exact, pair.test.permutations) == (2 / 256, True, 256)
+    assert (pair.test.unit, pair.test.scenes, pair.improvement) == ("scene", 8, 1)
+    assert (pair.adjusted, result.family) == (2 / 256, 1)
     assert result.over_datasets is not None
-    assert (result.over_datasets.wins, result.over_datasets.losses) == (1, 0)
+    assert result.over_datasets.interval.estimate == pair.interval.estimate
+    assert result.over_datasets.test.p_value == pair.test.p_value
+    assert np.isnan(result.over_datasets.wilcoxon.p_value)  # one dataset says nothing about others
 
 
 def test_holm_runs_over_the_datasets(tmp_path: Path) -> None:
-    for dataset, scenes in (("vdd", 4), ("udd5", 3)):
+    for dataset, scenes in (("vdd", 7), ("udd5", 6), ("inria", 5)):
         put(tmp_path, "a", dataset, [GOOD, FAIR] * scenes)
         put(tmp_path, "b", dataset, [FAIR, FAIR] * scenes)
     pairs = {pair.dataset: pair for pair in compare(Store(tmp_path), "a", "b").pairs}
-    assert (pairs["vdd"].test.p_value, pairs["udd5"].test.p_value) == (2 / 16, 2 / 8)
-    assert (pairs["vdd"].adjusted, pairs["udd5"].adjusted) == (2 * 2 / 16, 2 / 8)
+    assert (pairs["vdd"].test.p_value, pairs["udd5"].test.p_value) == (2 / 2**7, 2 / 2**6)
+    assert (pairs["vdd"].adjusted, pairs["udd5"].adjusted) == (2 * 2 / 2**7, 2 / 2**6)
+    assert np.isnan([pairs["inria"].test.p_value, pairs["inria"].adjusted]).all()  # of no family
 
 
 def test_only_images_that_both_have_are_compared(tmp_path: Path) -> None:
@@ -79,28 +82,47 @@ def test_what_cannot_be_compared_is_left_out_with_its_reason(tmp_path: Path) -> 
 
 def test_equal_rows_do_not_differ(tmp_path: Path) -> None:
     for row in ("a", "b"):
-        put(tmp_path, row, "vdd", [GOOD, FAIR, FAIR, GOOD])
+        put(tmp_path, row, "vdd", [GOOD, FAIR, FAIR, GOOD] * 3)
     (pair,) = compare(Store(tmp_path), "a", "b").pairs
     assert (pair.interval.estimate, pair.test.p_value) == (0.0, 1.0)
 
 
 def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    put(tmp_path, "a", "vdd", [GOOD, FAIR] * 4, demo=True)
-    put(tmp_path, "b", "vdd", [FAIR, FAIR] * 4, demo=True)
+    for dataset, scenes in (("vdd", 8), ("udd5", 3)):
+        put(tmp_path, "a", dataset, [GOOD, FAIR] * scenes, demo=True)
+        put(tmp_path, "b", dataset, [FAIR, FAIR] * scenes, demo=True)
     out = tmp_path / "out.csv"
-    flags = ["--results", str(tmp_path), "--datasets", "vdd,loveda", "--out", str(out)]
+    flags = ["--results", str(tmp_path), "--datasets", "vdd,udd5,loveda", "--out", str(out)]
     assert run("a", "b", *flags) == 0
     text = capsys.readouterr().out
     assert text.startswith("# a against b [demo]\n")
-    line = [cell.strip() for cell in text.splitlines()[4].strip("|").split("|")]
-    assert line == [
-        "vdd", "foreground_iou", "8 (4 scenes)", "60.0", "50.0", "+10.0", "+10.0 to +10.0", "0.125", "0.125",
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[4:7]]
+    assert lines == [
+        ["vdd", "foreground_iou", "16 (8 scenes: few)", "60.0", "50.0", "+10.0", "+10.0 to +10.0", "0.008", "0.008",
+         "100 %", "–", "6 scenes"],
+        ["udd5", "foreground_iou", "6 (3 scenes: no interval)", "60.0", "50.0", "+10.0", "–", "–", "–", "100 %", "–",
+         "6 scenes"],
+        ["mean", "", "", "", "", "+10.0", "+10.0 to +10.0", "< 0.001", "", "", "", ""],
     ]  # fmt: skip
-    assert "Over 1 datasets: 1 wins, 0 losses, median difference +10.0" in text
+    assert "udd5: 3 scenes, too few for an interval or a test." in text
+    assert "Wilcoxon" not in text
     assert "Left out: loveda: not stored for both rows." in text
     with out.open() as file:
-        (record,) = csv.DictReader(file)
-    assert (record["difference"], record["p"], record["exact"]) == ("10.0", "0.125", "True")
+        (record, few) = csv.DictReader(file)
+    assert (record["difference"], record["p"], record["exact"]) == ("10.0", "0.0078125", "True")
+    assert (few["units"], few["low"], few["p"]) == ("3", "", "")
+
+
+def test_what_no_number_can_say_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for dataset in ("vdd", "udd5", "inria", "wbs_si"):
+        put(tmp_path, "a", dataset, [GOOD, FAIR] * 6)
+        put(tmp_path, "b", dataset, [FAIR, FAIR] * 6)
+    put(tmp_path, "a", "loveda", [[[9, 0], [0, 0]]] * 2 + [[[5, 1], [1, 3]]] * 2 + [[[9, 0], [0, 0]]] * 12)
+    put(tmp_path, "b", "loveda", [[[9, 0], [0, 0]]] * 2 + [[[4, 2], [1, 3]]] * 2 + [[[9, 0], [0, 0]]] * 12)
+    assert run("a", "b", "--results", str(tmp_path)) == 0
+    text = capsys.readouterr().out
+    assert "vdd: 6 scenes: no p below 0.031, so none below 0.05 after Holm." in text
+    assert "loveda: class1 is labelled in one scene only" in text
 
 
 def test_limited_results_are_compared_among_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,9 +148,9 @@ def test_an_unwritable_output_is_named(tmp_path: Path) -> None:
 
 def test_the_numbers_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    labels = generator.integers(50, 150, (8, 2, 1))
+    labels = generator.integers(50, 150, (16, 2, 1))
     for row in ("a", "b"):
-        hits = generator.integers(0, 50, (8, 2, 1))
+        hits = generator.integers(0, 50, (16, 2, 1))
         confusions = np.concatenate([hits, labels - hits], axis=2)
         put(tmp_path, row, "vdd", confusions.tolist())
     (ab,), (ba,) = (compare(Store(tmp_path), *rows).pairs for rows in (("a", "b"), ("b", "a")))
@@ -138,18 +160,22 @@ def test_the_numbers_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
 
 
 def test_one_row_against_all_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for dataset in ("vdd", "udd5", "inria"):
-        put(tmp_path, "a", dataset, [GOOD, FAIR] * 4)
-        put(tmp_path, "b", dataset, [FAIR, FAIR] * 4)
-        put(tmp_path, "c", dataset, [GOOD, GOOD] * 4)
+    for dataset, scenes in (("vdd", 10), ("udd5", 6), ("inria", 3)):
+        put(tmp_path, "a", dataset, [GOOD, FAIR] * scenes)
+        put(tmp_path, "b", dataset, [FAIR, FAIR] * scenes)
+        put(tmp_path, "c", dataset, [GOOD, GOOD] * scenes)
     put(tmp_path, "alone", "loveda", [GOOD])
-    found = {one.second: (one, p) for one, p in against_all(Store(tmp_path), "a")}
+    found = {one.second: one for one in against_all(Store(tmp_path), "a")}
     assert list(found) == ["b", "c"]
-    assert [found[row][0].over_datasets.wins for row in ("b", "c")] == [3, 0]  # type: ignore[union-attr]
-    assert all(p == 2 * one.over_datasets.p_value for one, p in found.values())  # type: ignore[union-attr]
+    for one in found.values():
+        assert one.over_datasets is not None
+        assert one.over_datasets.adjusted == 2 * one.over_datasets.test.p_value
+        adjusted = {pair.dataset: pair.adjusted for pair in one.pairs if not np.isnan(pair.adjusted)}
+        assert adjusted == {"vdd": 4 * 2 / 2**10, "udd5": 2 * 2 / 2**6}  # over both rows and both testable datasets
     assert run("a", "--results", str(tmp_path), "--out", str(tmp_path / "all.csv")) == 0
     shown = capsys.readouterr().out
-    assert "# a against all" in shown and "| b " in shown and "+10.0" in shown
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()[4:6]]
+    assert [line[:5] for line in lines] == [["b", "3", "1", "0", "+10.0"], ["c", "3", "0", "1", "−11.4"]]  # after Holm
     with (tmp_path / "all.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [(line["row"], line["dataset"]) for line in lines[:3]] == [("b", "inria"), ("b", "udd5"), ("b", "vdd")]

@@ -11,7 +11,8 @@ import pytest
 from store_helpers import stored
 
 from bench.cli import main
-from bench.report.escape import csv_text, csv_value, markdown_text, one_line, tex_text
+from bench.errors import one_line
+from bench.report.escape import csv_text, csv_value, markdown_text, tex_text
 
 LABEL = "=cmd|'/c calc'!A1 \\input{x}^~ <img src=x onerror=1> [a](http://x)\n**bold**\r# head"
 

@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 from store_helpers import stored
+from table_helpers import FAIR as FOUND
+from table_helpers import GOOD as BETTER
+from table_helpers import only, put
 
 from bench.inference.visualize import palette_png
-from bench.metrics.bootstrap import Draws
-from bench.report.site.blocks import confusion_shares, image_scores, mean_ranks, paired, thumbnails
+from bench.report.comparison import compare
+from bench.report.site.blocks import confusion_shares, image_scores, paired, thumbnails
 from bench.store.maps import LabelMaps
 from bench.store.store import Store
 
 GOOD, FAIR, BAD = [[40, 0], [0, 40]], [[20, 20], [0, 40]], [[0, 40], [40, 0]]
-
-
-def draws(values: list[float], resample: tuple[int, int] = (0, 0)) -> Draws:
-    return Draws(float(np.mean(values)), np.array(values), "image", 4, resample)
 
 
 def test_single_images_and_the_worst(tmp_path: Path) -> None:
@@ -67,29 +66,22 @@ def test_every_cell_gets_a_thumbnail_before_one_gets_two(tmp_path: Path, monkeyp
     }
 
 
-def test_paired_intervals_by_hand() -> None:
-    spread = [0.1 * number for number in range(10)]
-    two = {
-        ("a", "x"): draws([value + 0.2 for value in spread]),
-        ("b", "x"): draws(spread),
-        ("a", "y"): draws([0.5, 0.7] * 5),
-        ("b", "y"): draws([0.7, 0.5] * 5),
-        ("a", "z"): draws(spread, (0, 1)),
-        ("b", "z"): draws(spread, (0, 2)),  # other images
-    }
-    found = paired(two, ["a", "b"], ["x", "y", "z"])["a\tb"]
-    assert found["x"] == [20.0, 20.0, 0.2]  # never on the other side of 0 in ten draws: 1/10, times two datasets
-    low, high, p = found["y"]
-    assert (low, high, p) == (-20.0, 20.0, 1.0)
-    assert "z" not in found
+def test_pairs_have_the_p_of_compare_and_holm_over_all_that_can_be_browsed(tmp_path: Path) -> None:
+    scenes = {"vdd": 8, "udd5": 7, "inria": 3}
+    for dataset, count in scenes.items():
+        for row, image in (("clip", BETTER), ("gem", FOUND), ("sclip", FOUND)):
+            put(tmp_path, row, dataset, [image] * (2 * count), demo=True)
+    found = paired(only(tmp_path), ["clip", "gem", "sclip"], list(scenes))
+    gain = round(100 * (100 / 140 - 80 / 160), 2)
+    assert found["clip\tgem"]["vdd"] == [gain, gain, round(2 / 2**8, 5), round(6 * 2 / 2**8, 5)]
+    assert found["clip\tgem"]["udd5"][2:] == [round(2 / 2**7, 5), round(4 * 2 / 2**7, 5)]
+    assert found["clip\tgem"]["inria"] == [None] * 4
+    assert found["gem\tsclip"]["vdd"] == [0, 0, 1, 1]
+    (pair,) = compare(Store(tmp_path), "clip", "gem", ["udd5"]).pairs
+    assert found["clip\tgem"]["udd5"][2] == round(pair.test.p_value, 5)
 
 
-def test_mean_ranks_and_the_critical_difference_of_the_literature() -> None:
-    """Demšar 2006, Table 5a: q is 2.569 for four rows; with 14 datasets the critical difference is 1.25."""
-    generator = np.random.default_rng(0)
-    values = {name: list(generator.random(14)) for name in "abcd"}
-    values["a"] = [2.0] * 14  # always first
-    found = mean_ranks(values)
-    assert found is not None and found["critical"] == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 14)), abs=2e-3)
-    assert found["ranks"]["a"] == 1.0 and sum(found["ranks"].values()) == pytest.approx(10, abs=0.01)
-    assert mean_ranks({"a": [1.0, 2.0]}) is None and mean_ranks({"a": [1.0], "b": [2.0]}) is None
+def test_rows_on_other_images_have_no_pair(tmp_path: Path) -> None:
+    put(tmp_path, "clip", "vdd", [BETTER] * 12, demo=True)
+    put(tmp_path, "gem", "vdd", [[[1, 2], [3, 4]]] * 12, demo=True)
+    assert paired(only(tmp_path), ["clip", "gem"], ["vdd"]) == {}

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image
-from scipy.stats import rankdata, studentized_range
 
 from bench.metrics import score
-from bench.metrics.bootstrap import Draws, difference
+from bench.metrics.intervals import interval
 from bench.metrics.significance import holm
+from bench.report.scores import Collection
 from bench.store.maps import LabelMaps
 from bench.store.result import StoredResult
 
@@ -75,54 +74,22 @@ def confusion_shares(cell: StoredResult) -> list[list[float | None]]:
     return [[_digit(value / 100) for value in line] for line in shares]
 
 
-def paired(draws: Mapping[tuple[str, str], Draws], rows: Sequence[str], datasets: Sequence[str]) -> dict[str, Any]:
-    """ "first, tab, second" -> dataset -> [low, high, p]: points, and p by Holm over the datasets of the pair.
+def paired(collection: Collection, rows: Sequence[str], datasets: Sequence[str]) -> dict[str, Any]:
+    """ "first, tab, second" -> dataset -> [low, high, p, p by Holm over all that is here]; the ends in points.
 
-    Of first - second on the same draws of scenes; p is twice the share of draws on the other side of 0, at least 1 of
-    the number of draws. Rows that were not counted on the same images have no entry.
+    Of first - second; None where there are too few scenes. Rows that were not counted on the same images have no entry.
     """
+    p_values = {(*pair, dataset): p for dataset in datasets for pair, p in collection.p_values(rows, [dataset]).items()}
+    adjusted = holm(list(p_values.values())).tolist()
     found: dict[str, Any] = {}
-    for first, second in combinations(rows, 2):
-        lines: dict[str, list[float]] = {}
-        for dataset in datasets:
-            one, other = draws.get((first, dataset)), draws.get((second, dataset))
-            if one is None or other is None:
-                continue
-            try:
-                both = difference(one, other)
-            except ValueError:
-                continue
-            defined = both.values[~np.isnan(both.values)]
-            if defined.size > 1:
-                interval = both.interval()
-                below = min(1.0, 2 * min((defined <= 0).mean(), (defined >= 0).mean()))
-                lines[dataset] = [interval.low, interval.high, max(float(below), 1 / defined.size)]
-        if not lines:
-            continue
-        adjusted = holm([line[2] for line in lines.values()])
-        found[f"{first}\t{second}"] = {
-            dataset: [round(100 * low, 2), round(100 * high, 2), round(float(p), 4)]
-            for (dataset, (low, high, _)), p in zip(lines.items(), adjusted, strict=True)
-        }
+    for ((first, second, dataset), p), by_holm in zip(p_values.items(), adjusted, strict=True):
+        one, other = (collection.scores[row, dataset].scenes for row in (first, second))
+        if one is not None and other is not None:
+            both = interval(one, other)
+            numbers = [(100 * both.low, 2), (100 * both.high, 2), (p, 5), (by_holm, 5)]
+            line = [None if np.isnan(value) else round(value, digits) for value, digits in numbers]
+            found.setdefault(f"{first}\t{second}", {})[dataset] = line
     return found
-
-
-def mean_ranks(values: Mapping[str, Sequence[float]], level: float = 0.05) -> dict[str, Any] | None:
-    """Mean rank of each row over datasets, and Nemenyi's critical difference (Demšar, JMLR 2006, section 3.2.2).
-
-    values: row -> scores, one a dataset, the same datasets for all. None for fewer than two rows or datasets.
-    """
-    table = np.array(list(values.values()), float)  # (rows, datasets)
-    if table.ndim != 2 or min(table.shape) < 2:
-        return None
-    ranks = rankdata(-table, axis=0).mean(axis=1)
-    rows, datasets = table.shape
-    critical = studentized_range.ppf(1 - level, rows, np.inf) / np.sqrt(2) * np.sqrt(rows * (rows + 1) / (6 * datasets))
-    return {
-        "ranks": {row: round(float(rank), 3) for row, rank in zip(values, ranks, strict=True)},
-        "critical": round(float(critical), 3),
-        "datasets": datasets,
-    }
 
 
 def _digit(value: float) -> float | None:

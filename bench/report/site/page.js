@@ -88,7 +88,7 @@ function board() {
         if (value === most) td.className = "best";
       }
       if (cell) {
-        const interval = cell.low === null ? "" : `95 %: ${number(cell.low)} to ${number(cell.high)}\n`;
+        const interval = (cell.low === null ? "" : `95 %: ${number(cell.low)} to ${number(cell.high)}\n`) + (cell.units ? `${cell.units}\n` : "");
         td.title = `${interval}${cell.images} of ${cell.total} images\n${cell.notes.join("\n")}`.trim();
         td.tabIndex = 0;
       }
@@ -114,10 +114,10 @@ function download(name, text) {
 function published() {
   const both = DATA.cells.filter((cell) => cell.published !== null && cell.score !== null);
   const comparable = both.filter((cell) => cell.comparable);
-  const inside = comparable.filter((cell) => cell.low !== null && cell.low - 0.05 <= cell.published && cell.published <= cell.high + 0.05);
+  const agreeing = comparable.filter((cell) => Math.abs(cell.score - cell.published) <= DATA.tolerance);
   const all = DATA.cells.filter((cell) => cell.published !== null).length;
   $("published-note").textContent = comparable.length
-    ? `${comparable.length} cells can be compared with a published number; it lies in the interval of ${inside.length} of them.`
+    ? `${comparable.length} cells can be compared with a published number; ${agreeing.length} of them agree with it up to ${DATA.tolerance} points.`
     : `No cell can be compared with a published number (${all} have one): another backbone, other or generated data, or not all images. Shown greyed.`;
   const points = (cells) => cells.map((cell) => ({ x: cell.published, y: cell.score, cell }));
   const span = [0, 100];
@@ -203,10 +203,10 @@ function difference() {
 }
 
 function pairOf(first, second, name) {
-  const [low, high, p] = ((DATA.paired[first + "\t" + second] || {})[name]) || [];
-  if (low !== undefined) return { low, high, p };
-  const [otherLow, otherHigh, otherP] = ((DATA.paired[second + "\t" + first] || {})[name]) || [];
-  return otherLow === undefined ? null : { low: -otherHigh, high: -otherLow, p: otherP };
+  const [low, high, p, holm] = ((DATA.paired[first + "\t" + second] || {})[name]) || [];
+  if (low !== undefined) return { low, high, p, holm };
+  const [otherLow, otherHigh, otherP, otherHolm] = ((DATA.paired[second + "\t" + first] || {})[name]) || [];
+  return otherLow === undefined ? null : { low: otherHigh && -otherHigh, high: otherLow && -otherLow, p: otherP, holm: otherHolm };
 }
 
 function table(id, head, lines) {
@@ -226,9 +226,12 @@ function shaded(text, share) {
 }
 
 function pairs(first, second, both) {
-  table("pairs", ["Dataset", "difference", "95 %", "p (Holm)"], both.map(([name, a, b]) => {
-    const pair = pairOf(first, second, name);
-    return [name, number(a.score - b.score), pair ? `${number(pair.low)} to ${number(pair.high)}` : "–", pair ? (pair.p < 0.002 ? "< 0.002" : pair.p.toFixed(3)) : "–"];
+  const known = (value) => value !== null && value !== undefined;
+  const chance = (p) => (!known(p) ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
+  const tests = Object.values(DATA.paired).flatMap((of) => Object.values(of)).filter((line) => known(line[2])).length;
+  table("pairs", ["Dataset", "scenes", "difference", "95 %", "p", `p (Holm, ${tests} tests)`], both.map(([name, a, b]) => {
+    const pair = pairOf(first, second, name) || {};
+    return [name, a.units || "–", number(a.score - b.score), known(pair.low) ? `${number(pair.low)} to ${number(pair.high)}` : "–", chance(pair.p), chance(pair.holm)];
   }));
 }
 
@@ -269,7 +272,7 @@ function wins() {
   table("wins", ["", ...RANKED.map((row) => row.label)], RANKED.map((one) => [one.label, ...RANKED.map((other) => {
     if (one === other) return "";
     const both = ahead(one.row, other.row);
-    const won = both.filter(([x, y]) => x.score > y.score).length;
+    const won = both.filter(([x, y]) => x.score > y.score && ((pairOf(one.row, other.row, x.dataset) || {}).holm ?? 1) <= 0.05).length;
     return both.length ? shaded(`${won}/${both.length}`, won / both.length) : "–";
   })]));
 }
@@ -281,12 +284,13 @@ function ranks() {
     return;
   }
   const rows = Object.entries(DATA.ranks.ranks).sort((a, b) => a[1] - b[1]);
-  const half = DATA.ranks.critical / 2;
-  $("ranks-note").textContent = `Over ${DATA.ranks.datasets} datasets that all rows have; 1 is best. Two rows whose bars do not overlap differ by Nemenyi's test (critical difference ${DATA.ranks.critical.toFixed(2)}, 5 %).`;
+  const [friedman, critical] = [DATA.ranks.p === null ? "" : ` Friedman's test: p = ${DATA.ranks.p.toFixed(3)}.`, DATA.ranks.critical];
+  const nemenyi = critical ? ` Two rows differ by Nemenyi's test where their mean ranks are ${critical.toFixed(2)} apart (5 %).` : " No row is told apart by ranks.";
+  $("ranks-note").textContent = `Over ${DATA.ranks.datasets} datasets that all rows have; 1 is best. Bars: the least and the greatest mean rank with one dataset left out.${friedman}${nemenyi}`;
   draw("ranks", {
     type: "bar",
     data: { labels: rows.map(([row]) => labelOf.get(row)), datasets: [
-      { label: "mean rank ± half the critical difference", data: rows.map(([, rank]) => [rank - half, rank + half]), backgroundColor: COLOURS[5], barThickness: 6 },
+      { label: "mean rank, one dataset left out", data: rows.map(([row]) => DATA.ranks.ranges[row]), backgroundColor: COLOURS[5], barThickness: 6 },
       { label: "mean rank", type: "line", order: -1, showLine: false, data: rows.map(([, rank]) => rank), borderColor: COLOURS[1], backgroundColor: COLOURS[1], pointRadius: 4 },
     ] },
     options: { scales: { y: { reverse: true, title: { display: true, text: "mean rank" } } } },

@@ -14,14 +14,14 @@ from bench.config import Config
 from bench.data.cards import load_card
 from bench.errors import BenchError
 from bench.metrics import summary
-from bench.metrics.bootstrap import Draws, average, rank_intervals
+from bench.metrics.significance import holm, mean_ranks, rank_ranges
 from bench.report.analysis import threshold_curve
 from bench.report.files import to_csv
-from bench.report.published import TASKS, load_published
+from bench.report.published import TASKS, TOLERANCE, load_published
 from bench.report.render import WARNINGS, latex
 from bench.report.scores import Collection, Score
-from bench.report.site.blocks import confusion_shares, image_scores, mean_ranks, paired, thumbnails
-from bench.report.tables import Grid, leaderboard
+from bench.report.site.blocks import confusion_shares, image_scores, paired, thumbnails
+from bench.report.tables import Grid, Line, leaderboard
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
@@ -77,30 +77,20 @@ def page_data(results: Path, collection: Collection, config: Config) -> dict[str
         },
         "cells": cells,
         "thumbnails": thumbnails(stored[key] for key in collection.scores if key in stored),
-        "paired": paired(_draws(collection), _ranked(board), datasets),
+        "paired": paired(collection, _ranked(board), datasets),
         "ranks": _mean_ranks(board),
+        "tolerance": TOLERANCE,
         "csv": to_csv(board),
         "latex": latex(board),
     }
 
 
 def _ranks(board: Grid, collection: Collection) -> dict[str, list[int]]:
-    """Row -> its rank by the mean, and the range that holds 95 % of the ranks in draws of scenes."""
-    rows = {}
-    for line in board.lines:
-        if line.entries["average"].counted:
-            names = [name for name in board.columns if name != "average" and _shared(board, name)]
-            draws = [collection.scores[line.row, name].draws for name in names]
-            rows[line.row] = average([one for one in draws if one is not None])
-    try:
-        found = rank_intervals(rows) if len(rows) > 1 else {}
-    except ValueError:  # rows that were not counted on the same images, or a score that no draw defines
-        return {}
-    return {row: [one.rank, one.low, one.high] for row, one in found.items()}
-
-
-def _draws(collection: Collection) -> dict[tuple[str, str], Draws]:
-    return {key: one.draws for key, one in collection.scores.items() if one.draws is not None and one.complete}
+    """Row -> its rank by the mean, and the ranks that the tests of mean differences leave open."""
+    means = {row: _line_of(board, row).entries["average"].value for row in _ranked(board)}
+    p_values = collection.p_values(list(means), _common(board))
+    adjusted = dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
+    return {row: list(one) for row, one in rank_ranges(means, adjusted).items()}
 
 
 def _ranked(board: Grid) -> list[str]:
@@ -109,15 +99,28 @@ def _ranked(board: Grid) -> list[str]:
 
 def _mean_ranks(board: Grid) -> dict[str, Any] | None:
     """Of all rows that were measured, on the datasets that all of them have."""
-    ranked = _ranked(board)
-    lines = [line for line in board.lines if line.row in ranked]
-    names = [name for name in board.columns if name != "average" and _shared(board, name)]
-    return mean_ranks({line.row: [float(line.entries[name].value or 0) for name in names] for line in lines})
+    names = _common(board)
+    found = mean_ranks({row: [_line_of(board, row).entries[name].value for name in names] for row in _ranked(board)})
+    if found is None:
+        return None
+    return {
+        "ranks": {row: round(rank, 3) for row, rank in found.ranks.items()},
+        "ranges": {row: [round(low, 3), round(high, 3)] for row, (low, high) in found.ranges.items()},
+        "datasets": found.datasets,
+        "p": None if np.isnan(found.p_value) else round(found.p_value, 4),
+        "critical": found.critical and round(found.critical, 3),
+    }
 
 
-def _shared(board: Grid, name: str) -> bool:
-    """Whether all rows with a mean have this dataset."""
-    return all(line.entries[name].complete for line in board.lines if line.entries["average"].counted)
+def _line_of(board: Grid, row: str) -> Line:
+    return next(line for line in board.lines if line.row == row)
+
+
+def _common(board: Grid) -> list[str]:
+    """Datasets that all rows with a mean have."""
+    ranked = [line for line in board.lines if line.entries["average"].counted]
+    names = [name for name in board.columns if name != "average"]
+    return [name for name in names if all(line.entries[name].complete for line in ranked)]
 
 
 def _head(collection: Collection, stored: dict[tuple[str, str], StoredResult]) -> dict[str, Any]:
@@ -170,7 +173,7 @@ def _cell(score: Score, cell: StoredResult | None, published: float | None) -> d
         "score": _points(score.value),
         "low": _points(interval.low) if interval else None,
         "high": _points(interval.high) if interval else None,
-        "unit": interval.unit if interval else None,
+        "units": interval.sample if interval else None,
         "images": score.counted,
         "total": score.total,
         "published": published,
