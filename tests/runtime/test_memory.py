@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from bench.runtime import memory
+from bench.runtime.memory import keep_freed_memory
 
 FRESH_PAGES = """
 import resource
@@ -36,9 +37,14 @@ def test_freed_memory_is_used_again() -> None:
     assert fresh_pages("keep") < fresh_pages("give back") / 10
 
 
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
-    memory.keep_freed_memory()
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
-    monkeypatch.setattr(memory.ctypes, "CDLL", None)
-    memory.keep_freed_memory()
+@pytest.mark.parametrize(("platform", "calls"), [("linux", 2), ("darwin", 0)])
+def test_only_glibc_is_asked(platform: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    library = SimpleNamespace(mallopt=lambda *setting: asked.append(setting))
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr("ctypes.CDLL", lambda _: library)
+    keep_freed_memory()
+    assert len(asked) == calls
+    del library.mallopt  # musl has none
+    keep_freed_memory()
+    assert len(asked) == calls
