@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ SHARED = TESTS.parents[1] / "shared"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-seed", type=int, default=0, help="of the damage that `-m chaos` does")
+    parser.addoption("--chaos-share", type=float, default=1.0, help="of the ways in which `-m chaos` breaks things")
 
 
 def pytest_configure() -> None:
@@ -33,11 +35,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the checks of whole folders beside the checkout (marker `beside`) where these are absent.
+    """Leave out the checks of whole folders beside the checkout (marker `beside`) where these are absent, and of the
+    marker `chaos` all but a share.
 
-    What they prove is also proved by tests that need nothing but the checkout.
+    What the former prove is also proved by tests that need nothing but the checkout.
     """
     gone = [item for item in items if any(not (SHARED / m.args[0]).is_dir() for m in item.iter_markers("beside"))]
+    chaos = [item for item in items if item.get_closest_marker("chaos")]
+    share = config.getoption("--chaos-share")
+    gone += [item for number, item in enumerate(chaos) if ceil((number + 1) * share) == ceil(number * share)]
     config.hook.pytest_deselected(items=gone)
     items[:] = [item for item in items if item not in set(gone)]
 
