@@ -117,6 +117,7 @@ def test_scores_without_upsampler_are_cosines_of_the_released_tokens(scores: dic
     np.testing.assert_allclose(found, expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_every_comparison_holds_on_this_machine() -> None:
     checks = compare("cpu", "fp32", batch=3)
     assert [check.what for check in checks][:4] == ["text", "tokens", "upsampled features", "scores"]
