@@ -1,4 +1,4 @@
-"""``bench verify``: whether this machine computes what the released code computed, and the demo what it should."""
+"""``bench verify``: does this machine compute what the released code did, and do intervals and tests hold?"""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=["goldens", "demo"],
-        help="goldens: outputs of the released code; demo: cells of the demo, on the CPU or a device (default: both)",
+        choices=["goldens", "demo", "statistics"],
+        help="goldens: outputs of the released code; demo: cells of the demo, on the CPU or a device (default: both); "
+        "statistics: how often intervals hold the truth and tests find nothing where there is nothing, a minute",
     )
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
     parser.add_argument("--dtype", choices=["fp32", "tf32", "fp16", "bf16"], default="fp32", help="as in `run` (fp32)")
     parser.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (4)")
     parser.add_argument("--all", action="store_true", help="all cells of the demo: minutes")
     parser.add_argument("--write", action="store_true", help="make the run of all cells the demo's reference")
+    parser.add_argument("--trials", type=positive, default=1000, metavar="N", help="of `statistics` (1000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of `statistics` (0)")
     parser.add_argument("--json", metavar="FILE", help="write what was found")
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.what == "statistics":
+        return _statistics(args)
     from bench.runtime.device import choose_device
     from bench.runtime.provenance import provenance
 
@@ -52,6 +57,23 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         Path(args.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0 if good else 1
+
+
+def _statistics(args: argparse.Namespace) -> int:
+    from tabulate import tabulate
+
+    from bench.verify.statistics import good, simulate
+
+    lines = list(simulate(args.trials, args.seed))
+    heads = ["world", "scenes", "row covered", "± points", "pair covered", "± points", "false positives"]
+    shares = [(line.row, line.half_row, line.pair, line.half_pair, line.false_positives) for line in lines]
+    texts = [["–" if share != share else f"{100 * share:.1f}" for share in of_line] for of_line in shares]
+    cells = [[line.world, line.scenes, *text] for line, text in zip(lines, texts, strict=True)]
+    print(f"Per cent of {args.trials} trials: 95 % intervals that hold the truth, and p <= 0.05 of equally good rows\n")
+    print(tabulate(cells, heads, tablefmt="pipe", disable_numparse=True))
+    if args.json:
+        Path(args.json).write_text(json.dumps([line._asdict() for line in lines], indent=1) + "\n", encoding="utf-8")
+    return 0 if all(good(line, args.trials) for line in lines) else 1
 
 
 def _show_goldens(checks: list[Check]) -> bool:

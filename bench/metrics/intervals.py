@@ -125,9 +125,9 @@ class Interval:
 
     @property
     def _half(self) -> float:
-        from scipy import stats
+        from scipy.special import stdtrit  # Student's t: many times as fast as scipy.stats.t.ppf
 
-        return float(stats.t.ppf(0.975, self.degrees)) * self.standard_error
+        return float(stdtrit(self.degrees, 0.975)) * self.standard_error
 
 
 def interval(first: Scenes, second: Scenes | None = None) -> Interval:
@@ -198,14 +198,14 @@ def scenes_needed(difference: float, seen: Interval, power: float = 0.8) -> int 
 
     From the standard error of the paired difference that was `seen`: with few scenes this is a rough number.
     """
-    from scipy import stats
+    from scipy.special import stdtrit
 
     error, scenes = seen.standard_error / difference, math.inf
     if math.isnan(error):
         return None
     for _ in range(50):
         degrees = max(scenes - 1, 1.5)
-        scenes = seen.scenes * float((stats.t.ppf(0.975, degrees) + stats.t.ppf(power, degrees)) * error) ** 2
+        scenes = seen.scenes * float((stdtrit(degrees, 0.975) + stdtrit(degrees, power)) * error) ** 2
     return max(LEAST, math.ceil(scenes))
 
 
