@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import io
 import pkgutil
 import sys
 import types
@@ -22,10 +23,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pydantic import ValidationError, create_model
+from pydantic import ConfigDict, ValidationError, create_model
 
 from bench import methods
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, did_you_mean, validation_message
+from bench.runtime.sources import source_hash as source_hash
+from bench.runtime.sources import watching
 from bench.settings import Overrides
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -48,7 +51,10 @@ class Method:
         factory: Any = self.factory
         if not inspect.isclass(factory):
             return functools.partial(factory, **checked)
-        built: Any = factory(**checked)
+        from bench.runtime.process_state import foreign_code
+
+        with foreign_code(f"method '{self.name}' ({self.file.name}) cannot be made"):
+            built: Any = factory(**checked)
         with contextlib.suppress(AttributeError):  # equal instances share their features
             built.same_as = (self.name, repr(sorted(checked.items())))
         return cast("Callable[..., Any]", built)
@@ -78,8 +84,9 @@ class Method:
             if name not in known:
                 raise BenchError(f"method '{self.name}' has no option '{name}'; {did_you_mean(name, known)}")
         fields: dict[str, Any] = {n: (_or(p.annotation, Any), _or(p.default, ...)) for n, p in known.items()}
+        model = create_model("Options", __config__=ConfigDict(allow_inf_nan=False), **fields)
         try:
-            checked: dict[str, Any] = create_model("Options", **fields)(**options).model_dump()
+            checked: dict[str, Any] = model(**options).model_dump()
         except ValidationError as error:
             first = error.errors()[0]
             raise BenchError(
@@ -90,13 +97,18 @@ class Method:
     @property
     def options(self) -> dict[str, inspect.Parameter]:
         """Name -> parameter of the plug-in's options."""
-        parameters = list(inspect.signature(self.factory, eval_str=True).parameters.values())
+        try:
+            parameters = list(inspect.signature(self.factory, eval_str=True).parameters.values())
+        except Exception as error:  # an annotation may be any expression
+            raise BenchError(
+                f"method '{self.name}' ({self.file.name}): an option's annotation cannot be read ({error}); correct it"
+            ) from None
         own = parameters if inspect.isclass(self.factory) else parameters[1:]  # the first one is the trunk
         return {p.name: p for p in own if p.name != "text"}
 
     @property
     def source_hash(self) -> str:
-        """sha256 of the plug-in's file and of those that it imports from its folder: part of its results' identity."""
+        """sha256 of the plug-in's file and of what it imports below its folder: part of its results' identity."""
         return source_hash(self.file)
 
 
@@ -112,38 +124,6 @@ class Refinement:
     apply: Callable[..., Any]
     file: Path
     at_original: bool = False
-
-
-def source_hash(file: Path) -> str:
-    """sha256 of a Python file and of all that it imports, directly or not, from the folder that it is in."""
-    files = _with_imports(file)
-    if len(files) == 1:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _with_imports(file: Path) -> set[Path]:
-    found, waiting = {file}, [file]
-    while waiting:
-        for path in _imported(waiting.pop()) - found:
-            found.add(path)
-            waiting.append(path)
-    return found
-
-
-def _imported(file: Path) -> set[Path]:
-    """Files beside this one that it imports: `.other`, `other` or `bench.methods.other`."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            module = (node.module or "").removeprefix("bench.methods").strip(".")
-            names |= {module.partition(".")[0]} if module else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name.removeprefix("bench.methods.").partition(".")[0] for alias in node.names}
-    return {path for name in names if (path := file.parent / f"{name}.py").is_file()}
 
 
 def _or(given: Any, otherwise: Any) -> Any:
@@ -185,7 +165,11 @@ def method(name: str, *, label: str | None = None, venue: str = "", **defaults: 
 
     def register(factory: Factory) -> Factory:
         file = Path(inspect.getfile(factory))
-        new = Method(name, label or name, venue, factory, Overrides(**defaults), file)
+        try:
+            overrides = Overrides(**defaults)
+        except ValidationError as error:
+            raise BenchError(f"method '{name}' in {validation_message(file, error)}") from None
+        new = Method(name, label or name, venue, factory, overrides, file)
         old = _registry.get(name)
         if old is not None and old.file.resolve() != file.resolve():
             raise BenchError(f"two plug-ins are called '{name}': {old.file} and {file}; rename one")
@@ -231,6 +215,7 @@ def declared_methods(plugins: Sequence[str | Path] = ()) -> set[str] | None:
 
 
 def _declared(file: Path) -> set[str] | None:
+    """Names that the file's `@method` give; None where that cannot be known. BenchError for one that stands twice."""
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):
@@ -242,6 +227,8 @@ def _declared(file: Path) -> set[str] | None:
                 first = decorator.args[0] if decorator.args else None
                 if not isinstance(first, ast.Constant) or not isinstance(first.value, str):
                     return None
+                if first.value in names:
+                    raise BenchError(f"{file}: two methods are called '{first.value}'; rename one")
                 names.add(first.value)
     return names
 
@@ -255,14 +242,20 @@ def find_method(name: str, methods: Mapping[str, Method]) -> Method:
 
 def _guarded(what: str, load: Callable[[], Any]) -> None:
     """Runs somebody else's import; whatever it raises becomes one line that names the file."""
-    try:
-        load()
-    except BenchError:
-        raise
-    except Exception as error:
-        raise BenchError(
-            f"plug-in {what} cannot be imported: {type(error).__name__}: {error}; correct it or leave it out"
-        ) from error
+    from bench.runtime.process_state import foreign_code
+
+    said, arguments = io.StringIO(), sys.argv
+    with foreign_code(f"plug-in {what} cannot be imported"):
+        sys.argv = arguments[:1]  # bench's own are none of its business
+        try:
+            with contextlib.redirect_stderr(said):
+                load()
+        except SystemExit:
+            said = io.StringIO()  # such as the usage that argparse prints
+            raise
+        finally:
+            sys.argv = arguments
+            sys.stderr.write(said.getvalue())
 
 
 def _import_file(file: Path) -> None:
@@ -276,10 +269,12 @@ def _import_file(file: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise BenchError(f"--plugin {file}: not a Python file; give a .py file or a folder of them")
+    _declared(file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with watching(file):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

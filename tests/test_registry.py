@@ -189,3 +189,79 @@ def test_something_is_known_of_every_shipped_method() -> None:
     known = facts()
     assert set(known) == shipped
     assert all({"family", "passes", "agrees"} == set(one) for one in known.values())
+
+
+PLAIN = "from bench.api import method\n{0}\n@method('plain-{1}')\ndef f(trunk):\n    return {2}\n"
+
+
+@pytest.mark.usefixtures("_forget")
+@pytest.mark.parametrize(
+    ("line", "edited"),
+    [
+        ("from helper_{0} import SHARP", "helper_{0}.py"),
+        ("from .helper_{0} import SHARP", "helper_{0}/__init__.py"),
+        ("from .helper_{0} import SHARP", "helper_{0}/core.py"),
+        ("from .helper_{0}.core import SHARP", "helper_{0}/core.py"),
+        ("import sys; sys.path.insert(0, FOLDER + '/far'); from helper_{0} import SHARP", "far/helper_{0}.py"),
+        (
+            "import importlib.util as u; s = u.spec_from_file_location('x', FOLDER + '/far/helper_{0}.py'); "
+            "m = u.module_from_spec(s); s.loader.exec_module(m); SHARP = m.SHARP; del m",
+            "far/helper_{0}.py",
+        ),
+    ],
+)
+def test_whatever_an_import_loaded_below_the_folder_is_part_of_the_identity(
+    tmp_path: Path, line: str, edited: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    name = tmp_path.name.replace("-", "_")
+    file = tmp_path / edited.format(name)
+    file.parent.mkdir(exist_ok=True)
+    if file.name == "core.py":
+        (file.parent / "__init__.py").write_text("from .core import SHARP\n")
+    file.write_text("SHARP = 1\n")
+    before = f"FOLDER = {str(tmp_path)!r}\n{line.format(name)}"
+    (tmp_path / f"p{name}.py").write_text(PLAIN.format(before, name, "SHARP"))
+    found = load_methods([tmp_path / f"p{name}.py"])[f"plain-{name}"]
+    hashed = found.source_hash
+    file.write_text("SHARP = 22\n")
+    assert found.source_hash != hashed
+
+
+@pytest.mark.usefixtures("_forget")
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("raise SystemExit(0)", "cannot be imported: SystemExit: 0"),
+        ("import argparse; p = argparse.ArgumentParser(); p.add_argument('x'); p.parse_args()", "SystemExit: 2"),
+        ("raise GeneratorExit", "cannot be imported: GeneratorExit"),
+        ("import torch; torch.set_autocast_enabled('cpu', True)", "it changed autocast on cpu for the whole process"),
+        ("@method('twice')\ndef g(trunk): ...\n@method('twice')\ndef h(trunk): ...", "two methods are called 'twice'"),
+        ("@method('x', threshold=0.123)\ndef g(trunk): ...", "threshold: counts are kept in steps of 0.01"),
+    ],
+)
+def test_an_import_that_does_more_than_it_should_is_one_line(
+    tmp_path: Path, line: str, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wild.py").write_text(PLAIN.format(line, "wild", "trunk"))
+    with pytest.raises(BenchError, match=message) as error:
+        load_methods([tmp_path / "wild.py"])
+    assert "wild.py" in str(error.value) and "\n" not in str(error.value)
+    assert capfd.readouterr().err == "" and not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.usefixtures("_forget")
+def test_a_constructor_that_fails_and_an_unreadable_annotation_name_their_method(tmp_path: Path) -> None:
+    (tmp_path / "made.py").write_text(
+        "from bench.api import method\n"
+        "@method('made')\nclass Made:\n    def __init__(self, x: float = 1.0) -> None:\n        raise SystemExit(0)\n"
+        "    def __call__(self, trunk): ...\n"
+        "@method('odd')\ndef odd(trunk, x: 'Unknown' = 1): ...\n"
+    )
+    methods = load_methods([tmp_path / "made.py"])
+    with pytest.raises(BenchError, match=r"method 'made' \(made\.py\) cannot be made: SystemExit: 0"):
+        methods["made"].build({})
+    with pytest.raises(BenchError, match=r"method 'odd' \(made\.py\): an option's annotation cannot be read"):
+        methods["odd"].build({})
+    with pytest.raises(BenchError, match="finite"):
+        methods["made"].build({"x": float("nan")})

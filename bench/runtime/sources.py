@@ -1,0 +1,105 @@
+"""Source files that a plug-in is made of: part of the identity of its results."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_loaded: dict[Path, set[Path]] = {}  # plug-in -> sources that were read while it was imported
+_reading: list[set[Path]] = []  # of the imports that are going on
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+def source_hash(file: Path) -> str:
+    """sha256 of a Python file and of all modules below its folder that it imports, directly or not.
+
+    Seen are imports by name, in any form, and whatever was loaded inside `watching`.
+    """
+    files = _with_imports(file)
+    if len(files) == 1:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def watching(file: Path) -> Iterator[None]:
+    """Notes which sources are read inside, while the plug-in `file` is imported, also by `importlib.util`."""
+    if not _loaded:
+        sys.addaudithook(_note)
+    _reading.append(_loaded.setdefault(file, set()))
+    try:
+        yield
+    finally:
+        _reading.pop()
+
+
+def _note(event: str, arguments: tuple[Any, ...]) -> None:
+    """The interpreter's audit hook: it is called whenever a file is opened."""
+    if event == "open" and _reading and isinstance(arguments[0], str):
+        path = arguments[0]
+        if path.endswith(".pyc"):
+            with contextlib.suppress(ValueError, NotImplementedError):
+                path = importlib.util.source_from_cache(path)
+        if path.endswith(".py"):
+            _reading[-1].add(Path(path))
+
+
+def _with_imports(file: Path) -> set[Path]:
+    found, waiting = {file}, [file, *_own(file.parent, _loaded.get(file, set()))]
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        waiting += _own(file.parent, _imported(path, file.parent)) - found
+    return found
+
+
+def _own(folder: Path, files: set[Path]) -> set[Path]:
+    """The files that are below a plug-in's folder, without packages that are installed there, and this one."""
+    bench, real = Path(__file__).resolve().parents[1], folder.resolve()
+    within = {path.resolve() for path in files if path.is_file()}
+    within = {path for path in within if path.is_relative_to(real)}
+    if not real.is_relative_to(bench):
+        within = {path for path in within if not path.is_relative_to(bench)}
+    own = {path.relative_to(real) for path in within}
+    if folder.name in _INSTALLED:
+        own = {path for path in own if len(path.parts) == 1}
+    return {folder / path for path in own if not set(path.parts) & set(_INSTALLED)}
+
+
+def _parsed(file: Path) -> ast.AST:
+    try:
+        return ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])  # it was not imported either
+
+
+def _imported(file: Path, root: Path) -> set[Path]:
+    """Files of the modules that a file imports by name: beside it, below the root, or where they were found."""
+    found: set[Path] = set()
+    for node in ast.walk(_parsed(file)):
+        if isinstance(node, ast.ImportFrom):
+            module = (node.module or "").removeprefix("bench.methods").strip(".")
+            base = file.parents[max(node.level, 1) - 1]
+            names = [".".join(filter(None, (module, alias.name))) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names, base = [alias.name.removeprefix("bench.methods.") for alias in node.names], file.parent
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            for count in range(1, len(parts) + 1):
+                place = "/".join(parts[:count])
+                found |= {folder / place / "__init__.py" for folder in (base, root)}
+                found |= {(folder / f"{place}.py") for folder in (base, root)}
+                known = getattr(sys.modules.get(".".join(parts[:count])), "__file__", None)
+                found |= {Path(known)} if known else set()
+    return found
