@@ -121,6 +121,6 @@ def run(
     with planned(spec, report=progress) as plan:
         execute(plan)
         wanted = {(cell.row, dataset.card.name) for dataset in plan.datasets for cell in dataset.cells}
-    stored = scores(spec.folder, spec.limit)
+    stored = scores(spec.folder, spec.limit, spec.config, spec.cards)
     here = [pair in wanted for pair in zip(stored.row, stored.dataset, strict=True)] if len(stored) else []
     return Results(spec.folder, stored[here].reset_index(drop=True), tuple(failures(plan)), tuple(plan.missing))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from store_helpers import stored
 
 from bench.config import load_config
@@ -22,8 +23,11 @@ def as_configured(row: str, dataset: str) -> dict[str, object]:
 
 
 def put(folder: Path, row: str, dataset: str, images: list[list[list[int]]], **options: object) -> None:
-    changes = {**as_configured(row, dataset), "threshold": 0.0, "background": 0, **options.pop("changes", {})}
-    stored(folder, row, dataset, images, changes=changes, metric="foreground_iou", **options)
+    """A cell as benchmark.yaml has it; its images have the given confusions of the first classes."""
+    changes = {**as_configured(row, dataset), **options.pop("changes", {})}
+    size = max([2, changes["background"] + 1, *map(len, images)])
+    padded = [np.pad(image, (0, size - len(image))) for image in images]
+    stored(folder, row, dataset, padded, size=size, changes=changes, metric="foreground_iou", **options)
 
 
 def only(folder: Path) -> Collection:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.cli.data_options import add_cards_argument
 from bench.cli.options import positive
 
 if TYPE_CHECKING:
@@ -22,28 +23,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", metavar="D", default="results", help="results folder (default: results)")
     parser.add_argument("--limit", type=positive, metavar="N", help="compare the results of runs with --limit N")
     parser.add_argument("--draws", type=positive, metavar="B", help="swaps of the permutation tests (default: 20000)")
+    parser.add_argument("--config", metavar="FILE", help="a file laid over benchmark.yaml")
+    add_cards_argument(parser)
     parser.add_argument("--out", metavar="FILE", help="write the numbers as CSV, too")
 
 
 def main(args: argparse.Namespace) -> int:
     import pandas as pd
 
+    from bench.config import load_config
     from bench.errors import BenchError
     from bench.metrics.significance import PERMUTATIONS
     from bench.report.comparison import against_all, compare
     from bench.report.escape import csv_text
+    from bench.report.scores import scores_of
+    from bench.report.verdict import differences
     from bench.store.store import Store
 
     store = Store(args.results, limit=args.limit)
     datasets = [name.strip() for name in args.datasets.split(",")] if args.datasets else None
+    scores = scores_of(store, load_config(args.config), args.cards, datasets)
     if args.second is None:
-        found = against_all(store, args.first, datasets, args.draws or PERMUTATIONS)
+        found = against_all(store, args.first, datasets, args.draws or PERMUTATIONS, scores)
         print(summary(found, args.limit))
         records = [{"row": one.second, **as_record(pair)} for one in found for pair in one.pairs]
     else:
-        result = compare(store, args.first, args.second, datasets, args.draws or PERMUTATIONS)
+        result = compare(store, args.first, args.second, datasets, args.draws or PERMUTATIONS, scores)
         print(markdown(result, args.limit))
         records = [as_record(pair) for pair in result.pairs]
+    compared = {args.first, args.second} if args.second else {row for row, _ in scores}
+    if line := differences({key: score.verdict for key, score in scores.items() if key[0] in compared}):
+        print(line)
     if args.out:
         try:
             Path(args.out).write_text(csv_text(pd.DataFrame(records)), encoding="utf-8")
@@ -132,7 +142,7 @@ def as_record(pair: Pair) -> dict[str, Any]:
         "dataset": pair.dataset,
         "metric": pair.metric,
         "images": pair.images,
-        "images_total": pair.total,
+        "images_total": pair.images,
         "first": round(100 * pair.first, 4),
         "second": round(100 * pair.second, 4),
         "difference": round(100 * pair.interval.estimate, 4),
@@ -153,12 +163,11 @@ def as_record(pair: Pair) -> dict[str, Any]:
 def _line(pair: Pair) -> list[str]:
     from bench.metrics.intervals import scenes_needed, units
 
-    of_all = "" if pair.images == pair.total else f" of {pair.total}"
     needed = scenes_needed(0.01, pair.interval)
     return [
         pair.dataset,
         pair.metric,
-        f"{pair.images}{of_all} ({pair.interval.sample})",
+        f"{pair.images} ({pair.interval.sample})",
         f"{100 * pair.first:.1f}",
         f"{100 * pair.second:.1f}",
         *_numbers(pair.interval),

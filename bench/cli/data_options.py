@@ -11,6 +11,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-root", metavar="D", help="folder of all datasets (default: $OVSS_BENCH_DATA, else ./data)"
     )
+    add_cards_argument(parser)
+
+
+def add_cards_argument(parser: argparse.ArgumentParser) -> None:
+    """Where there are more cards."""
     parser.add_argument(
         "--cards",
         action="append",

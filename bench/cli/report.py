@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from bench.cli.data_options import add_cards_argument
 from bench.cli.options import positive
 
 
@@ -13,11 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=positive, metavar="N", help="results of runs with --limit N")
     parser.add_argument("--draws", type=positive, metavar="B", help="swaps of the permutation tests (default: 20000)")
     parser.add_argument("--config", metavar="FILE", help="a file laid over benchmark.yaml")
+    add_cards_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     from bench.report.frames import html_report
 
-    out = html_report(args.results, args.out, limit=args.limit, draws=args.draws, config=args.config)
+    out = html_report(args.results, args.out, limit=args.limit, draws=args.draws, config=args.config, cards=args.cards)
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, open it in a browser")
     return 0

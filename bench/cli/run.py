@@ -236,14 +236,15 @@ def _unlearned(run: Run) -> list[str]:
 
 def _close(run: Run, strict: bool) -> int:
     """Shows what the run's cells hold now, writes the tables, names what is incomplete."""
+    from bench.config import load_config
     from bench.evaluation.run import failures
     from bench.report.frames import tables
     from bench.report.summary import summary_table
 
+    spec, folder = run.spec, run.store.folder
     shown = [dataset.card.name for dataset in run.datasets if dataset.samples]
-    print(f"\n{summary_table(run.store, run.rows, shown)}\n")
-    folder = run.store.folder
-    files = tables(folder, config=run.spec.config)  # as it is on disk, so that what the command line changed shows
+    print(f"\n{summary_table(run.store, run.rows, shown, load_config(spec.config), spec.cards)}\n")
+    files = tables(folder, config=spec.config, cards=spec.cards)  # what the command line changed shows as stale
     print(f"{len(files)} tables in {folder / 'tables'}")
     failed, gaps = failures(run), [f"{name}: no data" for name in run.missing] if strict else []
     for line in [*failed, *gaps]:

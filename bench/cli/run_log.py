@@ -53,19 +53,19 @@ class RunLog:
         from bench.report.scores import collect
         from bench.report.summary import summary_table
 
-        store = run.store
+        store, config = run.store, load_config(run.spec.config)
         shown = [dataset.card.name for dataset in run.datasets if dataset.samples]
         step = int(self._earlier + (self._last.done if self._last else 0))
         scores = {
             f"score/{dataset}/{row}": 100 * score.value
-            for collection in collect(store.folder, load_config(), 1)
+            for collection in collect(store.folder, config, 1, run.spec.cards)
             for (row, dataset), score in collection.scores.items()
             if row in run.rows and dataset in shown and score.complete
         }
         for tracker in self._trackers:
             if scores:
                 tracker.numbers(step, scores)
-            tracker.text("scores", summary_table(store, run.rows, shown))
+            tracker.text("scores", summary_table(store, run.rows, shown, config, run.spec.cards))
 
     def close(self) -> None:
         """Nothing more follows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from bench.cli.data_options import add_data_arguments
@@ -29,8 +30,8 @@ def main(args: argparse.Namespace) -> int:
     from bench.data.prepared import find_samples
     from bench.errors import BenchError
     from bench.evaluation.external import Predictions, score_predictions
-    from bench.metrics import score
     from bench.paths import data_root
+    from bench.report.scores import scores_of
     from bench.store.store import Store
 
     folder = Path(args.folder)
@@ -49,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
             bar.update(done - bar.n)
 
         cell = score_predictions(store, samples, Predictions(folder, args.pattern), args.row, args.label, report)
-    value = float(score(cell.areas().total, cell.metric))
-    reason = f" ({cell.reason})" if cell.reason else ""
-    print(f"{args.row} on {card.name}: {100 * value:.1f} {cell.metric}, {cell.counted} images, {cell.status}{reason}")
-    return 0 if cell.status == "ok" else 1
+    found = scores_of(store, load_config(), cards=args.cards, datasets=[card.name])[args.row, card.name]
+    number = "" if math.isnan(found.value) else f"{100 * found.value:.1f} {cell.metric}, "
+    print(f"{args.row} on {card.name}: {number}{cell.counted} images: {found.verdict.words}")
+    return 0 if found.complete else 1

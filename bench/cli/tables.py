@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from bench.cli.data_options import add_cards_argument
 from bench.cli.options import positive
 
 
@@ -16,13 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", metavar="N", action="append", help="only this table; may be repeated")
     parser.add_argument("--draws", type=positive, metavar="B", help="swaps of the permutation tests (default: 20000)")
     parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
+    add_cards_argument(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     from bench.report.frames import tables
     from bench.store.store import Store, limits
 
-    for file in tables(args.results, args.out, args.format.split(","), args.table, args.config, args.draws):
+    for file in tables(args.results, args.out, args.format.split(","), args.table, args.config, args.draws, args.cards):
         print(file)
     if not Store(args.results).cells() and not limits(args.results):
         print(f"nothing has been run yet in {args.results}: the tables hold published numbers only")

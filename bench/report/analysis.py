@@ -191,14 +191,13 @@ def _paired(first: StoredResult, second: StoredResult) -> tuple[Scenes, Scenes] 
 
 
 def _by_words(cells: Sequence[StoredResult]) -> dict[tuple[str, str], dict[str, StoredResult]]:
-    """(dataset, row without its words) -> vocabulary, or "protocol NAME" -> cell; of whole cells."""
+    """(dataset, row without its words) -> vocabulary, or "protocol NAME" -> cell."""
     found: dict[tuple[str, str], dict[str, StoredResult]] = {}
     for cell in cells:
-        if cell.status in ("ok", "incomplete"):
-            inside = cell.row.partition("[")[2].rstrip("]").split(",")
-            protocol = next((part.partition("=")[2] for part in inside if part.startswith("protocol=")), None)
-            words = f"protocol {protocol}" if protocol else cell.settings.vocabulary
-            found.setdefault((cell.dataset, _plain(cell)), {})[words] = cell
+        inside = cell.row.partition("[")[2].rstrip("]").split(",")
+        protocol = next((part.partition("=")[2] for part in inside if part.startswith("protocol=")), None)
+        words = f"protocol {protocol}" if protocol else cell.settings.vocabulary
+        found.setdefault((cell.dataset, _plain(cell)), {})[words] = cell
     return found
 
 
@@ -217,14 +216,14 @@ def _per_cent(value: float | None) -> float | None:
 def others_table(cells: Sequence[StoredResult], file: Path) -> pd.DataFrame:
     """Published numbers of other papers (results/published/others.csv), with the measured one beside them.
 
-    A measured number is the score of a complete cell of the method's label, without settings of its own but the
-    vocabulary.
+    cells: that may stand beside published numbers. A measured number is the score of the cell of the method's label
+    that has no settings of its own but the vocabulary.
     """
     published = pd.read_csv(file, comment="#")
     measured = {
         (cell.info.label or cell.row, cell.settings.vocabulary, cell.dataset): cell
         for cell in cells
-        if cell.status == "ok" and not cell.record.demo and cell.row.partition("[")[2] in ("", _words(cell))
+        if cell.row.partition("[")[2] in ("", _words(cell))
     }
     values: list[float | None] = []
     for line in published.itertuples():

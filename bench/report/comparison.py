@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
+from bench.config import load_config
 from bench.errors import BenchError, did_you_mean
-from bench.metrics import Areas
-from bench.metrics.intervals import Interval, Scenes, average, blind_spots, by_scene, improvement, interval
+from bench.metrics.intervals import Interval, Scenes, average, blind_spots, improvement, interval
 from bench.metrics.significance import PERMUTATIONS, PermutationTest, Wilcoxon, holm, permutation_test, wilcoxon
-from bench.store.result import StoredResult
+from bench.report.scores import Score, scores_of
 from bench.store.store import Store
+
+Scores: TypeAlias = Mapping[tuple[str, str], Score]  # by row and dataset
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One dataset. first, second: scores, fractions. images of total were counted for both rows.
+    """One dataset. first, second: scores, fractions.
 
     interval: of first - second. adjusted: the test's p-value, by Holm over all pairs of rows and datasets that are
     shown. improvement: share of the scenes on which the first is ahead. blind_spots: what the interval cannot see.
@@ -27,7 +30,6 @@ class Pair:
     dataset: str
     metric: str
     images: int
-    total: int
     first: float
     second: float
     interval: Interval
@@ -74,43 +76,51 @@ def compare(
     second: str,
     datasets: Sequence[str] | None = None,
     permutations: int = PERMUTATIONS,
+    scores: Scores | None = None,
 ) -> Comparison:
     """Paired differences first - second of two stored rows, on these datasets or all that hold one of them.
 
-    Each cell is scored at its own threshold, on the images that both have. Raises BenchError for a row of
-    which nothing is stored.
+    Each cell is scored at its own threshold; one that may not be ranked is left out with what its verdict says. scores:
+    of `scores_of`, where they are known. Raises BenchError for a row of which nothing is stored.
     """
-    return _adjusted([_compared(store, first, second, datasets, permutations)])[0]
+    found = scores_of(store, load_config(), datasets=datasets) if scores is None else scores
+    return _adjusted([_compared(store, found, first, second, datasets, permutations)])[0]
 
 
 def against_all(
-    store: Store, row: str, datasets: Sequence[str] | None = None, permutations: int = PERMUTATIONS
+    store: Store,
+    row: str,
+    datasets: Sequence[str] | None = None,
+    permutations: int = PERMUTATIONS,
+    scores: Scores | None = None,
 ) -> list[Comparison]:
     """A stored row against each other one that shares a dataset with it. Raises BenchError as `compare` does."""
-    others = list(dict.fromkeys(cell.row for cell in store.cells() if cell.row != row))
-    found = [_compared(store, row, other, datasets, permutations) for other in others]
+    known = scores_of(store, load_config(), datasets=datasets) if scores is None else scores
+    others = list(dict.fromkeys(name for name, _ in known if name != row))
+    found = [_compared(store, known, row, other, datasets, permutations) for other in others]
     found = [one for one in found if one.pairs]
     if not found:
-        compare(store, row, row)  # says so where nothing is stored of the row
+        compare(store, row, row, datasets, scores=known)  # says so where nothing is stored of the row
         raise BenchError(f"{store.folder}: no other row shares a dataset with '{row}'; run others first")
     return _adjusted(found)
 
 
-def _compared(store: Store, first: str, second: str, datasets: Sequence[str] | None, permutations: int) -> Comparison:
-    cells = {(cell.row, cell.dataset): cell for cell in store.cells()}
+def _compared(
+    store: Store, scores: Scores, first: str, second: str, datasets: Sequence[str] | None, permutations: int
+) -> Comparison:
+    rows = {cell.row for cell in store.cells()}
     for row in (first, second):
-        if row not in {name for name, _ in cells}:
-            hint = did_you_mean(row, {name for name, _ in cells})
-            raise BenchError(f"nothing is stored of row '{row}' in {store.folder}; {hint}")
-    known = dict.fromkeys(dataset for row, dataset in cells if row in (first, second))
+        if row not in rows:
+            raise BenchError(f"nothing is stored of row '{row}' in {store.folder}; {did_you_mean(row, rows)}")
+    known = dict.fromkeys(dataset for row, dataset in scores if row in (first, second))
     pairs, left_out = [], {}
     for dataset in datasets or known:
-        outcome = _pair(dataset, cells.get((first, dataset)), cells.get((second, dataset)), permutations)
+        outcome = _pair(dataset, scores.get((first, dataset)), scores.get((second, dataset)), permutations)
         if isinstance(outcome, Pair):
             pairs.append(outcome)
         else:
             left_out[dataset] = outcome
-    demo = any(cell.record.demo for cell in cells.values())
+    demo = any(score.verdict.demo for score in scores.values())
     return Comparison(first, second, pairs, left_out, _over_datasets(pairs, permutations), demo)
 
 
@@ -142,29 +152,23 @@ def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def _pair(dataset: str, first: StoredResult | None, second: StoredResult | None, permutations: int) -> Pair | str:
+def _pair(dataset: str, first: Score | None, second: Score | None, permutations: int) -> Pair | str:
     """The paired numbers of one dataset, or why there are none."""
-    for cell in (first, second):
-        if cell is not None and cell.status == "incomplete":
-            return f"{cell.row}: incomplete ({cell.reason})"
-        if cell is not None and not cell.counted:
-            return f"{cell.row}: {cell.status}" + (f" ({cell.reason})" if cell.reason else "")
-    if first is None or second is None:
+    barred = [f"{score.row}: {score.verdict.words}" for score in (first, second) if score and not score.complete]
+    if barred:
+        return "; ".join(dict.fromkeys(barred))
+    if first is None or second is None or first.scenes is None or second.scenes is None:
         return "not stored for both rows"
-    shared = sorted(set(first.indices) & set(second.indices))
-    if not shared:
-        return "no image was counted for both rows"
-    ours, theirs = _scenes(first, shared), _scenes(second, shared)
-    if first.metric != second.metric or not np.array_equal(ours.label_counts, theirs.label_counts):
-        return "the two rows were not counted on the same images and labels"
+    ours, theirs = first.scenes, second.scenes
+    if first.metric != second.metric:
+        return f"scored by {first.metric} and by {second.metric}"
     if math.isnan(ours.score - theirs.score):
         return "a score is undefined: no pixel of any class"
     spots = dict.fromkeys(spot for scenes in (ours, theirs) for spot in blind_spots(scenes, first.classes))
     return Pair(
         dataset=dataset,
         metric=first.metric,
-        images=len(shared),
-        total=max(first.total, second.total),
+        images=first.verdict.counted,
         first=ours.score,
         second=theirs.score,
         interval=interval(ours, theirs),
@@ -173,11 +177,3 @@ def _pair(dataset: str, first: StoredResult | None, second: StoredResult | None,
         blind_spots=tuple(spots),
         scenes=(ours, theirs),
     )
-
-
-def _scenes(cell: StoredResult, indices: Sequence[int]) -> Scenes:
-    """Counts of the images of these indices, by scene."""
-    place = {index: line for line, index in enumerate(cell.indices)}
-    lines = [place[index] for index in indices]
-    scenes = cell.scenes
-    return by_scene(Areas(cell.areas().stack[lines]), [scenes[line] for line in lines], cell.metric)

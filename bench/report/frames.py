@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from bench.config import load_config
@@ -27,36 +28,73 @@ from bench.report.comparison import Comparison
 from bench.report.comparison import compare as compare_rows
 from bench.report.escape import csv_text
 from bench.report.files import write_tables
-from bench.report.scores import collect
+from bench.report.scores import Collection, Score, collect, scores_of
 from bench.report.site.page import page
 from bench.runtime.atomic import write_atomic
-from bench.store import Store
+from bench.store.result import StoredResult
+from bench.store.store import Store
 
 FORMATS: Final = ("md", "csv", "latex", "latex-intervals", "html")
 
 
-def scores(results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:
-    """Stored cells, one line each: row, dataset, status, images, metric, and every number of it as a fraction."""
+def scores(
+    results: str | Path = "results",
+    limit: int | None = None,
+    config: str | Path | None = None,
+    cards: Sequence[str | Path] = (),
+) -> pd.DataFrame:
+    """Stored cells, one line each: row, dataset, the verdict on it, and every number of it as a fraction.
+
+    status: "ok", or why the cell may not be ranked, with the reason. cards: folders of further dataset cards.
+    """
+    store = Store(results, limit=limit)
+    cells = {(cell.row, cell.dataset): cell for cell in store.cells()}
     lines = []
-    for cell in Store(results, limit=limit).cells():
-        line = {"row": cell.row, "dataset": cell.dataset, "status": cell.status, "images": cell.counted}
-        line |= {"total": cell.total, "metric": cell.metric, "demo": cell.record.demo}
-        numbers = summary(cell.areas(), cell.metric) if cell.counted else {}
-        lines.append(line | {name: value for name, value in numbers.items() if not isinstance(value, list)})
+    for key, known in scores_of(store, load_config(config), cards=[*map(Path, cards)]).items():
+        said = known.said
+        line = {"row": known.row, "dataset": known.dataset, "status": said.pop("status")}
+        line |= {"images": known.verdict.counted, "total": known.verdict.expected, "metric": known.metric}
+        line |= {"demo": said.pop("demo")}
+        cell = cells.get(key)
+        numbers = summary(cell.areas(), cell.metric) if cell and not np.isnan(known.value) else {}
+        line |= {name: value for name, value in numbers.items() if not isinstance(value, list)}
+        ends = {"low": known.interval.low, "high": known.interval.high} if known.interval else {}
+        lines.append(line | ends | {"boundary_iou": known.boundary} | said)
     frame: pd.DataFrame = pd.DataFrame(lines)
     return frame
 
 
-def per_class(results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:
-    """IoU, accuracy, precision and F1 of each class of the stored cells, one line for each row, dataset and class."""
+def per_class(
+    results: str | Path = "results",
+    limit: int | None = None,
+    config: str | Path | None = None,
+    cards: Sequence[str | Path] = (),
+) -> pd.DataFrame:
+    """IoU, accuracy, precision and F1 of each class of the stored cells as fractions, and the verdict on the cell."""
+    store = Store(results, limit=limit)
+    known = scores_of(store, load_config(config), cards=[*map(Path, cards)])
     lines = []
-    for cell in Store(results, limit=limit).cells():
+    for cell in _readable(store, known):
         numbers = summary(cell.areas().total, cell.metric) if cell.counted else {}
         for index, name in enumerate(cell.classes if numbers else ()):
             of_class = {key: values[index] for key, values in numbers.items() if isinstance(values, list)}
             lines.append({"row": cell.row, "dataset": cell.dataset, "class": name, **of_class})
-    frame: pd.DataFrame = pd.DataFrame(lines)
-    return frame
+    return _judged(pd.DataFrame(lines), known)
+
+
+def _readable(store: Store, known: Mapping[tuple[str, str], Score]) -> list[StoredResult]:
+    """The stored cells among `known` whose counts can be read."""
+    cells = [cell for cell in store.cells() if (cell.row, cell.dataset) in known]
+    return [cell for cell in cells if known[cell.row, cell.dataset].verdict.images != "damaged"]
+
+
+def _judged(frame: pd.DataFrame, known: Mapping[tuple[str, str], Score]) -> pd.DataFrame:
+    """The frame, a line for each row and dataset or several, with the verdict on each."""
+    if not len(frame):
+        return frame
+    said = [known[key].said for key in zip(frame["row"], frame["dataset"], strict=True)]
+    found: pd.DataFrame = frame.assign(**{name: [one[name] for one in said] for name in ("status", "reason")})
+    return found
 
 
 def per_image(row: str, dataset: str, results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:
@@ -71,23 +109,32 @@ def per_image(row: str, dataset: str, results: str | Path = "results", limit: in
 
 
 def compare(
-    first: str, second: str, results: str | Path = "results", datasets: Sequence[str] | None = None
+    first: str,
+    second: str,
+    results: str | Path = "results",
+    datasets: Sequence[str] | None = None,
+    config: str | Path | None = None,
+    cards: Sequence[str | Path] = (),
 ) -> Comparison:
     """Paired differences first - second of two stored rows, with intervals and tests: `bench compare` as an object."""
-    return compare_rows(Store(results), first, second, datasets)
+    store = Store(results)
+    scores = scores_of(store, load_config(config), [*map(Path, cards)], datasets)
+    return compare_rows(store, first, second, datasets, scores=scores)
 
 
-def tables(
+def tables(  # noqa: PLR0913 (each is a flag)
     results: str | Path = "results",
     out: str | Path | None = None,
     formats: Sequence[str] = ("md", "csv"),
     only: Sequence[str] | None = None,
     config: str | Path | None = None,
     draws: int | None = None,
+    cards: Sequence[str | Path] = (),
 ) -> list[Path]:
     """Writes the tables of benchmark.yaml, the leaderboard and the costs from what is stored; returns the files.
 
     out: folder (default: tables/ in the results folder). only: names of tables. draws: swaps of each permutation test.
+    cards: folders of further dataset cards; a cell on a dataset of theirs is stale where the card changed since.
     """
     for name in formats:
         if name not in FORMATS:
@@ -98,40 +145,45 @@ def tables(
             raise BenchError(f"--table {name}: no such table; {did_you_mean(name, loaded.tables)}")
     if not folder.is_dir():
         raise BenchError(f"results folder {folder}: does not exist; run something first, or give another --results")
-    known = card_names()
+    folders = [*map(Path, cards)]
+    known = card_names(folders)
     for name, table in loaded.tables.items():
         for column in table.columns:
             if column not in known and config is not None:
                 raise BenchError(
                     f"{config}: tables.{name}.columns: no dataset '{column}'; {did_you_mean(column, known)}"
                 )
-    collections = collect(folder, loaded, draws or PERMUTATIONS)
-    written = [] if only else _write_analysis(folder, Path(out) if out else folder / "tables", draws or PERMUTATIONS)
-    return written + write_tables(collections, loaded, Path(out) if out else folder / "tables", formats, only)
-
-
-def _write_analysis(results: Path, out: Path, permutations: int) -> list[Path]:
-    """Per class, by threshold and by vocabulary, as CSV; of full runs, or of the demo where that is all there is."""
-    cells = Store(results).cells()
-    mark = "-demo" if cells and all(cell.record.demo for cell in cells) else ""
-    words = vocabulary_table(cells, permutations)
-    frames = {
-        f"per_class{mark}.csv": per_class_table(cells),
-        f"thresholds{mark}.csv": threshold_table(cells),
-        f"threshold_curves{mark}.csv": threshold_curves(cells),
-        f"words{mark}.csv": words,
-        f"words_order{mark}.csv": rank_changes(cells, permutations) if len(words) else words,
-        f"synonyms{mark}.csv": synonym_table(cells),
-    }
-    others = others_table(cells, shipped("results/published") / "others.csv")
-    if others.measured.notna().any():
-        frames["others.csv"] = others
+    collections = collect(folder, loaded, draws or PERMUTATIONS, folders)
+    target = Path(out) if out else folder / "tables"
+    analysis = [] if only else [_analysis(folder, collection) for collection in collections]
     written = []
-    for name, frame in frames.items():
+    for name, frame in [pair for frames in analysis for pair in frames.items()]:
         if len(frame):
-            _write(out / name, csv_text(frame))
-            written.append(out / name)
-    return written
+            _write(target / name, csv_text(frame))
+            written.append(target / name)
+    return written + write_tables(collections, loaded, target, formats, only)
+
+
+def _analysis(results: Path, collection: Collection) -> dict[str, pd.DataFrame]:
+    """File name -> its frame: per class, by threshold, by vocabulary, beside other papers.
+
+    The last two hold cells that may be ranked alone; the first say of each cell whether it may.
+    """
+    cells = _readable(Store(results, limit=collection.limit), collection.scores)
+    ranked = [cell for cell in cells if collection.scores[cell.row, cell.dataset].complete]
+    mark = f"-{collection.name}" if collection.name else ""
+    words = vocabulary_table(ranked, collection.permutations)
+    frames = {
+        f"per_class{mark}.csv": _judged(per_class_table(cells), collection.scores),
+        f"thresholds{mark}.csv": _judged(threshold_table(cells), collection.scores),
+        f"threshold_curves{mark}.csv": _judged(threshold_curves(cells), collection.scores),
+        f"words{mark}.csv": words,
+        f"words_order{mark}.csv": rank_changes(ranked, collection.permutations) if len(words) else words,
+        f"synonyms{mark}.csv": synonym_table(ranked),
+    }
+    comparable = [cell for cell in ranked if collection.scores[cell.row, cell.dataset].comparable]
+    others = others_table(comparable, shipped("results/published") / "others.csv")
+    return frames | ({"others.csv": others} if others.measured.notna().any() else {})
 
 
 def _write(file: Path, text: str) -> None:
@@ -151,20 +203,21 @@ def html_report(
     limit: int | None = None,
     draws: int | None = None,
     config: str | Path | None = None,
+    cards: Sequence[str | Path] = (),
 ) -> Path:
     """Writes one page with leaderboard, charts and provenance of all that is stored, which needs no server; returns it.
 
     out: the file (default: report.html in the results folder). limit: of the results of runs on the first N images.
-    Raises BenchError where nothing is stored.
+    cards: folders of further dataset cards. Raises BenchError where nothing is stored.
     """
     loaded, folder = load_config(config), Path(results)
     if not folder.is_dir():
         raise BenchError(f"results folder {folder}: does not exist; run something first, or give another --results")
-    found = [one for one in collect(folder, loaded, draws or PERMUTATIONS) if one.scores]
-    fitting = [one for one in found if {score.limit for score in one.scores.values()} == {limit}]
+    found = [one for one in collect(folder, loaded, draws or PERMUTATIONS, [*map(Path, cards)]) if one.scores]
+    fitting = [one for one in found if one.limit == limit]
     if not fitting:
         names = ", ".join(one.name or "full runs" for one in found) or "nothing"
         raise BenchError(f"results folder {folder}: holds {names}; give --limit, or run something first")
     file = Path(out) if out else folder / "report.html"
-    _write(file, page(folder, fitting[0], loaded))
+    _write(file, page(folder, fitting[0], loaded, [*map(Path, cards)]))
     return file

@@ -12,8 +12,9 @@ from typing import Any
 from bench.errors import one_line
 from bench.report.escape import markdown_text, tex_text
 from bench.report.published import Gain, Mark, one_digit
-from bench.report.scores import Collection, Score
+from bench.report.scores import Collection
 from bench.report.tables import AVERAGE, Grid, Line, TableEntry
+from bench.report.verdict import differences
 
 NOTHING = "–"
 LEGEND = (
@@ -47,9 +48,16 @@ CSV_COLUMNS = (
     "verdict",
     "mark",
     "published_mark",
+    "shown",
+    "ranked",
+    "comparable",
     "stale",
     "caveat",
     "reason",
+    "dtype",
+    "backbone",
+    "vocabulary",
+    "threshold",
     "demo",
     "limit",
 )
@@ -76,7 +84,7 @@ def markdown(grid: Grid) -> str:
     table = tabulate(lines, headers=heads, tablefmt="pipe", disable_numparse=True, missingval="", colalign=right)
     warnings = [text for word, text in WARNINGS.items() if word in grid.collection]
     footnotes = [f"[{number}] {markdown_text(note)}" for number, note in enumerate(notes, 1)]
-    told = map(markdown_text, [*_undecided(grid), *_images(grid)])
+    told = map(markdown_text, [*_undecided(grid), *_images(grid), *_differences(grid)])
     blocks = [f"# {title(grid.title, grid.collection)}", *warnings, table, LEGEND, *told, *footnotes]
     return "\n\n".join(blocks) + "\n"
 
@@ -90,7 +98,8 @@ def html_table(grid: Grid) -> str:
     head = "".join(f"<th>{html.escape(text)}</th>" for text in ["method", "", *grid.columns])
     body = "\n".join("<tr>" + "".join(_html_cell(cell, place) for place, cell in enumerate(cells)) + "</tr>"
                      for cells in lines)  # fmt: skip
-    paragraphs = [f"<p>{_html_text(text)}</p>" for text in [LEGEND, *_undecided(grid), *_images(grid), *footnotes]]
+    told = [LEGEND, *_undecided(grid), *_images(grid), *_differences(grid), *footnotes]
+    paragraphs = [f"<p>{_html_text(text)}</p>" for text in told]
     blocks = [
         f"<h2>{html.escape(title(grid.title, grid.collection))}</h2>",
         *(f"<p>{_html_text(text)}</p>" for text in warnings),
@@ -133,22 +142,8 @@ def _measured(entry: TableEntry, is_average: bool, notes: list[str]) -> str:
     score = entry.score
     if score is None:
         return number or NOTHING
-    words = [number] if number else []
-    if score.status != "ok":
-        words.append(score.status + (f" {score.counted}/{score.total}" if score.counted else ""))
-    if score.stale:
-        words.append("stale")
-    return " ".join([*(words or [NOTHING]), *(_footnote(text, notes) for text in _reasons(score))])
-
-
-def _reasons(score: Score) -> list[str]:
-    """What a reader must know of a cell, one footnote each."""
-    where = f"{score.row} on {score.dataset}"
-    stale = f"{where}: changed since it was counted: {', '.join(score.stale)}" if score.stale else None
-    mixture = f"{where}: {score.mixture}" if score.mixture else None
-    about_data = score.footnote and f"{score.dataset}: {score.footnote}"
-    reason = score.reason and f"{where}: {score.reason}"
-    return [text for text in (reason, stale, mixture, about_data, *score.caveats) if text]
+    shown = score.verdict.beside(number) or NOTHING
+    return " ".join([shown, *(_footnote(text, notes) for text in score.verdict.footnotes(score.row, score.dataset))])
 
 
 def _footnote(text: str, notes: list[str]) -> str:
@@ -184,6 +179,13 @@ def _images(grid: Grid) -> list[str]:
                 optimistic = ", single images: optimistic" if interval.unit == "image" else ""
                 told[column] = f"{column} {entry.total} ({interval.sample}{optimistic})"
     return [f"Images (and what is swapped and left out): {'; '.join(told.values())}."] if told else []
+
+
+def _differences(grid: Grid) -> list[str]:
+    """In what the rows of a dataset differ, in one line."""
+    scores = [entry.score for line in grid.lines for entry in line.entries.values() if entry.score]
+    line = differences({(score.row, score.dataset): score.verdict for score in scores})
+    return [line] if line else []
 
 
 def _marked(text: str, mark: Mark | None) -> str:
@@ -227,16 +229,8 @@ def _csv_entry(entry: TableEntry, is_average: bool) -> dict[str, Any]:
         known |= {"interval_unit": interval.unit, "interval_units": interval.scenes}
     if score is None:
         return known
-    return known | {
-        "metric": score.metric,
-        "status": score.status,
-        "images": entry.counted,
-        "images_total": entry.total,
-        "stale": "; ".join(score.stale),
-        "caveat": "; ".join(score.caveats),
-        "boundary_iou": _points(score.boundary),
-        "reason": score.reason,
-    }
+    of_images = {"images": entry.counted, "images_total": entry.total, "boundary_iou": _points(score.boundary)}
+    return known | {"metric": score.metric, **of_images, **score.said}
 
 
 def cost_lines(collection: Collection) -> list[dict[str, Any]]:
@@ -294,15 +288,16 @@ def _means(gain: Gain) -> str:
 def latex(grid: Grid, intervals: bool = False) -> str:
     """The table for a paper: booktabs, best bold and second best underlined, published numbers in grey below.
 
-    intervals: with the 95 % interval below each number. Only complete numbers are set; the others are a dash. Needs the
-    packages booktabs and xcolor.
+    intervals: with the 95 % interval below each number. A number that may not be ranked is a dash; the marks of both
+    that and of numbers that may not stand beside published ones are explained below. Needs the packages booktabs and
+    xcolor.
     """
     heads = " & ".join(["Method", *(tex_text(column) for column in grid.columns)])
-    lines = []
+    lines, notes = [], list[str]()
     for line in grid.lines:
         entries = [line.entries[column] for column in grid.columns]
         name = tex_text(f"{line.label} ({line.venue})" if line.venue else line.label)
-        lines.append(" & ".join([name, *(_tex_number(entry) for entry in entries)]) + r" \\")
+        lines.append(" & ".join([name, *(_tex_number(entry, notes) for entry in entries)]) + r" \\")
         if intervals and any(map(_interval, entries)):
             ends = [_interval(entry).replace(" to ", "--") for entry in entries]
             lines.append(
@@ -312,6 +307,8 @@ def latex(grid: Grid, intervals: bool = False) -> str:
             published = [rf"\textcolor{{gray}}{{{e.published}}}" if e.published is not None else "" for e in entries]
             lines.append(" & ".join([r"\quad\textcolor{gray}{published}", *published]) + r" \\")
     marks = [text.replace("**", "") for word, text in WARNINGS.items() if word in grid.collection]
+    below = [rf"$^{{{number}}}$ {tex_text(note)}" for number, note in enumerate(notes, 1)]
+    below = [*map(tex_text, _differences(grid)), *below]
     blocks = [
         *(f"% {mark}" for mark in marks),
         rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}",
@@ -321,12 +318,16 @@ def latex(grid: Grid, intervals: bool = False) -> str:
         *lines,
         r"\bottomrule",
         r"\end{tabular}",
+        *(rf"\par{{\footnotesize {text}}}" for text in below),
     ]
     return "\n".join(blocks) + "\n"
 
 
-def _tex_number(entry: TableEntry) -> str:
-    if not entry.complete or math.isnan(entry.value):
-        return "--"
-    text = f"{entry.shown:.1f}"
-    return {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}", None: text}[entry.mark]
+def _tex_number(entry: TableEntry, notes: list[str]) -> str:
+    score = entry.score
+    told = score.verdict.footnotes(score.row, score.dataset) if score else []
+    marks = ",".join(_footnote(text, notes).strip("[]") for text in told)
+    shown = not math.isnan(entry.value) and (entry.complete or (score is None and not entry.total))
+    text = f"{entry.shown:.1f}" if shown else "--"
+    text = {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}", None: text}[entry.mark]
+    return f"{text}$^{{{marks}}}$" if marks else text

@@ -1,4 +1,4 @@
-"""What tables show of a stored cell: its score, how far it can be trusted, and why not further."""
+"""What tables show of a stored cell: its score, how far it can be trusted, and the verdict on it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 from bench.config import Config
-from bench.data.cards import load_card
-from bench.data.inventory import shortfall
-from bench.errors import BenchError
 from bench.metrics import chance_score, constant_score, label_area, mean_over_classes
 from bench.metrics import score as metric_of
 from bench.metrics.boundary import boundary_iou
 from bench.metrics.intervals import Interval, Scenes, by_scene, interval
 from bench.metrics.significance import PERMUTATIONS, tests_of_rows
-from bench.settings import Overrides
-from bench.store.history import sentence, setting_changes
-from bench.store.record import Status
+from bench.report.verdict import Facts, Verdict, card_of, columns, damaged, facts, verdict
+from bench.settings import Settings
+from bench.store.history import sentence
 from bench.store.result import StoredResult
 from bench.store.store import Store, limits
 
@@ -29,47 +29,59 @@ class Score:
     """One cell; value and interval are fractions.
 
     value: nan where nothing was counted. constant, chance: what the best constant prediction and a random one
-    score on the same labels. scenes, interval: only of complete cells. stale: settings that
-    benchmark.yaml and the card now give otherwise, "name old -> new". caveats: why it cannot be held against
-    published numbers: another backbone, part of a dataset, or what the run that wrote it said. peak_memory:
-    bytes. mixture: how the machines differ that counted its images. footnote: what a reader must know of its data.
-    boundary: mean boundary IoU; nan where it was not counted. history: earlier scores and what changed, newest first.
+    score on the same labels. scenes, interval: only of whole cells. peak_memory: bytes. boundary: mean boundary IoU;
+    nan where it was not counted. history: earlier scores and what changed, newest first. settings: None where cell.json
+    cannot be read.
     """
 
     row: str
     dataset: str
     label: str
-    venue: str
     metric: str
-    status: Status
-    reason: str | None
-    counted: int
-    total: int
-    value: float
-    scenes: Scenes | None
-    interval: Interval | None
-    constant: float
-    chance: float
-    stale: tuple[str, ...]
-    caveats: tuple[str, ...]
-    demo: bool
-    limit: int | None
-    seconds_per_image: float | None
-    peak_memory: int | None
-    mixture: str | None = None
-    footnote: str | None = None
+    verdict: Verdict
+    venue: str = ""
+    value: float = float("nan")
+    scenes: Scenes | None = None
+    interval: Interval | None = None
+    constant: float = float("nan")
+    chance: float = float("nan")
+    seconds_per_image: float | None = None
+    peak_memory: int | None = None
     boundary: float = float("nan")
     history: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    settings: Settings | None = None
+    dtype: str | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether it may be ranked against its column and enter a mean: all images, present settings."""
-        return self.status == "ok" and not self.stale
+        """Whether it may be ranked against its column and enter a mean."""
+        return self.verdict.ranked
 
     @property
     def comparable(self) -> bool:
         """Whether it may be held against a published number."""
-        return self.complete and not self.demo and self.limit is None and not self.caveats
+        return self.verdict.comparable
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What every frame and CSV says of the cell: the verdict, and what it was counted with."""
+        known, settings = self.verdict, self.settings
+        return {
+            "status": known.status,
+            "shown": known.text,
+            "reason": known.words or None,
+            "stale": "; ".join(known.stale),
+            "caveat": "; ".join(known.caveats),
+            "ranked": known.ranked,
+            "comparable": known.comparable,
+            "demo": known.demo,
+            "limit": known.limit,
+            "dtype": self.dtype,
+            "backbone": settings and settings.backbone,
+            "vocabulary": settings and settings.vocabulary,
+            "threshold": settings and settings.threshold,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +100,11 @@ class Collection:
     @property
     def datasets(self) -> list[str]:
         return list(dict.fromkeys(dataset for _, dataset in self.scores))
+
+    @property
+    def limit(self) -> int | None:
+        """N of --limit N, None for full runs."""
+        return next((score.verdict.limit for score in self.scores.values()), None)
 
     @property
     def rows(self) -> list[str]:
@@ -116,124 +133,75 @@ class Collection:
         return {pair: p for pair, key in keys.items() if (p := self._tested[key]) is not None}
 
 
-def collect(results: Path, config: Config, permutations: int = PERMUTATIONS) -> list[Collection]:
-    """Everything below a results folder; if that is nothing, one empty collection."""
-    stores = [Store(results, limit=limit) for limit in (None, *limits(results))]
-    cells = [cell for store in stores for cell in store.cells()]
+def collect(
+    results: Path, config: Config, permutations: int = PERMUTATIONS, cards: Sequence[Path] = ()
+) -> list[Collection]:
+    """Everything below a results folder; if that is nothing, one empty collection. cards: folders of further cards."""
     found: dict[str, dict[tuple[str, str], Score]] = {}
-    with ThreadPoolExecutor(2) as pool:  # of replace(cell), so that the counts it reads are freed with it
-        for score in pool.map(lambda cell: read_score(replace(cell), config), cells):
-            parts = ["demo"] if score.demo else []
-            name = "-".join([*parts, f"limited-{score.limit}"] if score.limit else parts)
-            found.setdefault(name, {})[score.row, score.dataset] = score
-    for store in stores:  # a damaged cell stands where the others of its store do
-        demo = all(score.demo for scores in found.values() for score in scores.values()) and bool(found)
-        name = "-".join([*(["demo"] if demo else []), *([f"limited-{store.limit}"] if store.limit else [])])
-        for (row, dataset), reason in store.damaged().items():
-            found.setdefault(name, {})[row, dataset] = _damaged(row, dataset, reason, demo, store.limit)
+    for store in [Store(results, limit=limit) for limit in (None, *limits(results))]:
+        for key, score in scores_of(store, config, cards).items():
+            parts = ["demo"] if score.verdict.demo else []
+            name = "-".join([*parts, f"limited-{store.limit}"] if store.limit else parts)
+            found.setdefault(name, {})[key] = score
     return [Collection(name, found[name], permutations) for name in sorted(found)] or [Collection("", {})]
 
 
-def _damaged(row: str, dataset: str, reason: str, demo: bool, limit: int | None) -> Score:
-    nan = float("nan")
-    return Score(
-        row=row,
-        dataset=dataset,
-        label=row,
-        venue="",
-        metric="miou",
-        status="failed",
-        reason=reason,
-        counted=0,
-        total=0,
-        value=nan,
-        scenes=None,
-        interval=None,
-        constant=nan,
-        chance=nan,
-        stale=(),
-        caveats=(),
-        demo=demo,
-        limit=limit,
-        seconds_per_image=None,
-        peak_memory=None,
-    )
+def scores_of(
+    store: Store, config: Config, cards: Sequence[Path] = (), datasets: Sequence[str] | None = None
+) -> dict[tuple[str, str], Score]:
+    """(row, dataset) -> the score of each stored cell with the verdict on it, on these datasets or all."""
+    cells = [cell for cell in store.cells() if datasets is None or cell.dataset in datasets]
+    now = {name: card_of(name, cards) for name in {cell.dataset for cell in cells}}
+
+    def read(cell: StoredResult) -> tuple[Facts, dict[str, Any]] | str:
+        try:
+            return facts(cell, config, now[cell.dataset]), _numbers(cell)
+        except (ValueError, IndexError, KeyError, pa.ArrowException) as error:
+            return f"its counts cannot be read ({error}); run the cell again"
+
+    with ThreadPoolExecutor(2) as pool:  # of replace(cell), so that the counts it reads are freed with it
+        read_cells = list(pool.map(lambda cell: read(replace(cell)), cells))
+    whole = [(cell, *of) for cell, of in zip(cells, read_cells, strict=True) if not isinstance(of, str)]
+    judged = columns([(cell, of_cell) for cell, of_cell, _ in whole], config, now)
+    found = {
+        (cell.row, cell.dataset): Score(
+            verdict=verdict(cell, judged[cell.dataset, cell.record.demo], of_cell), **numbers
+        )
+        for cell, of_cell, numbers in whole
+    }
+    demo = all(score.verdict.demo for score in found.values()) and bool(found)
+    unread = {(cell.row, cell.dataset): of for cell, of in zip(cells, read_cells, strict=True) if isinstance(of, str)}
+    for (row, dataset), reason in {**store.damaged(), **unread}.items():  # stands where the others of its store do
+        if datasets is None or dataset in datasets:
+            found[row, dataset] = Score(row, dataset, row, "miou", damaged(reason, demo, store.limit))
+    return found
 
 
-def read_score(cell: StoredResult, config: Config) -> Score:
-    """Computes one cell's score and interval from its counts."""
+def _numbers(cell: StoredResult) -> dict[str, Any]:
+    """What a `Score` holds besides the verdict, from one cell's counts."""
     info, cost = cell.info, cell.record.cost
-    stale, caveats = standing(cell, config)
-    status, reason = cell.status, cell.reason
-    if status == "ok" and (short := _shortfall(cell)):  # counted before cells knew what the card expects
-        status, reason = "incomplete", short
-    value, scenes, boundary = float("nan"), None, float("nan")
-    constant, chance = float("nan"), float("nan")
-    if cell.images.num_rows:
-        images = cell.areas()
-        value = float(metric_of(images.total, cell.metric))
-        labels = label_area(images.total)
-        constant, chance = constant_score(labels, cell.metric), chance_score(labels, cell.metric)
-        if (of_boundary := cell.boundary()) is not None:
-            boundary = float(mean_over_classes(boundary_iou(of_boundary.sum(0))))
-        if status in ("ok", "incomplete"):
-            scenes = by_scene(images, cell.scenes, cell.metric)
-    return Score(
-        row=cell.row,
-        dataset=cell.dataset,
-        label=info.label or cell.row,
-        venue=info.venue,
-        metric=cell.metric,
-        status=status,
-        reason=reason,
-        counted=cell.counted,
-        total=cell.total,
-        value=value,
-        scenes=scenes,
-        interval=interval(scenes) if scenes else None,
-        constant=constant,
-        chance=chance,
-        stale=stale,
-        caveats=caveats,
-        demo=cell.record.demo,
-        limit=cell.record.limit,
-        mixture=cell.mixture,
-        footnote=info.footnote,
-        boundary=boundary,
-        history=tuple(sentence(previous) for previous in reversed(cell.record.history)),
-        seconds_per_image=cost.seconds / cost.images if cost else None,
-        peak_memory=cost.peak_memory_bytes if cost else None,
-    )
-
-
-def _shortfall(cell: StoredResult) -> str | None:
-    """ "4 of 1,669 images" where the card of the dataset expects more than the cell has."""
-    if cell.record.demo or cell.record.limit is not None:
-        return None
-    try:
-        return shortfall(load_card(cell.dataset), cell.total)
-    except BenchError:
-        return None
-
-
-def standing(cell: StoredResult, config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(stale, caveats) of a cell, see `Score`.
-
-    A demo cell has neither, since it is compared with nothing and brings a protocol of its own; nor has a
-    cell whose dataset or row is unknown here, beyond the caveat of its run.
-    """
-    told = [text for text in [cell.info.caveat] if text]
-    if cell.record.demo or cell.settings.method == "external":
-        return (), tuple(told)
-    try:
-        card = load_card(cell.dataset)
-        now = config.settings_of(cell.row, card, Overrides.model_validate(cell.info.method_defaults))
-    except BenchError:
-        return (), tuple(told)
-    if cell.settings.backbone != now.backbone:
-        told.append(f"backbone {Path(cell.settings.backbone).name}, benchmark.yaml has {now.backbone}")
-    if cell.counted and cell.record.limit is None and cell.total > (card.expected_count or cell.total):
-        told.append(f"{cell.dataset}: {cell.total} images, the card expects {card.expected_count}")
-    known = {name: value for name, value in cell.settings.options.items() if name in now.options}
-    then = cell.settings.model_copy(update={"options": known})
-    return tuple(setting_changes(then, now, without=("backbone",))), tuple(told)
+    found: dict[str, Any] = {
+        "row": cell.row,
+        "dataset": cell.dataset,
+        "label": info.label or cell.row,
+        "metric": cell.metric,
+        "classes": cell.classes,
+        "venue": info.venue,
+        "history": tuple(sentence(previous) for previous in reversed(cell.record.history)),
+        "seconds_per_image": cost.seconds / cost.images if cost else None,
+        "peak_memory": cost.peak_memory_bytes if cost else None,
+        "settings": cell.settings,
+        "dtype": info.dtype,
+    }
+    if not cell.images.num_rows:
+        return found
+    images = cell.areas()
+    labels = label_area(images.total)
+    found["value"] = float(metric_of(images.total, cell.metric))
+    found["constant"], found["chance"] = constant_score(labels, cell.metric), chance_score(labels, cell.metric)
+    if (of_boundary := cell.boundary()) is not None:
+        found["boundary"] = float(mean_over_classes(boundary_iou(of_boundary.sum(0))))
+    if cell.counted == cell.total:
+        found["scenes"] = by_scene(images, cell.scenes, cell.metric)
+        found["interval"] = interval(found["scenes"])
+    return found

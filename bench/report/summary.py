@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tabulate import tabulate
 
-from bench.metrics import score
-from bench.store.result import StoredResult
+from bench.config import Config
+from bench.report.scores import Score, scores_of
 from bench.store.store import Store
 
 MEAN = "mean"
 
 
-def summary_table(store: Store, rows: Sequence[str], datasets: Sequence[str], width: int | None = None) -> str:
+def summary_table(
+    store: Store,
+    rows: Sequence[str],
+    datasets: Sequence[str],
+    config: Config,
+    cards: Sequence[Path] = (),
+    width: int | None = None,
+) -> str:
     """Rows and datasets as they are stored: per cent, or what is wrong; with the mean of rows that have all datasets.
 
     Stands on its side where it is wider than the terminal (`width`, columns), and in parts where that is too wide too.
@@ -22,8 +31,9 @@ def summary_table(store: Store, rows: Sequence[str], datasets: Sequence[str], wi
     width = width or shutil.get_terminal_size().columns
     marks = [*(["demo"] if store.demo else []), *([f"first {store.limit} images only"] if store.limit else [])]
     title = f"% ({', '.join(marks)})" if marks else "%"
-    entries = {(row, dataset): _entry(store.cell(row, dataset)) for row in rows for dataset in datasets}
-    means = {row: _mean([entries[row, dataset] for dataset in datasets]) for row in rows}
+    scores = scores_of(store, config, cards=cards, datasets=datasets)
+    entries = {(row, dataset): _entry(scores.get((row, dataset))) for row in rows for dataset in datasets}
+    means = {row: _mean([scores.get((row, dataset)) for dataset in datasets]) for row in rows}
     extra = [MEAN] if len(datasets) > 1 else []
 
     def text(row: str, column: str) -> str:
@@ -52,16 +62,13 @@ def _width(table: str) -> int:
     return max(map(len, table.splitlines()))
 
 
-def _mean(entries: Sequence[str]) -> str:
-    """Of whole numbers alone."""
-    try:
-        return f"{sum(map(float, entries)) / len(entries):.1f}" if entries else ""
-    except ValueError:
-        return ""
+def _mean(scores: Sequence[Score | None]) -> str:
+    """Of rows that have all datasets alone."""
+    values = [100 * score.value for score in scores if score and score.complete]
+    return f"{sum(values) / len(values):.1f}" if values and len(values) == len(scores) else ""
 
 
-def _entry(cell: StoredResult | None) -> str:
-    if cell is None:
+def _entry(score: Score | None) -> str:
+    if score is None:
         return "missing"
-    number = f"{100 * score(cell.areas().total, cell.metric):.1f}" if cell.images.num_rows else ""
-    return f"{number} {'' if cell.status == 'ok' else cell.status}".strip()
+    return score.verdict.beside("" if math.isnan(score.value) else f"{100 * score.value:.1f}")

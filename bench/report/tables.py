@@ -186,7 +186,7 @@ def gains(collection: Collection) -> list[tuple[Gain, Gain]]:
 
     def measured(row: str, dataset: str) -> Decimal | None:
         score = collection.scores.get((row, dataset))
-        return Decimal(100 * score.value) if score and score.complete and not score.caveats else None
+        return Decimal(100 * score.value) if score and score.complete and not score.verdict.caveats else None
 
     return list(zip(headline_gains(measured), headline_gains(published_score()), strict=True))
 
@@ -197,8 +197,8 @@ def _entry(score: Score | None, published: Decimal | None) -> TableEntry:
     return TableEntry(
         value=score.value,
         interval=score.interval,
-        counted=score.counted,
-        total=score.total,
+        counted=score.verdict.counted,
+        total=score.verdict.expected,
         complete=score.complete and not np.isnan(score.value),
         comparable=score.comparable and not np.isnan(score.value),
         published=published,

@@ -17,11 +17,6 @@ from bench.errors import BenchError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.scores.standing", lambda cell, _: ((), ()))
-
-
 def run(*flags: str) -> int:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)

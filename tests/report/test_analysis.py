@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from store_helpers import certain, opened, random_counts, settings, stored, the_cell, write
+from table_helpers import as_configured
 
 from bench.metrics import confusion_at, score
 from bench.report.analysis import (
@@ -51,7 +52,7 @@ def test_per_class_numbers(tmp_path: Path) -> None:
 def vocabularies(folder: Path, row: str, **confusions: list[list[list[int]]]) -> None:
     for vocabulary, images in confusions.items():
         name = row if vocabulary == "cvpr2025" else f"{row}[vocabulary={vocabulary}]"
-        of = settings(name, "loveda", method=row, vocabulary=vocabulary)
+        of = settings(name, "loveda", **{**as_configured(name, "loveda"), "method": row, "vocabulary": vocabulary})
         writer = opened(Store(folder), len(images), settings=of)
         for index, confusion in enumerate(images):
             writer.add(index, *certain(confusion))

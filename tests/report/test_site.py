@@ -62,7 +62,7 @@ def test_the_numbers_are_those_of_the_leaderboard(results: Path) -> None:
     ranks = {row["row"]: row["rank"] for row in data["rows"]}
     assert ranks["gem"] is None and ranks["(chance)"] is None
     assert sorted(ranks[row][0] for row in ("clip", "sclip")) == [1, 2]
-    assert data["head"]["cells"] == 5 and data["head"]["failed"] == 1
+    assert data["head"]["cells"] == 5 and data["head"]["verdicts"] == {"ok": 4, "failed": 1}
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(results: Path, tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ const CELLS = new Map(DATA.cells.map((cell) => [cell.row + "\t" + cell.dataset, 
 const cellOf = (row, dataset) => CELLS.get(row + "\t" + dataset);
 const RANKED = DATA.rows.filter((row) => !row.row.startsWith("("));
 const labelOf = new Map(DATA.rows.map((row) => [row.row, row.label]));
+// as tables print it: the number, what the verdict adds, and a dagger where there is more to read
+const beside = (cell) => (cell.score === null ? cell.text : cell.text ? `${number(cell.score)} (${cell.text})` : number(cell.score)) + (cell.notes.length ? " †" : "");
+const named = (cell) => labelOf.get(cell.row) + (cell.text ? ` (${cell.text})` : "");
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const number = (value) => (value === null || value === undefined ? "–" : value.toFixed(1));
 Chart.defaults.color = css("--ink");
@@ -81,7 +84,7 @@ function board() {
       const [least, most] = [Math.min(...ranked), Math.max(...ranked)];
       const cell = cellOf(row.row, dataset.name);
       const value = valueIn(row, dataset.name);
-      const td = element("td", missing(value) ? (cell && cell.score !== null ? `${number(cell.score)} ${cell.status}` : cell ? cell.status : "–") : number(value));
+      const td = element("td", missing(value) ? (cell ? beside(cell) : "–") : cell ? beside(cell) : number(value));
       if (missing(value)) td.className = "off";
       else if (!row.row.startsWith("(")) {
         td.style.background = heat(most > least ? (value - least) / (most - least) : 1);
@@ -142,7 +145,7 @@ function dataset() {
   const cells = RANKED.map((row) => cellOf(row.row, chosen.name)).filter((cell) => cell && cell.score !== null);
   cells.sort((a, b) => b.score - a.score);
   $("dataset-note").textContent = `${chosen.title}, ${chosen.metric}. ` + (chosen.unverified.length ? `Not verified: ${chosen.unverified.join("; ")}.` : "");
-  const names = cells.map((cell) => labelOf.get(cell.row));
+  const names = cells.map(named);
   draw("forest", {
     type: "bar",
     data: { labels: names, datasets: [
@@ -155,7 +158,7 @@ function dataset() {
   draw("curves", {
     type: "line",
     data: { labels: [...Array(100).keys()].map((place) => place / 100), datasets: cells.filter((cell) => cell.curve).map((cell, place) => ({
-      label: labelOf.get(cell.row), data: cell.curve, borderColor: COLOURS[place % COLOURS.length], borderWidth: 1.5,
+      label: named(cell), data: cell.curve, borderColor: COLOURS[place % COLOURS.length], borderWidth: 1.5,
       borderDash: place >= COLOURS.length ? [4, 3] : [], backgroundColor: COLOURS[place % COLOURS.length],
       pointRadius: cell.curve.map((_, at) => (at === Math.round(100 * cell.threshold) ? 4 : 0)),
     })) },
@@ -165,7 +168,7 @@ function dataset() {
   $("boundary-part").hidden = !bounded.length;
   if (bounded.length) draw("boundary", {
     type: "scatter",
-    data: { datasets: bounded.map((cell, place) => ({ label: labelOf.get(cell.row), data: [{ x: cell.score, y: cell.boundary }],
+    data: { datasets: bounded.map((cell, place) => ({ label: named(cell), data: [{ x: cell.score, y: cell.boundary }],
       backgroundColor: COLOURS[place % COLOURS.length], pointRadius: 5 })) },
     options: { scales: { x: { title: { display: true, text: "score, %" } }, y: { title: { display: true, text: "mean boundary IoU, %" } } } },
   });
@@ -173,7 +176,7 @@ function dataset() {
   head.append(element("th", "Row", { scope: "col" }), ...chosen.classes.map((name) => element("th", name.replaceAll("_", " "), { scope: "col" })));
   const body = cells.filter((cell) => cell.iou).map((cell) => {
     const tr = element("tr");
-    tr.append(element("td", labelOf.get(cell.row)));
+    tr.append(element("td", named(cell)));
     for (const value of cell.iou) {
       const td = element("td", number(value));
       td.style.background = heat(value === null ? null : value / 100);
@@ -318,7 +321,7 @@ function cost() {
 function provenance() {
   const head = DATA.head;
   $("bands").replaceChildren(...head.bands.map((text) => element("div", text, { class: "band", role: "alert" })));
-  $("facts").textContent = `${head.cells} cells: ${head.complete} complete, ${head.incomplete} on incomplete data, ${head.failed} failed, partial or without data, ${head.stale} stale.`;
+  $("facts").textContent = `${head.cells} cells: ${Object.entries(head.verdicts).map(([status, count]) => `${count} ${status}`).join(", ")}. ${DATA.differences || ""}`;
   const facts = [["written", `${head.first} to ${head.last}`], ["commits", head.commits.join(", ")], ["weights (sha256)", head.weights.join(", ")],
     ["torch", head.torch.join(", ")], ["machines", head.machines.join(", ")], ["page made by", `ovss-bench ${head.version}`]];
   $("facts-table").replaceChildren(...facts.map(([name, value]) => {

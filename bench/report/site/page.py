@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,6 @@ import numpy as np
 
 from bench import __version__
 from bench.config import Config
-from bench.data.cards import load_card
-from bench.errors import BenchError
 from bench.metrics import summary
 from bench.metrics.significance import holm, mean_ranks, rank_ranges
 from bench.report.analysis import threshold_curve
@@ -22,15 +22,16 @@ from bench.report.render import WARNINGS, latex
 from bench.report.scores import Collection, Score
 from bench.report.site.blocks import confusion_shares, image_scores, paired, thumbnails
 from bench.report.tables import Grid, Line, leaderboard
+from bench.report.verdict import card_of, differences
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
 HERE = Path(__file__).resolve().parent
 
 
-def page(results: Path, collection: Collection, config: Config) -> str:
+def page(results: Path, collection: Collection, config: Config, cards: Sequence[Path] = ()) -> str:
     """The whole page of one collection of cells, with scripts, styles and data inside."""
-    data = page_data(results, collection, config)
+    data = page_data(results, collection, config, cards)
     text = (HERE / "page.html").read_text(encoding="utf-8")
     parts = {
         "/*CHART*/": (HERE / "chart.umd.min.js").read_text(encoding="utf-8"),
@@ -44,23 +45,28 @@ def page(results: Path, collection: Collection, config: Config) -> str:
     return text
 
 
-def page_data(results: Path, collection: Collection, config: Config) -> dict[str, Any]:
+def page_data(results: Path, collection: Collection, config: Config, cards: Sequence[Path] = ()) -> dict[str, Any]:
     """Everything that the page shows: per cent, rounded to hundredths; None for what is not known."""
-    limit = next((score.limit for score in collection.scores.values()), None)
-    store = Store(results, limit=limit)
-    stored = {(cell.row, cell.dataset): cell for cell in store.cells()}
+    cells_of = Store(results, limit=collection.limit).cells()
+    stored = {
+        key: cell
+        for cell in cells_of
+        if (score := collection.scores.get(key := (cell.row, cell.dataset))) and score.verdict.images != "damaged"
+    }
     published = _published(config)
     board = leaderboard(config, collection)
     ranks = _ranks(board, collection)
     datasets = [name for name in board.columns if name != "average"]
+    about = {name: _dataset(name, collection, stored, cards) for name in datasets}
     cells = [
-        _cell(score, stored.get(key), published.get(key))
+        _cell(score, stored.get(key), published.get(key), about[score.dataset]["classes"])
         for key, score in collection.scores.items()
         if score.dataset in datasets
     ]
     return {
         "head": _head(collection, stored),
-        "datasets": [_dataset(name, collection) for name in datasets],
+        "datasets": list(about.values()),
+        "differences": differences({key: score.verdict for key, score in collection.scores.items()}),
         "rows": [
             {
                 "row": line.row,
@@ -132,10 +138,7 @@ def _head(collection: Collection, stored: dict[tuple[str, str], StoredResult]) -
         "version": __version__,
         "bands": [text.replace("**", "") for word, text in WARNINGS.items() if word in collection.name],
         "cells": len(scores),
-        "complete": sum(score.complete for score in scores),
-        "stale": sum(bool(score.stale) for score in scores),
-        "failed": sum(score.status in ("failed", "partial", "no data") for score in scores),
-        "incomplete": sum(score.status == "incomplete" for score in scores),
+        "verdicts": dict(Counter(score.verdict.status for score in scores)),
         "commits": sorted({str(one.get("commit", ""))[:9] for one in made} - {""}),
         "torch": sorted({str(one.get("torch", "")) for one in made} - {""}),
         "machines": sorted({str(one.get("cpu", "")) for one in made} - {""}),
@@ -145,49 +148,47 @@ def _head(collection: Collection, stored: dict[tuple[str, str], StoredResult]) -
     }
 
 
-def _dataset(name: str, collection: Collection) -> dict[str, Any]:
-    task = next((task for task, names in TASKS.items() if name in names), "other")
-    metric = next((score.metric for score in collection.scores.values() if score.dataset == name), "")
-    try:
-        card = load_card(name)
-    except BenchError:
-        return {"name": name, "title": name, "task": task, "metric": metric, "classes": [], "unverified": []}
+def _dataset(
+    name: str, collection: Collection, stored: dict[tuple[str, str], StoredResult], cards: Sequence[Path]
+) -> dict[str, Any]:
+    """What the page says of a dataset: of its card, else of what the newest result that may be ranked kept of it."""
+    of_name = [(collection.scores[key].complete, cell.record.written, key, cell) for key, cell in stored.items()]
+    newest = max((one for one in of_name if one[-1].dataset == name), default=(*[None] * 3, None))[-1]
+    card = card_of(name, cards)
+    about = card.facts() if card else newest.record.card if newest else None
+    task = about.task if about else "other"
     return {
         "name": name,
-        "title": card.title,
-        "task": task,
-        "metric": metric,
-        "classes": list(card.classes),
-        "unverified": list(card.unverified),
+        "title": about.title if about else name,
+        "task": next((listed for listed, names in TASKS.items() if name in names), task),
+        "metric": newest.metric if newest else "",
+        "classes": list(card.classes if card else newest.classes if newest else ()),
+        "palette": [list(colour) for colour in about.palette] if about else [],
+        "unverified": list(about.unverified) if about else [],
     }
 
 
-def _cell(score: Score, cell: StoredResult | None, published: float | None) -> dict[str, Any]:
-    interval = score.interval
+def _cell(score: Score, cell: StoredResult | None, published: float | None, classes: Sequence[str]) -> dict[str, Any]:
+    interval, known = score.interval, score.verdict
     found: dict[str, Any] = {
         "row": score.row,
         "dataset": score.dataset,
-        "status": score.status,
+        "status": known.status,
+        "text": known.text,
         "complete": score.complete,
         "comparable": score.comparable,
         "score": _points(score.value),
         "low": _points(interval.low) if interval else None,
         "high": _points(interval.high) if interval else None,
         "units": interval.sample if interval else None,
-        "images": score.counted,
-        "total": score.total,
+        "images": known.counted,
+        "total": known.expected,
         "published": published,
         "boundary": _points(score.boundary),
         "seconds": score.seconds_per_image and round(score.seconds_per_image, 4),
-        "notes": [
-            *([score.reason] if score.reason else []),
-            *(f"stale: {text}" for text in score.stale),
-            *score.caveats,
-            *([score.footnote] if score.footnote else []),
-            *([score.mixture] if score.mixture else []),
-        ],
+        "notes": list(known.sentences),
     }
-    if cell is None or not cell.counted:
+    if cell is None or not cell.counted or len(cell.classes) != len(classes):
         return found
     numbers = summary(cell.areas().total, cell.metric)
     found["iou"] = [_points(value) for value in np.asarray(numbers["iou"], float)]

@@ -1,0 +1,339 @@
+"""The verdict on a stored result: what it is, why, and what it may stand beside.
+
+Every table, figure, page, frame and command asks `verdict`; docs/results.md lists what it can say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from bench.config import Config
+from bench.data.cards import Card, load_card
+from bench.data.prepared import recipe
+from bench.errors import BenchError
+from bench.metrics import label_area
+from bench.settings import DatasetFacts, Overrides
+from bench.store.history import setting_changes
+from bench.store.result import StoredResult
+
+EXTERNAL: Final = "external"  # method of label maps that another program made
+AS_CONFIGURED: Final = "as benchmark.yaml has it"
+GAPS: Final = ("failed", "no data", "no labels", "damaged")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the results of one dataset have to agree in to be ranked together; None where it is not known.
+
+    labels: hash of the label pixels of all images. pixels: how many were counted. images: index -> checksum of the
+    file. backbone: AS_CONFIGURED, or its name where the row should have another one. weights: backbone, and their hash.
+    """
+
+    written: str
+    pixels: int | None = None
+    labels: str | None = None
+    images: Mapping[int, str] = field(default_factory=dict)
+    layout: str | None = None
+    backbone: str | None = None
+    weights: tuple[str, str] | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a result is judged by: the configuration, the dataset's card as it is now, what most results have.
+
+    card: None where there is none. usual: None for a result that stands alone. weights: of each backbone.
+    """
+
+    config: Config
+    card: Card | None = None
+    usual: Facts | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a result is, why, and what it may stand beside.
+
+    images: "ok" (all are counted), "incomplete" (all that there are, but the card expects more), "too many" (it expects
+    fewer), "partial" (not all are counted yet), or one of GAPS. counted of expected: their number. reason: of a gap.
+    stale: what changed since, "name old -> new". upper_bound: set where the threshold is not the protocol's. differs:
+    "labels", "images", "weights", "backbone" or "dtype" -> how it departs from most results of its dataset. caveats:
+    why it may not stand beside a published number. footnote: what else to know of its data. notes: how it was made.
+    """
+
+    images: str
+    counted: int = 0
+    expected: int = 0
+    reason: str | None = None
+    stale: tuple[str, ...] = ()
+    upper_bound: str | None = None
+    differs: Mapping[str, str] = field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
+    footnote: str | None = None
+    notes: tuple[str, ...] = ()
+    external: bool = False
+    demo: bool = False
+    limit: int | None = None
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it may be ranked in its column, be bold, enter a mean, and be compared with another row."""
+        return self.status == "ok"
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it may stand beside a published number."""
+        return self.ranked and not self.demo and self.limit is None and not self.caveats
+
+    @property
+    def status(self) -> str:
+        """One word for a program: "ok", or the first reason for which it is not ranked."""
+        others = [f"other {kind}" for kind in self.differs if kind != "dtype"]
+        found = [*(["stale"] if self.stale else []), *(["upper bound"] if self.upper_bound else []), *others]
+        return found[0] if self.images == "ok" and found else self.images
+
+    @property
+    def text(self) -> str:
+        """What stands beside the number, in a few words; "" where there is nothing to say."""
+        of = f"{self.counted:,} of {self.expected:,} images"
+        words = {
+            "ok": [],
+            "incomplete": [of],
+            "partial": [of],
+            "too many": [f"{self.counted:,} images, {self.expected:,} expected"],
+        }.get(self.images, [self.images, *([of] if self.counted and self.images == "failed" else [])])
+        words = words + (["stale"] if self.stale else []) + (["upper bound"] if self.upper_bound else [])
+        return ", ".join(
+            [*words, *(f"other {kind}" for kind in self.differs), *(["external"] if self.external else [])]
+        )
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """Why it is not ranked, or in what it differs, a sentence each."""
+        stale = f"changed since it was counted: {', '.join(self.stale)}" if self.stale else None
+        return tuple(text for text in (self.reason, stale, self.upper_bound, *self.differs.values()) if text)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All that a reader has to know, beginning with what keeps it from being ranked."""
+        return (*self.why, *self.caveats, *([self.footnote] if self.footnote else []), *self.notes)
+
+    @property
+    def words(self) -> str:
+        """`text` and `sentences` in one line: "stale: changed since it was counted: scale 40 -> 50"."""
+        return ": ".join(part for part in (self.text, "; ".join(self.sentences)) if part)
+
+    def beside(self, number: str) -> str:
+        """The number with `text`: "41.8 (10 of 12 images)"; `text` alone where there is no number."""
+        return f"{number} ({self.text})" if number and self.text else number or self.text
+
+    def footnotes(self, row: str, dataset: str) -> list[str]:
+        """`sentences` for below a table: each says which result or dataset it is about, unless it is about many."""
+        about_data = [f"{dataset}: {self.footnote}"] if self.footnote else []
+        own = [[f"{row} on {dataset}: {text}" for text in these] for these in (self.why, self.notes)]
+        return [*own[0], *about_data, *self.caveats, *own[1]]
+
+
+def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
+    """What of a result is held against the others of its dataset; reads its counts."""
+    whole = cell.total and cell.counted == cell.total
+    own = cell.settings.method != EXTERNAL
+    expected = _settings_now(cell, config, card) if own and not cell.record.demo else None
+    as_named = expected is None or expected.backbone == cell.settings.backbone
+    weights = cell.record.inputs.get("weights")
+    labels = label_area(cell.areas()) if cell.counted else None  # (images, classes)
+    return Facts(
+        written=cell.record.written,
+        pixels=None if labels is None else int(labels.sum()),
+        labels=hashlib.sha256(labels.tobytes()).hexdigest()[:12] if whole and labels is not None else None,
+        images={index: content.partition(" ")[0] for index, content in cell.contents.items()},
+        layout=cell.info.layout,
+        backbone=(AS_CONFIGURED if as_named else cell.settings.backbone) if own else None,
+        weights=(cell.settings.backbone, weights) if own and weights else None,
+        dtype=cell.record.inputs.get("dtype") if own else None,
+    )
+
+
+def columns(
+    found: Sequence[tuple[StoredResult, Facts]], config: Config, cards: Mapping[str, Card | None]
+) -> dict[tuple[str, bool], Column]:
+    """(dataset, whether of the demo) -> what its results are judged by. cards: those of now, by dataset."""
+    together: dict[tuple[str, bool], list[Facts]] = {}
+    for cell, of_cell in found:
+        together.setdefault((cell.dataset, cell.record.demo), []).append(of_cell)
+    return {
+        key: Column(config, cards.get(key[0]), _usual(these), _usual_weights(these)) for key, these in together.items()
+    }
+
+
+def card_of(dataset: str, cards: Sequence[Path] = ()) -> Card | None:
+    """The dataset's card as it is now, shipped or in one of the folders; None where there is none."""
+    try:
+        return load_card(dataset, cards)
+    except BenchError as error:
+        if str(error).startswith("unknown dataset"):
+            return None
+        raise
+
+
+def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
+    """The verdict on a result, from what is stored in it, the card and configuration of now, and its column."""
+    record, info = cell.record, cell.info
+    found = Verdict(
+        images=cell.status,
+        counted=cell.counted,
+        expected=cell.total,
+        reason=None if cell.status == "incomplete" else cell.reason,
+        differs=_differs(of_cell, column.usual, column.weights) if column.usual else {},
+        caveats=(info.caveat,) if info.caveat else (),
+        footnote=info.footnote,
+        notes=(cell.mixture,) if cell.mixture else (),
+        external=cell.settings.method == EXTERNAL,
+        demo=record.demo,
+        limit=record.limit,
+    )
+    if of_cell.pixels == 0:
+        found = replace(found, images="no labels", reason="nothing was counted: its labels ignore every pixel")
+    if record.demo:  # its data and protocol are its own
+        return found
+    expected = _expected(cell, column.card)
+    if cell.total and cell.total != expected and cell.status in ("ok", "incomplete", "partial"):
+        whole = "incomplete" if cell.total < expected else "too many"
+        found = replace(found, images="partial" if cell.status == "partial" else whole, expected=expected)
+    if not cell.counted:
+        return found
+    try:
+        stale, backbone = tuple(_stale(cell, column)), _other_backbone(cell, column)
+        return replace(found, stale=stale, upper_bound=_upper_bound(cell, column), caveats=(*found.caveats, *backbone))
+    except BenchError as error:
+        return replace(found, caveats=(*found.caveats, f"cannot be held against benchmark.yaml: {error}"))
+
+
+def damaged(reason: str, demo: bool = False, limit: int | None = None) -> Verdict:
+    """The verdict on a result that cannot be read."""
+    return Verdict("damaged", reason=reason, demo=demo, limit=limit)
+
+
+def differences(verdicts: Mapping[tuple[str, str], Verdict]) -> str | None:
+    """One line that says on which datasets rows differ in what: "Rows differ: vdd in dtype, images.", or None."""
+    kinds: dict[str, dict[str, None]] = {}
+    for (_, dataset), one in verdicts.items():
+        for kind in one.differs:
+            kinds.setdefault(dataset, {})[kind] = None
+    parts = [f"{name} in {', '.join(of)}" for name, of in kinds.items()]
+    return f"Rows differ: {'; '.join(parts)}." if parts else None
+
+
+def _expected(cell: StoredResult, card: Card | None) -> int:
+    """Images that the dataset should have; as many as it has where nothing says otherwise."""
+    kept = card or cell.record.card
+    expected = kept.expected_count if kept else cell.record.images.expected
+    return cell.total if cell.record.limit is not None else expected or cell.total
+
+
+def _settings_now(cell: StoredResult, config: Config, card: Card | None, row: str | None = None) -> Any:
+    """Settings that the row would have now; None where there is neither a card nor what a result keeps of it."""
+    kept: Card | DatasetFacts | None = card or cell.record.card
+    if kept is None:
+        return None
+    return config.settings_of(row or cell.row, kept, Overrides.model_validate(cell.info.method_defaults))
+
+
+def _stale(cell: StoredResult, column: Column) -> list[str]:
+    """What benchmark.yaml and the card say otherwise than when the result was counted."""
+    record, card = cell.record, column.card
+    layout, changed = cell.info.layout, []
+    if card is not None and layout in card.layouts and record.inputs.get("card", "") != recipe(card, layout):
+        changed.append("dataset card changed")
+    if cell.settings.method == EXTERNAL:
+        return changed
+    now = _settings_now(cell, column.config, card)
+    if now is None:
+        raise BenchError(f"no card of {cell.dataset} was kept with it; give --cards")
+    known = {name: value for name, value in cell.settings.options.items() if name in now.options}
+    then = cell.settings.model_copy(update={"options": known})
+    changed = setting_changes(then, now, without=("backbone",)) + changed
+    if card is not None and record.card is not None and record.card.words:
+        words = tuple(tuple(of_class) for of_class in column.config.words(card, now.vocabulary))
+        if now.vocabulary == cell.settings.vocabulary and words != record.card.words:
+            changed.append("words changed")
+    return changed
+
+
+def _other_backbone(cell: StoredResult, column: Column) -> list[str]:
+    if cell.settings.method == EXTERNAL:
+        return []
+    now, name = _settings_now(cell, column.config, column.card), Path(cell.settings.backbone).name
+    return [] if now.backbone == cell.settings.backbone else [f"backbone {name}, benchmark.yaml has {now.backbone}"]
+
+
+def _upper_bound(cell: StoredResult, column: Column) -> str | None:
+    """Why the score is an upper bound: its row's name sets another threshold than the protocol's."""
+    base, bracket, inside = cell.row.partition("[")
+    parts = inside.rstrip("]").split(",") if bracket else []
+    kept = [part for part in parts if part.partition("=")[0].strip() != "threshold"]
+    if len(kept) == len(parts):
+        return None
+    protocol = _settings_now(cell, column.config, column.card, f"{base}[{','.join(kept)}]" if kept else base)
+    if protocol.threshold == cell.settings.threshold:
+        return None
+    return (
+        f"upper bound: threshold {cell.settings.threshold:g}, the protocol has {protocol.threshold:g}; one that was "
+        "chosen on these labels is no result"
+    )
+
+
+def _usual(results: Sequence[Facts]) -> Facts:
+    """What most results have."""
+    layout = _most(results, lambda one: one.layout)
+    images = _most(results, lambda one: tuple(sorted(one.images.items())) if one.layout == layout else None)
+    return Facts(
+        written="",
+        labels=_most(results, lambda one: one.labels),
+        images=dict(images or ()),
+        layout=layout,
+        backbone=_most(results, lambda one: one.backbone),
+        dtype=_most(results, lambda one: one.dtype),
+    )
+
+
+def _usual_weights(results: Sequence[Facts]) -> dict[str, str]:
+    """Backbone -> the weights that most results on it have."""
+    by_backbone: dict[str, list[Facts]] = {}
+    for one in results:
+        if one.weights:
+            by_backbone.setdefault(one.weights[0], []).append(one)
+    return {name: _most(these, lambda one: one.weights)[1] for name, these in by_backbone.items()}
+
+
+def _most(results: Sequence[Facts], value: Callable[[Facts], Any]) -> Any:
+    """The value that most results have; of as many the configured one, then that of the newest result."""
+    votes: dict[Any, tuple[int, bool, str]] = {}
+    for one in results:
+        if own := value(one):
+            count, _, newest = votes.get(own, (0, False, ""))
+            votes[own] = (count + 1, own == AS_CONFIGURED, max(newest, one.written))
+    return max(votes, key=votes.__getitem__, default=None)
+
+
+def _differs(one: Facts, usual: Facts, weights: Mapping[str, str]) -> dict[str, str]:
+    """How a result departs from most results of its dataset."""
+    found = {}
+    if one.labels and usual.labels and one.labels != usual.labels:
+        found["labels"] = "its labels are not those of most rows"
+    shared = one.images.keys() & usual.images.keys() if one.layout == usual.layout else ()
+    if changed := sum(one.images[index] != usual.images[index] for index in shared):
+        found["images"] = f"{changed:,} of {len(one.images):,} image files are not those of most rows"
+    if one.backbone and usual.backbone and one.backbone != usual.backbone:
+        found["backbone"] = f"its backbone is {Path(one.backbone).name}, that of most rows {Path(usual.backbone).name}"
+    elif one.weights and (most := weights.get(one.weights[0], one.weights[1])) != one.weights[1]:
+        found["weights"] = f"its weights are {one.weights[1][:8]}, those of most rows {most[:8]}"
+    if one.dtype and usual.dtype and one.dtype != usual.dtype:
+        found["dtype"] = f"its dtype is {one.dtype}, that of most rows {usual.dtype}"
+    return found
