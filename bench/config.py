@@ -7,8 +7,8 @@ list:
     sclip+ours         the same with a modifier of `modifiers:`
     sclip@remoteclip   the same on another backbone of `backbones:`
 
-A *cell* is a row on a dataset; `Config.cell` resolves everything that decides its numbers into one flat
-`bench.settings.Settings`.
+A *cell* is a row on a dataset; `Config.settings_of` resolves everything that decides its numbers into one flat
+`bench.settings.Settings`. `Config.resolve` says which layer wins.
 """
 
 from __future__ import annotations
@@ -22,9 +22,25 @@ from pydantic import Field, ValidationError, model_validator
 from bench.errors import BenchError, did_you_mean, validation_message
 from bench.paths import shipped
 from bench.runtime.yaml_files import read_yaml, yaml_value
-from bench.settings import Aggregate, DatasetDefaults, Model, Overrides, Pixels, ResizeRule, Settings, Stride, Words
+from bench.settings import (
+    IGNORED,
+    Aggregate,
+    DatasetDefaults,
+    Model,
+    Overrides,
+    Pixels,
+    Probability,
+    ResizeRule,
+    Settings,
+    Stride,
+    Words,
+)
 
 FIRST: Final = "/first"  # behind the name of a vocabulary
+
+
+class NoWords(BenchError):
+    """A vocabulary does not have the dataset."""
 
 
 class Protocol(Model):
@@ -40,16 +56,22 @@ class Protocol(Model):
     scale: float = Field(gt=0)
     vocabulary: str
     aggregate: Aggregate = "max"
+    tau: float = Field(4.0, gt=0)
     templates: str = "imagenet"
 
 
 class NamedProtocol(Overrides):
-    """How a paper feeds the same methods. thresholds: for some datasets, in place of the cards'. source: where that is
-    read from.
-    """
+    """How a paper feeds the same methods."""
 
-    thresholds: dict[str, float] = Field(default_factory=dict)
-    source: str | None = None
+    thresholds: dict[str, Probability] = Field(default_factory=dict)  # short for `datasets: {NAME: {threshold: …}}`
+    datasets: dict[str, Overrides] = Field(default_factory=dict)  # what it does otherwise on some datasets
+    source: str | None = None  # where this is read from
+
+    def on(self, dataset: str) -> Overrides:
+        """What it says of one dataset alone."""
+        own = self.datasets.get(dataset, Overrides())
+        threshold = self.thresholds.get(dataset) if own.threshold is None else own.threshold
+        return own.model_copy(update={"threshold": threshold})
 
 
 class RowEntry(Overrides):
@@ -150,6 +172,11 @@ class Config(Model):
         changed: dict[str, Protocol | Overrides] = {
             "protocol": self.protocol,
             **{f"protocols.{name}": one for name, one in self.protocols.items()},
+            **{
+                f"protocols.{k}.datasets.{d}": own
+                for k, one in self.protocols.items()
+                for d, own in one.datasets.items()
+            },
             **self.modifiers,
             **self.rows,
         }
@@ -221,15 +248,20 @@ class Config(Model):
         return f"{base}[{inside}]", merged.model_copy(update={"label": f"{row.label or '{method}'} [{inside}]"})
 
     def words(self, card: DatasetDefaults, vocabulary: str) -> Sequence[Sequence[str]]:
-        """The words of a vocabulary for a dataset. BenchError where it has none, or not one list per class.
+        """The words of a vocabulary for a dataset. NoWords where it has none; BenchError where it has not
+        one list per class.
 
         NAME/first: of the vocabulary NAME the first word of each class alone.
         """
         if vocabulary.endswith(FIRST):
             return [words[:1] for words in self.words(card, vocabulary.removesuffix(FIRST))]
         own = self.vocabularies.get(vocabulary, {}).get(card.name)
-        if own is None:
+        if own is None and vocabulary in card.vocabularies:
             return card.vocabularies[vocabulary]
+        if own is None:
+            known = {*card.vocabularies, *(name for name, words in self.vocabularies.items() if card.name in words)}
+            hint = did_you_mean(vocabulary, known)
+            raise NoWords(f"dataset {card.name} has no vocabulary '{vocabulary}'; {hint}")
         classes = len(next(iter(card.vocabularies.values())))
         if len(own) != classes:
             raise BenchError(
@@ -248,14 +280,26 @@ class Config(Model):
         return self.protocols[row.protocol]
 
     def resolve(
-        self, row: RowEntry, method: Overrides, card: dict[str, Any], flags: dict[str, Any] | None = None
+        self,
+        row: RowEntry,
+        method: Overrides,
+        card: dict[str, Any],
+        flags: dict[str, Any] | None = None,
+        dataset: str = "",
     ) -> dict[str, Any]:
-        """The protocol with all that overrides it; later wins: card, method, row, command line."""
-        chosen = self.protocol.model_dump() | {"options": {}} | card
-        for change in (method, self._protocol(row), row):
-            chosen |= _given(change)
+        """The protocol with all that overrides it.
+
+        Later wins: `protocol:`, the dataset's card, the method's defaults, the named protocol, what that says of the
+        dataset, the row (its brackets last), the command line. Options and second models are overridden one by one.
+        """
+        named = self._protocol(row)
+        layers = (method, named, named.on(dataset), row)
+        chosen = self.protocol.model_dump() | card
+        for layer in layers:
+            chosen |= _given(layer)
         chosen.pop("protocol", None)
-        chosen["models"] = {**method.models, **row.models}  # role by role
+        chosen["options"] = {name: value for layer in layers for name, value in layer.options.items()}
+        chosen["models"] = {role: name for layer in layers for role, name in layer.models.items()}
         return chosen | (flags or {})
 
     def settings_of(self, name: str, card: DatasetDefaults, method: Overrides, row: RowEntry | None = None) -> Settings:
@@ -263,23 +307,20 @@ class Config(Model):
 
         row: what the name stands for, where it is known.
 
-        A card's `debias` replaces the λ of every row that subtracts at all (xBD is run without); its
-        `threshold` stands unless the row has one.
+        A card's `debias` replaces the λ of every row that subtracts at all (xBD is run without).
         """
         row = row or self.row(name)
-        chosen = self.resolve(row, method, card.overrides())
-        named = self._protocol(row)
-        if card.name in named.thresholds and row.threshold is None:
-            chosen["threshold"] = named.thresholds[card.name]
+        of_card = card.overrides() | {"threshold": card.threshold, "background": card.background}
+        chosen = self.resolve(row, method, of_card, dataset=card.name)
         if chosen["debias"] and card.debias is not None:
             chosen["debias"] = card.debias
-        known = {*card.vocabularies, *(own for own, words in self.vocabularies.items() if card.name in words)}
-        if chosen["vocabulary"].removesuffix(FIRST) not in known:
-            hint = did_you_mean(chosen["vocabulary"], known)
-            raise BenchError(f"row '{name}': dataset {card.name} has no vocabulary '{chosen['vocabulary']}'; {hint}")
-        self.words(card, chosen["vocabulary"])  # fits the classes
-        chosen.setdefault("threshold", card.threshold)
-        return Settings(row=name, dataset=card.name, method=row.method, background=card.background, **chosen)
+        classes = len(next(iter(card.vocabularies.values())))
+        if 0 < classes <= chosen["background"] != IGNORED:
+            raise BenchError(
+                f"row '{name}': background {chosen['background']}: dataset {card.name} has {classes} classes, numbered "
+                "from 0; give one of them or `none`"
+            )
+        return Settings(row=name, dataset=card.name, method=row.method, **chosen)
 
 
 def _typed(name: str, part: str) -> tuple[str, str]:

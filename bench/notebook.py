@@ -24,7 +24,7 @@ from bench.models.text import Vocabulary
 from bench.registry import find_method, load_methods
 from bench.report.frames import scores
 from bench.runtime.device import choose_device, default_batch
-from bench.settings import ResizeRule, Settings
+from bench.settings import IGNORED, ResizeRule, Settings
 from bench.spec import RunSpec, SegmenterOptions
 
 Classes: TypeAlias = str | Sequence[str | Sequence[str]]
@@ -72,9 +72,9 @@ def predictor(
         settings = config.settings_of(method, classes, defaults, row).model_copy(update=given)
         vocabulary = Vocabulary.of(config.words(classes, settings.vocabulary))
     else:
-        settled = config.resolve(row, defaults, {}) | {"threshold": 0.0, "background": 0} | given
+        settled = config.resolve(row, defaults, {"threshold": 0.0, "background": 0}) | given
         settings, vocabulary = Settings(row=method, dataset="-", method=row.method, **settled), classes
-    if settings.background >= vocabulary.size:
+    if vocabulary.size <= settings.background != IGNORED:
         raise BenchError(f"--background {settings.background}: there are {vocabulary.size} classes, numbered from 0")
     device = choose_device(options.device, options.dtype)
     models = ModelCache(config, methods, options.checkpoint, options.upsamplers, device, options.dtype)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _hundredth(value: float) -> float:
@@ -32,6 +32,25 @@ Probability = Annotated[float, Field(ge=0, lt=1), AfterValidator(_hundredth)]
 """A threshold: counts are kept by hundredths of the probability."""
 Words = Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_length=1)]
 """Prompt words of one class."""
+IGNORED: Final = 255
+"""No class: in a label a pixel that is not evaluated, in a prediction a pixel that is given none."""
+
+
+class Join(NamedTuple):
+    """How the scores of a class's words make the score of the class (`bench.inference.postprocess.classify`)."""
+
+    aggregate: Aggregate = "max"
+    tau: float = 4.0  # of logsumexp
+
+
+BEST_WORD: Final = Join()
+
+
+def _class_number(value: Any) -> Any:
+    return IGNORED if value == "none" else value
+
+
+ClassNumber: TypeAlias = Annotated[int, BeforeValidator(_class_number), Field(ge=0, le=IGNORED)]
 
 
 class Model(BaseModel):
@@ -75,8 +94,10 @@ class Overrides(Model):
     scale: float | None = Field(None, gt=0)  # of the scores before the softmax
     vocabulary: str | None = None
     threshold: Probability | None = None
+    background: ClassNumber | None = None  # class of the pixels below the threshold, or "none"
     refine: str | None = None  # a refinement of the stitched scores, or "none"
     aggregate: Aggregate | None = None  # how the words of a class make its score
+    tau: float | None = Field(None, gt=0)  # of `aggregate: logsumexp`
     templates: str | None = None  # a name of `templates:`, the sentences that words are put into
     protocol: str | None = None  # a name of `protocols:`, whose settings give way to the row's
     options: Annotated[dict[str, Any], AfterValidator(_storable)] = {}  # parameters of the method itself
@@ -104,7 +125,13 @@ class Settings(Model):
     refine: str = "none"
     models: dict[str, str] = {}
     aggregate: Aggregate = "max"
+    tau: float = 4.0
     templates: str = "imagenet"
+
+    @property
+    def join(self) -> Join:
+        """How the words of a class make its score."""
+        return Join(self.aggregate, self.tau)
 
 
 class DatasetFacts(Model):

@@ -86,8 +86,10 @@ def test_unknown_vocabulary_names_those_of_the_card(tmp_path: Path) -> None:
     content = yaml.safe_load(file.read_text())
     content["rows"]["clip"]["vocabulary"] = "ov4"
     file.write_text(yaml.safe_dump(content))
+    config, potsdam = load_config(file), load_card("potsdam")
+    vocabulary = config.settings_of("clip", potsdam, Overrides()).vocabulary
     with pytest.raises(BenchError, match="dataset potsdam has no vocabulary 'ov4'; did you mean"):
-        load_config(file).settings_of("clip", load_card("potsdam"), Overrides())
+        config.words(potsdam, vocabulary)
 
 
 @pytest.mark.parametrize(

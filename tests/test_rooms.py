@@ -13,7 +13,7 @@ LOOSE = {"api", "config", "errors", "figures", "notebook", "paths", "registry", 
 BASE = {"errors", "paths", "runtime"}  # what everything may import
 ALLOWED = {
     "runtime": {"errors"},
-    "metrics": {"errors"},
+    "metrics": {"errors", "settings"},
     "config": BASE | {"settings"},
     "settings": BASE,
     "registry": BASE | {"config", "settings", "methods"},
@@ -27,7 +27,7 @@ ALLOWED = {
     "spec": BASE | {"config", "settings", "data", "demo", "registry"},
     "evaluation": BASE
     | {"config", "settings", "spec", "demo", "inference", "store", "data", "metrics", "models", "registry"},
-    "demo": BASE | {"config", "models", "data"},
+    "demo": BASE | {"config", "settings", "models", "data"},
     "verify": BASE | {"config", "evaluation", "inference", "models", "data", "metrics", "registry", "store"},
     "api": {"models", "registry"},
 }

@@ -190,7 +190,9 @@ def _announce(run: Run) -> None:
 
 def _line(dataset: DatasetPlan) -> list[Any]:
     """A line of the plan: dataset, images, cells, and how many of them are in which state."""
-    states = Counter(cell.state if cell.error is None else "failed" for cell in dataset.cells)
+    states = Counter(
+        "no words" if cell.wordless else cell.state if cell.error is None else "failed" for cell in dataset.cells
+    )
     counted = ", ".join(f"{count} {state}" for state, count in states.items())
     failed: dict[str, list[str]] = {}
     for cell in dataset.cells:
@@ -224,7 +226,7 @@ def _unlearned(run: Run) -> list[str]:
 
     lines: dict[str, None] = {}
     for dataset in run.datasets:
-        for vocabulary in dict.fromkeys(cell.settings.vocabulary for cell in dataset.cells):
+        for vocabulary in dict.fromkeys(cell.settings.vocabulary for cell in dataset.cells if not cell.wordless):
             words = run.models.config.words(dataset.card, vocabulary)
             unknown = unknown_words(word for synonyms in words for word in synonyms)
             if unknown:

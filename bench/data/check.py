@@ -18,8 +18,8 @@ from bench.data.label_faults import suspicious
 from bench.data.loader import Loaded, load
 from bench.data.prepared import PreparedSamples, find_samples
 from bench.data.samples import DatasetMissing, SampleSet
-from bench.data.schema import IGNORED
 from bench.errors import BenchError
+from bench.settings import IGNORED
 
 _SOURCES = 24  # decoded where not all are asked for
 _SHOWN = 10  # unreadable files that are named

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from bench.data.labels import PILLOW_FAULT
 from bench.data.samples import SampleSet
-from bench.data.schema import IGNORED, PaletteRule
+from bench.data.schema import PaletteRule
 from bench.errors import BenchError
+from bench.settings import IGNORED
 
 _LABELS = 32  # looked at
 _ENOUGH = 8  # so many labels without a further class are no accident

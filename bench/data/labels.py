@@ -17,8 +17,9 @@ from PIL import Image
 from bench.data.cards import Card
 from bench.data.geojson import draw_lines
 from bench.data.images import check_complete, pillow_errors
-from bench.data.schema import IGNORED, Colour, IndexRule, LabelRule, LinesRule, PaletteRule, ThresholdRule
+from bench.data.schema import Colour, IndexRule, LabelRule, LinesRule, PaletteRule, ThresholdRule
 from bench.errors import BenchError
+from bench.settings import IGNORED
 
 Label = NDArray[np.uint8]  # (H, W): class index, 255 ignored
 PILLOW_FAULT = (

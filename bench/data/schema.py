@@ -9,11 +9,10 @@ from pydantic_core import PydanticCustomError
 
 from bench.data.patterns import fields_of
 from bench.errors import did_you_mean
-from bench.settings import ResizeRule
+from bench.settings import IGNORED, ResizeRule
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Channel, Channel, Channel]  # red, green, blue
-IGNORED = 255  # label value of pixels that are not evaluated
 
 
 class Strict(BaseModel):

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.schema import IGNORED, Tiling
+from bench.data.schema import Tiling
 from bench.errors import BenchError
+from bench.settings import IGNORED
 
 
 class TileBox(NamedTuple):

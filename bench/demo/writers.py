@@ -18,9 +18,10 @@ from PIL import Image
 from bench.data.cards import Card
 from bench.data.labels import palette_table
 from bench.data.patterns import expand, fill, parse
-from bench.data.schema import IGNORED, IndexRule, LabelRule, Layout, LinesRule, PaletteRule, ThresholdRule
+from bench.data.schema import IndexRule, LabelRule, Layout, LinesRule, PaletteRule, ThresholdRule
 from bench.data.tiling import boxes, crop, pad
 from bench.errors import BenchError
+from bench.settings import IGNORED
 
 Scene = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # RGB (H, W, 3) and class index (H, W)
 _JPEG_QUALITY = 95

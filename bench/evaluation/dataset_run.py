@@ -133,7 +133,9 @@ def _record_gaps(run: Run, dataset: DatasetPlan) -> None:
     for cell in dataset.due:
         reason = dataset.missing or dataset.refused or cell.error
         if reason:
-            run.store.record_gap(_result(run, dataset, cell), "no data" if dataset.missing else "failed", reason)
+            run.store.record_gap(
+                _result(run, dataset, cell), "no data" if dataset.missing or cell.wordless else "failed", reason
+            )
 
 
 def _without_twins(run: Run, cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
@@ -179,7 +181,7 @@ def _result(run: Run, dataset: DatasetPlan, cell: Cell) -> ResultSpec:
         info,
         dataset.contents,
         dataset.expected,
-        card.facts(run.models.config.words(card, cell.settings.vocabulary)),
+        card.facts(() if cell.wordless else run.models.config.words(card, cell.settings.vocabulary)),
     )
 
 

@@ -16,10 +16,9 @@ from bench.data.images import pillow_errors
 from bench.data.label_faults import impossible_values
 from bench.data.prepared import recipe
 from bench.data.samples import SampleSet
-from bench.data.schema import IGNORED
 from bench.errors import BenchError
 from bench.metrics import BINS, count
-from bench.settings import ResizeRule, Settings
+from bench.settings import IGNORED, ResizeRule, Settings
 from bench.store.record import Info, ResultSpec
 from bench.store.result import StoredResult
 from bench.store.store import Store

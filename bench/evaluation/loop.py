@@ -121,7 +121,7 @@ def _counted(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outco
     """Start counting; the outcomes are read when they are asked for."""
     finite = to_host(rows.scores.sum((1, 2, 3)).isfinite())  # a sum holds what any of its terms is, NaN or infinite
     keep = any(scoring.keeps(variant.name, loaded.index) for variant in rows.variants)
-    plain = all(variant.aggregate == "max" for variant in rows.variants)
+    plain = all(variant.join.aggregate == "max" for variant in rows.variants)
     on_device = rows.scores.device.type != "cpu" and scoring.boundary is None and not keep and plain
     counts = _on_device(loaded, rows, scoring) if on_device else _by_maps(loaded, rows, scoring)
     return _checked(loaded, rows, finite, counts)
@@ -156,7 +156,7 @@ def _on_device(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Out
 def _by_maps(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outcome]:
     label = loaded.label
     for variant, scores in zip(rows.variants, rows.scores, strict=True):
-        classes, bins = classify_binned(scores, label.shape, variant.classes, variant.scale, variant.aggregate)
+        classes, bins = classify_binned(scores, label.shape, variant.classes, variant.scale, variant.join)
         with stage("metrics"):
             keys, counts = count(label, classes, bins, scoring.classes)
             boundary = None

@@ -36,7 +36,7 @@ def label_maps(run: Run, dataset: DatasetPlan, index: int) -> dict[str, NDArray[
                 said = described(scores, cell.variant.method)
                 raise BenchError(f"{row} on {dataset.card.name}, {sample.id}: {said}")
             prediction = classify(
-                scores, sample.label.shape, cell.variant.classes, cell.variant.scale, cell.variant.aggregate
+                scores, sample.label.shape, cell.variant.classes, cell.variant.scale, cell.variant.join
             )
             found[row] = apply_threshold(prediction, cell.settings.threshold, cell.settings.background)
     return {row: found[row] for row in cells}

@@ -153,7 +153,7 @@ class ModelCache:
             refine,
             at_original,
             seconds,
-            settings.aggregate,
+            settings.join,
         )
         return variant, hashes
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from bench.config import FIRST, NoWords
 from bench.data.cards import Card
 from bench.data.contents import ContentCache
 from bench.data.images import Resize
@@ -15,6 +16,7 @@ from bench.data.inventory import shortfall
 from bench.data.label_faults import suspicious
 from bench.data.prepared import find_samples, recipe
 from bench.data.samples import DatasetMissing, SampleSet
+from bench.data.vocabularies import shared_vocabularies
 from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError
 from bench.evaluation.models import ModelCache
@@ -48,6 +50,8 @@ class Cell:
     """The row ready to be asked about images; None where its models cannot be had."""
     error: str | None = None
     """Why they cannot be had."""
+    wordless: bool = False
+    """Whether its vocabulary has no words for the dataset."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Hashes of all that decides the counts besides the settings."""
     state: State = "missing"
@@ -150,12 +154,23 @@ def share(total: int, part: int, parts: int) -> range:
 
 
 def _settings_on(spec: RunSpec, card: Card, methods: Mapping[str, Method]) -> list[Cell]:
-    """The rows on one dataset, of which the settings alone are known. BenchError where these do not fit."""
+    """The rows on one dataset, of which the settings alone are known. BenchError where these do not fit.
+
+    A vocabulary or protocol that has no words for this dataset costs the cell alone.
+    """
+    known = {*spec.configuration.vocabularies, *(vocabulary.name for vocabulary in shared_vocabularies())}
     cells = []
     for name, row in spec.rows.items():
         method = find_method(row.method, methods)
         settings = spec.configuration.settings_of(name, card, method.defaults, row)
-        cells.append(Cell(settings, row.title(method.label), method))
+        cell = Cell(settings, row.title(method.label), method)
+        try:
+            spec.configuration.words(card, settings.vocabulary)
+        except NoWords as error:
+            if settings.vocabulary.removesuffix(FIRST) not in known:
+                raise BenchError(f"row '{name}': {error}") from None
+            cell = replace(cell, wordless=True, error=str(error))
+        cells.append(cell)
     return cells
 
 
@@ -200,7 +215,7 @@ def _find(spec: RunSpec, card: Card, root: Path) -> DatasetPlan:
 def _with_models(cell: Cell, dataset: DatasetPlan, models: ModelCache, report_word: Callable[[str], None]) -> Cell:
     """The cell with its models and the hashes of its inputs, or with the reason why it cannot have them."""
     samples = dataset.samples
-    if samples is None:
+    if samples is None or cell.wordless:
         return cell
     try:
         words = models.config.words(dataset.card, cell.settings.vocabulary)

@@ -18,14 +18,13 @@ from torch import Tensor
 from bench import metrics
 from bench.inference import postprocess_cpu as classify_cpu
 from bench.runtime.timing import stage
-from bench.settings import Aggregate
+from bench.settings import BEST_WORD, IGNORED, Join
 
 Uint8s: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
 _VALUES = 1 << 25  # scores in a strip: one more call costs an accelerator more than a million more scores
 _COPIES = 1 << 22  # counters at most: pixels that are counted at once wait for each other less in several histograms
-TAU = 4.0  # of `logsumexp`, as in VIP
 
 
 class Prediction(NamedTuple):
@@ -43,7 +42,7 @@ class BinnedPrediction(NamedTuple):
 
 
 def classify(
-    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, aggregate: Aggregate = "max"
+    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, join: Join = BEST_WORD
 ) -> Prediction:
     """Winning class and its probability for each pixel at the original size.
 
@@ -51,17 +50,17 @@ def classify(
     multiplied by `scale` and passed through a softmax over all queries; a class is as probable as its best
     query, and not renormalised.
 
-    aggregate: "sum" instead adds the probabilities of a class's queries; "logsumexp" makes a score of each class first,
-    (1/τ) log Σ exp(τ x) over its scaled queries x with τ = 4, and its softmax is over the classes.
+    join: aggregate "sum" instead adds the probabilities of a class's queries; "logsumexp" makes a score of each class
+    first, (1/τ) log Σ exp(τ x) over its scaled queries x, and its softmax is over the classes.
     """
-    return Prediction(*_classified(scores, size, classes, scale, aggregate, binned=False))
+    return Prediction(*_classified(scores, size, classes, scale, join, binned=False))
 
 
 def classify_binned(
-    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, aggregate: Aggregate = "max"
+    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, join: Join = BEST_WORD
 ) -> BinnedPrediction:
     """What `classify` finds, with `bench.metrics.probability_bin` of the probability in its place."""
-    return BinnedPrediction(*_classified(scores, size, classes, scale, aggregate, binned=True))
+    return BinnedPrediction(*_classified(scores, size, classes, scale, join, binned=True))
 
 
 def apply_threshold(prediction: Prediction, threshold: float, background: int) -> Uint8s:
@@ -72,13 +71,13 @@ def apply_threshold(prediction: Prediction, threshold: float, background: int) -
 
 @torch.inference_mode()
 def _classified(
-    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, aggregate: Aggregate, *, binned: bool
+    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, join: Join, *, binned: bool
 ) -> tuple[Uint8s, NDArray[Any]]:
     """Winning class (H, W), and its probability or the bin of that."""
     with stage("post-processing"):
         scaled = scores * scale
-        if aggregate != "max":
-            return _aggregated(scaled, size, classes, aggregate, binned)
+        if join.aggregate != "max":
+            return _aggregated(scaled, size, classes, join, binned)
         if scores.device.type == "cpu":
             lowest, highest = scaled.aminmax()
             if highest - lowest <= classify_cpu.RANGE:
@@ -96,23 +95,23 @@ def _textbook(scaled: Tensor, size: tuple[int, int], classes: Tensor, binned: bo
 
 
 def _aggregated(
-    scaled: Tensor, size: tuple[int, int], classes: Tensor, aggregate: Aggregate, binned: bool
+    scaled: Tensor, size: tuple[int, int], classes: Tensor, join: Join, binned: bool
 ) -> tuple[Uint8s, NDArray[Any]]:
     winners, certainties = [], []
     for _, blended in enlarged_strips(scaled[None], size):
-        certainty, winner = of_classes(blended[0], classes, aggregate).max(dim=0)
+        certainty, winner = of_classes(blended[0], classes, join).max(dim=0)
         winners.append(winner.to(torch.uint8).cpu())
         certainties.append((probability_bin(certainty.contiguous()) if binned else certainty).cpu())
     return torch.cat(winners).numpy(), torch.cat(certainties).numpy()
 
 
-def of_classes(scaled: Tensor, classes: Tensor, aggregate: Aggregate) -> Tensor:
+def of_classes(scaled: Tensor, classes: Tensor, join: Join) -> Tensor:
     """Probabilities (K, …) of the classes from scaled scores (Q, …) of their queries; see `classify`."""
     members = [scaled[classes == number] for number in range(int(classes.max()) + 1)]
-    if aggregate == "logsumexp":
-        return torch.stack([torch.logsumexp(TAU * one, dim=0) / TAU for one in members]).softmax(dim=0)
+    if join.aggregate == "logsumexp":
+        return torch.stack([torch.logsumexp(join.tau * one, dim=0) / join.tau for one in members]).softmax(dim=0)
     total = torch.logsumexp(scaled, dim=0)
-    if aggregate == "sum":
+    if join.aggregate == "sum":
         return torch.stack([(torch.logsumexp(one, dim=0) - total).exp() for one in members])
     return torch.stack([(one.amax(dim=0) - total).exp() for one in members])
 
@@ -137,7 +136,7 @@ def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor, label: Ten
         of_class = classes.gather(1, winner.flatten(1)).view_as(winner)  # (R, m, W)
         bins = probability_bin(probability.nan_to_num_(0.0))  # rows with such scores fail, but must not count elsewhere
         key = of_class.mul_(metrics.BINS).add_(bins).add_(row_of_label[labels]).add_(first_key)
-        key = torch.where(labels == metrics.IGNORED, spare, key)
+        key = torch.where(labels == IGNORED, spare, key)
         key += torch.arange(label.shape[1], device=label.device) % copies * (spare + 1)
         histogram.view(-1).index_add_(0, key.flatten(), one.expand(key.numel()))
     return histogram.sum(0, dtype=torch.int32)[:-1].view(rows, keys)

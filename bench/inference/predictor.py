@@ -170,7 +170,7 @@ class Predictor:
         yield found, self._labels(found, (raster.height, raster.width), variant)
 
     def _labels(self, scores: Tensor, size: tuple[int, int], variant: Variant) -> NDArray[np.uint8]:
-        prediction = classify(scores, size, variant.classes, variant.scale, variant.aggregate)
+        prediction = classify(scores, size, variant.classes, variant.scale, variant.join)
         return apply_threshold(prediction, self.settings.threshold, self.settings.background)
 
     def _explained(self, parts: Iterator[Part], source: str) -> Iterator[Part]:

@@ -13,7 +13,7 @@ from bench.data.images import Resize
 from bench.models.backbone import Features, Trunk
 from bench.models.second import SecondModel
 from bench.models.upsamplers import Upsampler
-from bench.settings import Aggregate
+from bench.settings import BEST_WORD, Join
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Variant:
     from the scores (released code) or from the upsampled features (the equation as printed). takes_text: the method's
     features depend on the words. refine: (image (3, h, w), scores (Q, h, w), text) -> scores, of the whole image;
     refine_original: both enlarged to the original's size first. models: second models by role.
-    aggregate: of a class's words, see `bench.inference.postprocess.classify`.
+    join: of a class's words, see `bench.inference.postprocess.classify`.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Variant:
     refine: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     refine_original: bool = False
     models: Mapping[str, SecondModel] = field(default_factory=dict)
-    aggregate: Aggregate = "max"
+    join: Join = BEST_WORD
 
     @property
     def collects(self) -> bool:

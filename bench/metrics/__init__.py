@@ -3,7 +3,6 @@
 from bench.metrics.pixel_counts import (
     BINS,
     HALF_AN_ULP,
-    IGNORED,
     Areas,
     Counted,
     Counts,
@@ -50,7 +49,6 @@ from bench.metrics.scores import (
 __all__ = [
     "BINS",
     "HALF_AN_ULP",
-    "IGNORED",
     "METRICS",
     "Areas",
     "Counted",

@@ -15,7 +15,8 @@ import math
 
 import numpy as np
 
-from bench.metrics import IGNORED, Counts, Floats, Ints, Uint8s, ratio
+from bench.metrics import Counts, Floats, Ints, Uint8s, ratio
+from bench.settings import IGNORED
 
 
 def boundary_distance(height: int, width: int) -> int:

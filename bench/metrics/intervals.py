@@ -48,7 +48,8 @@ class Scenes:
     def label_counts(self) -> Ints:
         """(S, K + 1) pixels of each label, out of range last: the same for every row counted on the same images."""
         labelled, all_pixels = label_area(self.areas), predicted_area(self.areas).sum(-1, keepdims=True)
-        counts: Ints = np.concatenate([labelled, all_pixels - labelled.sum(-1, keepdims=True)], axis=-1)
+        beyond = np.maximum(all_pixels - labelled.sum(-1, keepdims=True), 0)  # 0 where pixels were given no class
+        counts: Ints = np.concatenate([labelled, beyond], axis=-1)
         return counts
 
     @property

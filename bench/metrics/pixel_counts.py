@@ -7,7 +7,9 @@ array (`confusions_at`).
 A confusion array is (..., K + 1, K) int64: the last axis is the prediction, the one before it the label,
 whose extra row K holds pixels with a label outside 0..K-1. Those pixels count in the predicted area of a
 class and never in a label area, which is what mmsegmentation's IoUMetric does. Pixels labelled 255 are in no
-count. `Areas` are the sums of it that metrics need; of many images and classes they are far smaller.
+count. Where pixels below the threshold are given no class (background 255), a further column K counts them: they are
+in the label area of their class, and in no predicted area. `Areas` are the sums of it that metrics need; of many images
+and classes they are far smaller.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
+from bench.settings import IGNORED
 
-IGNORED = 255
 BINS = 100
 HALF_AN_ULP = 1 << 28  # of a float32, as a bit of the same number in float64
 Uint8s: TypeAlias = NDArray[np.uint8]
@@ -140,43 +142,44 @@ class SparseCounts(NamedTuple):
 def confusions_at(sparse: SparseCounts, threshold: float, background: int) -> Ints:
     """Confusion arrays (N, K + 1, K) of N images at a threshold.
 
-    Pixels whose winning probability is below `threshold` count as class `background`. Raises BenchError for a
-    threshold that is no whole hundredth in 0..0.99: other thresholds cannot be recovered from the bins. Raises
-    ValueError for a background that is no class.
+    Pixels whose winning probability is below `threshold` count as class `background`; (N, K + 1, K + 1) where that is
+    255, no class. Raises BenchError for a threshold that is no whole hundredth in 0..0.99: other thresholds cannot be
+    recovered from the bins. Raises ValueError for a background that is neither.
     """
     keys, counts, offsets, classes = sparse
-    cell = _cells_at(keys, classes, threshold, background)
-    images, cells = len(offsets) - 1, (classes + 1) * classes
+    label, predicted = _at(keys, classes, threshold, background)
+    columns = classes + (background == IGNORED)
+    images, cells = len(offsets) - 1, (classes + 1) * columns
     image = np.repeat(np.arange(images), np.diff(offsets))
     # bincount adds in float64: exact below 2**53 pixels
-    total = np.bincount(image * cells + cell, weights=counts, minlength=images * cells)
-    return total.astype(np.int64).reshape(images, classes + 1, classes)
+    total = np.bincount(image * cells + label * columns + predicted, weights=counts, minlength=images * cells)
+    return total.astype(np.int64).reshape(images, classes + 1, columns)
 
 
 def areas_at(sparse: SparseCounts, threshold: float, background: int) -> Areas:
     """The areas (N) of the arrays that `confusions_at` gives of the same, without making them."""
     keys, counts, offsets, classes = sparse
-    cell, images = _cells_at(keys, classes, threshold, background), len(offsets) - 1
-    label, predicted = np.divmod(cell, classes)
+    (label, predicted), images = _at(keys, classes, threshold, background), len(offsets) - 1
     first = np.repeat(np.arange(images) * classes, np.diff(offsets))  # place of an image's class 0
 
-    def added(of: Int32s, where: Any = slice(None)) -> Ints:
+    def added(of: Int32s, where: NDArray[np.bool_]) -> Ints:
         total = np.bincount((first + of)[where], weights=counts[where], minlength=images * classes)
         area: Ints = total.astype(np.int64).reshape(images, classes)
         return area
 
-    parts = added(label, label == predicted), added(label, label < classes), added(predicted)
+    known = predicted < classes
+    parts = added(label, (label == predicted) & known), added(label, label < classes), added(predicted, known)
     return Areas(np.stack(parts, axis=1))
 
 
-def _cells_at(keys: Int32s, classes: int, threshold: float, background: int) -> Int32s:
-    """Place of each key in its image's flattened confusion array at a threshold."""
-    if not 0 <= background < classes:
+def _at(keys: Int32s, classes: int, threshold: float, background: int) -> tuple[Int32s, Int32s]:
+    """Label and prediction of each key at a threshold; prediction `classes` is no class."""
+    if not (0 <= background < classes or background == IGNORED):
         raise ValueError(f"background {background} is none of the {classes} classes")
-    cut = _first_kept_bin(threshold)
     cell, probability_bins = np.divmod(keys, BINS)
-    cells: Int32s = np.where(probability_bins < cut, cell - cell % classes + background, cell)
-    return cells
+    label, winner = np.divmod(cell, classes)
+    below = probability_bins < _first_kept_bin(threshold)
+    return label, np.where(below, np.int32(min(background, classes)), winner)
 
 
 def _first_kept_bin(threshold: float) -> int:
@@ -193,8 +196,14 @@ def probability_histogram(keys: Int32s, counts: Ints, classes: int) -> Ints:
 
 
 def sweep(histogram: Ints, background: int) -> Ints:
-    """Confusion arrays (100, K + 1, K) at the thresholds 0, 0.01, … 0.99 from a `probability_histogram`."""
+    """Confusion arrays (100, K + 1, K) at the thresholds 0, 0.01, … 0.99 from a `probability_histogram`.
+
+    (100, K + 1, K + 1) where the background is 255, no class.
+    """
     below = np.cumsum(histogram, axis=-1) - histogram  # [..., k]: pixels with a bin under k
     kept: Ints = np.moveaxis(histogram.sum(-1, keepdims=True) - below, -1, 0).copy()
-    kept[..., background] += np.moveaxis(below, -1, 0).sum(-1)
+    uncertain = np.moveaxis(below, -1, 0).sum(-1)
+    if background == IGNORED:
+        return np.concatenate([kept, uncertain[..., None]], axis=-1)
+    kept[..., background] += uncertain
     return kept

@@ -39,7 +39,9 @@ def label_area(counted: Counted) -> Counts:
 
 def predicted_area(counted: Counted) -> Counts:
     """Pixels (..., K) predicted k, those with a label out of range included."""
-    area: Counts = counted.stack[..., 2, :] if isinstance(counted, Areas) else counted.sum(-2)
+    if isinstance(counted, Areas):
+        return counted.stack[..., 2, :]
+    area: Counts = counted.sum(-2)[..., : counted.shape[-2] - 1]  # without the column of no class
     return area
 
 

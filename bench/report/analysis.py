@@ -15,6 +15,7 @@ from bench.metrics import BINS, mean_over_classes, score, summary, sweep
 from bench.metrics.boundary import boundary_iou
 from bench.metrics.intervals import Scenes, by_scene, interval
 from bench.metrics.significance import PERMUTATIONS, holm, permutation_test, tests_of_rows
+from bench.settings import IGNORED
 from bench.store.result import StoredResult
 
 DEFAULT = "cvpr2025"
@@ -96,8 +97,9 @@ def vocabulary_table(cells: Sequence[StoredResult], permutations: int = PERMUTAT
             background = cell.settings.background
             line: dict[str, Any] = {"row": row, "dataset": dataset, "vocabulary": words, "metric": cell.metric}
             line |= {"score": _per_cent(float(score(cell.areas().total, cell.metric)))}
-            line |= {"without_background": _per_cent(float(mean_over_classes(np.delete(numbers, background))))}
-            line |= {"background_iou": _per_cent(numbers[background])}
+            if background != IGNORED:
+                line |= {"without_background": _per_cent(float(mean_over_classes(np.delete(numbers, background))))}
+                line |= {"background_iou": _per_cent(numbers[background])}
             base = of_words.get(DEFAULT)
             if base is not None and base is not cell and (both := _paired(cell, base)):
                 gain = interval(*both)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from bench.data.cards import Card
 from bench.errors import BenchError
-from bench.metrics import IGNORED, confusion, score
+from bench.metrics import confusion, score
+from bench.settings import IGNORED
 
 IGNORED_COLOUR = (128, 128, 128)
 WIDTH = 7.16  # inches: two columns of a paper

@@ -177,7 +177,7 @@ class ResultSpec:
 def identity(settings: Settings, inputs: Mapping[str, str]) -> str:
     """sha256 over all that decides the counts."""
     deciding = settings.model_dump(mode="json", exclude={*SCORING, *NAMING})
-    silent_values = {"refine": "none", "models": {}, "aggregate": "max", "templates": "imagenet"}
+    silent_values = {"refine": "none", "models": {}, "aggregate": "max", "tau": 4.0, "templates": "imagenet"}
     for key, silent in silent_values.items():  # results of before there were such keep their identity
         if deciding[key] == silent:
             del deciding[key]

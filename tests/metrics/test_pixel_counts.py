@@ -12,6 +12,7 @@ from torchmetrics.classification import MulticlassF1Score, MulticlassJaccardInde
 from bench import metrics
 from bench.errors import BenchError
 from bench.metrics import pixel_counts
+from bench.settings import IGNORED
 from bench.verify.goldens import stored
 
 GOLDEN = {
@@ -337,3 +338,19 @@ def test_strips_change_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(by_strips[0], keys)
     assert np.array_equal(by_strips[1], counts)
     assert counts.sum() == (maps[0] != 255).sum()
+
+
+def test_pixels_below_the_threshold_may_be_given_no_class() -> None:
+    """By hand: they are misses of their class, and in no predicted area."""
+    label = np.array([[0, 0, 1, 1, 2, 255]], np.uint8)  # 2 is out of range
+    predicted, bins = np.array([[0, 0, 1, 0, 1, 1]], np.uint8), np.array([[90, 10, 90, 10, 10, 10]], np.uint8)
+    keys, counts = metrics.count(label, predicted, bins, 2)
+    sparse = metrics.SparseCounts(keys, counts, np.array([0, len(keys)]), 2)
+    (confusion,) = metrics.confusions_at(sparse, 0.5, IGNORED)
+    assert confusion.tolist() == [[1, 0, 1], [0, 1, 1], [0, 0, 1]]
+    (areas,) = metrics.areas_at(sparse, 0.5, IGNORED).stack
+    assert areas.tolist() == [[1, 1], [2, 2], [1, 1]]  # shared, labelled, predicted
+    assert metrics.areas(confusion).stack.tolist() == areas.tolist()
+    assert metrics.iou(confusion).tolist() == [0.5, 0.5] and metrics.overall_accuracy(confusion) == 0.5
+    swept = metrics.sweep(metrics.probability_histogram(keys, counts, 2), IGNORED)
+    assert swept[50].tolist() == confusion.tolist() and swept[0, :, 2].tolist() == [0, 0, 0]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.cards import Card
-from bench.data.schema import IGNORED
 from bench.errors import BenchError, did_you_mean
+from bench.settings import IGNORED
 
 MASTER: Final = (
     "clutter",

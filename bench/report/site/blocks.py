@@ -67,11 +67,14 @@ def _thumbnail(png: bytes) -> str:
 
 
 def confusion_shares(cell: StoredResult) -> list[list[float | None]]:
-    """Of the pixels of each true class (a line), per cent that were given each class (a column); None for no pixel."""
+    """Of the pixels of each true class (a line), per cent that were given each class (a column); None for no pixel.
+
+    Pixels that were given no class are missing from a line.
+    """
     counts = cell.confusion().sum(axis=0)[: len(cell.classes)].astype(float)
     total = counts.sum(axis=1, keepdims=True)
     shares = np.divide(100 * counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-    return [[_digit(value / 100) for value in line] for line in shares]
+    return [[_digit(value / 100) for value in line[: len(cell.classes)]] for line in shares]
 
 
 def paired(collection: Collection, rows: Sequence[str], datasets: Sequence[str]) -> dict[str, Any]:
