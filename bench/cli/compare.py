@@ -163,7 +163,8 @@ def as_record(pair: Pair) -> dict[str, Any]:
 def _line(pair: Pair) -> list[str]:
     from bench.metrics.intervals import scenes_needed, units
 
-    needed = scenes_needed(0.01, pair.interval)
+    needed, scenes = scenes_needed(0.01, pair.interval), len(pair.scenes[0])
+    images = f" ({needed * pair.images // scenes:,} images)" if needed and scenes < pair.images else ""
     return [
         pair.dataset,
         pair.metric,
@@ -174,8 +175,8 @@ def _line(pair: Pair) -> list[str]:
         _p(pair.test.p_value),
         _p(pair.adjusted),
         "–" if math.isnan(pair.improvement) else f"{100 * pair.improvement:.0f} %",
-        "–" if math.isnan(pair.interval.effect) else f"{pair.interval.effect:.2f}",
-        "–" if needed is None else units(needed, pair.test.unit),
+        "–" if math.isnan(pair.interval.effect) else f"{pair.interval.effect:+.2f}".replace("-", "−"),
+        "–" if needed is None else units(needed, pair.test.unit) + images,
     ]
 
 

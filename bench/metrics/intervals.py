@@ -120,9 +120,9 @@ class Interval:
 
     @property
     def effect(self) -> float:
-        """Standardised effect size: the estimate over the standard deviation that a single scene gives it."""
+        """Standardised effect size: the estimate over its deviation between scenes; nan without an interval."""
         spread = self.standard_error * math.sqrt(self.scenes)
-        return self.estimate / spread if spread > 0 else math.nan
+        return self.estimate / spread if self.known and spread > 0 else math.nan
 
     @property
     def _half(self) -> float:

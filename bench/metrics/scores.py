@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bench.errors import BenchError, did_you_mean
-from bench.metrics.pixel_counts import BINS, Areas, Counted, Counts, Floats, Ints, sweep
+from bench.metrics.pixel_counts import Areas, Counted, Counts, Floats
 
 Metric: TypeAlias = Callable[[Counted], Floats]
 
@@ -159,16 +159,3 @@ def ratio(numerator: Counts, denominator: Counts) -> Floats:
 def mean_over_classes(values: Floats) -> Floats:
     """Mean over the last axis without its nan entries; nan where nothing is left."""
     return ratio(np.nansum(values, axis=-1), np.count_nonzero(~np.isnan(values), axis=-1))
-
-
-def oracle_threshold(histogram: Ints, background: int, metric: str) -> tuple[float, float]:
-    """(threshold, score) of the best of the 100 thresholds, the lowest of equals.
-
-    An upper bound and no fair score, for the labels choose. (nan, nan) when the metric is undefined
-    throughout.
-    """
-    scores = score(sweep(histogram, background), metric)
-    if np.isnan(scores).all():
-        return float("nan"), float("nan")
-    best = int(np.nanargmax(scores))
-    return best / BINS, float(scores[best])

@@ -226,7 +226,7 @@ def test_every_metric_is_the_same_of_arrays_and_areas(metric):
     np.testing.assert_equal(metrics.summary(metrics.areas(arrays), metric), metrics.summary(arrays, metric))
 
 
-def test_sweep_holds_every_threshold_and_the_oracle_is_its_maximum():
+def test_sweep_holds_every_threshold():
     _, keys, counts, offsets = some_images(4, 3)
     histogram = metrics.probability_histogram(keys, counts, 3)
     swept = metrics.sweep(histogram, background=1)
@@ -234,15 +234,6 @@ def test_sweep_holds_every_threshold_and_the_oracle_is_its_maximum():
         metrics.confusions_at(metrics.SparseCounts(keys, counts, offsets, 3), k / 100, 1).sum(0) for k in range(100)
     ]
     np.testing.assert_array_equal(swept, each)
-    scores = [float(metrics.mean_iou(confusion)) for confusion in each]
-    assert metrics.oracle_threshold(histogram, 1, "miou") == (int(np.argmax(scores)) / 100, max(scores))
-
-
-def test_oracle_takes_the_lowest_of_equal_thresholds_and_nan_when_there_is_none():
-    keys, counts = metrics.count(*(np.zeros((1, 1), np.uint8),) * 2, np.full((1, 1), 50, np.uint8), 2)
-    assert metrics.oracle_threshold(metrics.probability_histogram(keys, counts, 2), 0, "miou") == (0.0, 1.0)
-    empty = metrics.probability_histogram(keys[:0], counts[:0], 2)
-    assert np.isnan(metrics.oracle_threshold(empty, 0, "miou")).all()
 
 
 @pytest.mark.parametrize("threshold", [0.805, 1.0, -0.01])

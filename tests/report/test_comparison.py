@@ -85,9 +85,9 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[4:7]]
     assert lines == [
         ["vdd", "foreground_iou", "16 (8 scenes: few)", "60.0", "50.0", "+10.0", "+10.0 to +10.0", "0.008", "0.008",
-         "100 %", "–", "6 scenes"],
+         "100 %", "–", "6 scenes (12 images)"],
         ["udd5", "foreground_iou", "6 (3 scenes: no interval)", "60.0", "50.0", "+10.0", "–", "–", "–", "100 %", "–",
-         "6 scenes"],
+         "6 scenes (12 images)"],
         ["mean", "", "", "", "", "+10.0", "+10.0 to +10.0", "< 0.001", "", "", "", ""],
     ]  # fmt: skip
     assert "udd5: 3 scenes, too few for an interval or a test." in text
