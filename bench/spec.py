@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from typing_extensions import Self
 
 from bench.config import Config, RowEntry, load_config
@@ -26,7 +26,22 @@ from bench.registry import declared_methods
 from bench.settings import Model
 
 OWN_PROTOCOL: Final = "cvpr2025"  # of `protocol:` in benchmark.yaml, which needs no name
+FLAGS: Final = {
+    "plugins": "--plugin",
+    "upsamplers": "--upsampler-checkpoint",
+    "options": "--option",
+    "sweeps": "--sweep",
+    "layouts": "--layout",
+    "protocols": "--protocol",
+    "vocabularies": "--vocabulary",
+}
+"""Flags that are not called like their field."""
 STATES: Final = ("missing", "failed", "stale")  # that a run can be restricted to
+
+
+def flag(field: str) -> str:
+    """The flag that sets a field."""
+    return FLAGS.get(field, f"--{field.replace('_', '-')}")
 
 
 def listed(names: str | Sequence[str | Path] | None) -> list[str] | None:
@@ -54,10 +69,15 @@ def _shard(text: Any) -> Any:
     return tuple(text.split("/")) if isinstance(text, str) else text
 
 
+def _batch(text: Any) -> Any:
+    return None if text == "auto" else text
+
+
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Layouts: TypeAlias = Annotated[dict[str, str], BeforeValidator(_named)]
 Upsamplers: TypeAlias = Annotated[dict[str, Path], BeforeValidator(_upsamplers)]
 Shard: TypeAlias = Annotated[tuple[int, int], BeforeValidator(_shard)]
+Batch: TypeAlias = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_batch)]
 
 
 class ModelSpec(Model):
@@ -66,27 +86,34 @@ class ModelSpec(Model):
     Raises BenchError for the first option that is unknown or wrong.
     """
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     config: Path | None = None
     """Another benchmark.yaml, laid over the shipped one."""
     backbone: str | None = None
-    """A name of benchmark.yaml, an open_clip model NAME[:TAG], its config JSON, or "demo"; None: the protocol's."""
+    """A name of benchmark.yaml, an open_clip model NAME[:TAG], its config JSON, or `demo` (the protocol's)."""
     checkpoint: Path | None = None
-    """Weights of the backbone, instead of those that benchmark.yaml names."""
+    """Weights of that backbone: safetensors or torch file."""
     upsamplers: Upsamplers = Field(default_factory=dict)
-    """Weights of upsamplers, by their name in benchmark.yaml."""
+    """Weights of upsamplers, by their name in benchmark.yaml; FILE alone: of simfeatup; may be repeated."""
     plugins: tuple[Path, ...] = ()
-    """Files or folders of further methods."""
+    """A file of methods, or a folder of such files; may be repeated."""
     device: str | None = None
-    """cpu, cuda, cuda:1 …; None: a GPU where there is one."""
+    """cpu, cuda, cuda:1 … (cuda where there is one)."""
     dtype: Literal["fp32", "tf32", "fp16", "bf16"] = "fp32"
-    """Of the products of the image tower."""
-    batch: int | None = Field(None, ge=1)
-    """Windows at once; None: what suits the device."""
+    """Precision of the image tower's products; tf32: of all products, on a GPU (fp32)."""
+    batch: Batch = None
+    """Windows at once, halved where memory runs out (auto: 4 on a CPU, on a GPU what fits)."""
 
     @classmethod
     def from_cli(cls, args: argparse.Namespace) -> Self:
-        """The spec that a command line asks for: its flags are called like the fields."""
-        return cls(**{name: value for name, value in vars(args).items() if name in cls.model_fields})
+        """The spec that a command line asks for."""
+        return cls(**cls.given(args))
+
+    @classmethod
+    def given(cls, args: argparse.Namespace) -> dict[str, Any]:
+        """The fields that a command line sets."""
+        return {name: value for name, value in vars(args).items() if name in cls.model_fields and value is not None}
 
     @model_validator(mode="wrap")
     @classmethod
@@ -98,7 +125,7 @@ class ModelSpec(Model):
             name = str(first["loc"][0])
             if first["type"] == "extra_forbidden":
                 raise BenchError(f"unknown option '{name}'; {did_you_mean(name, cls.model_fields)}") from None
-            raise BenchError(f"{_flag(name)} {values[name]}: {first['msg']}") from None
+            raise BenchError(f"{flag(name)} {values[name]}: {first['msg']}") from None
 
     @model_validator(mode="after")
     def _files_exist(self) -> Self:
@@ -120,16 +147,16 @@ class ModelSpec(Model):
         """benchmark.yaml on the backbone that is asked for."""
         return with_backbone(load_config(self.config), self.backbone)
 
-    def row(self, name: str, flag: str = "--methods") -> RowEntry:
+    def row(self, name: str, where: str = "--methods") -> RowEntry:
         """The row of that name. BenchError for an unknown row, method, modifier, backbone or setting.
 
-        flag: what the error says that the name is a value of.
+        where: the name was given, for the error.
         """
         row, rows = self.configuration.row(name), self.configuration.rows
         known = self._declared_methods
         if known is not None and row.method not in known:
             hint = "separate names by commas" if " " in name.strip() else did_you_mean(row.method, {*rows, *known})
-            raise BenchError(f"{flag}: unknown row or method '{name}'; {hint}")
+            raise BenchError(f"{where}: unknown row or method '{name}'; {hint}")
         return row
 
     @cached_property
@@ -163,52 +190,52 @@ class RunSpec(ModelSpec):
     """A run: what to evaluate, on what, with what, and how."""
 
     methods: Names | None = None
-    """Rows, methods or groups of benchmark.yaml; None: all default rows, or those of `table`."""
+    """Rows, methods or groups; `all`: the default rows (all, or those of the table; see `bench methods`)."""
     datasets: Names | None = None
-    """Names of datasets; None: all default datasets, or those of `table`."""
+    """Names of datasets; `all`: the paper's 17 (all, or those of the table; see `bench datasets`)."""
     table: str | None = None
     """A table of benchmark.yaml, whose rows and datasets are taken where none are named."""
     options: tuple[str, ...] = ()
-    """KEY=VALUE: settings, or options of the methods, of every row."""
+    """A setting, or an option of the methods, of every row; may be repeated."""
     sweeps: tuple[str, ...] = ()
-    """KEY=V1,V2: a row for each of these values."""
+    """A row for each of these values of a setting; may be repeated."""
     vocabularies: Names = ()
-    """Names of vocabularies, or YAML files of words: a row for each."""
+    """Words: names of vocabularies, or YAML files (docs/protocols.md); a row for each."""
     protocols: Names = ()
-    """Names of `protocols:` in benchmark.yaml, or cvpr2025, its own: a row for each."""
+    """Words, thresholds, scale of other papers: names of `protocols:`, or cvpr2025; a row for each."""
     only: Names = ()
     """States (missing, failed, stale): cells in others are left out."""
     data_root: Path | None = None
-    """Folder of all datasets; None: $OVSS_BENCH_DATA, else ./data."""
+    """Folder of all datasets ($OVSS_BENCH_DATA, else ./data)."""
     cards: tuple[Path, ...] = ()
-    """Folders of further dataset cards."""
+    """A folder of further dataset cards; may be repeated."""
     layouts: Layouts = Field(default_factory=dict)
-    """For some datasets the layout to read; else the first that is there."""
+    """Read dataset X in its layout L (the first that is there); may be repeated."""
     demo: bool = False
-    """Generated data and the embedded backbone; its results never replace real ones."""
+    """The embedded test bed: rendered scenes and a tiny CLIP, offline; its results never replace real ones."""
     results: Path | None = None
-    """Folder of the results; None: results, of the demo results/demo-run."""
+    """Folder of the results (results, of the demo results/demo-run)."""
     limit: int | None = Field(None, ge=1)
-    """The first N images of each dataset alone; such results are stored apart."""
+    """The first N images of each dataset alone; such results are stored apart and marked."""
     shard: Shard | None = None
-    """(i, n): the i-th of n parts of each dataset alone, as one of n runs that share a results folder."""
+    """The I-th of N parts of each dataset alone (0/4 … 3/4), as one of N runs that share a results folder."""
     fresh: bool = False
     """Forget what is stored of these cells."""
     boundary: bool = False
     """Count boundary IoU as well."""
     save_predictions: int = Field(0, ge=0)
-    """Of how many images of each dataset label maps are kept, spread evenly over it."""
+    """Keep label maps (indexed PNG) of N images of each dataset, spread evenly over it; without N: of all."""
     allow_incomplete: bool = False
     """A dataset with fewer images than its card expects is no failure."""
     workers: int | None = Field(None, ge=0)
-    """Processes that decode images; None: what suits the machine."""
+    """Processes that decode images (2 beside a CPU, up to 8 for a GPU); 0: none."""
 
     @model_validator(mode="after")
     def _all_exists(self) -> Self:
         if self.demo:
             for name in ("backbone", "checkpoint", "data_root"):
                 if getattr(self, name):
-                    raise BenchError(f"--demo has a backbone and data of its own; leave {_flag(name)} out")
+                    raise BenchError(f"--demo has a backbone and data of its own; leave {flag(name)} out")
         config = self.configuration
         if self.table is not None and self.table not in config.tables:
             hint = did_you_mean(self.table, config.tables)
@@ -305,7 +332,3 @@ def _pair(text: str, flag: str, form: str) -> tuple[str, str]:
     if not key or not equals or not value:
         raise BenchError(f"{flag} {text}: {form} is needed, as in threshold=0.3")
     return key, value
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.data_options import add_cards_argument
-from bench.cli.options import positive
+from bench.cli.options import add_cards_argument, positive
 
 if TYPE_CHECKING:
     from bench.metrics.intervals import Interval

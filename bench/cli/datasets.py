@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.data_options import add_data_arguments
+from bench.cli.options import add_data_arguments
 from bench.errors import BenchError
 
 if TYPE_CHECKING:

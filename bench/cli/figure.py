@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.data_options import add_data_arguments
-from bench.cli.options import add_model_arguments, positive
+from bench.cli.options import add_data_arguments, add_model_arguments, positive
 
 PAPER = ("paper-1", "paper-4", "paper-5", "paper-6")
 
@@ -40,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
     from bench.figures import figure, paper_figure
     from bench.spec import RunSpec, listed
 
-    options = {name: value for name, value in vars(args).items() if name in RunSpec.model_fields and name != "methods"}
+    options = {name: value for name, value in RunSpec.given(args).items() if name != "methods"}
     samples = listed(args.samples)
     if number is not None:
         file = paper_figure(number, args.out, args.methods, samples, **options)

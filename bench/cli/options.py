@@ -3,60 +3,62 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import Any
 
 from bench.errors import BenchError
+from bench.spec import ModelSpec, flag
+
+REPEATED = {"options", "sweeps", "cards", "layouts", "plugins", "upsamplers"}
+
+
+def add_fields(group: argparse._ArgumentGroup, spec: type[ModelSpec], **metavars: str | None) -> None:
+    """A flag for each of these fields of a spec, which documents and checks them; without a metavar it is a switch."""
+    for name, metavar in metavars.items():
+        about = " ".join((spec.model_fields[name].description or "").split()).removesuffix(".")
+        about = about[:1].lower() + about[1:]
+        names = ["-o", "--option"] if name == "options" else [flag(name)]
+        if metavar is None:
+            group.add_argument(*names, dest=name, action="store_true", help=about)
+        else:
+            kind: dict[str, Any] = {"action": "append"} if name in REPEATED else {}
+            if name == "save_predictions":
+                kind = {"nargs": "?", "const": sys.maxsize}
+            group.add_argument(*names, dest=name, metavar=metavar, help=about, **kind)
 
 
 def add_backbone_arguments(group: argparse._ArgumentGroup) -> None:
     """Which configuration, backbone, weights and device."""
-    group.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
-    group.add_argument(
-        "--backbone",
-        metavar="NAME|JSON",
-        help="a name of benchmark.yaml, an open_clip model (NAME[:TAG]), its config JSON, or `demo`",
-    )
-    group.add_argument("--checkpoint", metavar="FILE", help="weights of that backbone: safetensors or torch file")
-    group.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
+    add_fields(group, ModelSpec, config="FILE", backbone="NAME|JSON", checkpoint="FILE", device="D")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """All that decides which models run, and how; called like the fields of `bench.spec.ModelSpec`."""
+    """All that decides which models run, and how."""
     group = parser.add_argument_group("models")
     add_backbone_arguments(group)
-    group.add_argument(
-        "--upsampler-checkpoint",
-        dest="upsamplers",
-        action="append",
-        default=[],
-        metavar="[NAME=]FILE",
-        help="weights of an upsampler (default: simfeatup); may be repeated",
-    )
-    group.add_argument(
-        "--plugin",
-        dest="plugins",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="a plug-in file or a folder of them",
-    )
-    group.add_argument(
-        "--dtype",
-        choices=["fp32", "tf32", "fp16", "bf16"],
-        default="fp32",
-        help="of the image tower's products; tf32: of all products, on a GPU (default: fp32)",
-    )
-    group.add_argument(
-        "--batch",
-        type=batch,
-        metavar="N|auto",
-        help="windows at once (auto: 4 on a CPU, on a GPU what fits); halved where memory runs out",
-    )
+    dtypes = "fp32|tf32|fp16|bf16"
+    add_fields(group, ModelSpec, upsamplers="[NAME=]FILE", plugins="PATH", dtype=dtypes, batch="N|auto")
 
 
-def batch(text: str) -> int | None:
-    """A number of windows, or None for "auto", for argparse."""
-    return None if text == "auto" else positive(text)
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the datasets are, and where there are more cards."""
+    parser.add_argument(
+        "--data-root", metavar="D", help="folder of all datasets (default: $OVSS_BENCH_DATA, else ./data)"
+    )
+    add_cards_argument(parser)
+
+
+def add_cards_argument(parser: argparse.ArgumentParser) -> None:
+    """Where there are more cards."""
+    parser.add_argument(
+        "--cards",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="a folder of further dataset cards",
+    )
 
 
 def positive(text: str) -> int:

@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     _check(args)
     targets = _targets(args.out, [Path(image) for image in args.images])
     upsampler = _named(load_config(args.config).row(args.method).upsampler)
-    args.upsamplers = [flag if "=" in flag else f"{upsampler}={flag}" for flag in args.upsamplers]
+    args.upsamplers = [flag if "=" in flag else f"{upsampler}={flag}" for flag in args.upsamplers or ()]
     args.long_side = args.resize if isinstance(args.resize, int) else None
     args.native = None if args.resize is None else args.resize == NATIVE
     options = SegmenterOptions.from_cli(args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.data_options import add_data_arguments
+from bench.cli.options import add_data_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.data_options import add_cards_argument
-from bench.cli.options import positive
+from bench.cli.options import add_cards_argument, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.options import add_model_arguments, positive
+from bench.cli.options import add_fields, add_model_arguments, positive
 from bench.runtime.trackers import check
-from bench.spec import STATES, RunSpec
+from bench.spec import RunSpec
 
 if TYPE_CHECKING:
     from bench.evaluation.dataset_run import Progress, Run
@@ -21,94 +21,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what")
-    what.add_argument(
-        "--methods",
-        metavar="A,B",
-        help="rows or methods, `all` for the default rows (all; see `bench methods`)",
-    )
-    what.add_argument(
-        "--datasets", metavar="X,Y", help="datasets, `all` for the paper's 17 (all; see `bench datasets`)"
-    )
-    what.add_argument(
-        "--protocol",
-        dest="protocols",
-        metavar="P,…",
-        default=(),
-        help="words, thresholds, scale of other papers: names of `protocols:`, or cvpr2025",
-    )
-    what.add_argument(
-        "--vocabulary",
-        dest="vocabularies",
-        metavar="V,…",
-        default=(),
-        help="words: names of vocabularies, or YAML files (docs/protocols.md)",
-    )
-    what.add_argument(
-        "-o",
-        "--option",
-        dest="options",
-        action="append",
-        default=[],
-        metavar="K=V",
-        help="a setting or option of every row",
-    )
-    what.add_argument(
-        "--sweep",
-        dest="sweeps",
-        action="append",
-        default=[],
-        metavar="K=V1,V2",
-        help="a row for each of these values; may be repeated",
-    )
-    what.add_argument("--table", metavar="N", help="rows and datasets of one table of benchmark.yaml")
-    what.add_argument("--only", metavar="S,…", default=(), help=f"only cells that are {', '.join(STATES)}")
-    what.add_argument("--fresh", action="store_true", help="forget what is stored of these cells")
-    what.add_argument(
-        "--limit",
-        type=positive,
-        metavar="N",
-        help="the first N images of each dataset; stored apart and marked",
-    )
+    add_fields(what, RunSpec, methods="A,B", datasets="X,Y", protocols="P,…", vocabularies="V,…", options="K=V")
+    add_fields(what, RunSpec, sweeps="K=V1,V2", table="N", only="S,…", fresh=None, limit="N", shard="I/N")
     what.add_argument(
         "--dry-run", action="store_true", help="print the plan and an estimate of the time, evaluate nothing"
     )
     where = parser.add_argument_group("where")
-    where.add_argument(
-        "--data-root", metavar="D", help="folder of all datasets (default: $OVSS_BENCH_DATA, else ./data)"
-    )
-    where.add_argument("--cards", action="append", default=[], metavar="DIR", help="a folder of further dataset cards")
-    where.add_argument(
-        "--layout",
-        dest="layouts",
-        action="append",
-        default=[],
-        metavar="=L",
-        help="read dataset  in this one of its layouts; may be repeated",
-    )
-    where.add_argument("--results", metavar="D", help="results folder (default: results, with --demo results/demo-run)")
-    where.add_argument(
-        "--demo", action="store_true", help="the embedded test bed: rendered scenes and a tiny CLIP, offline"
-    )
+    add_fields(where, RunSpec, data_root="D", cards="DIR", layouts="X=L", results="D", demo=None)
     how = parser.add_argument_group("how")
-    how.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes that decode images (2 beside a CPU, up to 8 for a GPU); 0: none",
-    )
-    how.add_argument("--boundary", action="store_true", help="count boundary IoU as well")
-    how.add_argument(
-        "--save-predictions",
-        nargs="?",
-        type=positive,
-        const=sys.maxsize,
-        default=0,
-        metavar="N",
-        help="keep label maps (indexed PNG) of N images of each dataset, spread evenly over it; without N: of all",
-    )
-    how.add_argument(
-        "--allow-incomplete", action="store_true", help="exit with 0 although a dataset has too few images"
-    )
+    add_fields(how, RunSpec, workers="N", boundary=None, save_predictions="N", allow_incomplete=None)
     how.add_argument("--strict", action="store_true", help="exit with 1 when a dataset is missing or a cell incomplete")
     how.add_argument(
         "--processes", type=positive, metavar="N", help="start N processes that share the images, as torchrun would"
@@ -122,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="report progress, scores and tables: jsonl:FILE, tensorboard:DIR, wandb:PROJECT, trackio:PROJECT",
     )
     how.add_argument("--profile", metavar="FILE", help="write a torch.profiler trace (JSON); use it with --limit")
-    how.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of each dataset (0/4 … 3/4)")
     add_model_arguments(parser)
 
 
@@ -136,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
 
     if (args.processes or args.devices) and not launched():
         return start_processes(_without(args.arguments, "--processes", "--devices"), args.processes, args.devices)
-    with init_distributed(choose_device(args.device, args.dtype)) as processes:
+    with init_distributed(choose_device(spec.device, spec.dtype)) as processes:
         return _run(spec, args, processes)
 
 

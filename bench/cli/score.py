@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from bench.cli.data_options import add_data_arguments
+from bench.cli.options import add_data_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
