@@ -1,64 +1,17 @@
-"""Datasets on disk for the tests: generated ones, and the real samples laid out as the downloads are."""
+"""Generated datasets on disk for the tests."""
 
 from __future__ import annotations
 
-import shutil
 import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from bench.data.cards import Card, load_card
 from bench.data.samples import SampleSet
 from bench.data.schema import Tiling
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_samples = pytest.mark.beside("samples")
-
-_ISAID_MASKS = "iSAID/val/Semantic_masks/images"
-
-# sample file -> where the dataset has such a file; names are ones of the evaluated split
-_PLACES = {
-    "loveda/image/0.png": "LoveDA/Val/Rural/images_png/2522.png",
-    "loveda/label/0.png": "LoveDA/Val/Rural/masks_png/2522.png",
-    "loveda/image/1.png": "LoveDA/Val/Rural/images_png/2523.png",
-    "loveda/label/1.png": "LoveDA/Val/Rural/masks_png/2523.png",
-    "isaid/image/P0003.png": "iSAID/val/images/images/P0003.png",
-    "isaid/label/P0003_instance_color_RGB.png": f"{_ISAID_MASKS}/P0003_instance_color_RGB.png",
-    "isaid/image/P0005.png": "iSAID/val/images/images/P0005.png",
-    "isaid/label/P0005_instance_color_RGB.png": f"{_ISAID_MASKS}/P0005_instance_color_RGB.png",
-    "potsdam/image/2_10_0_0_512_512.png": "potsdam/img_dir/val/2_13_0_0_512_512.png",
-    "potsdam/label/2_10_0_0_512_512.png": "potsdam/ann_dir/val/2_13_0_0_512_512.png",
-    "vaihingen/image/area1_0_0_512_512.png": "vaihingen/img_dir/val/area2_0_0_512_512.png",
-    "vaihingen/label/area1_0_0_512_512.png": "vaihingen/ann_dir/val/area2_0_0_512_512.png",
-    "whu_aerial/image/2_102.tif": "WHU-BD/val/image/2_102.tif",
-    "whu_aerial/label/2_102.tif": "WHU-BD/val/label/2_102.tif",
-    "whu_aerial/image/2_1133.tif": "WHU-BD/val/image/2_1133.tif",
-    "whu_aerial/label/2_1133.tif": "WHU-BD/val/label/2_1133.tif",
-    "massachusetts_road/image/11278720_15.jpg": "GlobalRoadSet_Val/Massachusetts_test_49/img/11278720_15.jpg",
-    "massachusetts_road/label/11278720_15.png": "GlobalRoadSet_Val/Massachusetts_test_49/gt/11278720_15.png",
-    "wbs_si/image/out0.png": "WBS-SI/Images/water_body_2396.jpg",
-    "wbs_si/label/out0.png": "WBS-SI/Masks/water_body_2396.jpg",
-    "wbs_si/image/out1.png": "WBS-SI/Images/water_body_1074.jpg",
-    "wbs_si/label/out1.png": "WBS-SI/Masks/water_body_1074.jpg",
-    "wbs_si/image/out2.png": "WBS-SI/Images/water_body_2182.jpg",
-    "wbs_si/label/out2.png": "WBS-SI/Masks/water_body_2182.jpg",
-} | {
-    f"deepglobe_road/{kind}/{name}": f"GlobalRoadSet_Val/DeepGlobe_test_1530/{folder}/{name}"
-    for kind, folder, suffix in (("image", "img", "sat.jpg"), ("label", "gt", "mask.png"))
-    for name in (f"{n}_{suffix}" for n in (104, 343, 1945))
-}
-
-
-def lay_out_samples(root: Path) -> None:
-    """Put the real samples below a data root: loveda, isaid, potsdam and vaihingen (converted), whu_aerial,
-    deepglobe_road, massachusetts_road and wbs_si."""
-    for sample, place in _PLACES.items():
-        (root / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(SHARED / "samples" / sample, root / place)
 
 
 def scene(card: Card, height: int, width: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.models.second import IMAGENET_MEAN, IMAGENET_STD
 from bench.models.second_kinds import TimmModel
+from bench.verify.goldens import Bed
 
 SEED = 20251
 VIT = {"embed_dim": 96, "depth": 4, "num_heads": 3, "num_classes": 0, "dynamic_img_size": True}
@@ -122,6 +125,15 @@ def upsampler_state(kind: str) -> dict[str, Tensor]:
         frequencies[0, :64] = frequencies[1, 64:] = np.concatenate([one, one])
         state["rope.freqs"] = torch.from_numpy((frequencies * 2 * np.pi).astype(np.float32))
     return state
+
+
+def guidance(window: NDArray[np.uint8], statistics: str) -> Tensor:
+    """A window (H, W, 3) as upsamplers of "clip" or "imagenet" statistics want it, (1, 3, H, W)."""
+    pixels = torch.from_numpy(window)
+    if statistics == "clip":
+        return Bed("cpu", "fp32").backbone.normalise(pixels)[None]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return ((pixels.permute(2, 0, 1) / 255 - mean) / std)[None]
 
 
 def _anyup_shapes() -> dict[str, tuple[int, ...]]:

@@ -7,12 +7,11 @@ import io
 import cv2
 import numpy as np
 import pytest
-from data_helpers import SHARED, needs_samples
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.data.images import Resize, read_image, resize
+from bench.data.images import Resize, read_image
 from bench.errors import BenchError
 
 
@@ -25,14 +24,6 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 @pytest.fixture
 def pixels():
     return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-
-
-@needs_samples
-@pytest.mark.parametrize("name", ["oem", "synth100x224"])
-def test_resize_is_that_of_the_reference(name):
-    golden = np.load(SHARED / "golden/images.npz")
-    source = read_image(SHARED / "samples/openearthmap/image/koeln_50.tif") if name == "oem" else golden["synth100x224"]
-    np.testing.assert_array_equal(resize(source, Resize(long_side=448)), golden[f"{name}_resized"])
 
 
 @pytest.mark.parametrize(
@@ -118,11 +109,3 @@ def test_16_bits_need_a_stretch():
     image = read_image(data, "deep.tif", stretch=(0, 100))
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image, np.floor(deep / 1000 * 255 + 0.5))
-
-
-@needs_samples
-def test_reading_a_geotiff_is_silent(capfd):
-    path = SHARED / "samples/spacenet_road/image/RGB-PanSharpen_AOI_2_Vegas_img0.tif"
-    with Image.open(path) as rgba:
-        np.testing.assert_array_equal(read_image(path), np.asarray(rgba)[..., :3])
-    assert capfd.readouterr() == ("", "")

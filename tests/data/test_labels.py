@@ -6,7 +6,6 @@ import io
 
 import numpy as np
 import pytest
-from data_helpers import SHARED, needs_samples
 from geo_helpers import encoded, features, georeferenced, line
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -167,49 +166,3 @@ def test_lines_need_a_georeference():
         draw_lines(features(), georeferenced(4, 4, 0.3, 500_000.0, 4_000_000.0), 4, "a.geojson")
     with pytest.raises(BenchError, match=r"a\.geojson: not a GeoJSON"):
         draw_lines(b"[]", georeferenced(4, 4), 4, "a.geojson")
-
-
-@needs_samples
-def test_roads_of_a_real_tile():
-    folder = SHARED / "samples/spacenet_road"
-    mask = draw_lines(
-        (folder / "label/AOI_2_Vegas_img0.geojson").read_bytes(),
-        (folder / "image/RGB-PanSharpen_AOI_2_Vegas_img0.tif").read_bytes(),
-        4,
-        "AOI_2_Vegas_img0",
-    )
-    drawn = np.asarray(Image.open(folder / "label/derived_width4m_AOI_2_Vegas_img0.png")) > 0
-    assert (mask & drawn).sum() / (mask | drawn).sum() > 0.94
-
-
-@needs_samples
-def test_raw_and_train_ids_of_a_real_pair_agree():
-    """The pair was shrunk file by file, so that some pixels at borders differ."""
-    card = load_card("cityscapes")
-    raw, train = (
-        read_label(
-            (SHARED / f"samples/cityscapes/label/frankfurt_000000_000294_gtFine_{kind}.png").read_bytes(),
-            card.layouts[layout].labels,
-            card,
-            kind,
-        )
-        for kind, layout in (("labelIds", "original"), ("labelTrainIds", "prepared"))
-    )
-    assert (raw == train).mean() > 0.99
-
-
-@needs_samples
-def test_a_real_uavid_label_has_no_colour_outside_the_table():
-    card = load_card("uavid")
-    data = (SHARED / "samples/uavid/label/label_only_3840x2160.png").read_bytes()
-    rule = card.layouts["original"].labels.model_copy(update={"unmatched": 255})
-    assert set(np.unique(read_label(data, rule, card, "label"))) == set(range(7))
-
-
-@needs_samples
-def test_a_real_one_bit_label():
-    card = load_card("whu_aerial")
-    path = SHARED / "samples/whu_aerial/label/2_102.tif"
-    label = read_label(path.read_bytes(), card.layouts["original"].labels, card, "2_102")
-    np.testing.assert_array_equal(label, np.asarray(Image.open(path)))
-    assert 0 < label.mean() < 0.5

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from data_helpers import everything, lay_out_samples, needs_samples, pack, scenes, small
+from data_helpers import everything, pack, scenes, small
 
 from bench.data.cards import card_names, load_card
 from bench.data.label_faults import suspicious
@@ -222,43 +222,3 @@ def test_official_massachusetts_tiffs(tmp_path):
 
 
 # --- real samples
-
-REAL = {
-    "loveda": ("original", 2),
-    "isaid": ("original", 6),
-    "potsdam": ("prepared", 1),
-    "vaihingen": ("prepared", 1),
-    "whu_aerial": ("original", 2),
-    "deepglobe_road": ("original", 3),
-    "massachusetts_road": ("original", 1),
-    "wbs_si": ("original", 3),
-}
-
-
-@pytest.fixture(scope="module")
-def real_root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    lay_out_samples(root)
-    return root
-
-
-@needs_samples
-@pytest.mark.parametrize("name", REAL)
-def test_real_samples(name, real_root):
-    samples = open_samples(load_card(name), real_root)
-    assert (samples.layout, len(samples)) == REAL[name]
-    assert suspicious(samples) == ()
-    for sample in everything(samples):
-        values = set(np.unique(sample.label).tolist()) - {255}
-        assert len(values) > 1 and max(values) < len(samples.card.classes)
-        assert sample.image.std() > 10
-
-
-@needs_samples
-def test_real_isaid_tiles(real_root):
-    samples = open_samples(load_card("isaid"), real_root)
-    assert samples.sources == (range(0, 4), range(4, 6))
-    assert samples.ids[1] == "P0003_0_896_251_1147"
-    padded = samples.read(4)
-    assert (padded.label[:, 884:] == 255).all() and not padded.image[:, 884:].any()
-    assert (padded.label[:, :884] != 255).all()

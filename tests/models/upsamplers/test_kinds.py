@@ -9,20 +9,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from reference import SHARED
-from second_recipe import upsampler_state
+from second_recipe import guidance, upsampler_state
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.models.second import IMAGENET_MEAN, IMAGENET_STD
 from bench.models.upsamplers import KINDS, Naf, ScoreRequest, Upsampler, load_upsampler, upsampler
 from bench.models.upsamplers.attending import AnyUp, _Unification
 from bench.models.upsamplers.naf import neighbourhoods
 from bench.verify import recipe
-from bench.verify.goldens import Bed
 
 STORED = dict(np.load(Path(__file__).parents[2] / "golden" / "upsamplers.npz"))
-WHOLE = SHARED / "golden-second"
 NEW = ("naf", "anyup", "jafar", "loftup")
 MEANS = ("bilinear", "nearest", "naf", "anyup", "jafar")  # of patches' features, by weights that sum to one
 OTHERS = (*MEANS, "loftup")
@@ -41,14 +37,6 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Upsampler]:
     return found
 
 
-def guidance(window: np.ndarray, statistics: str) -> Tensor:  # type: ignore[type-arg]
-    pixels = torch.from_numpy(window)
-    if statistics == "clip":
-        return Bed("cpu", "fp32").backbone.normalise(pixels)[None]
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return ((pixels.permute(2, 0, 1) / 255 - mean) / std)[None]
-
-
 def on_grid(tokens: Tensor) -> Tensor:
     return tokens.T.reshape(1, -1, 14, 14)
 
@@ -59,25 +47,6 @@ def test_pixel_features_of_the_authors_code(kind: str, released: dict[str, Upsam
     with torch.inference_mode():
         found = released[kind](on_grid(torch.from_numpy(STORED["features"])), image)[0]
     assert np.abs(found[:, 3::32, 5::32].numpy() - STORED[kind]).max() < TOLERANCE
-
-
-@pytest.mark.beside("golden-second")
-@pytest.mark.parametrize("file", sorted(WHOLE.glob("up_*.npz")), ids=lambda file: file.stem)
-def test_all_that_is_stored(file: Path, released: dict[str, Upsampler]) -> None:
-    golden = dict(np.load(file))
-    new = released[file.stem.split("_")[1]]
-    images = np.load(SHARED / "golden" / "images.npz")
-    source, _, cut = str(golden["window"]).partition("[")
-    name, _, cut = cut.partition("][") if source == "images.npz" else ("", "", cut)
-    whole = images[name.strip("'\"")] if name else recipe.image()
-    (top, bottom), (left, right) = (map(int, part.split(":")) for part in cut.rstrip("]").split(","))
-    image = guidance(whole[top:bottom, left:right], new.statistics)
-    with torch.inference_mode():
-        features = new(on_grid(torch.from_numpy(golden["features"])), image)[0].numpy()
-    assert np.abs(features[:, 3::16, 5::16] - golden["out_stride16"]).max() < TOLERANCE
-    assert np.abs(features[:, :8, -8:] - golden["out_corner8"]).max() < TOLERANCE
-    stats = np.array([features.mean(dtype=float), features.std(dtype=float), np.abs(features).max()])
-    assert np.abs(stats - golden["out_stats"]).max() < TOLERANCE
 
 
 @pytest.mark.parametrize("shifted", [False, True])
