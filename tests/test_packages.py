@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -43,8 +44,10 @@ def test_the_wheel_works_without_a_checkout(packages: tuple[Path, Path], tmp_pat
     zipfile.ZipFile(packages[0]).extractall(site)
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
     def run(*arguments: str) -> str:
-        done = subprocess.run([str(python), *arguments], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run([str(python), *arguments], cwd=tmp_path, env=bare, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -153,6 +153,7 @@ def test_the_recipe_is_that_of_the_goldens() -> None:
         assert np.array_equal(found, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["proxyclip", "lposs", "trident"])
 def test_the_batch_changes_nothing(method: str, bed: Bed) -> None:
     case = next(case for case in CASES if case.method == method and "oem" not in case.file)

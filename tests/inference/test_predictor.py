@@ -139,6 +139,7 @@ def test_geotiff_keeps_its_georeference(
     assert (tmp_path / "labels_overlay.png").is_file()
 
 
+@pytest.mark.slow
 @needs_rasterio
 def test_own_resolution_in_strips_is_the_whole_at_once(models: list[str], tmp_path: Path) -> None:
     """Several bands of windows, none of them a multiple of anything; with an upsampler and a bias."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from project import SMALL
 from store_helpers import stored
 
 from bench.cli import main
@@ -55,7 +56,9 @@ def test_files_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("number", [4, 5, 6])
 def test_label_maps_and_cosines_of_the_demo(number: int, tmp_path: Path) -> None:
-    assert main(["figure", f"paper-{number}", "--demo", "-o", str(tmp_path / "f.png")]) == 0
+    (tmp_path / "small.yaml").write_text(SMALL)
+    flags = ["--demo", "--config", str(tmp_path / "small.yaml"), "-o", str(tmp_path / "f.png")]
+    assert main(["figure", f"paper-{number}", *flags]) == 0
     assert np.asarray(Image.open(tmp_path / "f.png").convert("RGB")).std() > 10
 
 

@@ -37,6 +37,7 @@ def test_two_processes_give_the_bytes_of_one_and_mistakes_are_told_once(tmp_path
     assert len(wrong.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_profile_is_written_and_says_how_busy_a_gpu_was(tmp_path: Path) -> None:
     project = Project(tmp_path)
     done = run(project, "--limit", "1", "--profile", str(tmp_path / "trace.json"))

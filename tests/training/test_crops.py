@@ -107,6 +107,7 @@ def test_too_few_images_for_a_step():
         Schedule(images=7, batch=4, processes=2, seed=0)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(tmp_path):
     crops = Crops(find_images(write_images(tmp_path, 4)).paths, 16, seed=0)
     schedule = Schedule(images=4, batch=2, processes=1, seed=0)
