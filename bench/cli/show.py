@@ -59,6 +59,7 @@ def _blocks(cell: StoredResult, found: Score, config: Any, cards: Sequence[Path]
     if interval is not None:
         ends = f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} over " if interval.known else ""
         value += f", {ends}{interval.sample}"
+    value += "".join(f"; not seen by it: {spot}" for spot in found.blind_spots)
     card = card_of(cell.dataset, cards)
     about = card.facts() if card else cell.record.card
     result = {"score": value, "verdict": known.text or "complete", "images": f"{known.counted} of {known.expected}"}

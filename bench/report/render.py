@@ -170,15 +170,18 @@ def _undecided(grid: Grid) -> list[str]:
 
 
 def _images(grid: Grid) -> list[str]:
-    """Of each dataset: images, and what was resampled."""
-    told = {}
+    """Of each dataset: images and scenes, and what its intervals cannot see."""
+    told: dict[str, str] = {}
+    unseen: dict[str, None] = {}
     for line in grid.lines:
         for column, entry in line.entries.items():
             if entry.score and entry.interval and column not in told:
                 interval = entry.interval
                 optimistic = ", single images: optimistic" if interval.unit == "image" else ""
                 told[column] = f"{column} {entry.total} ({interval.sample}{optimistic})"
-    return [f"Images (and what is swapped and left out): {'; '.join(told.values())}."] if told else []
+            unseen |= {f"{column}: {spot}": None for spot in entry.score.blind_spots} if entry.score else {}
+    lines = [f"Images (and what is swapped and left out): {'; '.join(told.values())}."] if told else []
+    return [*lines, *([f"Not seen by intervals: {'; '.join(unseen)}."] if unseen else [])]
 
 
 def _differences(grid: Grid) -> list[str]:

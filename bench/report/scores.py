@@ -15,7 +15,7 @@ from bench.config import Config
 from bench.metrics import chance_score, constant_score, label_area, mean_over_classes
 from bench.metrics import score as metric_of
 from bench.metrics.boundary import boundary_iou
-from bench.metrics.intervals import Interval, Scenes, by_scene, interval
+from bench.metrics.intervals import Interval, Scenes, blind_spots, by_scene, interval
 from bench.metrics.significance import PERMUTATIONS, tests_of_rows
 from bench.report.verdict import Facts, Verdict, card_of, columns, damaged, facts, verdict
 from bench.settings import Settings
@@ -62,6 +62,11 @@ class Score:
     def comparable(self) -> bool:
         """Whether it may be held against a published number."""
         return self.verdict.comparable
+
+    @property
+    def blind_spots(self) -> list[str]:
+        """What its interval cannot see, one phrase each."""
+        return blind_spots(self.scenes, self.classes) if self.scenes and self.interval and self.interval.known else []
 
     @property
     def said(self) -> dict[str, Any]:

@@ -292,3 +292,27 @@ def test_titles() -> None:
 def test_signed_numbers() -> None:
     shown = [render.signed(points) for points in (1.25, -0.44, -0.04, None, float("nan"))]
     assert shown == ["+1.3", "−0.4", "0.0", "", "–"]
+
+
+def test_a_class_of_one_scene_is_named_below_the_table(tmp_path: Path) -> None:
+    put(tmp_path, "clip", "whu_aerial", [[[8, 1], [0, 0]]] * 12 + [GOOD])
+    put(tmp_path, "sclip", "whu_aerial", [[[8, 1], [0, 0]]] * 12 + [GOOD])
+    text = markdown(build("2", CONFIG.tables["2"], CONFIG, only(tmp_path)))
+    assert "Not seen by intervals: whu_aerial: class1 is labelled in one scene only.\n" in text
+
+
+def test_rows_that_no_test_tells_from_the_best_are_named(tmp_path: Path) -> None:
+    for row, images in (("maskclip", [GOOD] * 18), ("sclip", [FAIR] * 18), ("gem", [GOOD, *[FAIR] * 17])):
+        put(tmp_path, row, "openearthmap", images, demo=True)
+        put(tmp_path, row, "whu_aerial", images[:4], demo=True)
+    grid = leaderboard(CONFIG, only(tmp_path))
+    # on average nine scenes count, and two more whose swap changes half as much
+    assert grid.undecided == ({"openearthmap": [], "average": []}, ["whu_aerial"], 6)
+    text = markdown(grid)
+    assert (
+        "Not told apart from the best (scenes swapped; 5 %, Holm over 6 tests): openearthmap: none; average: none."
+        in text
+    )
+    assert "No test (too few scenes, or other images): whu_aerial." in text
+    put(tmp_path, "gem", "openearthmap", [FAIR, *[GOOD] * 17], demo=True)
+    assert leaderboard(CONFIG, only(tmp_path)).undecided[0]["openearthmap"] == ["gem"]

@@ -186,7 +186,7 @@ def _cell(score: Score, cell: StoredResult | None, published: float | None, clas
         "published": published,
         "boundary": _points(score.boundary),
         "seconds": score.seconds_per_image and round(score.seconds_per_image, 4),
-        "notes": list(known.sentences),
+        "notes": [*known.sentences, *(f"not seen by the interval: {spot}" for spot in score.blind_spots)],
     }
     if cell is None or not cell.counted or len(cell.classes) != len(classes):
         return found
