@@ -87,6 +87,7 @@ def stored(
 ) -> None:
     """A cell whose images have the given confusions; `total` beyond their number leaves it partial."""
     size = options.pop("size", None) or len(images[0])
+    contents = options.pop("contents", None) or [None] * len(images)
     store = Store(folder, limit=options.pop("limit", None), demo=options.pop("demo", False))
     writer = opened(
         store,
@@ -95,8 +96,8 @@ def stored(
         classes=tuple(f"class{k}" for k in range(size)),
         **options,
     )
-    for index, confusion in enumerate(images):
-        writer.add(index, *certain(confusion))
+    for index, (confusion, content) in enumerate(zip(images, contents, strict=True)):
+        writer.add(index, *certain(confusion), content=content)
     writer.finish(seconds=1.5)
 
 

@@ -203,7 +203,8 @@ def _numbers(cell: StoredResult) -> dict[str, Any]:
     images = cell.areas()
     labels = label_area(images.total)
     found["value"] = float(metric_of(images.total, cell.metric))
-    found["constant"], found["chance"] = constant_score(labels, cell.metric), chance_score(labels, cell.metric)
+    if labels.any():
+        found["constant"], found["chance"] = constant_score(labels, cell.metric), chance_score(labels, cell.metric)
     if (of_boundary := cell.boundary()) is not None:
         found["boundary"] = float(mean_over_classes(boundary_iou(of_boundary.sum(0))))
     if cell.counted == cell.total:

@@ -29,8 +29,9 @@ GAPS: Final = ("failed", "no data", "no labels", "damaged")
 class Facts:
     """What the results of one dataset have to agree in to be ranked together; None where it is not known.
 
-    labels: hash of the label pixels of all images. pixels: how many were counted. images: index -> checksum of the
-    file. backbone: AS_CONFIGURED, or its name where the row should have another one. weights: backbone, and their hash.
+    labels: hash of the label pixels of all images, where these are as many as expected. pixels: how many were counted.
+    images: index -> checksum of the file. backbone: AS_CONFIGURED, or its name where the row should have another one.
+    weights: backbone, and their hash.
     """
 
     written: str
@@ -142,7 +143,7 @@ class Verdict:
 
 def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
     """What of a result is held against the others of its dataset; reads its counts."""
-    whole = cell.total and cell.counted == cell.total
+    whole = cell.counted == cell.total == _expected(cell, card)
     own = cell.settings.method != EXTERNAL
     expected = _settings_now(cell, config, card) if own and not cell.record.demo else None
     as_named = expected is None or expected.backbone == cell.settings.backbone
@@ -151,7 +152,7 @@ def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
     return Facts(
         written=cell.record.written,
         pixels=None if labels is None else int(labels.sum()),
-        labels=hashlib.sha256(labels.tobytes()).hexdigest()[:12] if whole and labels is not None else None,
+        labels=hashlib.sha256(labels.tobytes()).hexdigest() if whole and labels is not None and labels.any() else None,
         images={index: content.partition(" ")[0] for index, content in cell.contents.items()},
         layout=cell.info.layout,
         backbone=(AS_CONFIGURED if as_named else cell.settings.backbone) if own else None,
@@ -234,7 +235,7 @@ def _expected(cell: StoredResult, card: Card | None) -> int:
     """Images that the dataset should have; as many as it has where nothing says otherwise."""
     kept = card or cell.record.card
     expected = kept.expected_count if kept else cell.record.images.expected
-    return cell.total if cell.record.limit is not None else expected or cell.total
+    return cell.total if cell.record.demo or cell.record.limit is not None else expected or cell.total
 
 
 def _settings_now(cell: StoredResult, config: Config, card: Card | None, row: str | None = None) -> Any:

@@ -1,0 +1,212 @@
+"""One results folder with every kind of result, and one verdict on each in all outputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from store_helpers import INPUTS, certain, settings, spec
+from table_helpers import CONFIG, FAIR, GOOD, put
+
+from bench.cli import main
+from bench.data.cards import load_card
+from bench.report.comparison import compare
+from bench.report.frames import per_class, scores, tables
+from bench.report.render import csv_lines, html_table, latex, markdown
+from bench.report.scores import Collection, collect, scores_of
+from bench.report.site.page import page_data
+from bench.report.tables import leaderboard
+from bench.settings import DatasetFacts
+from bench.store.store import Store
+
+TRUE_COUNTS = True  # udd5 has 40 images
+IMAGES = [GOOD, FAIR] * 20
+SWAPPED = [[line[::-1] for line in image[::-1]] for image in IMAGES]
+SAID = {
+    "clip": ("ok", ""),
+    "maskclip": ("ok", ""),
+    "sclip": ("ok", ""),
+    "gem": ("incomplete", "38 of 40 images"),
+    "clearclip": ("too many", "42 images, 40 expected"),
+    "segearth-ov": ("stale", "stale"),
+    "sclip[threshold=0.33]": ("upper bound", "upper bound"),
+    "maskclip+ours": ("ok", "other dtype"),
+    "clip+ours": ("other weights", "other weights"),
+    "gem+ours": ("other backbone", "other backbone"),
+    "sclip+ours": ("other images", "other images"),
+    "clearclip+ours": ("other labels", "other labels"),
+    "proxyclip": ("partial", "30 of 40 images"),
+    "ignored": ("no labels", "no labels, external"),
+    "mine": ("ok", "external"),
+    "lost": ("failed", "failed"),
+    "broken": ("damaged", "damaged"),
+}
+"""Row on udd5 -> status and words of its verdict."""
+
+
+def town(folder: Path, row: str, scale: float = 50.0) -> None:
+    """A complete cell on a dataset of somebody's own card, which the cell keeps what is needed of."""
+    card = DatasetFacts(
+        name="town",
+        title="My Town",
+        task="building",
+        palette=((0, 0, 0), (9, 9, 9)),
+        expected_count=12,
+        threshold=0.0,
+        background=0,
+        words=(("ground",), ("house",)),
+        known_vocabularies=("cvpr2025",),
+    )
+    now = CONFIG.settings_of(row, card, CONFIG.row(row)).model_copy(update={"scale": scale})
+    found = spec(12, settings=now, classes=("ground", "house"), metric="foreground_iou", card=card, expected=12)
+    writer = Store(folder).open(found)
+    for index, image in enumerate(IMAGES[:12]):
+        writer.add(index, *certain(image))
+    writer.finish(seconds=1.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("every-kind")
+    same, other = [f"i{index} l{index}" for index in range(40)], [f"x{index} l{index}" for index in range(40)]
+    for row in ("clip", "maskclip", "sclip"):
+        put(folder, row, "udd5", IMAGES, inputs={**INPUTS, "dtype": "fp32"}, contents=same)
+    put(folder, "sclip+ours", "udd5", IMAGES, contents=[*other[:6], *same[6:]])
+    put(folder, "gem", "udd5", IMAGES[:38])
+    put(folder, "clearclip", "udd5", [*IMAGES, GOOD, FAIR])
+    put(folder, "segearth-ov", "udd5", IMAGES, changes={"scale": 40.0})
+    put(folder, "sclip[threshold=0.33]", "udd5", IMAGES)
+    put(folder, "maskclip+ours", "udd5", IMAGES, inputs={**INPUTS, "dtype": "bf16"}, info={"dtype": "bf16"})
+    put(folder, "clip+ours", "udd5", IMAGES, inputs={**INPUTS, "weights": "another"})
+    put(folder, "gem+ours", "udd5", IMAGES, changes={"backbone": "/home/me/tiny.json"})
+    put(folder, "clearclip+ours", "udd5", SWAPPED)
+    put(folder, "proxyclip", "udd5", IMAGES[:30], total=40)
+    external = {"method": "external", "backbone": "external", "vocabulary": "external"}
+    put(folder, "mine", "udd5", IMAGES, changes=external, info={"caveat": "external: by another program"})
+    put(folder, "ignored", "udd5", [[[0, 0], [0, 0]]] * 40, changes=external)
+    Store(folder).record_gap(spec(0, settings=settings("lost", "udd5")), "failed", "out of memory")
+    put(folder, "broken", "udd5", IMAGES)
+    (folder / "cells/udd5/broken/cell.json").write_text("{")
+    town(folder, "clip")
+    town(folder, "sclip", scale=40.0)
+    for row in ("clip", "sclip"):
+        put(folder, row, "vdd", IMAGES, demo=True)
+        put(folder, row, "udd5", IMAGES[:2], limit=2)
+    yield folder
+
+
+@pytest.fixture(scope="module")
+def collections(folder: Path) -> dict[str, Collection]:
+    return {one.name: one for one in collect(folder, CONFIG, 200)}
+
+
+def test_each_kind_has_its_verdict(collections: dict[str, Collection]) -> None:
+    assert set(collections) == {"", "demo", "limited-2"}
+    found = {row: one.verdict for (row, dataset), one in collections[""].scores.items() if dataset == "udd5"}
+    assert {row: (one.status, one.text) for row, one in found.items()} == SAID
+    assert all(one.ranked == (one.status == "ok") for one in found.values())
+    assert {row for row, one in found.items() if one.comparable} == {"clip", "maskclip", "sclip", "maskclip+ours"}
+    assert "6 of 40 image files are not those of most rows" in found["sclip+ours"].words
+    assert "scale 40.0 -> 50.0" in found["segearth-ov"].words and "{" not in found["broken"].text
+    for name in ("demo", "limited-2"):
+        assert all(one.complete and not one.comparable for one in collections[name].scores.values())
+
+
+def test_all_outputs_say_the_same(folder: Path, collections: dict[str, Collection]) -> None:
+    collection = collections[""]
+    grid = leaderboard(CONFIG, collection)
+    page = {(cell["row"], cell["dataset"]): cell for cell in page_data(folder, collection, CONFIG)["cells"]}
+    lines = {(line["row"], line["dataset"]): line for line in csv_lines(grid)}
+    frame = {(line["row"], line["dataset"]): line for line in scores(folder).to_dict("records")}
+    classes = per_class(folder).to_dict("records")
+    text, page_of_html, tex = markdown(grid), html_table(grid), latex(grid)
+    for (row, dataset), one in collection.scores.items():
+        known = one.verdict
+        for of in (page[row, dataset], lines[row, dataset], frame[row, dataset]):
+            assert of["status"] == known.status, (row, of)
+        assert page[row, dataset]["text"] == lines[row, dataset]["shown"] == frame[row, dataset]["shown"] == known.text
+        assert page[row, dataset]["complete"] == lines[row, dataset]["ranked"] == frame[row, dataset]["ranked"]
+        (entry,) = (line.entries[dataset] for line in grid.lines if line.row == row)
+        assert known.ranked or (entry.mark is None and not entry.complete)
+        assert known.comparable or entry.difference is None
+        shown = known.beside("" if entry.value != entry.value else f"{entry.shown:.1f}")
+        assert known.ranked or (shown in text and shown in page_of_html)
+        assert all(sentence in text.replace("\\", "") for sentence in known.why)
+        assert {line["status"] for line in classes if (line["row"], line["dataset"]) == (row, dataset)} <= {
+            known.status
+        }
+    place = 1 + grid.columns.index("udd5")
+    for line in tex.splitlines():
+        row = next((one.row for one in grid.lines if line.startswith(f"{one.label} &")), None)
+        if row in SAID:
+            assert ("--" in line.split("&")[place]) == (SAID[row][0] != "ok"), line
+    constant = next(line for line in tex.splitlines() if line.startswith("Best constant"))
+    assert "--" not in constant.rpartition("&")[0]
+    assert "Rows differ: udd5 in " in text and "Rows differ: udd5 in " in tex
+
+
+def test_show_and_compare_say_it_too(
+    folder: Path, collections: dict[str, Collection], capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {key: one for key, one in collections[""].scores.items() if key[1] == "udd5"}
+    judged = scores_of(Store(folder), CONFIG, datasets=["udd5"])
+    for (row, _), one in known.items():
+        result = compare(Store(folder), "clip", row, ["udd5"], 200, judged) if row != "broken" else None
+        if result is not None:
+            assert bool(result.pairs) == one.complete
+            assert one.complete or f"{row}: {one.verdict.words}" in result.left_out["udd5"]
+    for row in ("sclip", "segearth-ov", "sclip[threshold=0.33]", "gem", "mine"):
+        assert main(["show", row, "udd5", "--results", str(folder)]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("verdict")]
+        assert line.removeprefix("verdict").strip() == (SAID[row][1] or "complete")
+
+
+def test_page_tables_and_compare_have_one_p(folder: Path, collections: dict[str, Collection]) -> None:
+    of_page = page_data(folder, collections[""], CONFIG)["paired"]
+    (pair,) = compare(Store(folder), "clip", "sclip", ["udd5"], 200).pairs
+    found = of_page.get("clip\tsclip") or of_page["sclip\tclip"]
+    assert found["udd5"][2] == round(pair.test.p_value, 5)
+    assert collections[""].p_values(["clip", "sclip"], ["udd5"])["clip", "sclip"] == pair.test.p_value
+
+
+def test_nothing_foreign_ends_the_tables(folder: Path, tmp_path: Path) -> None:
+    names = {file.name for file in tables(folder, tmp_path, formats=("md", "csv", "latex", "html"), draws=50)}
+    assert {"leaderboard.md", "per_class.csv", "thresholds.csv", "per_class-demo.csv"} <= names
+    assert {"per_class-limited-2.csv", "thresholds-limited-2.csv", "leaderboard-limited-2.tex"} <= names
+
+
+def test_an_own_dataset_is_judged_and_named_without_its_card(folder: Path, collections: dict[str, Collection]) -> None:
+    clip, sclip = (collections[""].scores[row, "town"].verdict for row in ("clip", "sclip"))
+    assert clip.ranked and sclip.stale == ("scale 40.0 -> 50.0",)
+    about = page_data(folder, collections[""], CONFIG)["datasets"]
+    (shown,) = [one for one in about if one["name"] == "town"]
+    assert (shown["title"], shown["task"], shown["classes"]) == ("My Town", "building", ["ground", "house"])
+    assert shown["palette"] == [[0, 0, 0], [9, 9, 9]]
+
+
+def test_a_changed_card_makes_its_results_stale(folder: Path, tmp_path: Path) -> None:
+    card: dict[str, Any] = load_card("whu_aerial").model_dump(mode="json", exclude_unset=True)
+    card |= {"name": "town", "expected_count": 13, "threshold": 0.5}
+    card["vocabularies"] = {"cvpr2025": [["ground"], ["house", "hut"]]}
+    (tmp_path / "town.yaml").write_text(yaml.safe_dump(card))
+    found = scores_of(Store(folder), CONFIG, [tmp_path], ["town"])["clip", "town"].verdict
+    assert found.stale == ("threshold 0.0 -> 0.5", "words changed")
+    assert (found.status, found.text) == ("incomplete", "12 of 13 images, stale")
+
+
+def test_results_of_before_cards_were_kept_are_not_made_stale(tmp_path: Path) -> None:
+    for row in ("clip", "sclip"):
+        put(tmp_path, row, "udd5", IMAGES)
+        town(tmp_path, row)
+    for file in tmp_path.glob("cells/*/*/cell.json"):
+        record = json.loads(file.read_text())
+        del record["card"]
+        file.write_text(json.dumps(record))
+    found = scores_of(Store(tmp_path), CONFIG)
+    assert {one.verdict.status for one in found.values()} == {"ok"}
+    assert {key[1] for key, one in found.items() if one.comparable} == {"udd5"}
+    assert "no card of town was kept with it; give --cards" in found["clip", "town"].verdict.words
