@@ -15,6 +15,7 @@ import numpy as np
 import bench.store.record
 import bench.store.writer
 from bench.metrics import BINS
+from bench.runtime.checksum import sealed
 from bench.settings import ResizeRule, Settings
 from bench.store.record import Info, ResultSpec
 from bench.store.result import StoredResult
@@ -132,6 +133,17 @@ def the_cell(store: Store) -> StoredResult:
 def record(folder: Path) -> dict[str, object]:
     content: dict[str, object] = json.loads((folder / "cells/loveda/sclip/cell.json").read_text())
     return content
+
+
+def edit(file: Path, **changes: object) -> None:
+    """Changes keys of a cell.json and gives it the checksum that belongs to them."""
+    file.write_text(json.dumps(sealed(json.loads(file.read_text()) | changes)))
+
+
+def as_before_checksums(file: Path, without: str = "checksum") -> None:
+    """Makes a cell.json what versions without checksums wrote; another key is taken away as well."""
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({key: content[key] for key in content if key not in ("checksum", without)}))
 
 
 def counts_file(folder: Path) -> bytes:

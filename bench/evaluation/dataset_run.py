@@ -114,6 +114,9 @@ def run_dataset(run: Run, dataset: DatasetPlan, progress: Progress, background: 
     """
     if run.processes.is_main:
         _record_gaps(run, dataset)
+        for cell in dataset.cells:
+            if cell.state == "cached":
+                run.store.seal(cell.row, cell.settings.dataset)
     ready = [cell for cell in dataset.due if cell.variant is not None]
     if dataset.samples is None or dataset.refused or not ready:
         return []

@@ -27,15 +27,14 @@ from bench.runtime.distributed import Distributed
 from bench.settings import Settings
 from bench.spec import RunSpec
 from bench.store.maps import LabelMaps
-from bench.store.record import identity
+from bench.store.record import DONE, identity
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
 COUNTS_VERSION: Final = "2"
 """Of the code that turns images into counts; raised when a change moves numbers, so that old results are stale."""
 
-State: TypeAlias = Literal["missing", "partial", "failed", "stale", "rescore", "no maps", "cached"]
-DONE: Final = ("ok", "incomplete")  # stored results of which every image is counted
+State: TypeAlias = Literal["missing", "partial", "failed", "damaged", "stale", "rescore", "no maps", "cached"]
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,8 @@ class DatasetPlan:
         return tuple(cell for cell in self.cells if cell.state != "cached")
 
     def only(self, states: Sequence[str]) -> DatasetPlan:
-        """The same with the cells in one of the states alone (missing takes partial along)."""
-        wanted = {*states, *(["partial"] if "missing" in states else [])}
+        """The same with the cells in one of the states alone (missing takes partial and damaged along)."""
+        wanted = {*states, *(["partial", "damaged"] if "missing" in states else [])}
         return replace(self, cells=tuple(cell for cell in self.cells if cell.state in wanted))
 
 
@@ -249,6 +248,8 @@ def _compared(
     cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: Store, boundary: bool
 ) -> tuple[State, tuple[str, ...]]:
     """The state of a cell and what changed since it was stored. boundary: cells without boundary counts are partial."""
+    if damage := store.damage(cell.row, cell.settings.dataset):
+        return "damaged", (damage,)
     if old is None or old.status == "no data":
         if cell.variant and store.twin(cell.settings, cell.identity):
             return "rescore", ("its counts are shared with another row",)

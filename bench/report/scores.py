@@ -9,8 +9,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from bench.config import Config
 from bench.metrics import chance_score, constant_score, label_area, mean_over_classes
 from bench.metrics import score as metric_of
@@ -155,18 +153,15 @@ def scores_of(
     store: Store, config: Config, cards: Sequence[Path] = (), datasets: Sequence[str] | None = None
 ) -> dict[tuple[str, str], Score]:
     """(row, dataset) -> the score of each stored cell with the verdict on it, on these datasets or all."""
-    cells = [cell for cell in store.cells() if datasets is None or cell.dataset in datasets]
+    stored, unread = store.listing()
+    cells = [cell for cell in stored if datasets is None or cell.dataset in datasets]
     now = {name: card_of(name, cards) for name in {cell.dataset for cell in cells}}
 
-    def read(cell: StoredResult) -> tuple[Facts, dict[str, Any]] | str:
-        try:
-            return facts(cell, config, now[cell.dataset]), _numbers(cell)
-        except (ValueError, IndexError, KeyError, pa.ArrowException) as error:
-            return f"its counts cannot be read ({error}); run the cell again"
+    def read(cell: StoredResult) -> tuple[Facts, dict[str, Any]]:
+        return facts(cell, config, now[cell.dataset]), _numbers(cell)
 
     with ThreadPoolExecutor(2) as pool:  # of replace(cell), so that the counts it reads are freed with it
-        read_cells = list(pool.map(lambda cell: read(replace(cell)), cells))
-    whole = [(cell, *of) for cell, of in zip(cells, read_cells, strict=True) if not isinstance(of, str)]
+        whole = [(cell, *of) for cell, of in zip(cells, pool.map(lambda cell: read(replace(cell)), cells), strict=True)]
     judged = columns([(cell, of_cell) for cell, of_cell, _ in whole], config, now)
     found = {
         (cell.row, cell.dataset): Score(
@@ -175,8 +170,7 @@ def scores_of(
         for cell, of_cell, numbers in whole
     }
     demo = all(score.verdict.demo for score in found.values()) and bool(found)
-    unread = {(cell.row, cell.dataset): of for cell, of in zip(cells, read_cells, strict=True) if isinstance(of, str)}
-    for (row, dataset), reason in {**store.damaged(), **unread}.items():  # stands where the others of its store do
+    for (row, dataset), reason in unread.items():  # stands where the others of its store do
         if datasets is None or dataset in datasets:
             found[row, dataset] = Score(row, dataset, row, "miou", damaged(reason, demo, store.limit))
     return found

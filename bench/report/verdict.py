@@ -143,12 +143,12 @@ class Verdict:
 
 def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
     """What of a result is held against the others of its dataset; reads its counts."""
+    labels = label_area(cell.areas()) if cell.images.num_rows else None  # (images, classes)
     whole = cell.counted == cell.total == _expected(cell, card)
     own = cell.settings.method != EXTERNAL
     expected = _settings_now(cell, config, card) if own and not cell.record.demo else None
     as_named = expected is None or expected.backbone == cell.settings.backbone
     weights = cell.record.inputs.get("weights")
-    labels = label_area(cell.areas()) if cell.counted else None  # (images, classes)
     return Facts(
         written=cell.record.written,
         pixels=None if labels is None else int(labels.sum()),

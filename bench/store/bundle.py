@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -18,9 +19,10 @@ from bench import __version__
 from bench.errors import BenchError, one_line
 from bench.runtime.atomic import write_atomic
 from bench.runtime.provenance import differing
+from bench.store.count_files import COUNTS, PARTS
 from bench.store.count_table import encode
-from bench.store.record import FORMAT, RECORD, Part, Record, identity
-from bench.store.result import COUNTS, PARTS, StoredResult, load_result, numbers
+from bench.store.record import FORMAT, RECORD, Part, Record, reason_of
+from bench.store.result import StoredResult, load_result, numbers
 from bench.store.store import Store
 
 MANIFEST = "manifest.json"
@@ -45,7 +47,11 @@ def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = la
 
     Returns what was written. Raises BenchError where there is nothing, and where the file cannot be written.
     """
-    cells = [cell for cell in store.cells() if wanted(cell)]
+    stored, damaged = store.listing()
+    reasons = [*damaged.values(), *(cell.damage for cell in stored if cell.damage)]
+    for reason in reasons:
+        warnings.warn(f"not in the archive: {reason}", stacklevel=2)
+    cells = [cell for cell in stored if not cell.damage and wanted(cell)]
     if not cells:
         raise BenchError(f"{store.folder}: nothing to export; `bench tables` shows what is stored")
     files: dict[str, bytes] = {}
@@ -149,13 +155,13 @@ def _cells(file: Path, store: Store) -> dict[str, tuple[Record, dict[str, bytes]
 def _checked(file: Path, folder: str, files: dict[str, bytes], store: Store) -> Record:
     """The record of a cell of the archive. BenchError where it disagrees with its folder, its counts or the store."""
     try:
-        record = Record.model_validate_json(files[RECORD])
-    except (KeyError, ValueError) as error:
-        raise BenchError(f"{file}: {folder} has no {RECORD} that can be read ({str(error).splitlines()[0]})") from None
-    named, settings = f"{record.row} on {record.dataset}", record.settings
-    place = str(store.place(record.row, record.dataset).relative_to(store.cells_folder))
-    if (settings.row, settings.dataset, place) != (record.row, record.dataset, folder):
-        raise BenchError(f"{file}: {folder} holds {named}, with the settings of {settings.row} on {settings.dataset}")
+        record = Record.parse(files[RECORD])
+        place = str(store.place(record.row, record.dataset).relative_to(store.cells_folder))
+    except (KeyError, ValueError, BenchError) as error:
+        raise BenchError(f"{file}: {folder} has no {RECORD} that can be read ({reason_of(error)})") from None
+    named = f"{record.row} on {record.dataset}"
+    if place != folder:
+        raise BenchError(f"{file}: {folder} holds {named}; get the archive again")
     if record.demo != store.demo:
         kind = "of the demo" if record.demo else "of real data"
         raise BenchError(f"{file}: {named} is {kind}; real and demo results are kept apart")
@@ -163,22 +169,20 @@ def _checked(file: Path, folder: str, files: dict[str, bytes], store: Store) -> 
         advice = f"--limit {record.limit}" if record.limit else "import it without --limit"
         images = f"the first {record.limit} images" if record.limit else "all images"
         raise BenchError(f"{file}: {named} is of {images}, which are kept apart: {advice}")
-    if record.fingerprint != identity(settings, record.inputs):
-        raise BenchError(f"{file}: {named}: its fingerprint is not that of its settings and inputs; get it again")
     counts = files.get(COUNTS)
     sha256 = None if counts is None else hashlib.sha256(counts).hexdigest()
     if record.shard or record.counts_sha256 not in (None, sha256) or (counts is None and record.images.counted):
         raise BenchError(f"{file}: {named}: its counts are not those that {RECORD} names; get the archive again")
     try:
         if counts is not None:
-            _check_counts(counts, folder, files)
+            _check_counts(counts, folder, files, record.limit)
     except Exception as error:  # of bytes that may be anything, by way of several libraries
         reason = one_line(str(error)) or type(error).__name__
         raise BenchError(f"{file}: {named}: its counts are no result ({reason}); get the archive again") from None
     return record
 
 
-def _check_counts(counts: bytes, folder: str, files: dict[str, bytes]) -> None:
+def _check_counts(counts: bytes, folder: str, files: dict[str, bytes], limit: int | None) -> None:
     """Raises where counts are far larger than their file, or no result can be read from them."""
     with pq.ParquetFile(io.BytesIO(counts)) as file:
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
@@ -191,8 +195,10 @@ def _check_counts(counts: bytes, folder: str, files: dict[str, bytes]) -> None:
         place.mkdir(parents=True)
         for name, data in files.items():
             (place / name).write_bytes(data)
-        cell = load_result(place)
+        cell = load_result(place, limit)
         assert cell is not None
+        if cell.damage:
+            raise ValueError(cell.damage.removeprefix(root))
         if cell.counted != cell.record.images.counted:
             raise ValueError(f"{cell.counted} images, not {cell.record.images.counted}")
         numbers(cell.images, cell.settings, len(cell.classes), cell.metric)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from bench.metrics import Int32s, Ints
+from bench.metrics import BINS, Int32s, Ints
 
 SCHEMA = pa.schema(
     [
@@ -41,6 +40,7 @@ SCHEMA = pa.schema(
         ("boundary", pa.list_(pa.int64())),
     ]
 )
+MOST_PIXELS = 1 << 48  # of one key; sums of these are exact in float64
 _FINGERPRINT = b"ovss-bench fingerprint"
 # Ascending keys have small differences; the high bytes of counts are nearly all zero. Together 1.6 bytes a
 # key.
@@ -97,20 +97,48 @@ def encode(table: pa.Table, fingerprint: str) -> bytes:
     return buffer.getvalue()
 
 
-def decode(path: Path, fingerprint: str, columns: list[str] | None = None) -> pa.Table | None:
-    """The table in a file, or None where it belongs to other settings, is damaged or absent."""
+def decode(data: bytes, fingerprint: str, columns: Sequence[str] = tuple(SCHEMA.names)) -> pa.Table | None:
+    """The columns of the table in a Parquet file; None where it is of other settings. ValueError for damage."""
     try:
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
             if (file.schema_arrow.metadata or {}).get(_FINGERPRINT, b"").decode() != fingerprint:
                 return None
             there = file.schema_arrow.names
-            table = file.read([name for name in columns or SCHEMA.names if name in there])
-    except (OSError, pa.ArrowInvalid):
-        return None
-    for name in columns or SCHEMA.names:
+            table = file.read([name for name in columns if name in there])
+    except Exception as error:  # damaged Parquet raises errors of many kinds
+        raise ValueError(f"cannot be read ({type(error).__name__})") from None
+    for name in columns:
         if name not in there:  # written before the column was
             table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
-    return table.select(columns or SCHEMA.names).replace_schema_metadata()
+    return table.select(list(columns)).replace_schema_metadata()
+
+
+def check(table: pa.Table, classes: int, total: int) -> None:
+    """Raises ValueError for a table that no run writes. classes, total: classes and images of the dataset."""
+    if table.schema != SCHEMA:
+        raise ValueError("its columns are not those of counts")
+    if table.column("index").null_count or table.column("id").null_count:
+        raise ValueError("an image has no index or no id")
+    index = table.column("index").to_numpy()
+    if index.size and not 0 <= index.min() <= index.max() < total:
+        raise ValueError(f"an index is not in 0..{total - 1}")
+    failed = table.column("error").is_valid()
+    if any(table.column(name).is_null() != failed for name in ("keys", "counts")):
+        raise ValueError("an image has neither counts nor an error, or both")
+    keys, offsets = flat(table, "keys")
+    counts, of_counts = flat(table, "counts")
+    if not np.array_equal(offsets, of_counts):
+        raise ValueError("keys and counts are not of equal length")
+    filled = offsets[:-1] < offsets[1:]
+    first, last = keys[offsets[:-1][filled]], keys[offsets[1:][filled] - 1]
+    falls = np.flatnonzero(keys[1:] <= keys[:-1]) + 1
+    if not np.isin(falls, offsets).all() or (first < 0).any() or (last >= (classes + 1) * classes * BINS).any():
+        raise ValueError(f"keys are not ascending, or none of {classes} classes")
+    if counts.size and not 0 < counts.min() <= counts.max() < MOST_PIXELS:
+        raise ValueError("a count is not positive, or impossibly large")
+    boundary, of_boundary = flat(table, "boundary")
+    if not np.isin(np.diff(of_boundary), (0, 2 + 2 * classes)).all() or (boundary < 0).any():
+        raise ValueError(f"boundary counts are not those of {classes} classes")
 
 
 def merge(tables: Sequence[pa.Table]) -> pa.Table:
@@ -160,7 +188,8 @@ def _scoring(threshold: float, background: int) -> Ints:
 
 
 def flat(table: pa.Table, column: str) -> tuple[Any, Ints]:
-    """Values of a list column one after the other, and the N + 1 offsets of its N lists."""
+    """Values of a list column one after the other, and the N + 1 offsets of its N lists. ValueError for null values."""
     lists = table.column(column).combine_chunks()
-    offsets = lists.offsets.to_numpy()
-    return lists.values.to_numpy(), offsets.astype(np.int64)
+    if lists.values.null_count:
+        raise ValueError(f"a value of {column} is null")
+    return lists.values.to_numpy(), lists.offsets.to_numpy().astype(np.int64)

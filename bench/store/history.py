@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.metrics import score
 from bench.settings import Settings
-from bench.store.record import NAMING, SCORING, Previous, Record
+from bench.store.record import DONE, NAMING, SCORING, Previous, Record
 from bench.store.result import StoredResult
 
 KEPT = 20  # previous scores in a cell.json, the oldest are dropped
@@ -37,7 +37,7 @@ def history_of(
     entries, same = list(old.record.history), old.record.fingerprint == new.fingerprint
     notes: list[str] = []
     last: Previous | None = None
-    if old.status in ("ok", "incomplete") and (old.record.counts_sha256 or not same):
+    if old.status in DONE and (old.record.status in DONE or not same):
         last = _snapshot(old)
         notes = _changed_files(old, contents) + ([AGAIN] if fresh else []) if same else []
     elif entries and not same:  # nothing was completed since, so that its end is known from what comes now
@@ -52,7 +52,7 @@ def history_of_gap(old: StoredResult | None, why: str) -> list[Previous]:
     """The history of a cell that could not be started: what was there is its last entry."""
     if old is None:
         return []
-    if old.status not in ("ok", "incomplete"):
+    if old.status not in DONE:
         return old.record.history
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return [*old.record.history, _snapshot(old).model_copy(update={"changed": [why], "until": now})][-KEPT:]

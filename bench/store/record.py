@@ -10,22 +10,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from bench.errors import BenchError
+from bench.metrics import METRICS
 from bench.runtime.atomic import write_atomic
+from bench.runtime.checksum import CHECKSUM, sealed, unsealed
 from bench.runtime.provenance import provenance
 from bench.settings import DatasetFacts, Settings
 
 RECORD = "cell.json"
 FORMAT: Final = 1
 """Version of the store. A reader refuses versions that are newer than itself."""
+MOST_CLASSES: Final = 254  # label maps are bytes, and 255 is ignored
 SCORING = ("threshold", "background")  # settings that are applied to stored counts
 NAMING = ("row", "dataset")  # settings that say where a cell lies
 
 Status: TypeAlias = Literal["ok", "incomplete", "partial", "failed", "no data"]
 """ok: all images are counted. incomplete: they are, but the dataset has fewer than its card expects."""
+Standing: TypeAlias = Status | Literal["damaged"]
+"""damaged: its counts are not as they were written."""
+DONE: Final = ("ok", "incomplete")  # every image is counted
 Numbers: TypeAlias = dict[str, float | str | list[float | None] | None]
+
+
+class Damaged(BenchError):
+    """A stored cell that is not as it was written, not where it was written, or impossible. The text names the file."""
 
 
 class Part(BaseModel):
@@ -39,19 +49,19 @@ class ImageNumbers(Part):
     limit. planned: that fell to this process. counted, failed: of these.
     """
 
-    total: int
+    total: int = Field(ge=0)
     expected: int | None = None
-    planned: int
-    counted: int = 0
-    failed: int = 0
+    planned: int = Field(ge=0)
+    counted: int = Field(0, ge=0)
+    failed: int = Field(0, ge=0)
 
 
 class Cost(Part):
     """Of the last run that added images. seconds: of all of them. peak_memory_bytes: None where it is not known."""
 
-    images: int
-    seconds: float
-    peak_memory_bytes: int | None = None
+    images: int = Field(gt=0)
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    peak_memory_bytes: int | None = Field(None, ge=0)
 
 
 class Info(Part):
@@ -101,12 +111,12 @@ class Record(Part):
     status: Status = "partial"
     reason: str | None = None
     demo: bool = False
-    limit: int | None = None
+    limit: int | None = Field(None, ge=1)
     shard: str | None = None
     images: ImageNumbers
     metric: str
     metrics: Numbers = {}
-    classes: list[str]
+    classes: list[str] = Field(min_length=1, max_length=MOST_CLASSES)
     card: DatasetFacts | None = None  # None in results of versions that did not keep it
     settings: Settings
     inputs: dict[str, str] = {}
@@ -118,16 +128,42 @@ class Record(Part):
     earlier: list[dict[str, JsonValue]] = []  # machines that counted some of the images before
     history: list[Previous] = []  # scores that this one took the place of, the oldest first
     written: str = ""
+    checksum: str | None = Field(None, exclude=True)  # None in records of versions that wrote none
 
-    def write(self, folder: Path) -> None:
-        """Writes cell.json into the folder, with the time of writing. Raises OSError."""
-        self.written = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        """Refuses what no run writes, so that nobody who reads a record has to expect it."""
+        settings, classes = self.settings, len(self.classes)
+        if (self.row, self.dataset) != (settings.row, settings.dataset):
+            raise ValueError(
+                f"holds {self.row} on {self.dataset}, with the settings of {settings.row} on {settings.dataset}"
+            )
+        if self.metric not in METRICS or (self.metric == "foreground_iou" and classes < 2):
+            raise ValueError(f"metric '{self.metric}' does not exist for {classes} classes")
+        if not 0 <= settings.background < classes:
+            raise ValueError(f"background {settings.background} is none of the {classes} classes")
+        if self.fingerprint != identity(settings, self.inputs):
+            raise ValueError("its fingerprint is not that of its settings and inputs")
+        return self
+
+    @classmethod
+    def parse(cls, data: bytes) -> Record:
+        """The record in the bytes of a cell.json, checked. Raises ValueError for one that is damaged."""
+        content = unsealed(data)
+        if CHECKSUM not in content and (unknown := sorted(content.keys() - cls.model_fields.keys())):
+            raise ValueError(f"has no checksum, and holds '{unknown[0]}', which no version without checksums wrote")
+        return cls.model_validate_json(data)
+
+    def write(self, folder: Path, written: str | None = None) -> None:
+        """Writes cell.json into the folder. written: its time, now by default. Raises OSError."""
+        self.written = written or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         write_atomic(folder / RECORD, self.encoded())
 
     def encoded(self) -> bytes:
-        """The bytes of cell.json."""
-        text = json.dumps(json.loads(self.model_dump_json()), indent=2, ensure_ascii=False)  # nan has become null
-        return f"{text}\n".encode()
+        """The bytes of cell.json, with their checksum."""
+        content = sealed(json.loads(self.model_dump_json()))  # nan has become null
+        self.checksum = content[CHECKSUM]
+        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 @dataclass(frozen=True)
@@ -186,14 +222,17 @@ def identity(settings: Settings, inputs: Mapping[str, str]) -> str:
 
 
 def read_record(file: Path) -> Record:
-    """The record in a cell.json. BenchError where it is damaged or of a newer version."""
+    """The record in a cell.json. Raises Damaged where it is not whole, BenchError where it may not be read."""
     try:
-        return Record.model_validate_json(file.read_bytes())
+        return Record.parse(file.read_bytes())
+    except PermissionError as error:
+        raise BenchError(f"{file}: cannot be read ({error.strerror}); correct its permissions") from None
     except (OSError, ValueError) as error:
-        raise BenchError(f"{file}: no cell.json that can be read ({_reason(error)}); run the cell again") from None
+        raise Damaged(f"{file}: no cell.json that can be read ({reason_of(error)}); run the cell again") from None
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why a record could not be read, in one line."""
     if isinstance(error, ValidationError):
         first: Any = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")

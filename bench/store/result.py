@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 
+from bench.errors import BenchError
 from bench.metrics import (
     Areas,
     Ints,
@@ -24,21 +24,13 @@ from bench.metrics import (
 from bench.metrics.boundary import boundary_iou
 from bench.runtime.provenance import differing
 from bench.settings import Settings
-from bench.store.count_table import boundary_lines, counted, decode, flat, merge
-from bench.store.record import RECORD, Info, Numbers, Record, Status, read_record
-
-COUNTS, PARTS = "counts.parquet", "part-*.parquet"
+from bench.store.count_files import COUNTS, Piece, Reading, read_counts
+from bench.store.count_table import boundary_lines, counted, flat
+from bench.store.record import RECORD, Damaged, Info, Numbers, Record, Standing, read_record
 
 TIES = 200
 """Pixels in a million that fall into another bin of probability, at the most, where a float32 result was computed with
 other threads, on another CPU or on a GPU; a quarter of these into another class (docs/performance.md)."""
-
-
-class Piece(NamedTuple):
-    """A folder that one process wrote: the whole cell, or one shard of it."""
-
-    folder: Path
-    record: Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +73,11 @@ class StoredResult:
 
     @functools.cached_property
     def table(self) -> pa.Table:
-        """Columns of bench.store.count_table, one line an image, by index; images that were not reached are absent."""
-        return self._read()
+        """Columns of bench.store.count_table, one line an image, by index; images that were not reached are absent.
+
+        Empty where the cell is damaged, so that no number of it is shown.
+        """
+        return self._sound(self._reading)
 
     @functools.cached_property
     def images(self) -> pa.Table:
@@ -90,18 +85,32 @@ class StoredResult:
         return counted(self.table)
 
     @functools.cached_property
-    def _outline(self) -> pa.Table:
-        """The narrow columns of `table`: what is there, without its counts."""
-        narrow = ["index", "id", "error"]
-        return self.table.select(narrow) if "table" in vars(self) else self._read(narrow)
+    def _reading(self) -> Reading:
+        return read_counts(self.pieces)
 
-    def _read(self, columns: list[str] | None = None) -> pa.Table:
-        return read_counts([piece.folder for piece in self.pieces], self.record.fingerprint, columns)
+    @functools.cached_property
+    def _outline(self) -> Reading:
+        """The narrow columns of the same: what is there, without its counts."""
+        narrow = ["index", "id", "error", "content"]
+        if "_reading" in vars(self):
+            return self._reading._replace(table=self.table.select(narrow))
+        return read_counts(self.pieces, narrow)
+
+    def _sound(self, reading: Reading) -> pa.Table:
+        return reading.table.slice(0, 0) if _damage(reading) else reading.table
+
+    @property
+    def damage(self) -> str | None:
+        """Which file of counts is not as it was written, and why; None where all is sound.
+
+        A damaged part is none: its images are missing, and `reason` says so.
+        """
+        return _damage(self._outline)
 
     @property
     def counted(self) -> int:
         """Images that have counts."""
-        return int(self._outline.column("error").null_count)
+        return int(self._sound(self._outline).column("error").null_count)
 
     @property
     def indices(self) -> list[int]:
@@ -114,7 +123,7 @@ class StoredResult:
     @property
     def contents(self) -> dict[int, str]:
         """Index -> checksum of the files of the images that have counts, as far as it is known."""
-        table = counted(self._read(["index", "error", "content"]))
+        table = counted(self._sound(self._outline))
         pairs = zip(table.column("index").to_pylist(), table.column("content").to_pylist(), strict=True)
         return {index: content for index, content in pairs if content is not None}
 
@@ -125,14 +134,16 @@ class StoredResult:
     @property
     def failures(self) -> dict[str, str]:
         """Id -> reason of the images that could not be evaluated."""
-        lines = self._outline.to_pylist()
+        lines = self._sound(self._outline).to_pylist()
         return {line["id"]: line["error"] for line in lines if line["error"] is not None}
 
     @property
-    def status(self) -> Status:
+    def status(self) -> Standing:
         """Whatever cell.json says, a cell is "ok" when all of its images are counted, and only then; "incomplete" where
         the dataset has fewer images than its card expects.
         """
+        if self.damage:
+            return "damaged"
         if self.total and self.counted == self.total:
             return "incomplete" if self.total < (self.record.images.expected or 0) else "ok"
         recorded = {piece.record.status for piece in self.pieces}
@@ -159,7 +170,10 @@ class StoredResult:
             return None
         if self.status == "incomplete":
             return f"{self.total:,} of {self.record.images.expected:,} images"
+        if self.damage:
+            return self.damage
         recorded = [piece.record.reason for piece in self.pieces if piece.record.reason]
+        recorded += [f"{file}: {why}; its images are missing" for file, why in self._outline.damaged.items()]
         return "; ".join([*dict.fromkeys(recorded), *self.notes]) or None
 
     def confusion(self, threshold: float | None = None) -> Ints:
@@ -213,33 +227,56 @@ def numbers(images: pa.Table, settings: Settings, classes: int, metric: str) -> 
     return found
 
 
-def read_counts(folders: Sequence[Path], fingerprint: str, columns: list[str] | None = None) -> pa.Table:
-    """What the folders hold under this fingerprint; a damaged file or one of other settings is absent."""
-    files = [file for folder in folders for file in count_files(folder)]
-    tables = (decode(file, fingerprint, columns) for file in files)
-    return merge([table for table in tables if table is not None])
+def _damage(reading: Reading) -> str | None:
+    merged = [f"{file}: {why}; run the cell again" for file, why in reading.damaged.items() if file.name == COUNTS]
+    return "; ".join(merged) or None
 
 
-def count_files(folder: Path) -> list[Path]:
-    """The merged file, then the parts, oldest first."""
-    return [folder / COUNTS, *sorted(folder.glob(PARTS))]
-
-
-def load_result(folder: Path) -> StoredResult | None:
+def load_result(folder: Path, limit: int | None = None) -> StoredResult | None:
     """The cell stored in a folder, its shards put together; None where there is none.
 
-    Shards of other settings than the newest piece are left out and named in `notes`.
+    limit: of the results that it is among. Shards of other settings than the newest piece are left out and named in
+    `notes`. Raises Damaged where a record is not whole or not in its place, BenchError where it may not be read.
     """
-    found = [
-        Piece(file.parent, read_record(file))
-        for file in [folder / RECORD, *sorted(folder.glob(f"shard-*/{RECORD}"))]
-        if file.exists()
-    ]
+    try:
+        files = [folder / RECORD, *sorted(folder.glob(f"shard-*/{RECORD}"))]
+        found = [Piece(file.parent, read_record(file)) for file in files if file.exists() or file.is_symlink()]
+    except PermissionError as error:
+        raise BenchError(f"{folder}: cannot be read ({error.strerror}); correct its permissions") from None
     if not found:
         return None
+    for piece in found:
+        _check_place(piece, folder, limit)
     newest = max(found, key=lambda piece: piece.record.written)
     fitting = [piece for piece in found if piece.record.fingerprint == newest.record.fingerprint]
     others = [piece.folder.name for piece in found if piece not in fitting and piece.folder != folder]
     notes = (f"{', '.join(others)}: of other settings or inputs, left out",) if others else ()
     pieces = (newest, *(p for p in fitting if p is not newest))
     return StoredResult(pieces, newest.record.settings, notes)
+
+
+def _check_place(piece: Piece, folder: Path, limit: int | None) -> None:
+    """Raises Damaged for a record that was written elsewhere, so that no number is shown under another's name."""
+    record, file = piece.record, piece.folder / RECORD
+    home = folder.parent.parent / cell_folder(record.row, record.dataset)
+    if home != folder:
+        also = f", and {home} is there too" if home.is_dir() else ""
+        raise Damaged(
+            f"{file}: holds {record.row} on {record.dataset}, which belongs in {home}{also}; move it or delete it"
+        )
+    if record.limit != limit:
+        of, among = (f"--limit {value}" if value else "full" for value in (record.limit, limit))
+        raise Damaged(f"{file}: is a {of} result among {among} results; move it where it belongs or delete it")
+    if record.shard != (None if piece.folder == folder else piece.folder.name):
+        raise Damaged(f"{file}: was written as {record.shard or 'a whole cell'}; move it where it belongs or delete it")
+
+
+def cell_folder(row: str, dataset: str) -> Path:
+    """Where a cell belongs below cells/. BenchError for names that are no names of folders."""
+    names = dataset, quote(row, safe="+@")
+    for name in names:
+        if name in ("", ".", "..") or "/" in name or "\0" in name or len(name.encode(errors="surrogateescape")) > 255:
+            raise BenchError(
+                f"'{row}' on '{dataset}': cannot be stored under this name; choose a shorter or plainer one"
+            )
+    return Path(*names)

@@ -15,22 +15,25 @@ without the scoring ones, and the hashes of its inputs.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from bench.errors import BenchError
+from bench.metrics import score
 from bench.runtime.atomic import write_atomic
 from bench.runtime.provenance import differing
 from bench.settings import Settings
+from bench.store.count_files import COUNTS, part_file, sound_counts
 from bench.store.history import changes_for_recount, history_of, history_of_gap, setting_changes
 from bench.store.lock import folder_lock
-from bench.store.record import RECORD, SCORING, Record, ResultSpec
-from bench.store.result import COUNTS, StoredResult, load_result
+from bench.store.record import DONE, SCORING, Damaged, Record, ResultSpec
+from bench.store.result import StoredResult, cell_folder, load_result
 from bench.store.writer import ResultWriter, naming
 
 
@@ -108,7 +111,20 @@ class Store:
         folder = self._place(spec.settings)
         with naming(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            record.counts_sha256 = sound_counts(folder)
             record.write(folder)
+
+    def seal(self, row: str, dataset: str) -> None:
+        """Gives a whole cell of a version without checksums its checksum, if its score is that of its counts."""
+        cell = self.cell(row, dataset)
+        if cell is None or cell.status not in DONE or len(cell.pieces) > 1 or cell.record.checksum:
+            return
+        record, areas = cell.record, cell.areas().total
+        now, then = float(score(areas, cell.metric)), record.metrics.get("score")
+        same = then is None if math.isnan(now) else isinstance(then, float) and math.isclose(now, then)
+        if record.counts_sha256 and same:
+            with naming(cell.pieces[0].folder):
+                record.write(cell.pieces[0].folder, record.written)
 
     def changes(self, settings: Settings, inputs: Mapping[str, str]) -> Changes | None:
         """What changed since the cell was stored; None where nothing is stored."""
@@ -119,27 +135,37 @@ class Store:
         return Changes(recount, setting_changes(old.settings, settings, only=SCORING))
 
     def cell(self, row: str, dataset: str) -> StoredResult | None:
-        """One stored cell; None where there is none, or a damaged one."""
+        """One stored cell; None where there is none, or one whose cell.json is damaged."""
+        return self._load(self.place(row, dataset))
+
+    def _load(self, folder: Path) -> StoredResult | None:
         try:
-            return load_result(self._cells / dataset / quote(row, safe="+@"))
-        except BenchError:
+            return load_result(folder, self.limit)
+        except Damaged:
             return None
+
+    def damage(self, row: str, dataset: str) -> str | None:
+        """What is damaged of one cell, its cell.json or its counts; None where all is sound, or nothing is stored."""
+        try:
+            cell = load_result(self.place(row, dataset), self.limit)
+        except Damaged as error:
+            return str(error)
+        return cell.damage if cell is not None else None
 
     def cells(self) -> list[StoredResult]:
         """All stored cells, by dataset and row; without those that `damaged` names."""
-        return self._sorted()[0]
+        return self.listing()[0]
 
     def damaged(self) -> dict[tuple[str, str], str]:
-        """(row, dataset) -> why, of cells whose cell.json cannot be read; a run counts them again."""
-        return self._sorted()[1]
+        """(row, dataset) -> why, of cells whose cell.json is damaged or misplaced; a run counts the former again."""
+        return self.listing()[1]
 
-    def _sorted(self) -> tuple[list[StoredResult], dict[tuple[str, str], str]]:
-        records = [*self._cells.glob(f"*/*/{RECORD}"), *self._cells.glob(f"*/*/shard-*/{RECORD}")]
-        depth = len(self._cells.parts) + 2
+    def listing(self) -> tuple[list[StoredResult], dict[tuple[str, str], str]]:
+        """`cells` and `damaged`, from one look at the folder. Raises BenchError for folders that may not be read."""
         cells, damaged = [], {}
-        for folder in sorted({Path(*record.parts[:depth]) for record in records}):
+        for folder in [cell for dataset in _folders(self._cells) for cell in _folders(dataset)]:
             try:
-                cell = load_result(folder)
+                cell = load_result(folder, self.limit)
             except BenchError as error:
                 damaged[unquote(folder.name), folder.parent.name] = str(error)
             else:
@@ -148,8 +174,8 @@ class Store:
 
     def twin(self, settings: Settings, identity: str) -> StoredResult | None:
         """A whole result of the same dataset and identity that another row has, such as one with another threshold."""
-        for folder in sorted((self._cells / settings.dataset).glob("*")):
-            other = self.cell(unquote(folder.name), settings.dataset)
+        for folder in _folders(self._cells / settings.dataset):
+            other = self._load(folder)
             if other is None or other.row == settings.row or other.record.fingerprint != identity:
                 continue
             if other.record.demo == self.demo and other.status in ("ok", "incomplete"):
@@ -164,11 +190,12 @@ class Store:
         folder = self._place(settings)
         with naming(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(folder / COUNTS, (twin.pieces[0].folder / COUNTS).read_bytes())
+            data = (twin.pieces[0].folder / COUNTS).read_bytes()
+            write_atomic(part_file(folder, 0, data), data)
 
     def place(self, row: str, dataset: str) -> Path:
         """The folder of a cell."""
-        return self._cells / dataset / quote(row, safe="+@")
+        return self._cells / cell_folder(row, dataset)
 
     def _place(self, settings: Settings) -> Path:
         return self.place(settings.row, settings.dataset) / self.shard
@@ -188,6 +215,16 @@ class Store:
         record = spec.record()
         record.demo, record.limit, record.shard = self.demo, self.limit, self.shard or None
         return record
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted; none where it is not there. BenchError where it may not be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except PermissionError as error:
+        raise BenchError(f"{folder}: cannot be read ({error.strerror}); correct its permissions") from None
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def limits(folder: str | Path) -> list[int]:

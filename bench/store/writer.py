@@ -15,19 +15,30 @@ import pyarrow.compute as pc
 from bench.errors import BenchError
 from bench.metrics import Int32s, Ints
 from bench.runtime.atomic import TEMPORARY, write_atomic
+from bench.store.count_files import (
+    COUNTS,
+    PARTS,
+    Piece,
+    finish_merge,
+    part_file,
+    part_number,
+    read_counts,
+    read_file,
+    sound_counts,
+)
 from bench.store.count_table import (
+    SCHEMA,
     ImageCounts,
     boundary_line,
     boundary_lines,
     counted,
-    decode,
     encode,
     renamed,
     to_table,
 )
 from bench.store.history import without_repeats
 from bench.store.record import RECORD, Cost, Record, ResultSpec, Status
-from bench.store.result import COUNTS, PARTS, numbers, read_counts
+from bench.store.result import numbers
 
 FLUSH_SECONDS = 5.0
 
@@ -89,7 +100,7 @@ class ResultWriter:
         self._wait()
         self._flushed = time.monotonic()
         if self._buffer:
-            self._write_part(self._next_part(), self._buffer)
+            self._write_part(self._next_number(), self._buffer)
             self._buffer.clear()
 
     def finish(self, seconds: float = 0.0, peak_memory: int | None = None, reason: str | None = None) -> None:
@@ -99,17 +110,20 @@ class ResultWriter:
         failed; without one it is "ok", or "partial" if images are missing.
         """
         self.flush()
-        table = renamed(read_counts([self._folder], self._record.fingerprint), self._images)
+        table = renamed(self._read(), self._images)
         data = encode(table, self._record.fingerprint)
         if self._added:
             self._record.cost = Cost(images=self._added, seconds=seconds, peak_memory_bytes=peak_memory)
         failed = self._enter_numbers(table)
-        self._record.counts_sha256 = hashlib.sha256(data).hexdigest()
+        whole = part_file(self._folder, self._next_number(), data)
+        before, self._record.counts_sha256 = self._record.counts_sha256, hashlib.sha256(data).hexdigest()
         self._record.history = without_repeats(self._record.history, self._record.counts_sha256)
         status: Status = "failed" if reason else "ok" if self.done == self._planned else "partial"
         with naming(self._folder):
-            write_atomic(self._folder / COUNTS, data)
+            if self._record.counts_sha256 != before:
+                write_atomic(whole, data)
             self._write_record(status, reason or failed)
+            finish_merge(self._folder, self._record)
             for part in self._folder.glob(PARTS):
                 part.unlink()
 
@@ -123,7 +137,7 @@ class ResultWriter:
             return
         self._wait()
         self._flushed = time.monotonic()
-        number, images, self._buffer = self._next_part(), self._buffer, []
+        number, images, self._buffer = self._next_number(), self._buffer, []
         self._writing = self.background.submit(self._write_part, number, images), images
 
     def _wait(self) -> None:
@@ -138,35 +152,44 @@ class ResultWriter:
             raise
         self._writing = None
 
-    def _next_part(self) -> int:
+    def _next_number(self) -> int:
         self._parts += 1
         return self._parts - 1
 
     def _write_part(self, number: int, images: Sequence[ImageCounts]) -> None:
         data = encode(to_table(images, self._images), self._record.fingerprint)
         with naming(self._folder):
-            write_atomic(self._folder / f"part-{number:06d}.parquet", data)
+            write_atomic(part_file(self._folder, number, data), data)
         self.done.update(image.index for image in images if image.error is None)
 
     def _clear(self, fresh: bool) -> int:
-        """Removes torn files and what other settings left; returns the number of the next part."""
+        """Removes what is torn, damaged, or a part of other settings; returns the number of the next part."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for name in (RECORD, COUNTS):
             if (self._folder / name).is_dir():  # nothing of ours, but not ours to delete either
                 (self._folder / name).rename(self._folder / f"{name}.not-a-file")
         for torn in self._folder.glob(TEMPORARY):
             torn.unlink()
-        if fresh:
+        self._record.counts_sha256 = None if fresh else sound_counts(self._folder)
+        if self._record.counts_sha256 is None:
             (self._folder / COUNTS).unlink(missing_ok=True)
         for part in self._folder.glob(PARTS):
-            if fresh or decode(part, self._record.fingerprint, ["index"]) is None:
+            if fresh or not self._is_sound(part):
                 part.unlink()
-        numbers_taken = [int(part.stem.partition("-")[2]) for part in self._folder.glob(PARTS)]
-        return max(numbers_taken, default=-1) + 1
+        return max(map(part_number, self._folder.glob(PARTS)), default=-1) + 1
+
+    def _is_sound(self, part: Path) -> bool:
+        try:
+            return read_file(part, self._record, ["index"]) is not None
+        except ValueError:
+            return False
+
+    def _read(self, columns: Sequence[str] = tuple(SCHEMA.names)) -> pa.Table:
+        return read_counts([Piece(self._folder, self._record)], columns).table
 
     def _on_disk(self, boundary: bool) -> set[int]:
         columns = ["index", "error", "content", "boundary"]
-        table = counted(read_counts([self._folder], self._record.fingerprint, columns))
+        table = counted(self._read(columns))
         if self._contents is not None:
             table = table.filter(pa.array(unchanged(table, self._contents), pa.bool_()))
         if not boundary:

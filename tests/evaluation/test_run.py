@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from project import Project
+from store_helpers import edit
 
 from bench.cli import main
 from bench.config import load_config
@@ -185,7 +186,7 @@ def test_a_cell_that_was_counted_and_not_put_together_is_finished(finished: Proj
     folder = project.root / "results" / "cells" / "loveda" / "maskclip"
     (folder / "counts.parquet").rename(folder / "part-000000.parquet")
     record = json.loads((folder / "cell.json").read_text())
-    (folder / "cell.json").write_text(json.dumps(record | {"status": "partial", "metrics": {}, "counts_sha256": None}))
+    edit(folder / "cell.json", status="partial", metrics={}, counts_sha256=None)
     assert project.run(*BOTH, "--methods", "maskclip") == 0
     assert project.counts()["loveda/maskclip"] == finished.counts()["loveda/maskclip"]
     assert json.loads((folder / "cell.json").read_text())["metrics"] == record["metrics"]

@@ -41,7 +41,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         now = CONFIG.settings_of(row, load_card(dataset), Overrides()).model_dump(exclude={"row", "dataset"})
         stored(folder, row, dataset, images, changes=now, metric="foreground_iou", info={"label": row.upper()})
     Store(folder).record_gap(
-        spec(0, settings=settings("gem", "wbs_si"), metric="foreground_iou"), "failed", "no <weights>"
+        spec(0, settings=settings("gem", "wbs_si"), metric="foreground_iou", classes=("background", "building")),
+        "failed",
+        "no <weights>",
     )
     return folder
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from store_helpers import INPUTS, certain, opened, settings, spec, the_cell
+from store_helpers import INPUTS, as_before_checksums, certain, edit, opened, settings, spec, the_cell
 
 from bench.cli import main
 from bench.metrics import score
@@ -65,9 +64,7 @@ def test_what_changed_is_said(tmp_path: Path, changes: dict[str, Any], text: str
 def test_changed_code_names_both_commits(tmp_path: Path) -> None:
     put(tmp_path)
     file = tmp_path / "cells/loveda/sclip/cell.json"
-    content = json.loads(file.read_text())
-    content["made_with"]["commit"] = "0123456789abcdef"
-    file.write_text(json.dumps(content))
+    edit(file, made_with={"commit": "0123456789abcdef"})
     put(tmp_path, inputs=INPUTS | {"plug-in": "new"})
     now = str(the_cell(Store(tmp_path)).record.made_with["commit"])[:9]
     also = f"; commit 012345678 -> {now}" if now else ""
@@ -132,7 +129,7 @@ def test_a_gap_that_is_filled_as_before_leaves_no_trace(tmp_path: Path) -> None:
 def test_every_shard_knows_the_score_before(tmp_path: Path) -> None:
     put(tmp_path)
     file = tmp_path / "cells/loveda/sclip/cell.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"written": "2020-01-01T00:00:00+00:00"}))
+    edit(file, written="2020-01-01T00:00:00+00:00")
     new = INPUTS | {"weights": "new"}
     for number in range(2):
         store = Store(tmp_path, shard=(number, 2))
@@ -153,10 +150,7 @@ def test_the_oldest_are_dropped(tmp_path: Path) -> None:
 
 def test_records_without_a_history_are_read(tmp_path: Path) -> None:
     put(tmp_path)
-    file = tmp_path / "cells/loveda/sclip/cell.json"
-    content = json.loads(file.read_text())
-    del content["history"]
-    file.write_text(json.dumps(content))
+    as_before_checksums(tmp_path / "cells/loveda/sclip/cell.json", without="history")
     cell = the_cell(Store(tmp_path))
     assert cell.record.history == [] and score(cell.areas().total, "miou") == 1.0
     put(tmp_path, FAIR, inputs=INPUTS | {"weights": "new"})

@@ -1,0 +1,36 @@
+"""JSON that carries a checksum over its own content, so that damage of a single bit is seen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+CHECKSUM = "checksum"
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with its checksum as the last entry.
+
+    The checksum is the SHA-256 of the content as JSON with sorted keys, so layout and order of keys are free.
+    """
+    bare = {key: value for key, value in content.items() if key != CHECKSUM}
+    text = json.dumps(bare, sort_keys=True, separators=(",", ":"))
+    return {**bare, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def unsealed(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`, with its checksum if it has one.
+
+    Raises ValueError where there is no object, or where the content is not what its checksum says.
+    """
+    try:
+        content = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    if CHECKSUM in content and content != sealed(content):
+        raise ValueError("its content is not what its checksum says")
+    return content
