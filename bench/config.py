@@ -230,7 +230,12 @@ class Config(Model):
         changes: dict[str, Any] = {}
         options: dict[str, Any] = {}
         models: dict[str, Any] = {}
+        seen: set[str] = set()
         for key, text in [*(_typed(name, part) for part in (typed.split(",") if bracket else ())), *pairs]:
+            target = "resize" if key in ("long_side", "short_side") else key.removeprefix("options.")
+            if target in seen:
+                raise BenchError(f"row '{base}[{inside}]': '{key}' stands twice; give one value")
+            seen.add(target)
             value = yaml_value(text, f"row '{name}', {key}")
             if key in ("long_side", "short_side"):
                 changes["resize"] = {key: value}

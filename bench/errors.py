@@ -5,10 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C or SIGTERM, as shells report it."""
+
+
+SAID: Final = "OVSS_BENCH_SAID"
+"""Environment variable of processes that another one has started: a folder with a file for each message that one of
+them has printed."""
 
 
 class BenchError(Exception):

@@ -70,7 +70,7 @@ def paper_figure(
     if number not in PAPER_FIGURES:
         raise BenchError(f"paper-{number}: figures 1, 4, 5 and 6 of the paper can be drawn")
     if number == 1:
-        return _radar(Path(out), listed(methods), RunSpec(methods=methods, **options))
+        return _radar(Path(out), listed(methods, "methods"), RunSpec(methods=methods, **options))
     datasets = ["openearthmap", *(["udd5", "whu_aerial"] if number == 6 else [])]
     spec = RunSpec(datasets=datasets, methods=methods or PAPER_FIGURES[number], **options)
     with planned(spec, writes=False) as run:

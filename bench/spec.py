@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from typing_extensions import Self
 
 from bench.config import Config, RowEntry, load_config
@@ -23,7 +32,7 @@ from bench.data.vocabularies import VocabularyFile, read_vocabulary
 from bench.demo.config import DEMO, with_backbone
 from bench.errors import BenchError, did_you_mean
 from bench.registry import declared_methods
-from bench.settings import Model
+from bench.settings import Model, Pixels, Probability
 
 OWN_PROTOCOL: Final = "cvpr2025"  # of `protocol:` in benchmark.yaml, which needs no name
 FLAGS: Final = {
@@ -36,6 +45,7 @@ FLAGS: Final = {
     "vocabularies": "--vocabulary",
 }
 """Flags that are not called like their field."""
+MOST_ROWS: Final = 1000
 STATES: Final = ("missing", "failed", "stale")  # that a run can be restricted to
 
 
@@ -44,12 +54,19 @@ def flag(field: str) -> str:
     return FLAGS.get(field, f"--{field.replace('_', '-')}")
 
 
-def listed(names: str | Sequence[str | Path] | None) -> list[str] | None:
-    """The names in "a,b" or in a list; None for None."""
+def listed(names: str | Sequence[str | Path] | None, where: str) -> list[str] | None:
+    """The names in "a,b" or in a list; None for None. BenchError for a text without any, such as an unset variable."""
     if names is None:
         return None
     parts = re.split(r",(?![^\[]*\])", names) if isinstance(names, str) else map(str, names)  # not inside of brackets
-    return [part.strip() for part in parts if part.strip()]
+    found = [part.strip() for part in parts if part.strip()]
+    if not found and isinstance(names, str):
+        raise BenchError(f"{where} '{names}': names nothing; give names, or leave it out")
+    return found
+
+
+def _listed(names: Any, field: ValidationInfo) -> list[str] | None:
+    return listed(names, flag(str(field.field_name)))
 
 
 def _named(flags: Mapping[str, Any] | Sequence[str], unnamed: str = "") -> dict[str, Any]:
@@ -73,7 +90,7 @@ def _batch(text: Any) -> Any:
     return None if text == "auto" else text
 
 
-Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(listed)]
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Layouts: TypeAlias = Annotated[dict[str, str], BeforeValidator(_named)]
 Upsamplers: TypeAlias = Annotated[dict[str, Path], BeforeValidator(_upsamplers)]
 Shard: TypeAlias = Annotated[tuple[int, int], BeforeValidator(_shard)]
@@ -125,7 +142,7 @@ class ModelSpec(Model):
             name = str(first["loc"][0])
             if first["type"] == "extra_forbidden":
                 raise BenchError(f"unknown option '{name}'; {did_you_mean(name, cls.model_fields)}") from None
-            raise BenchError(f"{flag(name)} {values[name]}: {first['msg']}") from None
+            raise BenchError(f"{flag(name)} {values[name]}: {first['msg'].removeprefix('Value error, ')}") from None
 
     @model_validator(mode="after")
     def _files_exist(self) -> Self:
@@ -168,22 +185,16 @@ class ModelSpec(Model):
 class SegmenterOptions(ModelSpec):
     """How `load_segmenter` and `bench predict` depart from the row."""
 
-    long_side: int | None = Field(None, ge=16)
+    long_side: Pixels | None = None
     """Of the network's input, pixels; None: the row's."""
     native: bool | None = False
     """The image's own resolution instead, strip by strip; None: of GeoTIFFs."""
-    debias: float | None = None
+    debias: float | None = Field(None, ge=0)
     """λ of the global bias; None: the row's."""
-    threshold: float | None = None
+    threshold: Probability | None = None
     """Pixels less probable become class `background`; None: the row's on the dataset, of own words 0."""
     background: int | None = Field(None, ge=0)
     """Number of the background class; None: the dataset's, of own words 0."""
-
-    @model_validator(mode="after")
-    def _threshold_is_a_probability(self) -> Self:
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise BenchError(f"--threshold {self.threshold:g}: a probability between 0 and 1 is needed")
-        return self
 
 
 class RunSpec(ModelSpec):
@@ -286,12 +297,22 @@ class RunSpec(ModelSpec):
         for name in self.methods or (() if named else ("all",)):
             named += config.default_rows if name == "all" else config.groups.get(name, [name])
         silent = {("vocabulary", config.protocol.vocabulary), ("protocol", OWN_PROTOCOL)}
-        found = {}
+        choices = self._changes()
+        count = len(named) * math.prod(len(choice) for choice in choices)
+        if count > MOST_ROWS:
+            raise BenchError(
+                f"--sweep: {count:,} rows; at most {MOST_ROWS:,} can be asked for at once, give fewer values"
+            )
+        found: dict[str, RowEntry] = {}
+        equal: dict[tuple[str, str], str] = {}  # a row, and its settings -> what it is called
         for name in named:
             row = self.row(name)
-            for chosen in itertools.product(*self._changes()):
+            for chosen in itertools.product(*choices):
                 changes = [change for change in chosen if change not in silent]
                 new, changed = config.changed(name, changes) if changes else (name, row)
+                first = equal.setdefault((name, changed.model_dump_json(exclude={"label"})), new)
+                if first != new:
+                    raise BenchError(f"--sweep: {first} and {new} are the same row; give each value once")
                 found[new] = changed
         return found
 
@@ -314,7 +335,8 @@ class RunSpec(ModelSpec):
             names = self.configuration.tables[self.table].columns
         elif not self.named:
             names = self.configuration.default_datasets
-        return tuple(load_card(name, self.cards) for name in dict.fromkeys(names))
+        cards = (load_card(name, self.cards) for name in names)
+        return tuple({card.name: card for card in cards}.values())
 
     @property
     def named(self) -> bool:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
 import importlib
+import io
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from bench import __version__
-from bench.errors import BenchError
+from bench.errors import INTERRUPTED, SAID, BenchError
 from bench.runtime.memory import keep_freed_memory
 
 COMMANDS = {
@@ -39,15 +43,22 @@ COMMANDS = {
 }
 
 MODULES = {"import": "import_"}  # where the name is a word of Python
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
+SPELLED = {"−": "-", "–": "-", "—": "-", "“": '"', "”": '"', "’": "'", "…": "...", "×": "x", "λ": "lambda", "±": "+-"}
+CONTINUES = ("run", "train", "prepare", "download")  # commands that keep what they have done
+NO_BUGS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 fine, 1 something is wrong with the data or a cell, 2 a mistake."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="ovss-bench")
     parser = _parser(arguments)
     args = parser.parse_args(arguments)
     args.arguments = arguments
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     keep_freed_memory()
     try:
@@ -55,18 +66,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BenchError as error:
         return _complain(str(error), 2)
     except KeyboardInterrupt:
-        return _complain("interrupted; what was computed is stored, the same command continues from there", INTERRUPTED)
+        if SAID in os.environ:
+            return INTERRUPTED  # the process that started this one says so
+        kept = "what was computed is stored, the same command continues from there"
+        lost = "nothing of what it was doing is kept, run the same command again"
+        return _complain(f"interrupted; {kept if args.command in CONTINUES else lost}", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output is gone, as in `… | head`
         sys.stderr.close()
         return 0
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in NO_BUGS:
             raise
-        return _complain(
-            f"{error.filename or 'a write'}: no space left on the device; free some and run the same command again",
-            2,
-        )
+        advice = "free some" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "correct the permissions or the path"
+        reason = os.strerror(error.errno).lower()
+        return _complain(f"{error.filename or 'a write'}: {reason}; {advice} and run the same command again", 2)
     return code
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    """Signs that the terminal's encoding lacks, by some that it has."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    return "".join(SPELLED.get(sign, "?") for sign in text), error.end
+
+
+codecs.register_error("ovss-bench", _spelled)
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:

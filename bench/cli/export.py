@@ -22,6 +22,8 @@ def main(args: argparse.Namespace) -> int:
     from bench.store.store import Store
 
     store = Store(args.results, limit=args.limit)
-    cells = export(store, Path(args.file), chosen(listed(args.methods), listed(args.datasets)))
+    cells = export(
+        store, Path(args.file), chosen(listed(args.methods, "--methods"), listed(args.datasets, "--datasets"))
+    )
     print(f"{args.file}: {len(cells)} cells, {Path(args.file).stat().st_size / 1e6:.1f} MB")
     return 0

@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
     from bench.spec import RunSpec, listed
 
     options = {name: value for name, value in RunSpec.given(args).items() if name != "methods"}
-    samples = listed(args.samples)
+    samples = listed(args.samples, "--samples")
     if number is not None:
         file = paper_figure(number, args.out, args.methods, samples, **options)
     else:

@@ -31,6 +31,6 @@ def main(args: argparse.Namespace) -> int:
     store = Store(args.results, limit=args.limit)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{args.name}.zip"
-        cells = export(store, file, chosen(listed(args.methods), listed(args.datasets)))
+        cells = export(store, file, chosen(listed(args.methods, "--methods"), listed(args.datasets, "--datasets")))
         print(f"{len(cells)} cells: {push(file, args.repository, args.name, args.private)}")
     return 0

@@ -156,6 +156,7 @@ def _work(
 ) -> None:
     """Body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends the workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     reading.close()  # else a write would still succeed when the consumer is gone
     cv2.setNumThreads(0)
     with contextlib.suppress(BrokenPipeError):

@@ -87,6 +87,9 @@ def open_raster(path: Path) -> Iterator[Raster]:
             yield _TiffFile(stack.enter_context(file))
 
 
+_UNREADABLE = (OSError, ValueError, Image.DecompressionBombError)  # `read_image` says what is wrong
+
+
 def decoded(path: Path) -> DecodedImage:
     """The image with what its alpha channel or its nodata value says. Raises BenchError as `read_image` does."""
     pixels = read_image(path)
@@ -95,7 +98,7 @@ def decoded(path: Path) -> DecodedImage:
 
 def is_georeferenced(path: Path) -> bool:
     """Whether the file is a GeoTIFF: has the tags that tie pixels to places."""
-    with contextlib.suppress(OSError, ValueError), warnings.catch_warnings():
+    with contextlib.suppress(*_UNREADABLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
             return bool({_PIXEL_SCALE, _TRANSFORMATION} & set(getattr(image, "tag_v2", ())))
@@ -104,7 +107,7 @@ def is_georeferenced(path: Path) -> bool:
 
 def dropped_bands(path: Path) -> str | None:
     """What of the file's bands is not looked at, in one line; None for nothing."""
-    with contextlib.suppress(OSError, ValueError), warnings.catch_warnings():
+    with contextlib.suppress(*_UNREADABLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
             count = image.tag_v2.get(_SAMPLES_PER_PIXEL, 3) if hasattr(image, "tag_v2") else len(image.getbands())
@@ -115,7 +118,7 @@ def dropped_bands(path: Path) -> str | None:
 
 
 def _empty(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    with contextlib.suppress(OSError, ValueError), warnings.catch_warnings():
+    with contextlib.suppress(*_UNREADABLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
             nodata = getattr(image, "tag_v2", {}).get(_NODATA)

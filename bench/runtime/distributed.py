@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bench.errors import BenchError
+from bench.errors import SAID, BenchError
 
 T = TypeVar("T")
 
@@ -70,11 +70,12 @@ def start_processes(arguments: Sequence[str], count: int | None, devices: str | 
     count: of processes. devices: numbers of GPUs, "0,1,2", one process for each; BenchError where both are given and
     differ. On CPUs the cores are shared out among the processes.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     numbers = [part.strip() for part in devices.split(",")] if devices else []
-    if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
+    if not all(number.isascii() and number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
         raise BenchError(f"--devices {devices}: give the numbers of GPUs, each once, as in 0,1")
     if numbers and count not in (None, len(numbers)):
         raise BenchError(f"--processes {count}: --devices {devices} means {len(numbers)}; leave one of both out")
@@ -82,9 +83,10 @@ def start_processes(arguments: Sequence[str], count: int | None, devices: str | 
     if numbers:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(numbers)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes)))
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # the processes say what is wrong
+    for name in ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the processes say what is wrong
     with tempfile.TemporaryDirectory() as said:
-        os.environ[_SAID] = said
+        os.environ[SAID] = said
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -96,17 +98,24 @@ def start_processes(arguments: Sequence[str], count: int | None, devices: str | 
         )
         try:
             elastic_launch(config, sys.executable)("-m", "bench", *arguments)
+        except SignalException:
+            raise KeyboardInterrupt from None
         except ChildFailedError as error:
-            return int(error.get_first_failure()[1].exitcode)
+            code = int(error.get_first_failure()[1].exitcode)
+            if code < 0:
+                raise BenchError(
+                    f"a process was ended by signal {-code}; what was computed is stored, the same command continues "
+                    "from there"
+                ) from None
+            return code
+        finally:
+            del os.environ[SAID]
     return 0
-
-
-_SAID = "OVSS_BENCH_SAID"  # names a folder with a file for each message that one of the processes has printed
 
 
 def said_already(message: str) -> bool:
     """Whether another process that `start_processes` started has printed this message."""
-    folder = os.environ.get(_SAID)
+    folder = os.environ.get(SAID)
     if not folder:
         return False
     try:
@@ -129,5 +138,9 @@ def init_distributed(device: str) -> Iterator[Distributed]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Distributed(dist.get_rank(), size)
+    except RuntimeError as error:
+        if "gloo" not in str(error) and not isinstance(error, dist.DistBackendError):
+            raise
+        raise BenchError("another process of the run has ended; run the same command again") from error
     finally:
         dist.destroy_process_group()

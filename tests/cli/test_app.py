@@ -52,8 +52,10 @@ def test_hugging_faces_datasets_wins_in_the_checkout() -> None:
     ("raised", "code", "message"),
     [
         (BenchError("here is\n what to do"), 2, "bench: here is what to do\n"),
-        (KeyboardInterrupt(), 130, "bench: interrupted; what was computed is stored"),
-        (OSError(errno.ENOSPC, "No space", "cell.json"), 2, "bench: cell.json: no space left on the device"),
+        (KeyboardInterrupt(), 130, "bench: interrupted; nothing of what it was doing is kept"),
+        (OSError(errno.ENOSPC, "No space", "cell.json"), 2, "bench: cell.json: no space left on device; free some"),
+        (PermissionError(errno.EACCES, "No", "cells"), 2, "bench: cells: permission denied; correct the permissions"),
+        (NotADirectoryError(errno.ENOTDIR, "No", "cache"), 2, "bench: cache: not a directory; correct"),
     ],
 )
 def test_what_a_command_raises_is_one_line(
@@ -117,3 +119,11 @@ def test_wheel_holds_everything_and_stays_out_of_hugging_faces_package(tmp_path:
     environment = {**os.environ, "PYTHONPATH": str(target)}
     shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert shown.stdout.strip() == "10 True True", shown.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_signs_that_a_terminal_lacks_are_spelled(encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "bench", "run", "--help"]
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0 and not done.stderr and b"..." in done.stdout

@@ -18,7 +18,7 @@ from bench.store.store import Store
 
 
 def test_commas_in_brackets_do_not_separate_names() -> None:
-    assert listed("a[x=1,y=2], b ,c[z=3]") == ["a[x=1,y=2]", "b", "c[z=3]"]
+    assert listed("a[x=1,y=2], b ,c[z=3]", "--methods") == ["a[x=1,y=2]", "b", "c[z=3]"]
 
 
 def rows(methods: str, **options: object) -> list[str]:
@@ -132,3 +132,30 @@ def test_a_swept_threshold_is_counted_once(project: Project, monkeypatch: pytest
     assert rows[0].table.equals(rows[2].table)
     assert project.run("--datasets", "loveda", "--methods", "clip[threshold=0.7]") == 0
     assert len(counted) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": ""}, "--methods '': names nothing"),
+        ({"methods": ","}, "--methods ',': names nothing"),
+        ({"datasets": " "}, "--datasets ' ': names nothing"),
+        ({"methods": "clip[debias=0,debias=1]"}, "'debias' stands twice"),
+        ({"methods": "clip[long_side=64,short_side=64]"}, "'short_side' stands twice"),
+        ({"methods": "clip", "options": ["debias=0"], "sweeps": ["debias=0.1,0.2"]}, "'debias' stands twice"),
+        ({"methods": "clip", "sweeps": ["debias=0.1,0.10"]}, "are the same row; give each value once"),
+        (
+            {"methods": "clip", "sweeps": [f"{key}={','.join(map(str, range(1, 41)))}" for key in ("debias", "scale")]},
+            "1,600 rows; at most 1,000",
+        ),
+        ({"methods": "clip", "workers": -1}, "--workers -1: "),
+    ],
+)
+def test_what_a_command_cannot_mean_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        RunSpec(**{"datasets": "loveda", **options})
+
+
+def test_one_dataset_by_three_names_is_one() -> None:
+    spec = RunSpec(methods="clip", datasets="wbs_si,wbs-si,WBS_SI")
+    assert [card.name for card in spec.dataset_cards] == ["wbs_si"]

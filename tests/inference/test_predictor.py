@@ -97,7 +97,7 @@ def test_long_side_and_debias(models: list[str], image: Path, tmp_path: Path) ->
 
 def test_unsure_pixels_become_background(models: list[str], image: Path, tmp_path: Path) -> None:
     out = tmp_path / "labels.png"
-    assert predict(models, image, "-o", out, "--threshold", 1, "--background", 2) == 0
+    assert predict(models, image, "-o", out, "--threshold", 0.99, "--background", 2) == 0
     assert set(np.unique(np.asarray(Image.open(out)))) == {2}
 
 
