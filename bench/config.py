@@ -224,17 +224,19 @@ class Config(Model):
         """A row with further settings, (key, value as text), and the name that spells it; keys that are no setting are
         options of the method.
         """
-        base, bracket, typed = name.removesuffix("]").partition("[")
-        inside = ",".join([*([typed] if bracket else []), *(f"{key}={value}" for key, value in pairs)])
+        base, typed = split_name(name)
         row = self.row(base)
         changes: dict[str, Any] = {}
         options: dict[str, Any] = {}
         models: dict[str, Any] = {}
         seen: set[str] = set()
-        for key, text in [*(_typed(name, part) for part in (typed.split(",") if bracket else ())), *pairs]:
+        new = spelled(base, every := [*typed, *pairs])
+        for key, text in every:
+            if not key or not text:
+                raise BenchError(f"row '{name}': '{key}{text and '='}{text}' is not KEY=VALUE")
             target = "resize" if key in ("long_side", "short_side") else key.removeprefix("options.")
             if target in seen:
-                raise BenchError(f"row '{base}[{inside}]': '{key}' stands twice; give one value")
+                raise BenchError(f"row '{new}': '{key}' stands twice; give one value")
             seen.add(target)
             value = yaml_value(text, f"row '{name}', {key}")
             if key in ("long_side", "short_side"):
@@ -250,7 +252,7 @@ class Config(Model):
         except ValidationError as error:
             raise BenchError(validation_message(Path(f"row '{name}'"), error)) from None
         merged = _merge(row, change)
-        return f"{base}[{inside}]", merged.model_copy(update={"label": f"{row.label or '{method}'} [{inside}]"})
+        return new, merged.model_copy(update={"label": f"{row.label or '{method}'} {new.removeprefix(base)}"})
 
     def words(self, card: DatasetDefaults, vocabulary: str) -> Sequence[Sequence[str]]:
         """The words of a vocabulary for a dataset. NoWords where it has none; BenchError where it has not
@@ -328,14 +330,6 @@ class Config(Model):
         return Settings(row=name, dataset=card.name, method=row.method, **chosen)
 
 
-def _typed(name: str, part: str) -> tuple[str, str]:
-    """Key and value of "KEY=VALUE" between the brackets of a row's name."""
-    key, equals, text = (piece.strip() for piece in part.partition("="))
-    if not key or not equals:
-        raise BenchError(f"row '{name}': '{part}' is not KEY=VALUE")
-    return key, text
-
-
 def _given(change: Overrides) -> dict[str, Any]:
     """The protocol's keys that `change` sets."""
     return {k: v for k, v in change.model_dump(include=set(Overrides.model_fields)).items() if v not in (None, {})}
@@ -362,9 +356,21 @@ def load_config(path: str | Path | None = None) -> Config:
         raise BenchError(validation_message(file, error)) from None
 
 
+def split_name(name: str) -> tuple[str, list[tuple[str, str]]]:
+    """The row that a name starts with, and the settings between its brackets as (key, value as text)."""
+    base, bracket, inside = name.removesuffix("]").partition("[")
+    parts = [part.partition("=") for part in inside.split(",")] if bracket else []
+    return base, [(key.strip(), text.strip()) for key, _, text in parts]
+
+
+def spelled(base: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """The name that `split_name` takes apart."""
+    return f"{base}[{','.join(f'{key}={text}' for key, text in pairs)}]" if pairs else base
+
+
 def base_name(row: str) -> str:
     """The method, or row of benchmark.yaml, that a spelled row starts with."""
-    return row.partition("[")[0].partition("@")[0].split("+")[0]
+    return split_name(row)[0].partition("@")[0].split("+")[0]
 
 
 def _overlaid(content: Any, own: Any) -> Any:

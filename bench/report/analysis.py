@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.config import FIRST
+from bench.config import FIRST, spelled, split_name
 from bench.metrics import BINS, mean_over_classes, score, summary, sweep
 from bench.metrics.boundary import boundary_iou
 from bench.metrics.intervals import Scenes, by_scene, interval
@@ -196,19 +196,12 @@ def _by_words(cells: Sequence[StoredResult]) -> dict[tuple[str, str], dict[str, 
     """(dataset, row without its words) -> vocabulary, or "protocol NAME" -> cell."""
     found: dict[tuple[str, str], dict[str, StoredResult]] = {}
     for cell in cells:
-        inside = cell.row.partition("[")[2].rstrip("]").split(",")
-        protocol = next((part.partition("=")[2] for part in inside if part.startswith("protocol=")), None)
+        base, pairs = split_name(cell.row)
+        protocol = dict(pairs).get("protocol")
         words = f"protocol {protocol}" if protocol else cell.settings.vocabulary
-        found.setdefault((cell.dataset, _plain(cell)), {})[words] = cell
+        row = spelled(base, [(key, text) for key, text in pairs if key not in ("vocabulary", "protocol")])
+        found.setdefault((cell.dataset, row), {})[words] = cell
     return found
-
-
-def _plain(cell: StoredResult) -> str:
-    """The row's name without its vocabulary and protocol."""
-    base, bracket, inside = cell.row.partition("[")
-    parts = [part.strip() for part in inside.rstrip("]").split(",") if bracket]
-    kept = [part for part in parts if not part.startswith(("vocabulary=", "protocol="))]
-    return f"{base}[{','.join(kept)}]" if kept else base
 
 
 def _per_cent(value: float | None) -> float | None:
@@ -225,7 +218,7 @@ def others_table(cells: Sequence[StoredResult], file: Path) -> pd.DataFrame:
     measured = {
         (cell.info.label or cell.row, cell.settings.vocabulary, cell.dataset): cell
         for cell in cells
-        if cell.row.partition("[")[2] in ("", _words(cell))
+        if split_name(cell.row)[1] in ([], [("vocabulary", cell.settings.vocabulary)])
     }
     values: list[float | None] = []
     for line in published.itertuples():
@@ -234,7 +227,3 @@ def others_table(cells: Sequence[StoredResult], file: Path) -> pd.DataFrame:
         values.append(np.nan if not known or cell is None else _per_cent(float(score(cell.areas().total, cell.metric))))
     frame: pd.DataFrame = published.assign(measured=pd.Series(values, dtype=float))
     return frame
-
-
-def _words(cell: StoredResult) -> str:
-    return f"vocabulary={cell.settings.vocabulary}]"

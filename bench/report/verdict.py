@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bench.config import Config
+from bench.config import Config, spelled, split_name
 from bench.data.cards import Card, load_card
 from bench.data.prepared import recipe
 from bench.errors import BenchError
@@ -276,12 +276,11 @@ def _other_backbone(cell: StoredResult, column: Column) -> list[str]:
 
 def _upper_bound(cell: StoredResult, column: Column) -> str | None:
     """Why the score is an upper bound: its row's name sets another threshold than the protocol's."""
-    base, bracket, inside = cell.row.partition("[")
-    parts = inside.rstrip("]").split(",") if bracket else []
-    kept = [part for part in parts if part.partition("=")[0].strip() != "threshold"]
-    if len(kept) == len(parts):
+    base, pairs = split_name(cell.row)
+    kept = [(key, text) for key, text in pairs if key != "threshold"]
+    if len(kept) == len(pairs):
         return None
-    protocol = _settings_now(cell, column.config, column.card, f"{base}[{','.join(kept)}]" if kept else base)
+    protocol = _settings_now(cell, column.config, column.card, spelled(base, kept))
     if protocol.threshold == cell.settings.threshold:
         return None
     return (
