@@ -1,9 +1,10 @@
-"""The one exception that a user is meant to see."""
+"""The one exception that a user is meant to see, and what turns other ones into it."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,34 @@ class BenchError(Exception):
     The message is one line: what is wrong, where (file, key, value), and what to do next. The command line
     prints it without a traceback and exits with code 2.
     """
+
+
+@contextlib.contextmanager
+def reading(what: object, instead: str = "") -> Iterator[None]:
+    """Answer what goes wrong when a file is read in one line, a BenchError.
+
+    what: the file, with the flag or key that names it
+    instead: what to do next
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BenchError(_line(what, f"cannot be read ({error.strerror or error})", instead)) from None
+    except UnicodeDecodeError:
+        raise BenchError(_line(what, "not a text file", instead)) from None
+
+
+@contextlib.contextmanager
+def writing(what: object, instead: str = "give another place") -> Iterator[None]:
+    """Answer what goes wrong when a file is written in one line, a BenchError; see `reading`."""
+    try:
+        yield
+    except OSError as error:
+        raise BenchError(_line(what, f"cannot be written ({error.strerror or error})", instead)) from None
+
+
+def _line(what: object, wrong: str, instead: str) -> str:
+    return f"{what}: {wrong}" + (f"; {instead}" if instead else "")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -31,12 +31,12 @@ def main(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from bench.config import load_config
-    from bench.errors import BenchError
     from bench.metrics.significance import PERMUTATIONS
     from bench.report.comparison import against_all, compare
     from bench.report.escape import csv_text
     from bench.report.scores import scores_of
     from bench.report.verdict import differences
+    from bench.runtime.atomic import write_asked
     from bench.store.store import Store
 
     store = Store(args.results, limit=args.limit)
@@ -54,10 +54,7 @@ def main(args: argparse.Namespace) -> int:
     if line := differences({key: score.verdict for key, score in scores.items() if key[0] in compared}):
         print(line)
     if args.out:
-        try:
-            Path(args.out).write_text(csv_text(pd.DataFrame(records)), encoding="utf-8")
-        except OSError as error:
-            raise BenchError(f"--out {args.out}: cannot be written ({error.strerror})") from None
+        write_asked(Path(args.out), csv_text(pd.DataFrame(records)).encode(), f"--out {args.out}")
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cli.options import add_model_arguments, positive, read_classes
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 
 NATIVE = "none"  # --resize: the image's own resolution
 
@@ -112,11 +112,9 @@ def _targets(out: str, images: Sequence[Path]) -> list[Path]:
     for file in written:
         if file.resolve() in sources:
             raise BenchError(f"-o {out}: would overwrite the image {file}; give another name")
-    try:
+    with writing(f"-o {out}"):
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BenchError(f"-o {out}: cannot be written ({error.strerror}); give another place") from None
     return targets
 
 

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from bench.data.patterns import COORDINATES, fields_of
 from bench.data.schema import Colour, Download, Geometry, Layout, Split, Strict, Tiling
 from bench.data.vocabularies import words_for
-from bench.errors import BenchError, did_you_mean, validation_message
+from bench.errors import BenchError, did_you_mean, reading, validation_message
 from bench.paths import shipped
 from bench.runtime.yaml_files import read_yaml
 from bench.settings import DatasetFacts, Probability, Words
@@ -183,13 +183,9 @@ def _fill_split(split: Any, card: Path) -> None:
     if not isinstance(split, dict) or not isinstance(split.get("file"), str):
         return
     path = card.parent / split["file"]
-    try:
+    with reading(f"{card}: split.file: {path}", "give a text file in UTF-8"):
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         split["names"] = [line for line in lines if line and not line.startswith("#")]
-    except OSError as error:
-        raise BenchError(f"{card}: split.file: {path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise BenchError(f"{card}: split.file: {path} is not UTF-8 text; save it as UTF-8") from None
 
 
 def _voc_colour(number: int) -> Colour:

@@ -131,7 +131,7 @@ def _receive(url: str, part: Path) -> None:
         length = response.headers.get("Content-Length")
         total = offset + int(length) if length else None
         if total is not None:
-            _check_room(part.parent, total - offset)
+            check_room(part.parent, total - offset)
         _append(response, part, offset, total)
     if total is not None and _size(part) < total:
         raise ConnectionError(f"closed after {_size(part):,} of {total:,} bytes")
@@ -169,11 +169,12 @@ def _version(headers: Any) -> str:
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
 
 
-def _check_room(folder: Path, needed: int) -> None:
+def check_room(folder: Path, needed: int) -> None:
+    """Refuse, with a BenchError, what takes more bytes than the disk of `folder` has left."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise BenchError(
-            f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; "
+            f"{folder}: about {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; "
             "make room or give another folder"
         )
 

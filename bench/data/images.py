@@ -14,7 +14,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from bench.errors import BenchError
+from bench.errors import BenchError, reading
 
 # Pillow refuses more than twice this, OpenCV more than 1 << 30 pixels: large scenes are what tiling is for.
 Image.MAX_IMAGE_PIXELS = 1 << 29
@@ -75,12 +75,10 @@ def read_image(
     given.
     """
     name = name or (str(source) if isinstance(source, Path) else "image")
-    try:
+    with reading(name):
         if isinstance(source, Path) and source.exists() and not source.is_file():
             raise BenchError(f"{name}: not a file; give an image")
         data = source.read_bytes() if isinstance(source, Path) else source
-    except OSError as error:
-        raise BenchError(f"{name}: cannot be read ({error.strerror})") from None
     check_complete(data, name)
     pixels = _decode(data)
     if pixels is None:

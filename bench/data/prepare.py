@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from bench.data.cards import Card
 from bench.data.contents import ContentCache
+from bench.data.fetch import check_room
 from bench.data.prepared import MANIFEST, Manifest, Shard, prepared_folder, read_manifest, recipe
 from bench.data.samples import Sample, SampleSet, open_folder, open_samples
-from bench.errors import BenchError
-from bench.runtime.atomic import write_atomic
+from bench.errors import BenchError, writing
+from bench.runtime.atomic import replacing, write_atomic
 
 _SHARD_BYTES = 256 << 20
 _PROBES = 3  # sources that the size is estimated from
@@ -51,17 +52,13 @@ def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None
     present = _present(folder)
     if present and present.model_copy(update={"shards": ()}) == manifest:
         return present
-    try:
+    again = "make room or correct the permissions, then start the same command again: finished shards are kept"
+    with writing(folder, again):
         part = _working_folder(folder, manifest)
         manifest = manifest.model_copy(update={"shards": tuple(_write_shards(samples, part))})
         write_atomic(part / MANIFEST, manifest.model_dump_json().encode())
         _replace_folder(part, folder)
         (folder / _PLAN).unlink()
-    except OSError as error:
-        raise BenchError(
-            f"{folder}: cannot be written ({error.strerror or error}); make room or correct the permissions, then "
-            "start the same command again: finished shards are kept"
-        ) from None
     return manifest
 
 
@@ -90,7 +87,8 @@ def _write_shards(samples: SampleSet, part: Path) -> Iterator[Shard]:
     groups = _groups(samples, max(1, _SHARD_BYTES // size))
     files = [part / f"samples-{number:05d}-of-{len(groups):05d}.parquet" for number in range(len(groups))]
     rows = [sum(len(samples.sources[source]) for source in group) for group in groups]
-    _check_room(part, size * sum(count for count, file in zip(rows, files, strict=True) if not file.exists()))
+    missing = sum(count for count, file in zip(rows, files, strict=True) if not file.exists())
+    check_room(part, int(_MARGIN * size * missing))
     with tqdm(total=len(samples), desc=samples.card.name, unit="image", disable=None) as bar:
         for group, file, count in zip(groups, files, rows, strict=True):
             if file.exists():
@@ -110,12 +108,8 @@ def _write_shard(file: Path, samples: SampleSet, sources: Iterable[int], bar: tq
         for sample in samples.read_source(source):
             rows.append(_row(samples, sample))
             bar.update()
-    partial = file.with_suffix(".tmp")
-    try:
-        Dataset.from_list(rows, features=features).to_parquet(partial, batch_size=1)  # a row group for each sample
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(file) as temporary:
+        Dataset.from_list(rows, features=features).to_parquet(temporary, batch_size=1)  # a row group for each sample
 
 
 def _row(samples: SampleSet, sample: Sample) -> dict[str, Any]:
@@ -154,15 +148,6 @@ def _bytes_of_a_sample(samples: SampleSet) -> int:
         row = _row(samples, next(samples.read_source(source)))
         sizes.append(len(row["image"]["bytes"]) + len(row["label"]["bytes"]))
     return max(1, sum(sizes) // len(sizes))
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed * _MARGIN:
-        raise BenchError(
-            f"{folder}: about {needed * _MARGIN / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
-            "make room or give another folder with --data-root"
-        )
 
 
 def _replace_folder(new: Path, folder: Path) -> None:

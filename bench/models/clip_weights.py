@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.config import BackboneSpec
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, did_you_mean, reading
 from bench.models.backbone import Backbone
 from bench.models.block import lower_precision
 from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint, with_token_table
@@ -93,12 +93,9 @@ def _in_weights_folder(spec: BackboneSpec) -> Path | None:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        with reading(f"--backbone {path}", "give an open_clip model-config JSON"):
+            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config)
-    except OSError as error:
-        raise BenchError(
-            f"--backbone {path}: cannot be read ({error.strerror}); give an open_clip model-config JSON"
-        ) from None
     except (ValueError, TypeError) as error:
         raise BenchError(f"--backbone {path}: not an open_clip model-config JSON ({error})") from None
     if missing:

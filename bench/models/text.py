@@ -6,9 +6,10 @@ embedding is stored under the hash of the weights, of the templates and of the w
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-import tempfile
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from bench.errors import BenchError
 from bench.paths import cache_dir
+from bench.runtime.atomic import write_atomic
 
 if TYPE_CHECKING:
     from bench.models.backbone import Backbone
@@ -138,13 +140,11 @@ def _remembered(
     except (OSError, ValueError, EOFError):  # absent, or torn by a crash of an older run
         report(word)
         embedding = ensemble(backbone, word, templates).cpu()
-    try:
+    with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as temporary:
-            np.save(temporary, embedding.numpy())
-        Path(temporary.name).replace(file)
-    except OSError:
-        pass
+        buffer = io.BytesIO()
+        np.save(buffer, embedding.numpy())
+        write_atomic(file, buffer.getvalue())
     return embedding
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.cards import Card
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 from bench.metrics import confusion, score
 from bench.settings import IGNORED
 
@@ -75,11 +75,9 @@ def new_figure(out: Path, width: float, height: float) -> Any:
 
 def save(figure: Any, out: Path) -> None:
     """Writes it, the same bytes each time. BenchError where that cannot be done."""
-    try:
+    with writing(f"-o {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, metadata={"CreationDate": None} if out.suffix.lower() == ".pdf" else {"Software": None})
-    except OSError as error:
-        raise BenchError(f"-o {out}: cannot be written ({error.strerror}); give another place") from None
 
 
 def _height(block: Block) -> float:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import Config
-from bench.errors import BenchError
 from bench.report.escape import csv_text
 from bench.report.render import (
     COST_COLUMNS,
@@ -22,7 +21,7 @@ from bench.report.render import (
 )
 from bench.report.scores import Collection
 from bench.report.tables import Grid, boundary_table, build, gains, leaderboard
-from bench.runtime.atomic import write_atomic
+from bench.runtime.atomic import write_asked
 
 
 def write_tables(
@@ -59,12 +58,8 @@ def write_tables(
                 texts[f"{grid.name}{suffix}.tex"] = latex(grid, "latex-intervals" in formats)
             if "html" in formats:
                 texts[f"{grid.name}{suffix}.html"] = html_table(grid)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            write_atomic(out / name, text.encode())
-    except OSError as error:
-        raise BenchError(f"tables folder {out}: cannot be written ({error.strerror}); give another --out") from None
+    for name, text in texts.items():
+        write_asked(out / name, text.encode(), f"tables folder {out}", "give another --out")
     return [out / name for name in sorted(texts)]
 
 

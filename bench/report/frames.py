@@ -30,7 +30,7 @@ from bench.report.escape import csv_text
 from bench.report.files import write_tables
 from bench.report.scores import Collection, Score, collect, scores_of
 from bench.report.site.page import page
-from bench.runtime.atomic import write_atomic
+from bench.runtime.atomic import write_asked
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
@@ -187,13 +187,7 @@ def _analysis(results: Path, collection: Collection) -> dict[str, pd.DataFrame]:
 
 
 def _write(file: Path, text: str) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, text.encode())
-    except OSError as error:
-        raise BenchError(
-            f"tables folder {file.parent}: cannot be written ({error.strerror}); give another --out"
-        ) from None
+    write_asked(file, text.encode(), f"tables folder {file.parent}", "give another --out")
 
 
 def html_report(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from bench.errors import BenchError
+from bench.errors import reading
 from bench.paths import shipped
 
 Mark: TypeAlias = Literal["best", "second"]
@@ -55,10 +55,8 @@ def load_published(name: str | None) -> dict[str, PublishedRow]:
     if name is None:
         return {}
     file = shipped("results/published") / name
-    try:
+    with reading(file, "put the published numbers back"):
         lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    except OSError as error:
-        raise BenchError(f"{file}: published numbers cannot be read ({error.strerror})") from None
     rows = {}
     for line in csv.DictReader(lines):
         row, label, venue, average = (line.pop(key, "") for key in ("row", "label", "venue", "average"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bench.errors import BenchError
+from bench.errors import writing
 
 
 @contextlib.contextmanager
@@ -23,11 +23,9 @@ def profiled(file: str | None) -> Iterator[None]:
         yield
         return
     target = Path(file)
-    try:
+    with writing(f"--profile {file}", "give another file"):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
-    except OSError as error:
-        raise BenchError(f"--profile {file}: cannot be written ({error.strerror}); give another file") from None
     on_gpu = torch.cuda.is_available()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     started = time.perf_counter()

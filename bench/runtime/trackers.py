@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 
 KINDS: Final = ("jsonl", "tensorboard", "wandb", "trackio")
 DEFAULT_TARGET: Final = {"jsonl": "run.jsonl", "tensorboard": "runs", "wandb": "ovss-bench", "trackio": "ovss-bench"}
@@ -60,11 +60,9 @@ def _package(name: str) -> Any:
 
 class _Lines:
     def __init__(self, file: Path, facts: Mapping[str, Any]) -> None:
-        try:
+        with writing(f"--log-to jsonl:{file}"):
             file.parent.mkdir(parents=True, exist_ok=True)
             self._file = file.open("a", encoding="utf-8")
-        except OSError as error:
-            raise BenchError(f"--log-to jsonl:{file}: cannot be written ({error.strerror})") from None
         self._write("run", dict(facts))
 
     def _write(self, kind: str, content: Any) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from bench.runtime.atomic import sync_folder
+from bench.runtime.atomic import sync
 from bench.store.count_table import SCHEMA, check, decode, merge
 from bench.store.record import DONE, RECORD, Record
 
@@ -120,7 +120,7 @@ def finish_merge(folder: Path, record: Record) -> None:
     for part in folder.glob(PARTS):
         if record.counts_sha256 and _named_hash(part) == record.counts_sha256:
             part.replace(folder / COUNTS)
-            sync_folder(folder)
+            sync(folder)
 
 
 def _bytes(file: Path) -> bytes:

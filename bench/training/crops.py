@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench.data.images import read_image
-from bench.errors import BenchError
+from bench.errors import BenchError, reading
 from bench.models.backbone import PIXEL_MEAN, PIXEL_STD
 from bench.training.seeds import Purpose, numpy_generator
 
@@ -56,12 +56,8 @@ def find_images(folder: Path, names: Path | None = None) -> ImageList:
 
 
 def _listed(folder: Path, names: Path) -> tuple[Path, ...]:
-    try:
+    with reading(f"--images-list {names}", "give a text file, one path per line"):
         lines = names.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(
-            f"--images-list {names}: cannot be read ({error}); give a text file, one path a line"
-        ) from None
     paths = tuple(folder / line.strip() for line in lines if line.strip())
     missing = [path for path in paths if not path.is_file()]
     if missing:

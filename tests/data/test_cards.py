@@ -135,7 +135,7 @@ def test_split_files_are_found_beside_the_card(content, tmp_path):
     (tmp_path / "names.txt").write_text("1\n")
     assert load(content, tmp_path).split.names == ("1",)
     (tmp_path / "names.txt").unlink()
-    with pytest.raises(BenchError, match=r"mine\.yaml: split\.file: .*names\.txt cannot be read"):
+    with pytest.raises(BenchError, match=r"mine\.yaml: split\.file: .*names\.txt: cannot be read"):
         load(content, tmp_path)
 
 

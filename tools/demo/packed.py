@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from bench.demo.config import CONFIG_FILE
 from bench.models.checkpoints import TOKEN_INDICES, TOKEN_ROWS, TOKEN_TABLE, read_state_dict, with_token_table
+from bench.runtime.atomic import write_asked
 
 
 def read_config() -> dict[str, Any]:
@@ -25,10 +26,7 @@ def save_packed(state: dict[str, Tensor], tokens: Tensor, path: Path, metadata: 
     packed = {name: value.half().contiguous() for name, value in state.items() if name != TOKEN_TABLE}
     packed[TOKEN_ROWS] = state[TOKEN_TABLE].half().contiguous()
     packed[TOKEN_INDICES] = tokens.to(torch.int32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    save_file(packed, partial, metadata)
-    partial.replace(path)
+    write_asked(path, save(packed, metadata))
 
 
 def load_packed(path: Path) -> dict[str, Tensor]:
