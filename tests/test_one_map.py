@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from bench.store.store import Store
 DATASET = "loveda"
 # Classes of several words that the tiny model finds about as likely as one: how they are put together decides.
 WORDS = [["sand"], ["grass"], ["town"], ["river", "street", "city", "crop"], ["plane"], ["soil", "field"], ["forest"]]
-ROWS = {
+ROWS: dict[str, dict[str, Any]] = {
     "max": {"threshold": 0.0},
     "sum": {"threshold": 0.0, "aggregate": "sum"},
     "logsumexp": {"aggregate": "logsumexp"},

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,7 +135,7 @@ def test_a_class_with_its_own_text_is_a_plug_in_too(tmp_path: Path) -> None:
         def __call__(self, trunk):  # pragma: no cover
             raise AssertionError
 
-    built = load_methods()["own-text-test"].build({"flip": True})
+    built: Any = load_methods()["own-text-test"].build({"flip": True})
     assert built.flip
     text = built.encode_text(tiny_backbone(), Vocabulary.of([["a"], ["b", "c"]]))
     assert text.shape == (3, 24)

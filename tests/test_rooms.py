@@ -42,7 +42,9 @@ def imports() -> dict[str, dict[str, list[str]]]:
         parts = file.relative_to(ROOT / "bench").with_suffix("").parts
         room = parts[0]
         for node in ast.walk(ast.parse(file.read_text())):
-            names = []
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
+            names: list[str] = []
             if isinstance(node, ast.ImportFrom) and node.module == "bench":
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bench."):

@@ -53,7 +53,7 @@ def outcomes(backbone: Backbone, variants: list[Variant], images: list[Loaded], 
 def test_scores_that_are_not_finite_fail_the_row_and_name_the_image(
     value: float, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    seen: list[int] = []
 
     def spoilt(trunk: Trunk) -> Features:
         features = trunk.project(trunk.input(-1))

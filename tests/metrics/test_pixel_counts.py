@@ -189,7 +189,7 @@ def some_images(images: int, classes: int):
 def test_many_images_at_once():
     parts, keys, counts, offsets = some_images(4, 3)
     together = metrics.confusions_at(metrics.SparseCounts(keys, counts, offsets, 3), 0.4, 2)
-    apart = [metrics.confusion_at(*part, 3, 0.4, 2) for part in parts]
+    apart = [metrics.confusion_at(part[0], part[1], 3, 0.4, 2) for part in parts]
     np.testing.assert_array_equal(together, apart)
     assert together.dtype == np.int64
     assert not together[1].any()

@@ -32,13 +32,14 @@ def test_printed_averages_are_the_means_to_the_printed_digit(number: str) -> Non
         assert one_digit(sum(row.values.values(), Decimal(0)) / len(row.values)) == row.average
 
 
+@pytest.mark.beside(".")
 @pytest.mark.skipif(not PAPER.exists(), reason="the paper's text is not here")
 @pytest.mark.parametrize("number", TABLES)
 def test_every_number_is_the_papers(number: str) -> None:
     text = PAPER.read_text(encoding="utf-8")
     table = re.sub(r"↑ ?<b>[\d.]+</b>|↑ ?\*\*[\d.]+\*\*|</?b>|<sup>.*?</sup>|\*\*", "", text)
     table = table[table.index(f"Table {number}.") :]
-    printed = []
+    printed: list[list[Decimal]] = []
     for line in table.splitlines()[1:]:
         cells = [cell.strip() for cell in line.split("\t")]
         numbers = [cell for cell in cells[1:] if re.fullmatch(r"\d+\.\d|-", cell)]

@@ -129,7 +129,7 @@ def test_a_device_that_is_not_there(
 
 
 def test_under_torchrun_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch, cuda: None) -> None:
-    taken = []
+    taken: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     assert choose_device("cuda:0") == "cuda:0"
     assert choose_device("cuda") == "cuda"

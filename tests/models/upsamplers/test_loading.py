@@ -14,7 +14,6 @@ from bench.errors import BenchError
 from bench.models.upsamplers import JBUOne, JBUStack, Upsampler, load_upsampler
 
 RELEASED = SHARED / "checkpoints" / "clip_jbu_stack_cocostuff.ckpt"
-needs_released = pytest.mark.skipif(not RELEASED.is_file(), reason="no released checkpoint here")
 
 
 def lightning(upsampler: Upsampler) -> dict[str, object]:
@@ -52,7 +51,7 @@ def test_parameter_counts_are_the_released_ones() -> None:
     assert sum(p.numel() for p in load_upsampler("jbu_stack", None, 512).parameters()) == 287_588
 
 
-@needs_released
+@pytest.mark.beside("checkpoints")
 def test_the_released_checkpoint() -> None:
     upsampler = load_upsampler("jbu_stack", RELEASED, 512)
     assert git_blob_hash(RELEASED) == "c90968f78af172c4a81f8575a3ebc2bda81c3eef"
