@@ -160,7 +160,7 @@ def method(name: str, *, label: str | None = None, venue: str = "", **defaults: 
     """Registers the decorated function or class as a method.
 
     name: what `--methods` and benchmark.yaml call it. label, venue: how tables print it. defaults: any of
-    `bench.config.Overrides`, e.g. ``upsampler="simfeatup", debias=0.3``.
+    `bench.settings.Overrides`, e.g. ``upsampler="simfeatup", debias=0.3``.
     """
 
     def register(factory: Factory) -> Factory:

@@ -37,7 +37,7 @@ class Problem:
 
 @dataclass
 class Report:
-    """What the doctor found. Histograms and sizes are over the images looked at (`checked` of `images`).
+    """Findings of a check. Histograms and sizes are over the images looked at (`checked` of `images`).
 
     pixels, present: pixels of each class, and images that hold it; beyond: pixels of values that are no
     class. files, labels: fingerprints of the list of files, and of the decoded labels that were looked at.

@@ -77,7 +77,7 @@ def mean_accuracy(counted: Counted) -> Floats:
 
 
 def mean_f1(counted: Counted) -> Floats:
-    """Mean of `f1` (...) over the classes that are labelled or predicted."""
+    """Mean of `f1` (...) over the classes that are labelled or predicted: mmsegmentation's mDice, not its mFscore."""
     return mean_over_classes(f1(counted))
 
 

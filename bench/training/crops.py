@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from bench.data.images import read_image
 from bench.errors import BenchError, reading
 from bench.models.backbone import PIXEL_MEAN, PIXEL_STD
+from bench.models.second import IMAGENET_MEAN, IMAGENET_STD
 from bench.training.seeds import Purpose, numpy_generator
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".ppm"}
@@ -25,8 +26,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", "
 # Mean and deviation of the channels on the 0..255 scale. Released training has ImageNet's, inference CLIP's.
 STATISTICS = {
     "imagenet": (
-        tuple(255 * m for m in (0.485, 0.456, 0.406)),
-        tuple(255 * s for s in (0.229, 0.224, 0.225)),
+        tuple(255 * m for m in IMAGENET_MEAN),
+        tuple(255 * s for s in IMAGENET_STD),
     ),
     "clip": (PIXEL_MEAN, PIXEL_STD),
 }

@@ -345,3 +345,14 @@ def test_pixels_below_the_threshold_may_be_given_no_class() -> None:
     assert metrics.iou(confusion).tolist() == [0.5, 0.5] and metrics.overall_accuracy(confusion) == 0.5
     swept = metrics.sweep(metrics.probability_histogram(keys, counts, 2), IGNORED)
     assert swept[50].tolist() == confusion.tolist() and swept[0, :, 2].tolist() == [0, 0, 0]
+
+
+def test_mf1_is_mmsegmentations_mdice() -> None:
+    """Its mFscore leaves out a class that is never right, as precision + recall is 0/0 there."""
+    confusion = np.array([[6, 2, 0], [2, 6, 0], [1, 3, 0], [0, 0, 0]])  # the third class is labelled and never found
+    right, labelled, predicted = np.diagonal(confusion), confusion[:3].sum(1), confusion.sum(0)
+    with np.errstate(invalid="ignore"):
+        precision, recall = right / predicted, right / labelled
+        fscore = 2 * precision * recall / (precision + recall)
+    assert metrics.mean_f1(confusion) == pytest.approx(np.mean(2 * right / (labelled + predicted)))
+    assert np.nanmean(fscore) == pytest.approx(1.5 * metrics.mean_f1(confusion))  # over two classes, not three
