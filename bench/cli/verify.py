@@ -97,12 +97,10 @@ def _show_goldens(checks: list[Check]) -> bool:
 
 def _demo(args: argparse.Namespace, device: str) -> list[Moved]:
     """Cells of the demo, run in a folder of their own."""
-    import contextlib
-    import io
     import tempfile
 
-    from bench.cli import main as command
     from bench.errors import BenchError
+    from bench.notebook import run
     from bench.paths import shipped
     from bench.store.store import Store
     from bench.verify.demo import A_FEW, compare, write_reference
@@ -110,11 +108,10 @@ def _demo(args: argparse.Namespace, device: str) -> list[Moved]:
     plan = {"all": ("all",)} if args.all or args.write else A_FEW
     with tempfile.TemporaryDirectory() as folder:
         for dataset, rows in plan.items():
-            flags = ["--demo", "--datasets", dataset, "--methods", ",".join(rows), "--results", folder]
-            flags += ["--device", device, "--dtype", args.dtype, "--batch", str(args.batch)]
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
-                if command(["run", *flags]):
-                    raise BenchError(f"the demo on {dataset} is not complete: {said.getvalue().splitlines()[-1]}")
+            options = {"device": device, "dtype": args.dtype, "batch": args.batch}
+            found = run(rows, dataset, demo=True, results=folder, **options)
+            if found.failures:
+                raise BenchError(f"the demo on {dataset} is not complete: {found.failures[0]}")
         cells = Store(folder, demo=True).cells()
         if args.write:
             print(f"{write_reference(cells, shipped('results/demo'))} cells in {shipped('results/demo')}")
