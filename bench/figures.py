@@ -13,7 +13,7 @@ from bench.evaluation.dataset_run import Run
 from bench.evaluation.maps import label_maps
 from bench.evaluation.plan import DatasetPlan
 from bench.evaluation.run import planned
-from bench.report.figure import Block, Example, draw_blocks
+from bench.report.figure import Example, FigureBlock, draw_blocks
 from bench.report.frames import per_image
 from bench.report.paper_figures import Bias, draw_bias, draw_radar
 from bench.report.scores import Collection, collect
@@ -114,13 +114,13 @@ def _note(spec: RunSpec) -> str:
     return DEMO_NOTE if spec.demo else ""
 
 
-def _block(run: Run, dataset: DatasetPlan, samples: Sequence[str | int] | None, count: int) -> Block:
+def _block(run: Run, dataset: DatasetPlan, samples: Sequence[str | int] | None, count: int) -> FigureBlock:
     examples = []
     for number in _numbers(dataset, samples, count):
         assert dataset.samples is not None
         sample = dataset.samples.read(number)
         examples.append(Example(sample.id, sample.image, sample.label, label_maps(run, dataset, number)))
-    return Block(examples, dataset.card, {cell.row: cell.label for cell in dataset.cells})
+    return FigureBlock(examples, dataset.card, {cell.row: cell.label for cell in dataset.cells})
 
 
 def _numbers(dataset: DatasetPlan, samples: Sequence[str | int] | None, count: int) -> list[int]:

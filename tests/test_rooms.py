@@ -84,3 +84,14 @@ def test_no_circle() -> None:
 def test_few_modules_lie_loose() -> None:
     loose = {file.stem for file in (ROOT / "bench").glob("*.py")} - {"__init__", "__main__"}
     assert loose <= LOOSE and len(loose) <= 9
+
+
+def test_no_public_class_is_spelled_in_two_rooms() -> None:
+    """One meaning per name, so that a name alone says what is meant."""
+    rooms: dict[str, set[str]] = defaultdict(set)
+    for file in (ROOT / "bench").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                rooms[node.name].add(file.relative_to(ROOT / "bench").with_suffix("").parts[0])
+    assert "Settings" in rooms
+    assert not {name: places for name, places in rooms.items() if len(places) > 1 and name != "Run"}

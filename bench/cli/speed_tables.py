@@ -29,7 +29,7 @@ class Measured(BaseModel):
         return self.height, self.width, self.queries, self.rows
 
 
-class Record(BaseModel):
+class SpeedRecord(BaseModel):
     """The part of a record that two machines are compared by."""
 
     model: str
@@ -40,10 +40,10 @@ class Record(BaseModel):
     cases: list[Measured]
 
 
-def read(file: Path) -> Record:
+def read(file: Path) -> SpeedRecord:
     """What --json wrote. BenchError where that is something else."""
     try:
-        return Record.model_validate(json.loads(file.read_bytes()))
+        return SpeedRecord.model_validate(json.loads(file.read_bytes()))
     except OSError as error:
         raise BenchError(f"--against {file}: {error.strerror}; give a file that `bench speed --json` wrote") from error
     except ValidationError as error:
@@ -68,9 +68,9 @@ def show_paper(record: Mapping[str, Any]) -> None:
     print(f"the paper's {len(paper)} datasets with {len(record['cases'][0]['rows'])} rows: about {minutes:.0f} minutes")
 
 
-def show_both(record: Mapping[str, Any], other: Record) -> None:
+def show_both(record: Mapping[str, Any], other: SpeedRecord) -> None:
     """The cases that both records have, side by side."""
-    here = Record.model_validate(record)
+    here = SpeedRecord.model_validate(record)
     there = {one.case: one for one in other.cases}
     lines = []
     for mine in here.cases:
@@ -90,6 +90,6 @@ def show_both(record: Mapping[str, Any], other: Record) -> None:
     print(tabulate(lines, headers=heads, floatfmt=".2f"))
 
 
-def _described(record: Record) -> str:
+def _described(record: SpeedRecord) -> str:
     processes = f", {record.processes} processes" if record.processes > 1 else ""
     return f"{record.model}, {record.dtype}, batch {record.batch}, {record.machine}{processes}"

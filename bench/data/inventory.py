@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from bench.data.cards import Card
 from bench.data.layouts import DatasetMissing, dataset_folders, locate
-from bench.data.prepared import Manifest, prepared_folder, read_manifest
+from bench.data.prepared import PreparedManifest, prepared_folder, read_manifest
 from bench.errors import BenchError
 
 
@@ -59,7 +59,7 @@ def look(card: Card, data_root: Path) -> DatasetStatus:
     return _status(card, _There(found.root, found.layout, len(found.pairs), found.absent, whole_scenes=scenes))
 
 
-def _outgrown(card: Card, folders: Sequence[Path], manifest: Manifest) -> bool:
+def _outgrown(card: Card, folders: Sequence[Path], manifest: PreparedManifest) -> bool:
     """Whether the original files are there and are more or fewer than those that the shards were made of."""
     try:
         return bool(folders) and manifest.pairs not in (None, len(locate(card, folders, manifest.layout).pairs))

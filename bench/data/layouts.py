@@ -17,7 +17,7 @@ class DatasetMissing(BenchError):
     """No file of the dataset was found where it was looked for."""
 
 
-class Pair(NamedTuple):
+class SourcePair(NamedTuple):
     """One image file, its label file, and the fields of the layout's patterns."""
 
     fields: Mapping[str, str]
@@ -31,7 +31,7 @@ class Found:
 
     layout: str
     root: Path
-    pairs: tuple[Pair, ...]
+    pairs: tuple[SourcePair, ...]
     absent: tuple[str, ...]  # names of the split without a file
     extra_labels: tuple[str, ...]  # labels without an image
     outside: int  # images that the split leaves out
@@ -88,7 +88,7 @@ def _match(card: Card, name: str, tree: Tree) -> Found | str:
     )
 
 
-def _pairs(tree: Tree, pattern: str, images: list[tuple[dict[str, str], File]]) -> list[Pair]:
+def _pairs(tree: Tree, pattern: str, images: list[tuple[dict[str, str], File]]) -> list[SourcePair]:
     """Each image with its label; none where no image has one. Raises BenchError where only some have one."""
     pairs = []
     alone = None
@@ -96,7 +96,7 @@ def _pairs(tree: Tree, pattern: str, images: list[tuple[dict[str, str], File]]) 
         places = [fill(spelling, fields) for spelling in expand(pattern)]
         label = next(filter(None, map(tree.get_any_case, places)), None)
         if label is not None:
-            pairs.append(Pair(fields, image, label))
+            pairs.append(SourcePair(fields, image, label))
         elif alone is None:
             alone = f"image {image} has no label; expected {' or '.join(places)} below {tree.root}"
     if pairs and alone:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bench.data.cards import Card
 from bench.data.contents import ContentCache
 from bench.data.fetch import check_room
-from bench.data.prepared import MANIFEST, Manifest, Shard, prepared_folder, read_manifest, recipe
+from bench.data.prepared import MANIFEST, PreparedManifest, Shard, prepared_folder, read_manifest, recipe
 from bench.data.samples import Sample, SampleSet, open_folder, open_samples
 from bench.errors import BenchError, writing
 from bench.runtime.atomic import replacing, write_atomic
@@ -27,7 +27,7 @@ _MARGIN = 1.2
 _PLAN = "plan.json"  # what the shards of an unfinished folder are made from
 
 
-def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None = None) -> Manifest:
+def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None = None) -> PreparedManifest:
     """Write a dataset's samples to its prepared folder below the data root; gives the folder's manifest.
 
     source: folder or archive of the download; None: where `open_samples` finds it. The folder appears
@@ -38,7 +38,7 @@ def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None
     """
     samples = open_folder(card, source, layout) if source else open_samples(card, data_root, layout)
     folder = prepared_folder(card, data_root, layout)
-    manifest = Manifest(
+    manifest = PreparedManifest(
         dataset=card.name,
         layout=samples.layout,
         recipe=recipe(card, samples.layout),
@@ -62,14 +62,14 @@ def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None
     return manifest
 
 
-def _present(folder: Path) -> Manifest | None:
+def _present(folder: Path) -> PreparedManifest | None:
     """The manifest of what is there; None as well where it is damaged, as all is written again then."""
     with contextlib.suppress(BenchError):
         return read_manifest(folder)
     return None
 
 
-def _working_folder(folder: Path, manifest: Manifest) -> Path:
+def _working_folder(folder: Path, manifest: PreparedManifest) -> Path:
     """Where shards are written; emptied first when they come from other files or another card."""
     part = folder.with_name(f"{folder.name}.part")
     plan = part / _PLAN

@@ -34,7 +34,7 @@ class Shard(BaseModel):
     bytes: int
 
 
-class Manifest(BaseModel):
+class PreparedManifest(BaseModel):
     """What a prepared folder holds. recipe: see `recipe`; samples: fingerprint of the files behind it."""
 
     model_config = ConfigDict(frozen=True)
@@ -57,7 +57,7 @@ class PreparedSamples(SampleSet):
     `layout` and `fingerprint()` are the files' as well, so results do not depend on which was read.
     """
 
-    def __init__(self, card: Card, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, card: Card, folder: Path, manifest: PreparedManifest) -> None:
         super().__init__(card, manifest.layout, folder, [(name,) for name in manifest.ids])
         self.absent = manifest.absent
         self.warnings = manifest.warnings
@@ -131,7 +131,7 @@ def find_samples(card: Card, data_root: Path, layout: str | None = None) -> Samp
     return samples
 
 
-def _other_originals(card: Card, data_root: Path, manifest: Manifest) -> SampleSet | None:
+def _other_originals(card: Card, data_root: Path, manifest: PreparedManifest) -> SampleSet | None:
     """The dataset's original files, where they are there and not those that the shards were made of."""
     try:
         samples = open_samples(card, data_root, manifest.layout)
@@ -160,18 +160,18 @@ def recipe(card: Card, layout: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_manifest(folder: Path) -> Manifest | None:
+def read_manifest(folder: Path) -> PreparedManifest | None:
     """The manifest of a prepared folder, None where there is none. Raises BenchError for a damaged one."""
     file = folder / MANIFEST
     if not file.exists():
         return None
     try:
-        return Manifest.model_validate_json(file.read_bytes())
+        return PreparedManifest.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):
         raise BenchError(f"{file}: damaged; delete {folder} and run `bench prepare` again") from None
 
 
-def _check_shards(folder: Path, manifest: Manifest) -> None:
+def _check_shards(folder: Path, manifest: PreparedManifest) -> None:
     for shard in manifest.shards:
         file = folder / shard.file
         if not file.exists() or file.stat().st_size != shard.bytes:

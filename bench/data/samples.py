@@ -18,7 +18,7 @@ from bench.data.archives import File
 from bench.data.cards import Card
 from bench.data.images import pillow_errors, read_image
 from bench.data.labels import read_label
-from bench.data.layouts import DatasetMissing, Found, Pair, dataset_folders, locate
+from bench.data.layouts import DatasetMissing, Found, SourcePair, dataset_folders, locate
 from bench.data.patterns import fill
 from bench.data.tiling import TileBox, boxes, crop, pad
 from bench.errors import BenchError
@@ -192,7 +192,7 @@ def open_folder(card: Card, folder: Path, layout: str | None = None) -> SampleSe
     return FileSamples(card, locate(card, [folder], layout))
 
 
-def _ids(pattern: str, pair: Pair, cut: tuple[TileBox, ...]) -> tuple[str, ...]:
+def _ids(pattern: str, pair: SourcePair, cut: tuple[TileBox, ...]) -> tuple[str, ...]:
     if not cut:
         return (fill(pattern, pair.fields),)
     tiles = ({axis: str(value) for axis, value in box._asdict().items()} for box in cut)

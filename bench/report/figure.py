@@ -33,7 +33,7 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class FigureBlock:
     """Samples of one dataset, a line each, with a legend of its classes below. labels: what each row is called."""
 
     examples: Sequence[Example]
@@ -47,10 +47,10 @@ def draw(examples: Sequence[Example], card: Card, labels: Mapping[str, str], out
     labels: what each row is called. out: .png (300 dpi) or .pdf. note: small print below, such as "demo". Raises
     BenchError for another ending and where the file cannot be written.
     """
-    draw_blocks([Block(examples, card, labels)], out, note)
+    draw_blocks([FigureBlock(examples, card, labels)], out, note)
 
 
-def draw_blocks(blocks: Sequence[Block], out: Path, note: str = "") -> None:
+def draw_blocks(blocks: Sequence[FigureBlock], out: Path, note: str = "") -> None:
     """The same for samples of several datasets, one block below the other."""
     heights = [_height(block) for block in blocks]
     figure = new_figure(out, WIDTH, sum(heights) + (0.15 if note else 0))
@@ -80,7 +80,7 @@ def save(figure: Any, out: Path) -> None:
         figure.savefig(out, metadata={"CreationDate": None} if out.suffix.lower() == ".pdf" else {"Software": None})
 
 
-def _height(block: Block) -> float:
+def _height(block: FigureBlock) -> float:
     """Inches."""
     height, width = block.examples[0].image.shape[:2]
     panel = WIDTH / (2 + len(block.examples[0].predictions))
@@ -88,7 +88,7 @@ def _height(block: Block) -> float:
     return tall + 0.25 + 0.22 * -(-len(block.card.classes) // 6)
 
 
-def _draw_block(part: Any, block: Block, titles: bool) -> None:
+def _draw_block(part: Any, block: FigureBlock, titles: bool) -> None:
     from matplotlib.patches import Patch
 
     card, rows = block.card, list(block.examples[0].predictions)

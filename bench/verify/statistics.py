@@ -25,7 +25,7 @@ MANY: Final = 100_000  # scenes of the truth
 CLASSES, RARE = 6, 2
 
 
-class Line(NamedTuple):
+class Coverage(NamedTuple):
     """Shares of the trials, 0..1; nan where there are too few scenes.
 
     row, pair: the 95 % interval of a score, and of a difference, holds the truth. false_positives: p <= 0.05 for rows
@@ -41,7 +41,7 @@ class Line(NamedTuple):
     false_positives: float
 
 
-def simulate(trials: int, seed: int = 0) -> Iterator[Line]:
+def simulate(trials: int, seed: int = 0) -> Iterator[Coverage]:
     """A line for each world and number of scenes, and one for the mean over datasets of each world."""
     for number, world in enumerate(WORLDS):
         generator = np.random.default_rng((seed, number))
@@ -52,7 +52,7 @@ def simulate(trials: int, seed: int = 0) -> Iterator[Line]:
             yield _line(world, name, truth, sizes, trials, generator)
 
 
-def good(line: Line, trials: int) -> bool:
+def good(line: Coverage, trials: int) -> bool:
     """Whether intervals of differences and tests keep what they promise, up to the noise of so many trials."""
     noise = 3 * math.sqrt(0.05 * 0.95 / trials)
     return not (line.pair < 0.93 - noise or line.false_positives > 0.05 + noise)
@@ -60,7 +60,7 @@ def good(line: Line, trials: int) -> bool:
 
 def _line(
     world: str, name: str, truth: float, sizes: tuple[int, ...], trials: int, generator: np.random.Generator
-) -> Line:
+) -> Coverage:
     rows, pairs, p_values = [], [], []
     for _ in range(trials):
         first, second = zip(*(_rows(world, size, generator) for size in sizes), strict=True)
@@ -69,7 +69,7 @@ def _line(
         if sum(sizes) >= LEAST:
             seed = int(generator.integers(2**31))
             p_values.append(permutation_test(first, second, PERMUTATIONS, seed).p_value)
-    return Line(
+    return Coverage(
         world=world,
         scenes=name,
         row=_covered(rows, truth),

@@ -11,15 +11,15 @@ from bench.config import load_config
 from bench.data.cards import load_card
 from bench.demo import plans as sets
 from bench.demo.plans import Plan, Shot, dataset_scenes, default_count
-from bench.demo.render.canvas import Canvas, ellipse, rectangle
+from bench.demo.render.canvas import SceneCanvas, ellipse, rectangle
 from bench.demo.render.scenes import DEMO_SEEDS, HELD_OUT_SEEDS, KINDS, TRAIN_SEEDS, scene
 from bench.demo.render.taxonomy import CARDS, MASTER, MASTER_INDEX, class_table
 from bench.demo.render.textures import TEXTURES, smooth_noise
 from bench.errors import BenchError
 
 
-def _canvas(metre: float = 1.0) -> Canvas:
-    return Canvas(np.random.default_rng(3), (40, 60), metre)
+def _canvas(metre: float = 1.0) -> SceneCanvas:
+    return SceneCanvas(np.random.default_rng(3), (40, 60), metre)
 
 
 @pytest.mark.parametrize("kind", KINDS)

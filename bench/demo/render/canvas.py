@@ -17,7 +17,7 @@ Colour = Sequence[float] | NDArray[Any]  # red, green, blue on the 0..255 scale
 _SUBPIXEL = 4  # bits of the fixed-point coordinates that OpenCV draws with
 
 
-class Canvas:
+class SceneCanvas:
     """Image (H, W, 3) float32 on the 0..255 scale, label (H, W) uint8 master index, and what is taken (H, W).
 
     metre: pixels per metre; every drawn thing is measured in metres. sun: unit vector (x, y) of shadows.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.demo.render.canvas import Canvas, Points, ellipse, rectangle, to_frame, unit
+from bench.demo.render.canvas import Points, SceneCanvas, ellipse, rectangle, to_frame, unit
 from bench.demo.render.textures import pick_colour
 
 _WHITE = 236.0
 
 
-def _court_lines(canvas: Canvas, centre: Points, angle: float, *boxes: tuple[float, float, float, float]) -> None:
+def _court_lines(canvas: SceneCanvas, centre: Points, angle: float, *boxes: tuple[float, float, float, float]) -> None:
     """White outlines; a box is (offset along, offset across, length, width) in metres."""
     for x, y, length, width in boxes:
         place = to_frame(centre, angle, np.array([[x, y]]) * canvas.metre)[0]
@@ -18,7 +18,7 @@ def _court_lines(canvas: Canvas, centre: Points, angle: float, *boxes: tuple[flo
         canvas.line(np.concatenate([corners, corners[:1]]), 0.3 * canvas.metre, _WHITE)
 
 
-def tennis_court(canvas: Canvas, centre: Points, angle: float) -> None:
+def tennis_court(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """Two colours, side lines, service boxes, net."""
     colour = pick_colour(canvas.rng, [(60, 120, 84), (62, 92, 150), (176, 100, 72)], 8)
     canvas.polygon(rectangle(centre, 36 * canvas.metre, 18 * canvas.metre, angle), colour * 0.8, "tennis court")
@@ -28,7 +28,7 @@ def tennis_court(canvas: Canvas, centre: Points, angle: float) -> None:
     canvas.line(np.stack([centre - net, centre + net]), 0.4 * canvas.metre, 40)
 
 
-def basketball_court(canvas: Canvas, centre: Points, angle: float) -> None:
+def basketball_court(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """Centre circle and a coloured key at each end."""
     floor = pick_colour(canvas.rng, [(196, 150, 104), (150, 146, 142), (166, 90, 80), (90, 130, 110)], 8)
     key = pick_colour(canvas.rng, [(170, 60, 50), (60, 80, 140), (210, 130, 60)], 8)
@@ -44,7 +44,7 @@ def basketball_court(canvas: Canvas, centre: Points, angle: float) -> None:
     _court_lines(canvas, centre, angle, (0, 0, 28, 15), (7, 0, 14, 15))
 
 
-def soccer_field(canvas: Canvas, centre: Points, angle: float) -> None:
+def soccer_field(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """Mown stripes, penalty areas, centre circle."""
     metre, length, width = canvas.metre, 66.0, 42.0
     colour = pick_colour(canvas.rng, [(84, 138, 66), (104, 150, 76), (70, 120, 64)], 8)
@@ -59,7 +59,7 @@ def soccer_field(canvas: Canvas, centre: Points, angle: float) -> None:
     canvas.line(np.concatenate([circle, circle[:1]]), 0.3 * metre, _WHITE)
 
 
-def ground_track_field(canvas: Canvas, centre: Points, angle: float) -> None:
+def ground_track_field(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """Running lanes around a lawn."""
     metre = canvas.metre
     track = pick_colour(canvas.rng, [(176, 84, 66), (160, 96, 80), (66, 96, 150)], 8)
@@ -80,7 +80,7 @@ def _stadium(centre: Points, angle: float, length: float, width: float) -> Point
     return to_frame(centre, angle, np.concatenate([cap, -cap]))
 
 
-def baseball_diamond(canvas: Canvas, centre: Points, angle: float) -> None:
+def baseball_diamond(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """A fan of earth with a square of grass, bases and a mound."""
     metre = canvas.metre
     turn = np.linspace(-np.pi / 4, np.pi / 4, 12)
@@ -98,7 +98,7 @@ def baseball_diamond(canvas: Canvas, centre: Points, angle: float) -> None:
         canvas.polygon(rectangle(corner, 1.2 * metre, 1.2 * metre, angle), (240, 240, 240))
 
 
-def plane(canvas: Canvas, centre: Points, angle: float) -> None:
+def plane(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """Fuselage, swept wings, tail."""
     size = canvas.rng.uniform(26, 40) * canvas.metre
     colour = pick_colour(canvas.rng, [(240, 240, 240), (212, 216, 220), (180, 190, 200)], 6)
@@ -113,7 +113,7 @@ def plane(canvas: Canvas, centre: Points, angle: float) -> None:
     canvas.polygon(ellipse(centre + unit(angle) * 0.42 * size, 0.05 * size, 0.07 * size, angle), (50, 56, 66))
 
 
-def helicopter(canvas: Canvas, centre: Points, angle: float) -> None:
+def helicopter(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """Cabin, boom and rotor above a marked pad."""
     metre = canvas.metre
     size = canvas.rng.uniform(17, 22) * metre
@@ -136,7 +136,7 @@ def helicopter(canvas: Canvas, centre: Points, angle: float) -> None:
         )
 
 
-def ship(canvas: Canvas, centre: Points, angle: float) -> None:
+def ship(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """Pointed hull with deck and cabin."""
     length = canvas.rng.uniform(14, 36) * canvas.metre
     hull = np.array([[0.5, 0], [0.3, 0.13], [-0.45, 0.13], [-0.5, 0.09], [-0.5, -0.09], [-0.45, -0.13], [0.3, -0.13]])
@@ -152,7 +152,7 @@ def ship(canvas: Canvas, centre: Points, angle: float) -> None:
     canvas.polygon(cabin, (244, 244, 240))
 
 
-def store_tank(canvas: Canvas, centre: Points, angle: float) -> None:
+def store_tank(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """A round tank: rim, lid lit from one side, stairs."""
     diameter = canvas.rng.uniform(12, 22) * canvas.metre
     colour = pick_colour(canvas.rng, [(224, 222, 216), (196, 196, 192), (170, 140, 116)], 8)
@@ -164,7 +164,7 @@ def store_tank(canvas: Canvas, centre: Points, angle: float) -> None:
     canvas.line(np.stack([centre, centre + unit(angle) * diameter / 2]), 0.6 * canvas.metre, (90, 90, 92))
 
 
-def swimming_pool(canvas: Canvas, centre: Points, angle: float) -> None:
+def swimming_pool(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """Turquoise water in a pale rim."""
     length, width = canvas.rng.uniform(9, 16) * canvas.metre, canvas.rng.uniform(5, 8) * canvas.metre
     outline = rectangle if canvas.rng.random() < 0.6 else ellipse
@@ -178,7 +178,7 @@ def swimming_pool(canvas: Canvas, centre: Points, angle: float) -> None:
     canvas.line(rectangle(centre, length * 0.7, width * 0.4, angle)[:2], 1, (170, 224, 230))
 
 
-def roundabout(canvas: Canvas, centre: Points, angle: float) -> None:
+def roundabout(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """A ring of asphalt around a planted island."""
     metre = canvas.metre
     canvas.polygon(ellipse(centre, 40 * metre, 40 * metre, angle), "road", "roundabout")
@@ -190,7 +190,7 @@ def roundabout(canvas: Canvas, centre: Points, angle: float) -> None:
         canvas.line(ring[start : start + 2], 0.3 * metre, _WHITE)
 
 
-def harbor(canvas: Canvas, centre: Points, angle: float) -> None:
+def harbor(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """A pier with fingers, boats between them."""
     metre, length = canvas.metre, canvas.rng.uniform(44, 64)
     canvas.polygon(rectangle(centre, length * metre, 6 * metre, angle), "pavement", "harbor")
@@ -203,7 +203,7 @@ def harbor(canvas: Canvas, centre: Points, angle: float) -> None:
                 _moored_boat(canvas, berth, angle + side * np.pi / 2)
 
 
-def _moored_boat(canvas: Canvas, centre: Points, angle: float) -> None:
+def _moored_boat(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     hull = np.array([[0.5, 0], [0.15, 0.17], [-0.5, 0.15], [-0.5, -0.15], [0.15, -0.17]]) * 12 * canvas.metre
     canvas.polygon(
         to_frame(centre, angle, hull), pick_colour(canvas.rng, [(238, 238, 236), (190, 200, 210)], 8), "ship"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.demo.render import landmarks, structures
-from bench.demo.render.canvas import Canvas, Points, blob
+from bench.demo.render.canvas import Points, SceneCanvas, blob
 
-Draw = Callable[[Canvas, Points, float], None]
+Draw = Callable[[SceneCanvas, Points, float], None]
 _LAND: Final = ("grass", "bareland", "pavement", "cropland", "clutter")
 _OPEN: Final = ("grass", "bareland", "pavement", "cropland")
 
@@ -24,33 +24,33 @@ class Thing:
     ground: tuple[str, ...] = _OPEN
 
 
-def _house(canvas: Canvas, centre: Points, angle: float) -> None:
+def _house(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     structures.building(canvas, centre, angle, *canvas.rng.uniform((11, 8), (17, 12)))
 
 
-def _hall(canvas: Canvas, centre: Points, angle: float) -> None:
+def _hall(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     structures.building(canvas, centre, angle, *canvas.rng.uniform((26, 15), (38, 24)))
 
 
-def _tower(canvas: Canvas, centre: Points, angle: float) -> None:
+def _tower(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     lean = canvas.metre * canvas.rng.uniform(0.55, 0.85)
     length, width = canvas.rng.uniform((13, 9), (20, 14))
     structures.building(canvas, centre, angle, length, width, lean)
 
 
-def _lot(canvas: Canvas, centre: Points, angle: float) -> None:
+def _lot(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     structures.parking(canvas, centre, angle, 30, 20)
 
 
-def _site(canvas: Canvas, centre: Points, angle: float) -> None:
+def _site(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     canvas.polygon(blob(canvas.rng, centre, 26 * canvas.metre), "clutter", "clutter")
 
 
-def _crown(canvas: Canvas, centre: Points, angle: float) -> None:
+def _crown(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     structures.crown(canvas, centre, canvas.rng.uniform(4, 9))
 
 
-def _person(canvas: Canvas, centre: Points, angle: float) -> None:
+def _person(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     structures.human(canvas, centre)
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.demo.render.canvas import Canvas, Points, rectangle, unit
+from bench.demo.render.canvas import Points, SceneCanvas, rectangle, unit
 from bench.demo.render.recipes import RECIPES, THINGS, Recipe, Thing
 from bench.demo.render.structures import along, car, road, truck
 from bench.demo.render.taxonomy import MASTER_INDEX
@@ -37,7 +37,7 @@ def scene(seed: int, size: int | tuple[int, int], kind: str, false_colour: bool 
     shape = (size, size) if isinstance(size, int) else size
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     recipe = RECIPES[kind]
-    canvas = Canvas(rng, shape, float(rng.uniform(*recipe.metre)))
+    canvas = SceneCanvas(rng, shape, float(rng.uniform(*recipe.metre)))
     _lay_ground(canvas, recipe)
     heading = float(rng.uniform(0, np.pi))
     paths = _lay_roads(canvas, recipe, heading)
@@ -47,7 +47,7 @@ def scene(seed: int, size: int | tuple[int, int], kind: str, false_colour: bool 
     return _photograph(canvas, false_colour), canvas.label
 
 
-def _lay_ground(canvas: Canvas, recipe: Recipe) -> None:
+def _lay_ground(canvas: SceneCanvas, recipe: Recipe) -> None:
     """Split the ground among the recipe's classes where one of several smooth fields is the highest."""
     cell = recipe.patch * canvas.metre
     names = list(recipe.ground)
@@ -62,7 +62,7 @@ def _lay_ground(canvas: Canvas, recipe: Recipe) -> None:
             canvas.cover(mask, name)
 
 
-def _lay_roads(canvas: Canvas, recipe: Recipe, heading: float) -> list[Points]:
+def _lay_roads(canvas: SceneCanvas, recipe: Recipe, heading: float) -> list[Points]:
     rng, (height, width) = canvas.rng, canvas.shape
     paths: list[tuple[Points, float, bool]] = []
     middle, reach = np.array([width, height]) / 2, float(np.hypot(width, height))
@@ -95,7 +95,7 @@ def _winding(rng: np.random.Generator, shape: tuple[int, int]) -> Points:
     return path
 
 
-def _scatter(canvas: Canvas, thing: Thing, density: float, heading: float) -> None:
+def _scatter(canvas: SceneCanvas, thing: Thing, density: float, heading: float) -> None:
     """Place about `density` things a hectare, aligned with the streets, where there is room."""
     rng, (height, width) = canvas.rng, canvas.shape
     hectares = height * width / canvas.metre**2 / 1e4
@@ -111,7 +111,7 @@ def _scatter(canvas: Canvas, thing: Thing, density: float, heading: float) -> No
                 break
 
 
-def _drive(canvas: Canvas, paths: list[Points], traffic: float) -> None:
+def _drive(canvas: SceneCanvas, paths: list[Points], traffic: float) -> None:
     """Put cars and trucks on the roads, keeping to one side."""
     on_road = np.isin(canvas.label, [MASTER_INDEX["road"], MASTER_INDEX["bridge"]])
     for path in paths:
@@ -125,7 +125,7 @@ def _drive(canvas: Canvas, paths: list[Points], traffic: float) -> None:
                 vehicle(canvas, place, heading + (np.pi if side < 0 else 0))
 
 
-def _photograph(canvas: Canvas, false_colour: bool) -> Image:
+def _photograph(canvas: SceneCanvas, false_colour: bool) -> Image:
     """What a camera makes of the scene: haze, light, gain, blur, noise, 8 bits."""
     rng, image = canvas.rng, canvas.image
     if false_colour:
@@ -141,7 +141,7 @@ def _photograph(canvas: Canvas, false_colour: bool) -> Image:
     return photograph
 
 
-def _infrared(canvas: Canvas) -> NDArray[np.float32]:
+def _infrared(canvas: SceneCanvas) -> NDArray[np.float32]:
     """Near infrared, red, green: plants are bright in the first channel, water is dark."""
     brightness = canvas.image.mean(-1)
     infrared = brightness * 0.95

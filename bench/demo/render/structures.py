@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.demo.render.canvas import Canvas, Points, blob, ellipse, rectangle, to_frame, unit
+from bench.demo.render.canvas import Points, SceneCanvas, blob, ellipse, rectangle, to_frame, unit
 from bench.demo.render.taxonomy import MASTER_INDEX
 from bench.demo.render.textures import pick_colour
 
@@ -27,7 +27,7 @@ _PAINT = [
 ]
 
 
-def road(canvas: Canvas, path: Points, width: float, pavements: bool) -> None:
+def road(canvas: SceneCanvas, path: Points, width: float, pavements: bool) -> None:
     """A road along a path (pixels), `width` metres; where it crosses water it is a bridge."""
     carriage = _stroke(canvas, path, width)
     wet = carriage & (canvas.label == MASTER_INDEX["water"])
@@ -44,7 +44,7 @@ def road(canvas: Canvas, path: Points, width: float, pavements: bool) -> None:
         _lane_marks(canvas, path)
 
 
-def _bridge(canvas: Canvas, path: Points, width: float, wet: NDArray[np.bool_]) -> None:
+def _bridge(canvas: SceneCanvas, path: Points, width: float, wet: NDArray[np.bool_]) -> None:
     shadow = np.roll(wet, np.round(canvas.sun[::-1] * 2.5 * canvas.metre).astype(int), (0, 1)) & ~wet
     shadow &= canvas.label == MASTER_INDEX["water"]
     canvas.image[shadow] *= np.float32(canvas.shadow)
@@ -54,13 +54,13 @@ def _bridge(canvas: Canvas, path: Points, width: float, wet: NDArray[np.bool_]) 
     canvas.image[rim] = np.float32(222)
 
 
-def _stroke(canvas: Canvas, path: Points, width: float) -> NDArray[np.bool_]:
+def _stroke(canvas: SceneCanvas, path: Points, width: float) -> NDArray[np.bool_]:
     mask = np.zeros(canvas.shape, np.uint8)
     cv2.polylines(mask, [np.round(path).astype(np.int32)], False, 1, max(1, round(width * canvas.metre)))
     return mask.astype(bool)
 
 
-def _lane_marks(canvas: Canvas, path: Points) -> None:
+def _lane_marks(canvas: SceneCanvas, path: Points) -> None:
     colour = canvas.rng.uniform(200, 240)
     for point, heading in along(path, 6 * canvas.metre):
         half = unit(heading) * 1.4 * canvas.metre
@@ -80,7 +80,7 @@ def along(path: Points, step: float) -> list[tuple[NDArray[np.float64], float]]:
     return places
 
 
-def building(canvas: Canvas, centre: Points, angle: float, length: float, width: float, lean: float = 0.0) -> None:
+def building(canvas: SceneCanvas, centre: Points, angle: float, length: float, width: float, lean: float = 0.0) -> None:
     """A building of `length` x `width` metres. lean: pixels that a metre of height shifts the roof up
     (oblique view).
     """
@@ -102,7 +102,7 @@ def building(canvas: Canvas, centre: Points, angle: float, length: float, width:
         _pitched_roof(canvas, footprint + rise, angle, length, width, colour)
 
 
-def _facades(canvas: Canvas, footprint: Points, rise: NDArray[np.float64]) -> None:
+def _facades(canvas: SceneCanvas, footprint: Points, rise: NDArray[np.float64]) -> None:
     """The walls that face the camera, with rows of windows."""
     wall = pick_colour(canvas.rng, [(206, 196, 180), (188, 170, 150), (170, 170, 174), (196, 150, 120)], 10)
     for corner, following in zip(footprint, np.roll(footprint, -1, 0), strict=True):
@@ -119,7 +119,7 @@ def _facades(canvas: Canvas, footprint: Points, rise: NDArray[np.float64]) -> No
 
 
 def _flat_roof(
-    canvas: Canvas,
+    canvas: SceneCanvas,
     outline: Points,
     centre: Points,
     size: tuple[float, float],
@@ -142,7 +142,7 @@ def _flat_roof(
 
 
 def _pitched_roof(
-    canvas: Canvas, outline: Points, angle: float, length: float, width: float, colour: NDArray[np.float32]
+    canvas: SceneCanvas, outline: Points, angle: float, length: float, width: float, colour: NDArray[np.float32]
 ) -> None:
     """Gable or hip: each slope is lit by the angle between its normal and the sun."""
     canvas.polygon(outline, colour, "building")
@@ -162,12 +162,12 @@ def _pitched_roof(
     canvas.line(ridge, 1, np.minimum(colour * 1.25, 250).tolist())
 
 
-def _sheets(canvas: Canvas) -> tuple[float, float]:
+def _sheets(canvas: SceneCanvas) -> tuple[float, float]:
     """Period (pixels) and depth (grey levels) of a roof's courses of tiles or sheets."""
     return float(canvas.rng.uniform(2.4, 3.2)), float(canvas.rng.uniform(8, 20))
 
 
-def parking(canvas: Canvas, centre: Points, angle: float, length: float, width: float) -> None:
+def parking(canvas: SceneCanvas, centre: Points, angle: float, length: float, width: float) -> None:
     """A paved lot with rows of stalls, about half of them taken."""
     metre = canvas.metre
     canvas.polygon(rectangle(centre, length * metre, width * metre, angle), "pavement", "pavement")
@@ -181,7 +181,7 @@ def parking(canvas: Canvas, centre: Points, angle: float, length: float, width: 
                 car(canvas, place, angle + np.pi / 2)
 
 
-def crown(canvas: Canvas, centre: Points, diameter: float) -> None:
+def crown(canvas: SceneCanvas, centre: Points, diameter: float) -> None:
     """A single tree, `diameter` metres."""
     outline = blob(canvas.rng, centre, diameter * canvas.metre)
     canvas.cast_shadow(outline, diameter * 0.6)
@@ -192,7 +192,7 @@ def crown(canvas: Canvas, centre: Points, diameter: float) -> None:
     )
 
 
-def car(canvas: Canvas, centre: Points, angle: float) -> None:
+def car(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """A small vehicle with windscreens."""
     metre = canvas.metre
     body = rectangle(centre, canvas.rng.uniform(4.2, 5) * metre, 2 * metre, angle)
@@ -203,7 +203,7 @@ def car(canvas: Canvas, centre: Points, angle: float) -> None:
         canvas.polygon(rectangle(centre + unit(angle) * offset * metre, 0.8 * metre, 1.7 * metre, angle), (28, 34, 42))
 
 
-def truck(canvas: Canvas, centre: Points, angle: float) -> None:
+def truck(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     """A large vehicle: cab and box."""
     metre, length = canvas.metre, canvas.rng.uniform(9, 14)
     body = rectangle(centre, length * metre, 2.9 * metre, angle)
@@ -218,7 +218,7 @@ def truck(canvas: Canvas, centre: Points, angle: float) -> None:
     canvas.polygon(cab, pick_colour(canvas.rng, _PAINT, 8))
 
 
-def human(canvas: Canvas, feet: Points) -> None:
+def human(canvas: SceneCanvas, feet: Points) -> None:
     """A person seen from a low-flying camera: shadow, clothes, head."""
     metre, rng = canvas.metre, canvas.rng
     waist, neck = feet - np.array([0, 0.9 * metre]), feet - np.array([0, 1.8 * metre])
