@@ -20,6 +20,7 @@ from bench.report.render import csv_lines, html_table, latex, markdown
 from bench.report.scores import Collection, collect, scores_of
 from bench.report.site.page import page_data
 from bench.report.tables import leaderboard
+from bench.runtime.checksum import sealed
 from bench.settings import DatasetFacts
 from bench.store.store import Store
 
@@ -205,7 +206,7 @@ def test_results_of_before_cards_were_kept_are_not_made_stale(tmp_path: Path) ->
     for file in tmp_path.glob("cells/*/*/cell.json"):
         record = json.loads(file.read_text())
         del record["card"]
-        file.write_text(json.dumps(record))
+        file.write_text(json.dumps(sealed(record)))
     found = scores_of(Store(tmp_path), CONFIG)
     assert {one.verdict.status for one in found.values()} == {"ok"}
     assert {key[1] for key, one in found.items() if one.comparable} == {"udd5"}
