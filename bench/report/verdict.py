@@ -128,7 +128,8 @@ class Verdict:
     @property
     def words(self) -> str:
         """`text` and `sentences` in one line: "stale: changed since it was counted: scale 40 -> 50"."""
-        return ": ".join(part for part in (self.text, "; ".join(self.sentences)) if part)
+        reasons = "; ".join(self.sentences)
+        return reasons if reasons.startswith(f"{self.text}: ") else ": ".join(filter(None, (self.text, reasons)))
 
     def beside(self, number: str) -> str:
         """The number with `text`: "41.8 (10 of 12 images)"; `text` alone where there is no number."""
@@ -194,7 +195,7 @@ def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
         differs=_differs(of_cell, column.usual, column.weights) if column.usual else {},
         caveats=(info.caveat,) if info.caveat else (),
         footnote=info.footnote,
-        notes=(cell.mixture,) if cell.mixture else (),
+        notes=(*([f"imported from {cell.imported}"] if cell.imported else []), *filter(None, [cell.mixture])),
         external=cell.settings.method == EXTERNAL,
         demo=record.demo,
         limit=record.limit,

@@ -19,7 +19,7 @@ from bench import __version__
 from bench.errors import BenchError, one_line
 from bench.runtime.atomic import write_atomic
 from bench.runtime.provenance import differing
-from bench.store.count_files import COUNTS, PARTS
+from bench.store.count_files import COUNTS, IMPORTED, PARTS
 from bench.store.count_table import encode
 from bench.store.record import FORMAT, RECORD, Part, Record, reason_of
 from bench.store.result import StoredResult, load_result, numbers
@@ -104,6 +104,7 @@ def take_in(store: Store, archives: Sequence[Path], replace: bool = False) -> li
     for what does not fit; nothing is written then.
     """
     taken: dict[Path, tuple[Record, dict[str, bytes]]] = {}
+    origins: dict[Path, bytes] = {}
     for file in archives:
         for folder, (record, files) in _cells(file, store).items():
             target = store.cells_folder / folder
@@ -114,6 +115,8 @@ def take_in(store: Store, archives: Sequence[Path], replace: bool = False) -> li
                     f"{target}: is there with other content; --replace takes the archive's, or choose another --results"
                 )
             taken[target] = record, files
+            origin = {"archive": file.name, "counts_sha256": record.counts_sha256}
+            origins[target] = json.dumps(origin).encode()
     for target, (_, files) in taken.items():
         try:
             target.mkdir(parents=True, exist_ok=True)
@@ -122,6 +125,7 @@ def take_in(store: Store, archives: Sequence[Path], replace: bool = False) -> li
                     write_atomic(target / name, files[name])
                 else:
                     (target / name).unlink(missing_ok=True)
+            write_atomic(target / IMPORTED, origins[target])
             for part in target.glob(PARTS):
                 part.unlink()
             for shard in target.glob("shard-*"):

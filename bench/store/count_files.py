@@ -23,6 +23,7 @@ from bench.store.count_table import SCHEMA, check, decode, merge
 from bench.store.record import DONE, RECORD, Record
 
 COUNTS, PARTS = "counts.parquet", "part-*.parquet"
+IMPORTED = "imported.json"  # which archive the counts of a cell were taken from
 
 
 class Piece(NamedTuple):

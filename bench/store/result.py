@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -24,7 +25,7 @@ from bench.metrics import (
 from bench.metrics.boundary import boundary_iou
 from bench.runtime.provenance import differing
 from bench.settings import Settings
-from bench.store.count_files import COUNTS, Piece, Reading, read_counts
+from bench.store.count_files import COUNTS, IMPORTED, Piece, Reading, read_counts
 from bench.store.count_table import boundary_lines, counted, flat
 from bench.store.record import RECORD, Damaged, Info, Numbers, Record, Standing, read_record
 
@@ -150,6 +151,16 @@ class StoredResult:
         if "failed" in recorded:
             return "failed"
         return "no data" if recorded == {"no data"} else "partial"
+
+    @property
+    def imported(self) -> str | None:
+        """The archive that these counts were taken from; None for counts of this folder's own runs."""
+        try:
+            origin = json.loads((self.pieces[0].folder / IMPORTED).read_bytes())
+            fits = origin["counts_sha256"] == self.record.counts_sha256
+            return str(origin["archive"]) if fits else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     @property
     def mixture(self) -> str | None:

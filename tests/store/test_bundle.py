@@ -16,6 +16,7 @@ from store_helpers import certain, opened, stored, the_cell
 
 from bench.cli import main
 from bench.runtime.checksum import sealed
+from bench.store.count_files import IMPORTED
 from bench.store.result import numbers
 from bench.store.store import Store
 
@@ -31,7 +32,8 @@ def results(tmp_path: Path) -> Path:
 
 def cells(folder: Path) -> dict[str, bytes]:
     root = folder / "cells"
-    return {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()}
+    files = [file for file in sorted(root.rglob("*")) if file.is_file() and file.name != IMPORTED]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
 
 def test_export_and_import_give_equal_bytes(results: Path, tmp_path: Path) -> None:
@@ -44,6 +46,9 @@ def test_export_and_import_give_equal_bytes(results: Path, tmp_path: Path) -> No
     assert again.read_bytes() == archive.read_bytes()
     assert main(["import", str(archive), "--results", str(other)]) == 0  # what is there already
     assert main(["tables", "--results", str(other), "--draws", "10"]) == 0
+    assert "imported from all.zip" in (other / "tables" / "leaderboard.md").read_text()
+    stored(other, "clip", "loveda", [FAIR, FAIR], fresh=True)  # counted here again
+    assert [cell.imported for cell in Store(other).cells()] == [None, "all.zip"]
 
 
 def test_some_cells(results: Path, tmp_path: Path) -> None:
