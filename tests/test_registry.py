@@ -266,3 +266,27 @@ def test_a_constructor_that_fails_and_an_unreadable_annotation_name_their_method
         methods["odd"].build({})
     with pytest.raises(BenchError, match="finite"):
         methods["made"].build({"x": float("nan")})
+
+
+@pytest.mark.usefixtures("_forget")
+def test_what_a_method_changes_late_is_seen_and_put_back(tmp_path: Path) -> None:
+    change = "{'v': lambda: trunk.qkv(-1)[2].mul_(2), 'images': lambda: trunk.images.zero_(), 'stop': lambda: exit(0), "
+    change += "'dtype': lambda: __import__('torch').set_default_dtype(__import__('torch').float64)}"
+    (tmp_path / "late.py").write_text(
+        "from bench.api import method\n@method('late')\ndef late(trunk, what: str = ''):\n"
+        f"    {{**{change}, '': lambda: None}}[what]()\n    return trunk.project(trunk.input(-1))\n"
+    )
+    method = load_methods([tmp_path / "late.py"])["late"]
+    with torch.inference_mode():
+        trunk = tiny_backbone().trunk(torch.randn(2, 3, 64, 48))
+        before = method.build({})(trunk).patches.clone(), trunk.qkv(-1)[2].clone()
+        for what, kind, message in (
+            ("v", BenchError, "changed the queries of block"),
+            ("images", BenchError, "changed the windows in place"),
+            ("dtype", BenchError, "it changed the default dtype for the whole process"),
+            ("stop", RuntimeError, "it raised SystemExit: 0"),
+        ):
+            with pytest.raises(kind, match=message):
+                method.build({"what": what})(trunk)
+            assert torch.equal(trunk.qkv(-1)[2], before[1])
+            assert torch.equal(method.build({})(trunk).patches, before[0])

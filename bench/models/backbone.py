@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -36,6 +37,13 @@ class Features(NamedTuple):
     grid: tuple[int, int] | None = None
 
 
+@contextlib.contextmanager
+def _counting_versions() -> Iterator[None]:
+    """Inside, tensors are made whose changes in place torch counts, which it does not in inference mode."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
 class Trunk:
     """The frozen image tower on one batch of windows.
 
@@ -48,7 +56,10 @@ class Trunk:
         position embedding is resampled, see `resampled`.
         """
         self.visual: Any = visual
-        self.images = images
+        self._made: dict[str, tuple[Tensor, int]] = {}  # what methods share -> tensor, and its version when it was made
+        with _counting_versions():
+            self.images = self._shared("the windows", images.clone())
+        self._original = images
         tower: Any = visual
         self.blocks: Any = tower.transformer.resblocks
         self.depth = len(self.blocks)
@@ -67,7 +78,8 @@ class Trunk:
     def rgb(self) -> Tensor:
         """The windows (B, 3, H, W) in 0..1; padding has CLIP's mean colour."""
         if not self._rgb:
-            self._rgb.append(to_rgb(self.images))
+            with _counting_versions():
+                self._rgb.append(self._shared("the windows in 0..1", to_rgb(self.images)))
         return self._rgb[0]
 
     def guidance(self, statistics: Literal["clip", "imagenet"]) -> Tensor:
@@ -101,13 +113,15 @@ class Trunk:
         BenchError for a block that the tower does not have.
         """
         index = self._number(index, self.depth)
-        if not self._inputs:
-            self._inputs.append(self._embed())
-        while len(self._inputs) <= index:
-            number, tokens = len(self._inputs) - 1, self._inputs[-1]
-            # Only the last block's are sure to be asked for again, and worth the memory.
-            heads = self.qkv(number) if number == self.depth - 1 else self._computed[number].qkv(tokens)
-            self._inputs.append(self._computed[number](tokens, heads))
+        with _counting_versions():
+            if not self._inputs:
+                self._inputs.append(self._shared("the input of block 0", self._embed()))
+            while len(self._inputs) <= index:
+                number, tokens = len(self._inputs) - 1, self._inputs[-1]
+                # Only the last block's are sure to be asked for again, and worth the memory.
+                heads = self.qkv(number) if number == self.depth - 1 else self._computed[number].qkv(tokens)
+                made = self._computed[number](tokens, heads)
+                self._inputs.append(self._shared(f"the input of block {number + 1}", made))
         return self._inputs[index]
 
     def qkv(self, index: int = -1, tokens: Tensor | None = None) -> Heads:
@@ -120,8 +134,12 @@ class Trunk:
             q, k, v = self._computed[index].qkv(tokens)
             return q.float(), k.float(), v.float()
         if index not in self._qkv:
-            q, k, v = self._computed[index].qkv(self.input(index))
-            self._qkv[index] = q.float(), k.float(), v.float()
+            tokens = self.input(index)
+            with _counting_versions():
+                q, k, v = self._computed[index].qkv(tokens)
+                self._qkv[index] = q.float(), k.float(), v.float()
+            for name, part in zip(("queries", "keys", "values"), self._qkv[index], strict=True):
+                self._shared(f"the {name} of block {index}", part)
         return self._qkv[index]
 
     def merge_heads(self, index: int, mixed: Tensor) -> Tensor:
@@ -191,6 +209,28 @@ class Trunk:
         return {
             name: float(tensor.double().abs().sum() + tensor.double()[..., 0].sum()) for name, tensor in shared.items()
         }
+
+    def changed(self) -> str | None:
+        """What to call a tensor that methods share and that one of them has changed in place; None for none.
+
+        torch counts the changes of each tensor, so that looking costs nothing; only writing around it, as into
+        `tensor.data` or `tensor.numpy()`, is left to `checksums`.
+        """
+        trunks = [self, *self._resampled.values()]
+        made = (one for trunk in trunks for one in trunk._made.items())
+        return next((name for name, (tensor, version) in made if tensor._version != version), None)
+
+    def renew(self) -> None:
+        """Forgets all that was computed, and takes the windows as they were given."""
+        for trunk in (self, *self._resampled.values()):
+            for kept in (trunk._inputs, trunk._qkv, trunk._rgb, trunk._second, trunk._made):
+                kept.clear()  # also for the views of `having`
+            with _counting_versions():
+                trunk._shared("the windows", trunk.images.copy_(trunk._original))
+
+    def _shared(self, name: str, tensor: Tensor) -> Tensor:
+        self._made[name] = tensor, tensor._version
+        return tensor
 
     def _number(self, index: int, last: int) -> int:
         """The index counted from the first block."""
