@@ -11,6 +11,7 @@ from bench.data.samples import SampleSet
 from bench.errors import BenchError
 from bench.paths import cache_dir
 from bench.runtime.atomic import write_atomic
+from bench.runtime.checksum import CHECKSUM, sealed, unsealed
 
 
 class ContentCache:
@@ -48,7 +49,7 @@ class ContentCache:
         self._changed = False
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._file, json.dumps(self._known).encode())
+            write_atomic(self._file, json.dumps(sealed(self._known)).encode())
         except OSError:
             return
 
@@ -72,9 +73,10 @@ class ContentCache:
 
 
 def _read(file: Path) -> dict[str, list[str]]:
+    """The entries of a cache; none where it is damaged, or of a version without checksums."""
     try:
-        content = json.loads(file.read_bytes())
+        content = unsealed(file.read_bytes())
     except (OSError, ValueError):
         return {}
-    entries = content.items() if isinstance(content, dict) else ()
-    return {name: entry for name, entry in entries if isinstance(entry, list) and len(entry) == 2}
+    content.pop(CHECKSUM, None)
+    return content

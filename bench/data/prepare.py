@@ -56,7 +56,7 @@ def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None
     with writing(folder, again):
         part = _working_folder(folder, manifest)
         manifest = manifest.model_copy(update={"shards": tuple(_write_shards(samples, part))})
-        write_atomic(part / MANIFEST, manifest.model_dump_json().encode())
+        write_atomic(part / MANIFEST, manifest.encoded())
         _replace_folder(part, folder)
         (folder / _PLAN).unlink()
     return manifest

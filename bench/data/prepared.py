@@ -14,12 +14,13 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.data.cards import Card
 from bench.data.contents import ContentCache
 from bench.data.samples import DatasetMissing, Sample, SampleSet, open_samples
 from bench.errors import BenchError
+from bench.runtime.checksum import sealed, unsealed
 
 MANIFEST = "manifest.json"
 
@@ -49,6 +50,17 @@ class PreparedManifest(BaseModel):
     contents: tuple[str, ...] = ()  # for each sample, see `SampleSet.content`; empty in older folders
     pairs: int | None = None  # of files that the samples are of
     shards: tuple[Shard, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PreparedManifest:
+        rows = sum(shard.rows for shard in self.shards)
+        if self.shards and (rows != len(self.ids) or len(self.contents) not in (0, rows)):
+            raise ValueError(f"{rows} samples in shards, {len(self.ids)} names")
+        return self
+
+    def encoded(self) -> bytes:
+        """The bytes of manifest.json, with their checksum."""
+        return json.dumps(sealed(self.model_dump(mode="json")), ensure_ascii=False).encode()
 
 
 class PreparedSamples(SampleSet):
@@ -166,12 +178,16 @@ def read_manifest(folder: Path) -> PreparedManifest | None:
     if not file.exists():
         return None
     try:
-        return PreparedManifest.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError):
+        data = file.read_bytes()
+        unsealed(data, PreparedManifest.model_fields)
+        return PreparedManifest.model_validate_json(data)
+    except (OSError, ValueError):
         raise BenchError(f"{file}: damaged; delete {folder} and run `bench prepare` again") from None
 
 
 def _check_shards(folder: Path, manifest: PreparedManifest) -> None:
+    if not manifest.shards:
+        raise BenchError(f"{folder / MANIFEST}: names no shards; delete {folder} and run `bench prepare` again")
     for shard in manifest.shards:
         file = folder / shard.file
         if not file.exists() or file.stat().st_size != shard.bytes:

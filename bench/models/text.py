@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,18 +133,29 @@ def _remembered(
 ) -> Tensor:
     if folder is None:
         return ensemble(backbone, word, templates).cpu()
-    file = folder / f"{hashlib.sha256(word.encode()).hexdigest()[:24]}.npy"
-    try:
-        return torch.from_numpy(np.load(file))
-    except (OSError, ValueError, EOFError):  # absent, or torn by a crash of an older run
-        report(word)
-        embedding = ensemble(backbone, word, templates).cpu()
+    file = folder / f"{hashlib.sha256(word.encode()).hexdigest()[:24]}.f32"
+    with contextlib.suppress(OSError):
+        if (embedding := _unsealed(file.read_bytes(), file)) is not None:
+            return embedding
+    report(word)
+    embedding = ensemble(backbone, word, templates).cpu()
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.save(buffer, embedding.numpy())
-        write_atomic(file, buffer.getvalue())
+        write_atomic(file, _sealed(embedding, file))
     return embedding
+
+
+def _sealed(embedding: Tensor, file: Path) -> bytes:
+    """The float32 values, after the SHA-256 of these and of what they are kept for: weights, templates and word."""
+    values = embedding.numpy().astype("<f4").tobytes()
+    return hashlib.sha256(f"{file.parent.name}/{file.name}".encode() + values).digest() + values
+
+
+def _unsealed(data: bytes, file: Path) -> Tensor | None:
+    """The embedding in a file; None where it is damaged, or of another word."""
+    values = np.frombuffer(data[32:], "<f4") if len(data) % 4 == 0 else np.empty(0, "<f4")
+    embedding = torch.from_numpy(values.astype(np.float32))
+    return embedding if data and _sealed(embedding, file) == data else None
 
 
 def filled(sentences: Sequence[str]) -> tuple[Template, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 CHECKSUM = "checksum"
@@ -20,10 +20,11 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**bare, CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
 
 
-def unsealed(data: bytes) -> dict[str, Any]:
+def unsealed(data: bytes, known: Collection[str] = ()) -> dict[str, Any]:
     """The JSON object in `data`, with its checksum if it has one.
 
-    Raises ValueError where there is no object, or where the content is not what its checksum says.
+    known: the keys that versions without checksums wrote. Another key in an object without checksum is damage: it may
+    be what became of the checksum's. Raises ValueError where there is no object, or where it is damaged.
     """
     try:
         content = json.loads(data)
@@ -33,4 +34,6 @@ def unsealed(data: bytes) -> dict[str, Any]:
         raise ValueError("not a JSON object")
     if CHECKSUM in content and content != sealed(content):
         raise ValueError("its content is not what its checksum says")
+    if CHECKSUM not in content and (unknown := sorted(content.keys() - set(known))):
+        raise ValueError(f"has no checksum, and holds '{unknown[0]}', which no version without checksums wrote")
     return content

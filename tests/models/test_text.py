@@ -65,9 +65,21 @@ def test_other_weights_have_other_embeddings(tmp_path: Path) -> None:
 def test_a_torn_file_in_the_cache_is_computed_again(tmp_path: Path) -> None:
     backbone = tiny_backbone()
     first = encode(backbone, WORDS, tmp_path)
-    for file in tmp_path.rglob("*.npy"):
+    for file in tmp_path.rglob("*.f32"):
         file.write_bytes(file.read_bytes()[:20])
     assert torch.equal(encode(backbone, WORDS, tmp_path), first)
+
+
+def test_a_changed_bit_or_another_word_s_file_is_computed_again(tmp_path: Path) -> None:
+    backbone = tiny_backbone()
+    first = encode(backbone, WORDS, tmp_path)
+    files = sorted(tmp_path.rglob("*.f32"))
+    kept = [file.read_bytes() for file in files]
+    for place in (0, 40, len(kept[0]) - 1):
+        files[0].write_bytes(kept[0][:place] + bytes([kept[0][place] ^ 1]) + kept[0][place + 1 :])
+        assert torch.equal(encode(backbone, WORDS, tmp_path), first) and files[0].read_bytes() == kept[0]
+    files[0].write_bytes(kept[1])
+    assert torch.equal(encode(backbone, WORDS, tmp_path), first) and files[0].read_bytes() == kept[0]
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
