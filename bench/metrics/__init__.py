@@ -1,89 +1,42 @@
-"""Pure functions of integer counts: what is counted of an image, and every number that follows from it."""
+"""Pure functions of integer counts: the counts of an image, and every number that follows from them."""
 
-from bench.metrics.pixel_counts import (
-    BINS,
-    HALF_AN_ULP,
-    Areas,
-    Counted,
-    Counts,
-    Floats,
-    Int32s,
-    Ints,
-    SparseCounts,
-    Uint8s,
-    areas_at,
-    confusion,
-    confusion_at,
-    confusions_at,
-    count,
-    probability_bin,
-    probability_histogram,
-    sweep,
-)
-from bench.metrics.scores import (
-    METRICS,
-    Metric,
-    areas,
-    chance_score,
-    class_accuracy,
-    constant_score,
-    f1,
-    foreground_iou,
-    intersection,
-    iou,
-    label_area,
-    mean_accuracy,
-    mean_f1,
-    mean_iou,
-    mean_iou_per_image,
-    mean_over_classes,
-    overall_accuracy,
-    precision,
-    predicted_area,
-    ratio,
-    score,
-    summary,
-)
-
-__all__ = [
-    "BINS",
-    "HALF_AN_ULP",
-    "METRICS",
-    "Areas",
-    "Counted",
-    "Counts",
-    "Floats",
-    "Int32s",
-    "Ints",
-    "Metric",
-    "SparseCounts",
-    "Uint8s",
-    "areas",
-    "areas_at",
-    "chance_score",
-    "class_accuracy",
-    "confusion",
-    "confusion_at",
-    "confusions_at",
-    "constant_score",
-    "count",
-    "f1",
-    "foreground_iou",
-    "intersection",
-    "iou",
-    "label_area",
-    "mean_accuracy",
-    "mean_f1",
-    "mean_iou",
-    "mean_iou_per_image",
-    "mean_over_classes",
-    "overall_accuracy",
-    "precision",
-    "predicted_area",
-    "probability_bin",
-    "probability_histogram",
-    "ratio",
-    "score",
-    "summary",
-    "sweep",
-]
+from bench.metrics.pixel_counts import BINS as BINS
+from bench.metrics.pixel_counts import HALF_AN_ULP as HALF_AN_ULP
+from bench.metrics.pixel_counts import Areas as Areas
+from bench.metrics.pixel_counts import Counted as Counted
+from bench.metrics.pixel_counts import Counts as Counts
+from bench.metrics.pixel_counts import Floats as Floats
+from bench.metrics.pixel_counts import Int32s as Int32s
+from bench.metrics.pixel_counts import Ints as Ints
+from bench.metrics.pixel_counts import SparseCounts as SparseCounts
+from bench.metrics.pixel_counts import Uint8s as Uint8s
+from bench.metrics.pixel_counts import areas_at as areas_at
+from bench.metrics.pixel_counts import confusion as confusion
+from bench.metrics.pixel_counts import confusion_at as confusion_at
+from bench.metrics.pixel_counts import confusions_at as confusions_at
+from bench.metrics.pixel_counts import count as count
+from bench.metrics.pixel_counts import probability_bin as probability_bin
+from bench.metrics.pixel_counts import probability_histogram as probability_histogram
+from bench.metrics.pixel_counts import sweep as sweep
+from bench.metrics.scores import METRICS as METRICS
+from bench.metrics.scores import Metric as Metric
+from bench.metrics.scores import areas as areas
+from bench.metrics.scores import chance_score as chance_score
+from bench.metrics.scores import class_accuracy as class_accuracy
+from bench.metrics.scores import constant_score as constant_score
+from bench.metrics.scores import f1 as f1
+from bench.metrics.scores import foreground_iou as foreground_iou
+from bench.metrics.scores import intersection as intersection
+from bench.metrics.scores import iou as iou
+from bench.metrics.scores import label_area as label_area
+from bench.metrics.scores import mean_accuracy as mean_accuracy
+from bench.metrics.scores import mean_f1 as mean_f1
+from bench.metrics.scores import mean_iou as mean_iou
+from bench.metrics.scores import mean_iou_per_image as mean_iou_per_image
+from bench.metrics.scores import mean_over_classes as mean_over_classes
+from bench.metrics.scores import overall_accuracy as overall_accuracy
+from bench.metrics.scores import precision as precision
+from bench.metrics.scores import predicted_area as predicted_area
+from bench.metrics.scores import ratio as ratio
+from bench.metrics.scores import score as score
+from bench.metrics.scores import summary as summary

@@ -4,7 +4,7 @@ For each class the mask of the label and of the prediction is eroded by a distan
 away is the boundary. d is 2 % of the image's diagonal, at least 1 pixel. The image border counts as an edge
 of the mask, ignored pixels belong to no mask, and the counts of all images are added before the division.
 
-One erosion for each class and map would be slow with many classes. A pixel survives the erosion of its own
+One erosion for each class and map would be slow with many classes. A pixel survives the erosion of its
 class's mask if and only if its (2 d + 1)-square holds nothing but that class, so the minimum and the maximum
 of the label map over that square decide it for all classes at once.
 """
@@ -20,7 +20,11 @@ from bench.settings import IGNORED
 
 
 def boundary_distance(height: int, width: int) -> int:
-    """Thickness of the boundary in pixels: 2 % of the diagonal, rounded, at least 1."""
+    """Thickness of the boundary in pixels: 2 % of the diagonal, rounded, at least 1.
+
+    >>> boundary_distance(300, 400)
+    10
+    """
     return max(1, round(0.02 * math.hypot(height, width)))
 
 
@@ -29,6 +33,10 @@ def boundary_counts(label: Uint8s, predicted: Uint8s, classes: int) -> Ints:
 
     label, predicted: (H, W) uint8 class indices; label 255 is ignored, and no class where it is outside
     0..classes-1.
+
+    >>> label = np.repeat(np.array([[0, 1]], np.uint8), 4, axis=1)
+    >>> boundary_counts(label, label, classes=2).tolist()
+    [[4, 4], [4, 4]]
     """
     distance = boundary_distance(*label.shape)
     of_label = _boundary(label, distance)
@@ -41,12 +49,16 @@ def boundary_counts(label: Uint8s, predicted: Uint8s, classes: int) -> Ints:
 
 
 def boundary_iou(counts: Counts) -> Floats:
-    """Boundary IoU (..., K) of counts (..., K, 2); nan for a class without any boundary."""
+    """Boundary IoU (..., K) of counts (..., K, 2); nan for a class without any boundary.
+
+    >>> boundary_iou(np.array([[1, 4], [0, 0]])).tolist()
+    [0.25, nan]
+    """
     return ratio(counts[..., 0], counts[..., 1])
 
 
 def _boundary(classes: Uint8s, distance: int) -> Uint8s:
-    """The map with IGNORED wherever the pixel is further than `distance` from all that is not its class."""
+    """Set pixels further than `distance` from all that is not their class to IGNORED."""
     framed = np.pad(classes, distance, constant_values=IGNORED)
     width = 2 * distance + 1
     lowest, highest = (_running(_running(framed, width, of, 0), width, of, 1) for of in (np.minimum, np.maximum))

@@ -26,7 +26,7 @@ FEW = 14  # scenes: an interval over fewer is marked
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """Counts of one row on one dataset, added up within each scene, and the metric that they are judged by.
+    """Counts of one row on one dataset, added up within each scene, and the metric that judges them.
 
     areas: (S), int64. unit: "scene", or "image" where a scene is unknown; then intervals are optimistic, because
     neighbouring tiles count as independent. metric: a key of bench.metrics.METRICS.
@@ -41,12 +41,12 @@ class Scenes:
 
     @property
     def flat(self) -> Floats:
-        """(S, 3 * K): whole numbers below 2**53, so sums of them stay exact."""
+        """Areas as (S, 3 * K): whole numbers below 2**53, so sums of them stay exact."""
         return self.areas.stack.reshape(len(self), -1).astype(np.float64)
 
     @property
     def label_counts(self) -> Ints:
-        """(S, K + 1) pixels of each label, out of range last: the same for every row counted on the same images."""
+        """Pixels (S, K + 1) of each label, out of range last: equal for all rows counted on the same images."""
         labelled, all_pixels = label_area(self.areas), predicted_area(self.areas).sum(-1, keepdims=True)
         beyond = np.maximum(all_pixels - labelled.sum(-1, keepdims=True), 0)  # 0 where pixels were given no class
         counts: Ints = np.concatenate([labelled, beyond], axis=-1)
@@ -65,8 +65,11 @@ class Scenes:
 def by_scene(images: Areas, scenes: Sequence[str | None], metric: str) -> Scenes:
     """Add up the areas of N images by the N scene names; in order of first appearance.
 
-    An image without a name (None) is a unit of its own, and the unit is "scene" only if every image has a
-    name.
+    An image without a name (None) is a separate unit, and the unit is "scene" only if every image has a name.
+
+    >>> images = Areas(np.ones((3, 3, 2), int))
+    >>> by_scene(images, ["a", "b", "a"], "miou").areas.stack[:, 0].tolist()
+    [[2, 2], [1, 1]]
     """
     if len(scenes) != len(images.stack):
         raise ValueError(f"{len(images.stack)} images, {len(scenes)} scene names")
@@ -78,7 +81,11 @@ def by_scene(images: Areas, scenes: Sequence[str | None], metric: str) -> Scenes
 
 
 def units(count: int, unit: Unit) -> str:
-    """A number of scenes or images in words: "3 scenes"."""
+    """Say a number of scenes or images in words.
+
+    >>> units(3, "scene"), units(1, "image")
+    ('3 scenes', '1 image')
+    """
     return f"{count:,} {unit}{'' if count == 1 else 's'}"
 
 
@@ -109,12 +116,12 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether there is an interval."""
+        """True where there is an interval."""
         return self.scenes >= LEAST and not math.isnan(self.standard_error)
 
     @property
     def sample(self) -> str:
-        """How many scenes there are, and whether that is few or too few: "8 scenes: few"."""
+        """Number of scenes, marked where these are few or too few: "8 scenes: few"."""
         mark = ": no interval" if self.scenes < LEAST else ": few" if self.scenes < FEW else ""
         return units(self.scenes, self.unit) + mark
 
@@ -136,6 +143,11 @@ def interval(first: Scenes, second: Scenes | None = None) -> Interval:
 
     Of two rows the same scene is left out of both, so what makes it hard for both cancels out. Raises ValueError when
     they were not counted on the same images in the same order.
+
+    >>> right = np.array([[[n, 10 - n], [10, 10], [10, 10]] for n in range(6)])
+    >>> found = interval(by_scene(Areas(right), list("abcdef"), "aacc"))
+    >>> f"{found.estimate:.2f}, {found.low:.2f} to {found.high:.2f}"
+    '0.50, 0.50 to 0.50'
     """
     estimate, without, scenes = first.score, _without_each(first), len(first)
     if second is not None:
@@ -168,7 +180,11 @@ def _degrees(sizes: Ints) -> float:
 
 
 def check_paired(first: Scenes, second: Scenes) -> None:
-    """Raises ValueError when two rows were not counted on the same images in the same order."""
+    """Raise ValueError when two rows were not counted on the same images in the same order.
+
+    >>> row = by_scene(Areas(np.ones((2, 3, 2), int)), ["a", "b"], "miou")
+    >>> check_paired(row, row)
+    """
     if first.metric != second.metric or not np.array_equal(first.label_counts, second.label_counts):
         raise ValueError("the two rows were not counted on the same images in the same order")
 
@@ -178,6 +194,11 @@ def average(parts: Sequence[Interval]) -> Interval:
 
     Datasets are independent, so their variances add up; Satterthwaite's formula gives the degrees of freedom. The unit
     is "scene" only if it is so in every part. Raises ValueError for no parts.
+
+    >>> parts = [Interval(0.2, 0.03, 9, "scene", 10), Interval(0.4, 0.04, 9, "scene", 10)]
+    >>> mean = average(parts)
+    >>> f"{mean.estimate:.2f} ± {mean.standard_error:.3f}, {mean.scenes} scenes"
+    '0.30 ± 0.025, 20 scenes'
     """
     if not parts:
         raise ValueError("no average of nothing")
@@ -195,9 +216,12 @@ def average(parts: Sequence[Interval]) -> Interval:
 
 
 def scenes_needed(difference: float, seen: Interval, power: float = 0.8) -> int | None:
-    """How many scenes a two-sided 5 % test needs to find a difference in 80 % of the cases; None where nobody knows.
+    """Estimate how many scenes a two-sided 5 % test needs for a difference in 80 % of the cases; None where unknown.
 
     From the standard error of the paired difference that was `seen`: with few scenes this is a rough number.
+
+    >>> scenes_needed(0.01, Interval(0.02, 0.01, 9, "scene", 10))
+    81
     """
     from scipy.special import stdtrit
 
@@ -211,14 +235,24 @@ def scenes_needed(difference: float, seen: Interval, power: float = 0.8) -> int 
 
 
 def improvement(first: Scenes, second: Scenes) -> float:
-    """Share of the scenes on which the first row scores higher, equal ones as halves; nan where none has a score."""
+    """Share of the scenes on which the first row scores higher, equal ones as halves; nan where none has a score.
+
+    >>> row = by_scene(Areas(np.ones((2, 3, 2), int)), ["a", "b"], "miou")
+    >>> improvement(row, row)
+    0.5
+    """
     gains = first.scores_of(first.flat) - second.scores_of(second.flat)
     gains = gains[~np.isnan(gains)]
     return float(((gains > 0) + 0.5 * (gains == 0)).mean()) if gains.size else math.nan
 
 
 def blind_spots(row: Scenes, classes: Sequence[str]) -> list[str]:
-    """Classes by which an interval cannot see how far the score would move with other scenes, one phrase each."""
+    """Classes by which an interval cannot see how far the score would move with other scenes, one phrase each.
+
+    >>> row = by_scene(Areas(np.array([[[1, 0], [1, 0], [1, 2]]])), ["a"], "miou")
+    >>> blind_spots(row, ["road", "water"])
+    ['road is labelled in one scene only', 'water is predicted but labelled nowhere (IoU 0)']
+    """
     labelled, predicted = label_area(row.areas) > 0, predicted_area(row.areas).sum(0) > 0
     found = []
     for name, scenes, somewhere in zip(classes, labelled.sum(0), predicted, strict=True):

@@ -37,15 +37,16 @@ Counts: TypeAlias = NDArray[np.integer[Any] | np.floating[Any]]  # floats: sums 
 
 @dataclass(frozen=True, eq=False)
 class Areas:
-    """What metrics need of confusion arrays (...): for each class the pixels that have it both as label and as
-    prediction, those labelled so, and those predicted so. stack: the three, (..., 3, K).
+    """Pixels of each class that metrics need of confusion arrays (...).
+
+    stack: (..., 3, K), the pixels that have the class both as label and as prediction, as label, and as prediction.
     """
 
     stack: Counts
 
     @property
     def total(self) -> Areas:
-        """Of all together."""
+        """Sum over all images: areas of stack (3, K)."""
         return Areas(self.stack.reshape(-1, *self.stack.shape[-2:]).sum(0))
 
 
@@ -58,11 +59,13 @@ _STRIP = 1 << 21  # pixels that a thread counts at a time; OpenCV counts in floa
 
 
 def probability_bin(probability: NDArray[np.float32]) -> Uint8s:
-    """Bin 0..99 of each winning probability: the number of edges k/100, k = 1..99, that are <= it, so that
-    p < float32(k/100) if and only if its bin is below k.
+    """Bin 0..99 of each winning probability: the number of edges k/100, k = 1..99, that are <= it.
 
-    An edge is k/100 rounded to float32, at most half an ulp away. So half an ulp more lifts each edge to k/100 or
-    above it, and no number below an edge beyond k/100.
+    So p < float32(k/100) if and only if its bin is below k. An edge is k/100 rounded to float32, at most half an ulp
+    away. So half an ulp more lifts each edge to k/100 or above it, and no number below an edge beyond k/100.
+
+    >>> probability_bin(np.float32([0, 0.29, 0.995, 1])).tolist()
+    [0, 29, 99, 99]
     """
     lifted = probability.astype(np.float64)
     lifted.view(np.int64)[...] |= HALF_AN_ULP
@@ -77,6 +80,10 @@ def count(label: Uint8s, predicted: Uint8s, probability_bins: Uint8s, classes: i
     All three maps are uint8 of one shape. Returns the keys that occur, ascending int32, and how many pixels
     have each, int64. ``key = (label * classes + predicted) * 100 + bin``, where a label outside 0..classes-1
     is `classes`. Raises ValueError for maps that do not fit each other or `classes`.
+
+    >>> maps = np.array([[0, 1, 1, 255], [0, 0, 0, 0], [9, 5, 5, 5]], np.uint8)  # label, winning class, bin
+    >>> [of.tolist() for of in count(*maps, classes=2)]
+    [[9, 205], [1, 2]]
     """
     _check_maps(label, predicted, probability_bins, classes)
     row = np.minimum(np.arange(256), classes).astype(np.uint8)
@@ -112,7 +119,11 @@ def _check_maps(label: Uint8s, predicted: Uint8s, probability_bins: Uint8s, clas
 
 
 def confusion(label: Uint8s, predicted: Uint8s, classes: int) -> Ints:
-    """Confusion array (classes + 1, classes) of one image from two label maps (uint8, one shape)."""
+    """Confusion array (classes + 1, classes) of one image from two label maps (uint8, one shape).
+
+    >>> confusion(np.array([[0, 1, 7]], np.uint8), np.array([[0, 0, 1]], np.uint8), classes=2).tolist()
+    [[1, 0], [1, 0], [0, 1]]
+    """
     keys, counts = count(label, predicted, np.zeros_like(predicted), classes)
     return confusion_at(keys, counts, classes, threshold=0.0, background=0)
 
@@ -121,14 +132,18 @@ def confusion(label: Uint8s, predicted: Uint8s, classes: int) -> Ints:
 
 
 def confusion_at(keys: Int32s, counts: Ints, classes: int, threshold: float, background: int) -> Ints:
-    """Confusion array (classes + 1, classes) of one image: `confusions_at` for what `count` returned."""
+    """Confusion array (classes + 1, classes) of one image: `confusions_at` for what `count` returned.
+
+    >>> confusion_at(np.array([9, 205]), np.array([1, 2]), classes=2, threshold=0.08, background=1).tolist()
+    [[1, 0], [0, 2], [0, 0]]
+    """
     alone = SparseCounts(keys, counts, np.array([0, len(keys)]), classes)
     image: Ints = confusions_at(alone, threshold, background)[0]
     return image
 
 
 class SparseCounts(NamedTuple):
-    """Counts of N images over K classes, as `count` gives them, one image after the other.
+    """Counts of N images over K classes as `count` gives them, one image after the other.
 
     keys, counts: image i has the entries offsets[i]..offsets[i + 1] of both (N + 1 offsets).
     """
@@ -145,6 +160,10 @@ def confusions_at(sparse: SparseCounts, threshold: float, background: int) -> In
     Pixels whose winning probability is below `threshold` count as class `background`; (N, K + 1, K + 1) where that is
     255, no class. Raises BenchError for a threshold that is no whole hundredth in 0..0.99: other thresholds cannot be
     recovered from the bins. Raises ValueError for a background that is neither.
+
+    >>> sparse = SparseCounts(np.array([9, 205]), np.array([1, 2]), np.array([0, 1, 2]), classes=2)
+    >>> confusions_at(sparse, threshold=0.0, background=0).tolist()
+    [[[1, 0], [0, 0], [0, 0]], [[0, 0], [2, 0], [0, 0]]]
     """
     keys, counts, offsets, classes = sparse
     label, predicted = _at(keys, classes, threshold, background)
@@ -157,7 +176,12 @@ def confusions_at(sparse: SparseCounts, threshold: float, background: int) -> In
 
 
 def areas_at(sparse: SparseCounts, threshold: float, background: int) -> Areas:
-    """The areas (N) of the arrays that `confusions_at` gives of the same, without making them."""
+    """Areas (N) of the arrays that `confusions_at` gives of the same, without making them.
+
+    >>> sparse = SparseCounts(np.array([9, 205]), np.array([1, 2]), np.array([0, 1, 2]), classes=2)
+    >>> areas_at(sparse, threshold=0.0, background=0).total.stack.tolist()
+    [[1, 0], [1, 2], [3, 0]]
+    """
     keys, counts, offsets, classes = sparse
     (label, predicted), images = _at(keys, classes, threshold, background), len(offsets) - 1
     first = np.repeat(np.arange(images) * classes, np.diff(offsets))  # place of an image's class 0
@@ -190,7 +214,11 @@ def _first_kept_bin(threshold: float) -> int:
 
 
 def probability_histogram(keys: Int32s, counts: Ints, classes: int) -> Ints:
-    """Dense (classes + 1, classes, 100) histogram; equal keys (of many images) add up."""
+    """Dense (classes + 1, classes, 100) histogram; equal keys (of many images) add up.
+
+    >>> int(probability_histogram(np.array([9, 205, 9]), np.array([1, 2, 3]), classes=2)[0, 0, 9])
+    4
+    """
     total = np.bincount(keys, weights=counts, minlength=(classes + 1) * classes * BINS)
     return total.astype(np.int64).reshape(classes + 1, classes, BINS)
 
@@ -199,6 +227,10 @@ def sweep(histogram: Ints, background: int) -> Ints:
     """Confusion arrays (100, K + 1, K) at the thresholds 0, 0.01, … 0.99 from a `probability_histogram`.
 
     (100, K + 1, K + 1) where the background is 255, no class.
+
+    >>> histogram = probability_histogram(np.array([9, 205]), np.array([1, 2]), classes=2)
+    >>> sweep(histogram, background=1)[[0, 6, 10]].tolist()
+    [[[1, 0], [2, 0], [0, 0]], [[1, 0], [0, 2], [0, 0]], [[0, 1], [0, 2], [0, 0]]]
     """
     below = np.cumsum(histogram, axis=-1) - histogram  # [..., k]: pixels with a bin under k
     kept: Ints = np.moveaxis(histogram.sum(-1, keepdims=True) - below, -1, 0).copy()

@@ -1,4 +1,4 @@
-"""Is one row better than another?
+"""Tests of whether one row is better than another.
 
 Two rows on one dataset, or averaged over several: `permutation_tests`. Many pairs of rows: `holm` over their p-values,
 and `rank_ranges`. Datasets to come: `wilcoxon`, `mean_ranks`. Intervals come from bench.metrics.intervals.
@@ -50,7 +50,16 @@ def permutation_test(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> PermutationTest:
-    """Test of two rows, counted on one dataset or several; see `permutation_tests`."""
+    """Test two rows, counted on one dataset or several; see `permutation_tests`.
+
+    >>> from bench.metrics.intervals import Areas, by_scene
+    >>> right = np.full((6, 1, 2), 8), np.full((6, 1, 2), 5)
+    >>> rows = [Areas(np.concatenate([of, np.full((6, 2, 2), 10)], axis=1)) for of in right]
+    >>> first, second = (by_scene(row, list("abcdef"), "aacc") for row in rows)
+    >>> found = permutation_test([first], [second])
+    >>> f"{found.difference:.1f}", found.p_value, found.exact
+    ('0.3', 0.03125, True)
+    """
     datasets = [{"first": one, "second": other} for one, other in zip(first, second, strict=True)]
     return permutation_tests(datasets, [("first", "second")], permutations, seed)[0]
 
@@ -61,7 +70,7 @@ def permutation_tests(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> list[PermutationTest]:
-    """How often would chance alone, deciding which row made which prediction, give as large a difference?
+    """Test pairs of rows: how often does chance alone, deciding which row predicted what, give as large a difference.
 
     Each permutation swaps the two rows' counts of every scene of every dataset with probability 1/2, recomputes the
     scores from the sums, and averages their differences over the datasets. Where there are few scenes
@@ -70,6 +79,9 @@ def permutation_tests(
     datasets: row -> counts, of each dataset. A pair's result depends on its two rows and the seed, neither on the
     other pairs nor on the order of rows and datasets: every output prints the same p. Raises ValueError when rows of a
     dataset were not counted on the same images in the same order.
+
+    >>> permutation_tests([{}], pairs=[])
+    []
     """
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     if not names:
@@ -81,7 +93,7 @@ def permutation_tests(
     tried = 2 ** sum(sizes) if exact else permutations
 
     def differences(swaps: Sequence[Floats]) -> Floats:
-        """(pairs, b) mean differences when the scenes with swap 1, (b, S) of each dataset, change sides."""
+        """Mean differences (pairs, b) when the scenes with swap 1, (b, S) of each dataset, change sides."""
         parts = (stack.differences(pairs, swap) for stack, swap in zip(stacks, swaps, strict=True))
         mean: Floats = sum(parts, np.float64(0)) / len(stacks)
         return mean
@@ -106,7 +118,13 @@ def tests_of_rows(
     pairs: Sequence[tuple[str, str]],
     permutations: int = PERMUTATIONS,
 ) -> dict[tuple[str, str], float]:
-    """p-value of each pair of rows that were counted on the same images; rows: counts, one for each dataset."""
+    """p-value of each pair of rows that were counted on the same images; rows: counts, one for each dataset.
+
+    >>> from bench.metrics.intervals import Areas, by_scene
+    >>> rows = {name: [by_scene(Areas(np.ones((6, 3, 2), int)), list("abcdef"), "miou")] for name in ("clip", "gem")}
+    >>> tests_of_rows(rows, [("clip", "gem")])
+    {('clip', 'gem'): 1.0}
+    """
     groups: dict[tuple[tuple[str, bytes], ...], list[str]] = {}
     for row in dict.fromkeys(row for pair in pairs for row in pair):
         images = tuple((scenes.metric, scenes.label_counts.tobytes()) for scenes in rows[row])
@@ -134,7 +152,7 @@ class _Stack:
         self.stream = zlib.crc32(self.first.label_counts.tobytes())
 
     def differences(self, pairs: Sequence[tuple[str, str]], swap: Floats) -> Floats:
-        """(pairs, b) differences when the scenes with swap 1 (b, S) change sides."""
+        """Differences (pairs, b) when the scenes with swap 1 (b, S) change sides."""
         swapped = (swap @ self.flat).reshape(len(swap), *self.totals.shape)
         found = []
         for first, second in ((self.places[one], self.places[other]) for one, other in pairs):
@@ -145,7 +163,7 @@ class _Stack:
 
 
 def _all_swaps(sizes: Sequence[int], chunk: int) -> Iterator[list[Floats]]:
-    """All ways to let scenes change sides (1) or stay (0): (up to chunk, S) of each dataset."""
+    """Yield all ways to let scenes change sides (1) or stay (0): (up to chunk, S) of each dataset."""
     scenes = sum(sizes)
     for start in range(0, 2**scenes, chunk):
         number = np.arange(start, min(start + chunk, 2**scenes))
@@ -154,7 +172,7 @@ def _all_swaps(sizes: Sequence[int], chunk: int) -> Iterator[list[Floats]]:
 
 
 def _random_swaps(stacks: Sequence[_Stack], permutations: int, chunk: int, seed: int) -> Iterator[list[Floats]]:
-    """As many random ways as `permutations`; a dataset's depend on the seed and its labels alone."""
+    """Yield as many random ways as `permutations`; a dataset's depend on the seed and its labels alone."""
     seen: Counter[int] = Counter()
     generators = []
     for stack in stacks:
@@ -166,17 +184,20 @@ def _random_swaps(stacks: Sequence[_Stack], permutations: int, chunk: int, seed:
 
 
 def _bits(generator: np.random.Generator, rows: int, scenes: int) -> Floats:
-    """(rows, scenes) random zeros and ones; each row takes whole words, so that chunks do not change them."""
+    """Random zeros and ones (rows, scenes); each row takes whole words, so that chunks do not change them."""
     words = generator.integers(2**64, size=(rows, -(-scenes // 64)), dtype=np.uint64).astype("<u8")
     return np.unpackbits(words.view(np.uint8), axis=1, count=scenes).astype(np.float64)
 
 
 def holm(p_values: Sequence[float], among: int = 0) -> Floats:
-    """Adjusted p-values of a family of tests, in the order given (Holm 1979); reject where one is <= alpha.
+    """Adjust p-values of a family of tests, in the order given (Holm 1979); reject where one is <= alpha.
 
     Controls the chance of any false rejection in the family, whatever the dependence between the tests. nan stays nan
     and belongs to no family. among: how many tests the family has, where more were looked at than are given; then the
     result is never smaller than that of the whole family.
+
+    >>> holm([0.01, 0.04, np.nan, 0.03]).round(2).tolist()
+    [0.03, 0.06, nan, 0.06]
     """
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p)  # nan last
@@ -199,10 +220,13 @@ def rank_ranges(
     adjusted: Mapping[tuple[str, str], float],
     level: float = 0.05,
 ) -> dict[str, RankRange]:
-    """Rank of each row by its score, and what its rank can be by the tests of pairs of rows.
+    """Rank of each row by its score, and the ranks that the tests of pairs of rows leave open.
 
-    adjusted: (row, row) -> p-value by Holm; a pair without one is undecided. If the rows that are not told apart may
-    have any order, all true ranks are in their ranges with a probability of 1 - level (Mogstad et al. 2024).
+    adjusted: (row, row) -> p-value by Holm; a pair without one is undecided. If undecided rows may have any order, all
+    true ranks are in their ranges with a probability of 1 - level (Mogstad et al. 2024).
+
+    >>> rank_ranges({"clip": 0.2, "gem": 0.3, "sclip": 0.4}, {("clip", "sclip"): 0.01})["gem"]
+    RankRange(rank=2, low=1, high=3)
     """
     found = {}
     for row, value in scores.items():
@@ -233,10 +257,14 @@ class Wilcoxon:
 
 
 def wilcoxon(first: Sequence[float], second: Sequence[float]) -> Wilcoxon:
-    """Does one row tend to win, also on datasets to come? One score of each row per dataset, in the same order.
+    """Test whether one row tends to win, also on datasets to come: one score of each per dataset, in the same order.
 
     Datasets on which the two are equal carry no information and are left out of the test; if there are no
     others, p is 1. Raises ValueError for sequences of unequal length, for none, and for nan.
+
+    >>> found = wilcoxon([0.2, 0.3, 0.4, 0.5, 0.6, 0.7], [0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    >>> found.wins, found.losses, found.p_value
+    (6, 0, 0.03125)
     """
     from scipy import stats
 
@@ -260,7 +288,7 @@ class MeanRanks:
 
     ranges: the least and the greatest mean rank when one dataset is left out. p_value: Friedman's test that the rows
     rank alike; nan for fewer than three rows. critical: Nemenyi's difference of mean ranks (Demšar, JMLR 2006, section
-    3.2.2); None where Friedman's test finds nothing, for then no pair may be told apart.
+    3.2.2); None where Friedman's test finds nothing, for then no pair is decided.
     """
 
     ranks: dict[str, float]
@@ -271,7 +299,11 @@ class MeanRanks:
 
 
 def mean_ranks(values: Mapping[str, Sequence[float]], level: float = 0.05) -> MeanRanks | None:
-    """Mean ranks of rows with scores on the same datasets; None for fewer than two rows or datasets."""
+    """Mean ranks of rows with scores on the same datasets; None for fewer than two rows or datasets.
+
+    >>> mean_ranks({"clip": [0.1, 0.4], "gem": [0.2, 0.3], "sclip": [0.3, 0.5]}).ranks
+    {'clip': 2.5, 'gem': 2.5, 'sclip': 1.0}
+    """
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
     table = np.array(list(values.values()), float)  # (rows, datasets)
