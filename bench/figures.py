@@ -15,7 +15,7 @@ from bench.evaluation.plan import DatasetPlan
 from bench.evaluation.run import planned
 from bench.report.figure import Example, FigureBlock, draw_blocks
 from bench.report.frames import per_image
-from bench.report.paper_figures import Bias, draw_bias, draw_radar
+from bench.report.paper_figures import draw_bias, draw_radar
 from bench.report.scores import Collection, collect
 from bench.spec import RunSpec, listed
 
@@ -76,7 +76,7 @@ def paper_figure(
     with planned(spec, writes=False) as run:
         first = run.datasets[0]
         if number == 5:
-            biases = [Bias(*bias_of(run, first, one)) for one in _numbers(first, samples, 2)]
+            biases = [bias_of(run, first, one) for one in _numbers(first, samples, 2)]
         else:
             blocks = [_block(run, one, samples if one is first else None, 1) for one in run.datasets]
     if number == 5:

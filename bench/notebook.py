@@ -15,11 +15,11 @@ from bench.demo.config import DEMO
 from bench.demo.words import unknown_words
 from bench.errors import BenchError
 from bench.evaluation.dataset_run import Progress
-from bench.evaluation.models import ModelCache
+from bench.evaluation.models import ModelCache, build_row, build_segmenter
 from bench.evaluation.run import execute, failures, planned
 from bench.inference.predictor import Predictor
-from bench.inference.segmenter import Segmenter
 from bench.inference.visualize import PLAIN, Style
+from bench.metrics import first_kept_bin
 from bench.models.text import Vocabulary
 from bench.registry import find_method, load_methods
 from bench.report.frames import scores
@@ -76,16 +76,15 @@ def predictor(
         settings, vocabulary = Settings(row=method, dataset="-", method=row.method, **settled), classes
     if vocabulary.size <= settings.background != IGNORED:
         raise BenchError(f"--background {settings.background}: there are {vocabulary.size} classes, numbered from 0")
+    first_kept_bin(settings.threshold)  # fits, before models are loaded
     device = choose_device(options.device, options.dtype)
     models = ModelCache(config, methods, options.checkpoint, options.upsamplers, device, options.dtype)
     if settings.backbone == DEMO and (strange := unknown_words(vocabulary.queries)):
         warnings.warn(
             f"the demo's CLIP has not learned {', '.join(strange)}: what it finds for them means nothing", stacklevel=2
         )
-    variant, _ = models.variant(settings, vocabulary.words)
-    backbone = models.backbone(settings.backbone)
-    batch = options.batch or default_batch(device)
-    segmenter = Segmenter(backbone, [variant], settings.window, settings.stride, batch)
+    ready = build_row(settings, vocabulary.words, models)
+    segmenter = build_segmenter([ready], settings, models, options.batch or default_batch(device))
     return Predictor(segmenter, settings, vocabulary, options.native, style)
 
 

@@ -14,8 +14,8 @@ from project import SMALL
 from reference import SHARED
 
 from bench.cli import main
+from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
 from bench.methods import cliptrase
 from bench.models.backbone import Features, Trunk
 from bench.models.text import Vocabulary, encode
@@ -147,7 +147,7 @@ def test_dbscan_by_hand() -> None:
 def test_stitched_scores(golden: str, bed: Bed, tmp_path: Path) -> None:
     name, refine = GOLDENS[golden]
     method, text = built(bed, golden, tmp_path)
-    variant = Variant(
+    row = Row(
         golden,
         method,
         text,
@@ -158,7 +158,7 @@ def test_stitched_scores(golden: str, bed: Bed, tmp_path: Path) -> None:
     whole = np.load(WHOLE / f"{golden}.npz")
     square = np.load(SHARED / "golden" / "images.npz")["oem_resized"]
     for key, image in {"sq": square, "rect": square[64:384]}.items():
-        scores = Segmenter(bed.backbone, [variant], 224, 112, 9).scores(np.ascontiguousarray(image))[golden]
+        scores = Segmenter(bed.backbone, [row], 224, 112, 9).scores(np.ascontiguousarray(image))[golden]
         assert isinstance(scores, torch.Tensor), scores
         bound = TOLERANCE.get(golden, 2e-5)
         for found, stored in (
@@ -200,9 +200,9 @@ def test_pamr_at_the_original_size(bed: Bed) -> None:
     assert refine.at_original
     text, method = encode(bed.backbone, VOCABULARY), load_methods()["naclip"].build({})
     classes = torch.tensor(VOCABULARY.classes)
-    variant = Variant("x", method, text, classes, refine=refine.apply, refine_original=True)
+    row = Row("x", method, text, classes, refine=refine.apply, refine_original=True)
     square = np.load(SHARED / "golden" / "images.npz")["oem_resized"]
-    scores = Segmenter(bed.backbone, [variant], 224, 112, 9).scores(square, None, (640, 640))["x"]
+    scores = Segmenter(bed.backbone, [row], 224, 112, 9).scores(square, None, (640, 640))["x"]
     whole = np.load(WHOLE / "naclip_pamr.npz")
     np.testing.assert_allclose(scores[:, ::19, ::19], whole["sq_original640/scores_stride19"], atol=2e-5, rtol=0)
 

@@ -28,7 +28,8 @@ ALLOWED = {
     "evaluation": BASE
     | {"config", "settings", "spec", "demo", "inference", "store", "data", "metrics", "models", "registry"},
     "demo": BASE | {"config", "settings", "models", "data"},
-    "verify": BASE | {"config", "evaluation", "inference", "models", "data", "metrics", "registry", "store"},
+    "verify": BASE
+    | {"config", "settings", "evaluation", "inference", "models", "data", "metrics", "registry", "store"},
     "api": {"models", "registry"},
 }
 ALLOWED["notebook"] = ALLOWED["figures"] = BASE | set(ALLOWED) - {"api", "verify", "training"}

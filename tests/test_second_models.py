@@ -17,10 +17,10 @@ from second_recipe import mixture_case, second
 from bench.config import load_config
 from bench.data.images import at_sizes
 from bench.errors import BenchError
-from bench.evaluation.models import ModelCache
+from bench.evaluation.models import ModelCache, build_row
 from bench.inference.postprocess import classify
+from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
 from bench.methods.coninfer import posterior
 from bench.models.second_kinds import TimmModel, load_second
 from bench.models.text import Vocabulary, encode
@@ -88,16 +88,16 @@ def image(case: Case) -> np.ndarray:
 
 def stitched(bed: Bed, case: Case, batch: int = 9) -> torch.Tensor:
     """(Q, h, w) scores of the case's method on its image."""
-    variant = Variant(
+    row = Row(
         case.method,
         load_methods()[case.method].build(case.options),
         encode(bed.backbone, VOCABULARY),
         torch.tensor(VOCABULARY.classes),
         models={role: second(kind) for role, kind in case.models.items()},
     )
-    segmenter = Segmenter(bed.backbone, [variant], case.window, case.stride, batch)
+    segmenter = Segmenter(bed.backbone, [row], case.window, case.stride, batch)
     pixels = image(case)
-    scores = segmenter.scores(pixels, larger=at_sizes(pixels, segmenter.rules))[case.method]
+    scores = segmenter.scores(pixels, larger=at_sizes(pixels, segmenter.sizes))[case.method]
     assert isinstance(scores, torch.Tensor), scores
     return scores
 
@@ -165,8 +165,8 @@ def test_the_batch_changes_nothing(method: str, bed: Bed) -> None:
 def rows_on(bed: Bed, rows: dict[str, tuple[str, dict[str, str]]], options: dict[str, Any] | None = None) -> Segmenter:
     """Row name -> method and its second models, in one segmenter."""
     text, classes = encode(bed.backbone, VOCABULARY), torch.tensor(VOCABULARY.classes)
-    variants = [
-        Variant(
+    rows = [
+        Row(
             name,
             load_methods()[method].build(options or {}),
             text,
@@ -175,7 +175,7 @@ def rows_on(bed: Bed, rows: dict[str, tuple[str, dict[str, str]]], options: dict
         )
         for name, (method, models) in rows.items()
     ]
-    return Segmenter(bed.backbone, variants, 224, 112, 4)
+    return Segmenter(bed.backbone, rows, 224, 112, 4)
 
 
 def test_rows_with_one_model_run_it_once(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_a_uniform_image_gives_numbers(bed: Bed) -> None:
     rows = {"proxy": ("proxyclip", DINO16), "graph": ("lposs", DINO16), "mixture": ("trident", DINO16 | {"sam": "sam"})}
     segmenter = rows_on(bed, rows)
     pixels = np.full((224, 336, 3), 128, np.uint8)
-    for name, scores in segmenter.scores(pixels, larger=at_sizes(pixels, segmenter.rules)).items():
+    for name, scores in segmenter.scores(pixels, larger=at_sizes(pixels, segmenter.sizes)).items():
         assert isinstance(scores, torch.Tensor) and bool(scores.isfinite().all()), (name, scores)
 
 
@@ -259,7 +259,7 @@ def test_a_role_has_to_be_declared(bed: Bed) -> None:
     models = ModelCache(load_config(), load_methods())
     settings = demo_settings("clip[models.vfm=dino-vitb8]")
     with pytest.raises(BenchError, match=r"models.vfm: clip has no such role \(none\)"):
-        models.variant(settings, [["tree"], ["road"]])
+        build_row(settings, [["tree"], ["road"]], models)
 
 
 def demo_settings(row: str) -> Settings:
@@ -294,8 +294,8 @@ def test_upsamplers_take_the_finer_grid(bed: Bed) -> None:
     method, models = load_methods()["proxyclip"].build({}), {"vfm": second("dino8")}
     upsampler = load_upsampler("nearest", None, bed.backbone.dim)
     rows = [
-        Variant("patches", method, text, classes, models=models),
-        Variant("nearest", method, text, classes, upsampler, models=models),
+        Row("patches", method, text, classes, models=models),
+        Row("nearest", method, text, classes, upsampler, models=models),
     ]
     found = Segmenter(bed.backbone, rows, 224, 112, 4).scores(recipe.image()[:224, :224])
     nearest, patches = found["nearest"], found["patches"]

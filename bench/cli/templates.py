@@ -37,16 +37,15 @@ def main(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from bench.data.images import Resize, read_image
+    from bench.data.images import read_image
     from bench.inference.templates import rank_templates
     from bench.models.text import TEMPLATES, Vocabulary
     from bench.notebook import predictor
 
     vocabulary = Vocabulary.parse(classes)
     segment = predictor(args.method, vocabulary, options)
-    rule = Resize(**segment.settings.resize.model_dump())
     bar = tqdm(images, unit="image", disable=None)
-    ranked = rank_templates(segment.segmenter, vocabulary.queries, rule, map(read_image, bar), args.keep)
+    ranked = rank_templates(segment.segmenter, vocabulary.queries, map(read_image, bar), args.keep)
     out.write_text("".join(f"{' '.join(map(str, numbers))}\n" for numbers in ranked), encoding="utf-8")
     for word, numbers in zip(vocabulary.queries, ranked, strict=True):
         print(f"{word}: " + ("; ".join(TEMPLATES[n](word) for n in numbers) or "never found, so all templates"))

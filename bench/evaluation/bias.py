@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.data.images import at_sizes, resize
 from bench.errors import BenchError
 from bench.evaluation.dataset_run import Run
+from bench.evaluation.models import build_segmenter
 from bench.evaluation.plan import DatasetPlan
 from bench.inference.blame import described
-from bench.inference.segmenter import Segmenter
 from bench.models.backbone import Trunk
-
-
-class Cosines(NamedTuple):
-    """Of one image (H, W, 3); cosines (h, w) at the network's size. See `bench.report.paper_figures.Bias`."""
-
-    image: NDArray[np.uint8]
-    with_cls: NDArray[np.float32]
-    before: NDArray[np.float32]
-    after: NDArray[np.float32]
-    word: str
-    debias: float
 
 
 class _WithCls:
@@ -46,33 +33,37 @@ class _WithCls:
         return (patches @ cls[..., None])[..., 0].view(len(patches), 1, *(found.grid or trunk.grid))
 
 
-def bias_of(run: Run, dataset: DatasetPlan, number: int) -> Cosines:
-    """What the first row of a dataset shows on one sample, for buildings where the card has them, else for class 1."""
+def bias_of(run: Run, dataset: DatasetPlan, number: int) -> dict[str, NDArray[Any]]:
+    """Pictures of what the first row of a dataset makes of one sample, in the order of the figure, by their titles.
+
+    The image (H, W, 3), and cosines (h, w) at the network's size: with the CLS token, and with a word (a building where
+    the card has them, else class 1) before and after λ times the CLS token's own was subtracted.
+    """
     cell, samples, card = dataset.cells[0], dataset.samples, dataset.card
-    if samples is None or cell.variant is None:
+    if samples is None or cell.ready is None:
         raise BenchError(dataset.missing or cell.error or f"{card.name}: no samples")
-    variant, settings = cell.variant, cell.settings
-    if not variant.debias:
+    row, settings = cell.ready, cell.settings
+    if not row.debias:
         raise BenchError(f"row '{settings.row}': subtracts no bias (λ is 0); name a row with one, such as segearth-ov")
     wanted = card.classes.index("building") if "building" in card.classes else 1
-    query = int((variant.classes.cpu() == wanted).nonzero()[0])
-    text, classes = variant.text[query : query + 1], torch.zeros_like(variant.classes[:1])
-    after = replace(variant, name="after", text=text, classes=classes)
-    with_cls: Any = _WithCls(variant.method)
+    query = int((row.classes.cpu() == wanted).nonzero()[0])
+    after = replace(row, name="after", text=row.text[query : query + 1], classes=torch.zeros_like(row.classes[:1]))
+    with_cls: Any = _WithCls(row.method)
     rows = [
         after,
         replace(after, name="before", debias=0.0),
         replace(after, name="cls", method=with_cls, upsampler=None, debias=0.0, takes_text=False),
     ]
-    sample = samples.read(number)
-    rule = cell.geometry[1]
-    segmenter = Segmenter(run.models.backbone(settings.backbone), rows, settings.window, settings.stride, run.batch)
-    found = segmenter.scores(resize(sample.image, rule), larger=at_sizes(sample.image, segmenter.rules))
+    image = samples.read(number).image
     maps = {}
-    for row in rows:
-        scores = found[row.name]
+    for name, scores in build_segmenter(rows, settings, run.models, run.batch).scores_of_original(image).items():
         if isinstance(scores, Exception):
-            raise BenchError(f"{settings.row} on {card.name}: {described(scores, variant.method)}")
-        maps[row.name] = scores[0].float().cpu().numpy()
-    words = run.models.config.words(card, settings.vocabulary)[wanted]
-    return Cosines(sample.image, maps["cls"], maps["before"], maps["after"], words[0], variant.debias)
+            raise BenchError(f"{settings.row} on {card.name}: {described(scores, row.method)}")
+        maps[name] = scores[0].float().cpu().numpy()
+    word = run.models.config.words(card, settings.vocabulary)[wanted][0]
+    return {
+        "cosine with CLS": maps["cls"],
+        "image": image,
+        f"“{word}”, before": maps["before"],
+        f"after, λ = {row.debias:g}": maps["after"],
+    }

@@ -16,14 +16,12 @@ import numpy as np
 import torch.distributed as dist
 
 from bench.data.contents import ContentCache
-from bench.data.images import at_sizes, resize
 from bench.data.loader import Loaded, load
 from bench.data.samples import SampleSet
-from bench.evaluation.loop import Outcome, RowGroup, Scoring, evaluate
-from bench.evaluation.models import ModelCache
+from bench.evaluation.loop import Outcome, Scoring, evaluate
+from bench.evaluation.models import ModelCache, build_segmenters
 from bench.evaluation.plan import Cell, DatasetPlan, share
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
 from bench.inference.visualize import palette_png
 from bench.runtime.device import default_batch, default_workers, peak_memory
 from bench.runtime.distributed import Distributed
@@ -117,7 +115,7 @@ def run_dataset(run: Run, dataset: DatasetPlan, progress: Progress, background: 
         for cell in dataset.cells:
             if cell.state == "cached":
                 run.store.seal(cell.row, cell.settings.dataset)
-    ready = [cell for cell in dataset.due if cell.variant is not None]
+    ready = [cell for cell in dataset.due if cell.ready is not None]
     if dataset.samples is None or dataset.refused or not ready:
         return []
     ready, twins = _without_twins(run, ready)
@@ -223,11 +221,14 @@ class _Results:
         try:
             for outcome in outcomes:
                 self._draw(outcome)
-                if outcome.index in due[outcome.row].uncounted:
-                    self._count(outcome)
-                    contents[outcome.index] = outcome.content
-                elif outcome.error is not None:  # of an image that is counted already
-                    _warn(f"{outcome.row} on {self._dataset.card.name}: no label map: {outcome.error}")
+                image = outcome.image
+                if image.index in due[outcome.row].uncounted:
+                    self._writers[outcome.row].take(image)
+                    contents[image.index] = image.content
+                    if image.error is not None and outcome.gives_up:
+                        self._failures[outcome.row] = image.error
+                elif image.error is not None:  # of an image that is counted already
+                    _warn(f"{outcome.row} on {self._dataset.card.name}: no label map: {image.error}")
             self._drawing.finish()
         except BaseException:
             with contextlib.ExitStack() as flushing:  # one that cannot write keeps no other from it
@@ -242,19 +243,10 @@ class _Results:
         for row, writer in self._writers.items():
             yield functools.partial(writer.finish, reason=self._failures.get(row))
 
-    def _count(self, outcome: Outcome) -> None:
-        writer = self._writers[outcome.row]
-        if outcome.error is None:
-            writer.add(outcome.index, outcome.keys, outcome.counts, outcome.boundary, outcome.content)
-            return
-        writer.fail(outcome.index, outcome.error)
-        if outcome.gives_up:
-            self._failures[outcome.row] = outcome.error
-
     def _draw(self, outcome: Outcome) -> None:
         if outcome.labels is None or self._dataset.samples is None:
             return
-        maps, sample, labels = self._maps[outcome.row], self._dataset.samples.ids[outcome.index], outcome.labels
+        maps, sample, labels = self._maps[outcome.row], self._dataset.samples.ids[outcome.image.index], outcome.labels
         self._drawing.add(lambda: maps.write(sample, palette_png(labels, self._dataset.card.colours)))
 
 
@@ -283,25 +275,18 @@ def _warn(message: str) -> None:
     print(f"bench: warning: {message}", file=sys.stderr)
 
 
-def groups_of(run: Run, cells: Iterable[Cell]) -> list[RowGroup]:
-    """The cells by backbone and geometry; each group shares its windows."""
-    by_geometry: dict[Any, list[Variant]] = {}
-    for cell in cells:
-        if cell.variant is not None:
-            by_geometry.setdefault(cell.geometry, []).append(cell.variant)
-    return [
-        RowGroup(rule, Segmenter(run.models.backbone(backbone), variants, window, stride, run.batch))
-        for (backbone, rule, window, stride), variants in by_geometry.items()
-    ]
+def segmenters_of(run: Run, cells: Iterable[Cell]) -> list[Segmenter]:
+    """A segmenter per backbone and geometry, for the cells whose models could be had."""
+    return build_segmenters([(cell.settings, cell.ready) for cell in cells if cell.ready], run.models, run.batch)
 
 
 def probe(run: Run, dataset: DatasetPlan) -> float:
     """Seconds that one image of the dataset takes here, all its due rows together, measured on noise."""
-    groups = groups_of(run, dataset.due)
+    segmenters = segmenters_of(run, dataset.due)
+    noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
     started = time.monotonic()
-    for group in groups:
-        noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
-        group.segmenter.scores(resize(noise, group.resize), larger=at_sizes(noise, group.segmenter.rules))
+    for segmenter in segmenters:
+        segmenter.scores_of_original(noise)
     wait_for_gpu()
     return time.monotonic() - started
 
@@ -318,14 +303,13 @@ def _outcomes(
     pending = {row: images.uncounted | images.undrawn for row, images in due.items()}
     wanted = sorted(set().union(*pending.values()))
     mine = [wanted[place] for place in share(len(wanted), run.processes.rank, run.processes.size)]
-    groups = groups_of(run, cells)
-    rules = list(dict.fromkeys(rule for group in groups for rule in (group.resize, *group.segmenter.rules)))
-    finals = {cell.row: (cell.settings.threshold, cell.settings.background) for cell in cells}
+    segmenters = segmenters_of(run, cells)
+    sizes = list(dict.fromkeys(size for segmenter in segmenters for size in segmenter.sizes))
     keep = {row: images.undrawn for row, images in due.items()}
-    scoring = Scoring(len(dataset.card.classes), finals if run.spec.boundary else None, finals, keep)
+    scoring = Scoring(len(dataset.card.classes), run.spec.boundary, keep)
     workers = default_workers(run.models.device) if run.spec.workers is None else run.spec.workers
-    images = _reported(run, load(dataset.samples, mine, rules, workers), progress._replace(total=len(mine)))
-    return _gathered(run.processes, evaluate(groups, images, pending, scoring))
+    images = _reported(run, load(dataset.samples, mine, sizes, workers), progress._replace(total=len(mine)))
+    return _gathered(run.processes, evaluate(segmenters, images, pending, scoring))
 
 
 def _reported(run: Run, images: Iterable[Loaded], progress: Progress) -> Iterator[Loaded]:

@@ -2,82 +2,64 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from bench.data.images import Resize
 from bench.data.loader import Loaded
 from bench.inference.blame import described
-from bench.inference.postprocess import classify_binned, pixel_histograms
+from bench.inference.row import Row, histograms
 from bench.inference.segmenter import Segmenter, Stitched
-from bench.inference.variant import Variant
-from bench.metrics import BINS, count
+from bench.metrics import count
 from bench.metrics.boundary import boundary_counts
 from bench.runtime.device import to_device, to_host
 from bench.runtime.timing import stage
-
-
-@dataclass(frozen=True)
-class RowGroup:
-    """Rows that share backbone and geometry."""
-
-    resize: Resize
-    segmenter: Segmenter
+from bench.store.count_table import ImageCounts, boundary_line
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """What turns scores into counts, for one dataset: number of classes, and, with `boundary`, each row's
-    (threshold, background), without which there are no boundaries.
-
-    finals: the same, for the label maps of the images `keep` (by row) that are handed out as well.
-    """
+    """What is counted of the images of one dataset."""
 
     classes: int
-    boundary: Mapping[str, tuple[float, int]] | None = None
-    finals: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    """Number of classes K."""
+    boundary: bool = False
+    """Whether boundaries are counted, at each row's threshold."""
     keep: Mapping[str, Collection[int]] = field(default_factory=dict)
+    """Row -> images whose label maps are handed out as well."""
 
-    def keeps(self, row: str, index: int) -> bool:
+    def keeps(self, row: Row, index: int) -> bool:
         """Whether the label map of the row on that image is kept."""
-        return index in self.keep.get(row, ())
+        return index in self.keep.get(row.name, ())
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Counts of one row on one image (see `bench.metrics.count`), or why there are none.
+    """One row on one image."""
 
-    gives_up: the method itself raised, so the row is not asked about further images. content: checksum of its files.
-    labels: the final label map (H, W) uint8, where it is kept.
-    """
-
-    index: int
     row: str
-    keys: NDArray[np.int32]
-    counts: NDArray[np.int64]
-    boundary: NDArray[np.int64] | None = None
-    error: str | None = None
+    image: ImageCounts
     gives_up: bool = False
-    content: str | None = None
+    """Whether the method itself raised, so that the row is not asked about further images."""
     labels: NDArray[np.uint8] | None = None
+    """The final label map (H, W), where it is kept."""
 
 
 def evaluate(
-    groups: Sequence[RowGroup], images: Iterable[Loaded], pending: Mapping[str, set[int]], scoring: Scoring
+    segmenters: Sequence[Segmenter], images: Iterable[Loaded], pending: Mapping[str, set[int]], scoring: Scoring
 ) -> Iterator[Outcome]:
     """Outcomes of all rows on all images, image by image.
 
-    pending: for each row the indices that it still wants. A row whose method raises, or gives scores that are not
-    finite, is dropped at its first error, which is yielded; an image that cannot be read is an error of each row that
-    wants it. The other rows and images go on. Counts of a GPU are read one image late, so that it is never waited for.
+    segmenters: one per backbone and geometry.
+    pending: for each row the indices that it still wants.
+
+    A row whose method raises, or gives scores that are not finite, is dropped at its first error, which is yielded; an
+    image that cannot be read is an error of each row that wants it. The other rows and images are evaluated.
+    Counts of a GPU are read one image late, so that it is never waited for.
     """
     dropped: set[str] = set()
     waiting: deque[Iterator[Outcome]] = deque()
@@ -90,97 +72,83 @@ def evaluate(
                 yield outcome
 
     for loaded in images:
-        for group in groups:
-            wanted = [
-                variant
-                for variant in group.segmenter.variants
-                if loaded.index in pending[variant.name] and variant.name not in dropped
-            ]
-            waiting.append(_image(group, wanted, loaded, scoring))
-        late = len(groups) if groups and groups[0].segmenter.backbone.device.type == "cuda" else 0
+        for segmenter in segmenters:
+            wanted = [row for row in segmenter.rows if loaded.index in pending[row.name] and row.name not in dropped]
+            waiting.append(_image(segmenter, wanted, loaded, scoring))
+        late = len(segmenters) if segmenters and segmenters[0].backbone.device.type == "cuda" else 0
         while len(waiting) > late:
             yield from finished(waiting.popleft())
     for image in waiting:
         yield from finished(image)
 
 
-def _image(group: RowGroup, wanted: Sequence[Variant], loaded: Loaded, scoring: Scoring) -> Iterator[Outcome]:
+def _image(segmenter: Segmenter, wanted: Sequence[Row], loaded: Loaded, scoring: Scoring) -> Iterator[Outcome]:
     """Start the rows on an image; first come the outcomes of rows that raised, then of the others, in order."""
     if loaded.error or not wanted:
-        return iter([_failure(loaded.index, variant.name, loaded.error or "", gives_up=False) for variant in wanted])
-    names = [variant.name for variant in wanted]
-    height, width = loaded.label.shape
-    stitched, failures = group.segmenter.stitched(loaded.images[group.resize], names, (height, width), loaded.images)
-    methods = {variant.name: variant.method for variant in group.segmenter.variants}
-    failed = [_given_up(loaded, name, described(error, methods[name])) for name, error in failures.items()]
-    counted = [_counted(loaded, rows, scoring) for rows in stitched if rows.variants]
+        return iter([_failure(loaded, row, loaded.error or "") for row in wanted])
+    assert segmenter.resize is not None
+    names, size = [row.name for row in wanted], (loaded.label.shape[0], loaded.label.shape[1])
+    stitched, failures = segmenter.stitched(loaded.images[segmenter.resize], names, size, loaded.images)
+    failed = [
+        _given_up(loaded, row, described(failures[row.name], row.method)) for row in wanted if row.name in failures
+    ]
+    counted = [_counted(loaded, group, scoring) for group in stitched if group.rows]
     return itertools.chain(failed, *counted)
 
 
-def _counted(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outcome]:
+def _counted(loaded: Loaded, group: Stitched, scoring: Scoring) -> Iterator[Outcome]:
     """Start counting; the outcomes are read when they are asked for."""
-    finite = to_host(rows.scores.sum((1, 2, 3)).isfinite())  # a sum holds what any of its terms is, NaN or infinite
-    keep = any(scoring.keeps(variant.name, loaded.index) for variant in rows.variants)
-    plain = all(variant.join.aggregate == "max" for variant in rows.variants)
-    on_device = rows.scores.device.type != "cpu" and scoring.boundary is None and not keep and plain
-    counts = _on_device(loaded, rows, scoring) if on_device else _by_maps(loaded, rows, scoring)
-    return _checked(loaded, rows, finite, counts)
+    finite = to_host(group.scores.sum((1, 2, 3)).isfinite())  # a sum holds what any of its terms is, NaN or infinite
+    maps = scoring.boundary or any(scoring.keeps(row, loaded.index) for row in group.rows)
+    on_device = (
+        group.scores.device.type != "cpu" and not maps and all(row.join.aggregate == "max" for row in group.rows)
+    )
+    counts = _on_device(loaded, group, scoring) if on_device else _by_maps(loaded, group, scoring)
+    return _checked(loaded, group, finite, counts)
 
 
 def _checked(
-    loaded: Loaded, rows: Stitched, finite: Callable[[], NDArray[np.bool_]], counts: Iterator[Outcome]
+    loaded: Loaded, group: Stitched, finite: Callable[[], NDArray[np.bool_]], counts: Iterator[Outcome]
 ) -> Iterator[Outcome]:
-    for variant, good, outcome in zip(rows.variants, finite(), counts, strict=True):
-        yield outcome if good else _given_up(loaded, variant.name, "its scores are not finite (NaN or infinity)")
+    for row, good, outcome in zip(group.rows, finite(), counts, strict=True):
+        yield outcome if good else _given_up(loaded, row, "its scores are not finite (NaN or infinity)")
 
 
-def _on_device(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outcome]:
-    device = rows.scores.device
+def _on_device(loaded: Loaded, group: Stitched, scoring: Scoring) -> Iterator[Outcome]:
     with stage("post-processing"):
-        classes = torch.stack([variant.classes for variant in rows.variants])
-        scales = _scales(tuple(variant.scale for variant in rows.variants), device)
-        label = to_device(loaded.label, device)
-        histograms = to_host(pixel_histograms(rows.scores, classes, scales, label, scoring.classes))
+        label = to_device(loaded.label, group.scores.device)
+        waited = to_host(histograms(group.rows, group.scores, label, scoring.classes))
 
     def read() -> Iterator[Outcome]:
         with stage("metrics"):
-            found = histograms()
-        for variant, histogram in zip(rows.variants, found, strict=True):
+            found = waited()
+        for row, histogram in zip(group.rows, found, strict=True):
             keys = np.flatnonzero(histogram).astype(np.int32)
             counts = histogram[keys].astype(np.int64)
-            yield Outcome(loaded.index, variant.name, keys, counts, content=loaded.content)
+            yield Outcome(row.name, ImageCounts(loaded.index, keys, counts, content=loaded.content))
 
     return read()
 
 
-def _by_maps(loaded: Loaded, rows: Stitched, scoring: Scoring) -> Iterator[Outcome]:
+def _by_maps(loaded: Loaded, group: Stitched, scoring: Scoring) -> Iterator[Outcome]:
     label = loaded.label
-    for variant, scores in zip(rows.variants, rows.scores, strict=True):
-        classes, bins = classify_binned(scores, label.shape, variant.classes, variant.scale, variant.join)
+    for row, scores in zip(group.rows, group.scores, strict=True):
+        winners = row.winners(scores, (label.shape[0], label.shape[1]))
+        kept = scoring.keeps(row, loaded.index)
+        final = row.thresholded(winners) if scoring.boundary or kept else None
         with stage("metrics"):
-            keys, counts = count(label, classes, bins, scoring.classes)
+            keys, counts = count(label, *winners, scoring.classes)
             boundary = None
-            if scoring.boundary is not None:
-                final = _final(classes, bins, *scoring.boundary[variant.name])
-                boundary = boundary_counts(label, final, scoring.classes)
-        kept = scoring.keeps(variant.name, loaded.index)
-        labels = _final(classes, bins, *scoring.finals[variant.name]) if kept else None
-        yield Outcome(loaded.index, variant.name, keys, counts, boundary, content=loaded.content, labels=labels)
+            if scoring.boundary and final is not None:
+                pairs = boundary_counts(label, final, scoring.classes)
+                boundary = boundary_line(pairs, row.threshold, row.background)
+        image = ImageCounts(loaded.index, keys, counts, boundary, content=loaded.content)
+        yield Outcome(row.name, image, labels=final if kept else None)
 
 
-def _final(classes: NDArray[np.uint8], bins: NDArray[np.uint8], threshold: float, background: int) -> NDArray[np.uint8]:
-    return np.where(bins < round(threshold * BINS), np.uint8(background), classes)
+def _given_up(loaded: Loaded, row: Row, reason: str) -> Outcome:
+    return _failure(loaded, row, f"{reason} (image {loaded.id})", gives_up=True)
 
 
-@functools.lru_cache
-def _scales(scales: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(scales, device=device)
-
-
-def _given_up(loaded: Loaded, row: str, reason: str) -> Outcome:
-    return _failure(loaded.index, row, f"{reason} (image {loaded.id})", gives_up=True)
-
-
-def _failure(index: int, row: str, reason: str, gives_up: bool) -> Outcome:
-    nothing = np.empty(0, np.int32), np.empty(0, np.int64)
-    return Outcome(index, row, *nothing, error=" ".join(reason.split()), gives_up=gives_up)
+def _failure(loaded: Loaded, row: Row, reason: str, gives_up: bool = False) -> Outcome:
+    return Outcome(row.name, ImageCounts(loaded.index, error=" ".join(reason.split())), gives_up)

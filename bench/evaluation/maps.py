@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.data.images import at_sizes, resize
 from bench.errors import BenchError
-from bench.evaluation.dataset_run import Run, groups_of
+from bench.evaluation.dataset_run import Run, segmenters_of
 from bench.evaluation.plan import DatasetPlan
 from bench.inference.blame import described
-from bench.inference.postprocess import apply_threshold, classify
 
 
 def label_maps(run: Run, dataset: DatasetPlan, index: int) -> dict[str, NDArray[np.uint8]]:
@@ -20,23 +18,19 @@ def label_maps(run: Run, dataset: DatasetPlan, index: int) -> dict[str, NDArray[
     """
     assert dataset.samples is not None
     sample = dataset.samples.read(index)
-    cells = {cell.row: cell for cell in dataset.cells if cell.variant is not None}
+    cells = {cell.row: cell for cell in dataset.cells if cell.ready is not None}
     found: dict[str, NDArray[np.uint8]] = {}
-    for row, cell in cells.items():
+    for name, cell in cells.items():
         kept = cell.label_maps(run.store).find(sample.id)
         if kept is not None:
-            found[row] = np.asarray(Image.open(kept))
-    for group in groups_of(run, [cell for row, cell in cells.items() if row not in found]):
-        height, width = sample.label.shape
-        image, larger = resize(sample.image, group.resize), at_sizes(sample.image, group.segmenter.rules)
-        for row, scores in group.segmenter.scores(image, None, (height, width), larger).items():
-            cell = cells[row]
-            assert cell.variant is not None
-            if isinstance(scores, Exception):
-                said = described(scores, cell.variant.method)
-                raise BenchError(f"{row} on {dataset.card.name}, {sample.id}: {said}")
-            prediction = classify(
-                scores, sample.label.shape, cell.variant.classes, cell.variant.scale, cell.variant.join
-            )
-            found[row] = apply_threshold(prediction, cell.settings.threshold, cell.settings.background)
-    return {row: found[row] for row in cells}
+            found[name] = np.asarray(Image.open(kept))
+    size = sample.label.shape[0], sample.label.shape[1]
+    for segmenter in segmenters_of(run, [cell for name, cell in cells.items() if name not in found]):
+        scores = segmenter.scores_of_original(sample.image, size)
+        for row in segmenter.rows:
+            own = scores[row.name]
+            if isinstance(own, Exception):
+                said = described(own, row.method)
+                raise BenchError(f"{row.name} on {dataset.card.name}, {sample.id}: {said}")
+            found[row.name] = row.label_map(own, size)
+    return {name: found[name] for name in cells}

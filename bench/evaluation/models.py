@@ -1,9 +1,9 @@
-"""The models of a run: each backbone and each upsampler is loaded once, with the hash that identifies it."""
+"""The models of a run, each loaded once, and the rows that are made of them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ import torch
 
 import bench
 from bench.config import Config
+from bench.data.images import Resize
 from bench.errors import BenchError, did_you_mean
-from bench.inference.variant import Variant
+from bench.inference.row import Row
+from bench.inference.segmenter import Segmenter
 from bench.models.backbone import Backbone
 from bench.models.checkpoints import file_fingerprint
 from bench.models.clip_weights import load_backbone
@@ -83,89 +85,107 @@ class ModelCache:
         if name not in self.config.models:
             raise BenchError(f"unknown second model '{name}'; {did_you_mean(name, self.config.models)}")
         if name not in self._seconds:
-            spec = self.config.models[name]
-            if spec.library == "tower":
-                self._seconds[name] = TowerModel(name, self.backbone(spec.name), spec.side)
-            else:
-                file = weights_dir() / (spec.file or f"{name}.pth")
-                self._seconds[name] = load_second(name, spec, file, self.device, self.dtype)
+            self._seconds[name] = self._load_second(name)
         return self._seconds[name]
 
-    def variant(
-        self,
-        settings: Settings,
-        words: Sequence[Sequence[str]],
-        report: Callable[[str], None] = lambda _: None,
-    ) -> tuple[Variant, dict[str, str]]:
-        """What the segmenter needs of one cell, and the hashes of all that went into it (weights, text,
-        plug-in).
+    def _load_second(self, name: str) -> SecondModel:
+        spec = self.config.models[name]
+        if spec.library == "tower":
+            return TowerModel(name, self.backbone(spec.name), spec.side)
+        return load_second(name, spec, weights_dir() / (spec.file or f"{name}.pth"), self.device, self.dtype)
 
-        report: called with each word that has to be encoded, which takes seconds per word on a CPU.
-        """
-        method = find_method(settings.method, dict(self.methods))
-        undeclared = set(settings.models) - set(method.defaults.models)
-        if undeclared:
-            role = min(undeclared)
-            known = ", ".join(method.defaults.models) or "none"
-            raise BenchError(f"row '{settings.row}': models.{role}: {method.name} has no such role ({known})")
-        if method.makes_scores and (settings.upsampler != "none" or settings.debias):
-            raise BenchError(
-                f"row '{settings.row}': {method.name} makes its own scores, on which upsampler and debias cannot act; "
-                "leave them out"
-            )
-        backbone = self.backbone(settings.backbone)
-        vocabulary = Vocabulary.of(words)
-        built = method.build(settings.options)
-        own_text: Any = getattr(built, "encode_text", None)
-        sentences = self._sentences(settings, own_text)
-        text = (
-            own_text(backbone, vocabulary)
-            if own_text
-            else encode(backbone, vocabulary, report=report, templates=filled(sentences) if sentences else TEMPLATES)
-        )
-        hashes = {
-            "weights": backbone.fingerprint,
-            "vocabulary": vocabulary.fingerprint,
-            "plug-in": method.source_hash,
-        }
-        if sentences:
-            hashes["templates"] = hashlib.sha256("\n".join(sentences).encode()).hexdigest()
-        hashes |= {f"option {name}": file_fingerprint(file) for name, file in method.files(settings.options).items()}
-        seconds = {role: self.second(name) for role, name in settings.models.items()}
-        hashes |= {f"model {role}": model.fingerprint for role, model in seconds.items()}
-        refine, at_original = None, False
-        if settings.refine != "none":
-            found = find_refinement(settings.refine)
-            refine, at_original, hashes["refinement"] = found.apply, found.at_original, source_hash(found.file)
-        upsampler = None
-        if settings.upsampler != "none":
-            upsampler, hashes["upsampler"] = self.upsampler(settings.upsampler, backbone.dim)
-        variant = Variant(
-            settings.row,
-            built,
-            text.to(backbone.device),
-            torch.tensor(vocabulary.classes, device=backbone.device),
-            upsampler,
-            settings.debias,
-            settings.debias_on,
-            settings.scale,
-            method.takes_text,
-            refine,
-            at_original,
-            seconds,
-            settings.join,
-        )
-        return variant, hashes
 
-    def _sentences(self, settings: Settings, own_text: object) -> tuple[str, ...]:
-        """The templates of a row; empty for ImageNet's 80. BenchError where the method has a text side of its own."""
-        if settings.templates == "imagenet":
-            return ()
-        if settings.templates not in self.config.templates:
-            hint = did_you_mean(settings.templates, ["imagenet", *self.config.templates])
-            raise BenchError(f"row '{settings.row}': unknown templates '{settings.templates}'; {hint}")
-        if own_text:
-            raise BenchError(
-                f"row '{settings.row}': {settings.method} encodes words in its own way; leave templates out"
-            )
-        return self.config.templates[settings.templates]
+def build_row(
+    settings: Settings,
+    words: Sequence[Sequence[str]],
+    models: ModelCache,
+    report: Callable[[str], None] = lambda _: None,
+) -> Row:
+    """Put one row together: method, words, models, and every rule from scores to a label map.
+
+    settings: all that decides the numbers of the row on one dataset.
+    words: a list of synonyms per class.
+    models: loads what the settings name.
+    report: called with each word that has to be encoded, which takes seconds per word on a CPU.
+
+    Raises BenchError for what does not exist or does not fit.
+    """
+    method = find_method(settings.method, dict(models.methods))
+    undeclared = set(settings.models) - set(method.defaults.models)
+    if undeclared:
+        role = min(undeclared)
+        known = ", ".join(method.defaults.models) or "none"
+        raise BenchError(f"row '{settings.row}': models.{role}: {method.name} has no such role ({known})")
+    if method.makes_scores and (settings.upsampler != "none" or settings.debias):
+        raise BenchError(
+            f"row '{settings.row}': {method.name} makes its own scores, on which upsampler and debias cannot act; "
+            "leave them out"
+        )
+    backbone, vocabulary, built = (
+        models.backbone(settings.backbone),
+        Vocabulary.of(words),
+        method.build(settings.options),
+    )
+    own_text: Any = getattr(built, "encode_text", None)
+    sentences = _sentences(models.config, settings, own_text)
+    if own_text:
+        text = own_text(backbone, vocabulary)
+    else:
+        text = encode(backbone, vocabulary, report=report, templates=filled(sentences) if sentences else TEMPLATES)
+    inputs = {"weights": backbone.fingerprint, "vocabulary": vocabulary.fingerprint, "plug-in": method.source_hash}
+    if sentences:
+        inputs["templates"] = hashlib.sha256("\n".join(sentences).encode()).hexdigest()
+    inputs |= {f"option {name}": file_fingerprint(file) for name, file in method.files(settings.options).items()}
+    seconds = {role: models.second(name) for role, name in settings.models.items()}
+    inputs |= {f"model {role}": model.fingerprint for role, model in seconds.items()}
+    refinement = None if settings.refine == "none" else find_refinement(settings.refine)
+    if refinement is not None:
+        inputs["refinement"] = source_hash(refinement.file)
+    upsampler = None
+    if settings.upsampler != "none":
+        upsampler, inputs["upsampler"] = models.upsampler(settings.upsampler, backbone.dim)
+    return Row(
+        name=settings.row,
+        method=built,
+        text=text.to(backbone.device),
+        classes=torch.tensor(vocabulary.classes, device=backbone.device),
+        upsampler=upsampler,
+        debias=settings.debias,
+        debias_on=settings.debias_on,
+        scale=settings.scale,
+        takes_text=method.takes_text,
+        refine=None if refinement is None else refinement.apply,
+        refine_original=refinement is not None and refinement.at_original,
+        models=seconds,
+        join=settings.join,
+        threshold=settings.threshold,
+        background=settings.background,
+        inputs=inputs,
+    )
+
+
+def build_segmenters(rows: Sequence[tuple[Settings, Row]], models: ModelCache, batch: int) -> list[Segmenter]:
+    """A segmenter per backbone and geometry, whose rows share its windows."""
+    together: dict[Hashable, list[tuple[Settings, Row]]] = {}
+    for settings, row in rows:
+        geometry = settings.backbone, settings.resize, settings.window, settings.stride
+        together.setdefault(geometry, []).append((settings, row))
+    return [build_segmenter([row for _, row in some], some[0][0], models, batch) for some in together.values()]
+
+
+def build_segmenter(rows: Sequence[Row], settings: Settings, models: ModelCache, batch: int) -> Segmenter:
+    """Rows of one backbone and one geometry, which the settings of any of them say, ready for images."""
+    resize = Resize(**settings.resize.model_dump())
+    return Segmenter(models.backbone(settings.backbone), rows, settings.window, settings.stride, batch, resize)
+
+
+def _sentences(config: Config, settings: Settings, own_text: object) -> tuple[str, ...]:
+    """The templates of a row; empty for ImageNet's 80. BenchError where the method has a text side of its own."""
+    if settings.templates == "imagenet":
+        return ()
+    if settings.templates not in config.templates:
+        hint = did_you_mean(settings.templates, ["imagenet", *config.templates])
+        raise BenchError(f"row '{settings.row}': unknown templates '{settings.templates}'; {hint}")
+    if own_text:
+        raise BenchError(f"row '{settings.row}': {settings.method} encodes words in its own way; leave templates out")
+    return config.templates[settings.templates]

@@ -11,7 +11,6 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from bench.config import FIRST, NoWords
 from bench.data.cards import Card
 from bench.data.contents import ContentCache
-from bench.data.images import Resize
 from bench.data.inventory import shortfall
 from bench.data.label_faults import suspicious
 from bench.data.prepared import find_samples, recipe
@@ -19,8 +18,8 @@ from bench.data.samples import DatasetMissing, SampleSet
 from bench.data.vocabularies import shared_vocabularies
 from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError
-from bench.evaluation.models import ModelCache
-from bench.inference.variant import Variant
+from bench.evaluation.models import ModelCache, build_row
+from bench.inference.row import Row
 from bench.paths import data_root
 from bench.registry import Method, find_method
 from bench.runtime.distributed import Distributed
@@ -45,7 +44,7 @@ class Cell:
     label: str
     """Title of the row in tables."""
     method: Method
-    variant: Variant | None = None
+    ready: Row | None = None
     """The row ready to be asked about images; None where its models cannot be had."""
     error: str | None = None
     """Why they cannot be had."""
@@ -66,12 +65,6 @@ class Cell:
     def identity(self) -> str:
         """See `bench.store.record.identity`."""
         return identity(self.settings, self.inputs)
-
-    @property
-    def geometry(self) -> tuple[str, Resize, int, int]:
-        """What cells must share to travel together: backbone, network size, window, stride."""
-        s = self.settings
-        return s.backbone, Resize(**s.resize.model_dump()), s.window, s.stride
 
     def label_maps(self, store: Store) -> LabelMaps:
         """Where label maps of the cell are kept."""
@@ -218,11 +211,12 @@ def _with_models(cell: Cell, dataset: DatasetPlan, models: ModelCache, report_wo
         return cell
     try:
         words = models.config.words(dataset.card, cell.settings.vocabulary)
-        variant, hashes = models.variant(cell.settings, words, report_word)
+        ready = build_row(cell.settings, words, models, report_word)
     except BenchError as error:
         return replace(cell, error=str(error))
     data = {"data list": samples.names_fingerprint(), "card": recipe(dataset.card, samples.layout)}
-    return replace(cell, variant=variant, inputs=hashes | data | {"dtype": models.dtype, "harness": COUNTS_VERSION})
+    inputs = {**ready.inputs, **data, "dtype": models.dtype, "harness": COUNTS_VERSION}
+    return replace(cell, ready=ready, inputs=inputs)
 
 
 class _State(NamedTuple):
@@ -234,12 +228,12 @@ class _State(NamedTuple):
 def _state(cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: Store, spec: RunSpec) -> _State:
     """What there is to do for a cell, of which `old` is stored."""
     samples = dataset.samples
-    if cell.variant and old and samples and old.record.inputs.get("data list") == samples.fingerprint():
+    if cell.ready and old and samples and old.record.inputs.get("data list") == samples.fingerprint():
         cell = replace(cell, inputs={**cell.inputs, "data list": samples.fingerprint()})  # as earlier versions named it
     state, changes = _compared(cell, old, dataset, store, spec.boundary)
-    if state == "cached" and cell.variant and cell.label_maps(store).missing(dataset.kept):
+    if state == "cached" and cell.ready and cell.label_maps(store).missing(dataset.kept):
         state = "no maps"
-    if spec.fresh and cell.variant:
+    if spec.fresh and cell.ready:
         state = "missing"
     return _State(state, changes, cell.inputs)
 
@@ -251,10 +245,10 @@ def _compared(
     if damage := store.damage(cell.row, cell.settings.dataset):
         return "damaged", (damage,)
     if old is None or old.status == "no data":
-        if cell.variant and store.twin(cell.settings, cell.identity):
+        if cell.ready and store.twin(cell.settings, cell.identity):
             return "rescore", ("its counts are shared with another row",)
         return "missing", ()
-    changes = store.changes(cell.settings, cell.inputs) if cell.variant else None
+    changes = store.changes(cell.settings, cell.inputs) if cell.ready else None
     if changes is not None and changes.recount and old.counted:
         return "stale", tuple(changes.recount)
     if changed := _changed_images(dataset.contents, old):

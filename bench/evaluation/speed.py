@@ -24,19 +24,18 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from bench.config import Config
-from bench.data.images import Resize, at_sizes, read_image, resize
+from bench.data.images import at_sizes, read_image, resize
 from bench.data.loader import Loaded
 from bench.errors import BenchError
-from bench.evaluation.loop import RowGroup, Scoring, evaluate
+from bench.evaluation.loop import Scoring, evaluate
+from bench.evaluation.models import ModelCache, build_row, build_segmenters
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
 from bench.inference.windows import window_boxes
 from bench.models.backbone import Backbone, Trunk
 from bench.models.block import lower_precision
 from bench.models.clip_weights import DTYPES, random_clip
 from bench.models.second import SecondModel
 from bench.models.second_kinds import random_second
-from bench.models.text import Vocabulary
 from bench.models.upsamplers import (
     BilateralUpsampler,
     JBUOne,
@@ -129,8 +128,7 @@ class _Work:
     """What one case does to an image file. classes: as many as queries."""
 
     file: Path
-    rule: Resize
-    group: RowGroup
+    segmenters: list[Segmenter]
     writers: dict[str, ResultWriter]
     classes: int
 
@@ -157,10 +155,8 @@ class Bench:
             lower_precision(built.visual, self._dtype)
         self.backbone: Backbone = _TimedBackbone(model, built, None, fingerprint="")
         self.upsampler: BilateralUpsampler = JBUOne(self.backbone.dim).eval().requires_grad_(False).to(device)
+        self.models = _RandomModels(config, methods, device=device, dtype=dtype, tower=self.backbone)
         self.batch = batch
-        self._setting = (device, dtype)
-        self._upsamplers: dict[str, Upsampler] = {"jbu_one": self.upsampler}
-        self._second_models: dict[str, SecondModel] = {}
 
     def measure(self, case: Case, repeats: int, one_by_one: bool = False) -> Timing:
         """Encoder and rows alternating, after one round of warming up."""
@@ -169,9 +165,10 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "image.jpg"
             _write_noise(file, case)
-            rule = self._resize(case.rows[0])
-            windows = self._windows(resize(read_image(file), rule))
-            work = _Work(file, rule, self._group(case), self._writers(Path(folder), case, images), case.queries)
+            segmenters = self._segmenters(case)
+            assert segmenters[0].resize is not None
+            windows = self._windows(resize(read_image(file), segmenters[0].resize))
+            work = _Work(file, segmenters, self._writers(Path(folder), case, images), case.queries)
             encoder, rows, shares = [], [], []
             for turn in range(repeats + 1):
                 bare = self._seconds(self._encode, windows)
@@ -189,8 +186,7 @@ class Bench:
             if on_gpu:
                 timing.launches, timing.busy = self._profiled(work, list(self._decoded(work, images)))
             for row in case.rows if one_by_one else ():
-                alone = self._group(Case(case.height, case.width, case.queries, (row,)))
-                only = replace(work, group=alone)
+                only = replace(work, segmenters=self._segmenters(replace(case, rows=(row,))))
                 each = [self._seconds(self._run, only, self._decoded(only, 1)) for _ in range(repeats + 1)]
                 timing.one_by_one[row] = statistics.median(each[1:])
         timing.peak_memory = peak_memory(self.backbone.device)
@@ -234,31 +230,32 @@ class Bench:
         """Whether the row has an upsampler."""
         return self._settings(row).upsampler != "none"
 
-    def _group(self, case: Case) -> RowGroup:
+    def _segmenters(self, case: Case) -> list[Segmenter]:
+        words = [[f"class {number}"] for number in range(case.queries)]
         settings = [self._settings(row) for row in case.rows]
-        variants = [self._variant(setting, case.queries) for setting in settings]
-        segmenter = Segmenter(self.backbone, variants, settings[0].window, settings[0].stride, self.batch)
-        return RowGroup(self._resize(case.rows[0]), segmenter)
+        return build_segmenters(
+            [(one, build_row(one, words, self.models)) for one in settings], self.models, self.batch
+        )
 
     def _decoded(self, work: _Work, images: int) -> Iterator[Loaded]:
         """The image as number 0, 1, … of a dataset, decoded once."""
         with stage("decode, resize"):
             image = read_image(work.file)
-            sizes = {work.rule: resize(image, work.rule), **at_sizes(image, work.group.segmenter.rules)}
+            sizes = at_sizes(image, {size for segmenter in work.segmenters for size in segmenter.sizes})
         for index in range(images):
             yield Loaded(index, str(index), np.zeros(image.shape[:2], np.uint8), sizes)
 
     def _run(self, work: _Work, images: Iterable[Loaded]) -> None:
         """Images through the rows and onto the disk."""
-        pending = {variant.name: set(range(_IN_A_ROW)) for variant in work.group.segmenter.variants}
-        for outcome in evaluate([work.group], images, pending, Scoring(work.classes)):
-            if outcome.error:
-                raise BenchError(f"row '{outcome.row}': {outcome.error}")
+        pending = {row: set(range(_IN_A_ROW)) for row in work.writers}
+        for outcome in evaluate(work.segmenters, images, pending, Scoring(work.classes)):
+            if outcome.image.error:
+                raise BenchError(f"row '{outcome.row}': {outcome.image.error}")
             with stage("store"):
-                work.writers[outcome.row].add(outcome.index, outcome.keys, outcome.counts)
+                work.writers[outcome.row].take(outcome.image)
         with stage("store"):  # which a run does every few seconds
-            for variant in work.group.segmenter.variants:
-                work.writers[variant.name].flush()
+            for writer in work.writers.values():
+                writer.flush()
 
     def _profiled(self, work: _Work, images: Sequence[Loaded]) -> tuple[float, float]:
         """Kernels per image that a GPU was given, and the seconds that it worked on them."""
@@ -279,39 +276,6 @@ class Bench:
         method = find_method(chosen.method, self.methods)
         settled = self.config.resolve(chosen, method.defaults, {"threshold": 0.0, "background": 0})
         return Settings(row=row, dataset="noise", method=chosen.method, **settled)
-
-    def _resize(self, row: str) -> Resize:
-        return Resize(**self._settings(row).resize.model_dump())
-
-    def _variant(self, settings: Settings, queries: int) -> Variant:
-        method = find_method(settings.method, self.methods)
-        built = method.build(settings.options)
-        own_text: Any = getattr(built, "encode_text", None)
-        words = Vocabulary.of([[f"class {number}"] for number in range(queries)])
-        return Variant(
-            settings.row,
-            built,
-            own_text(self.backbone, words) if own_text else self._text(queries),
-            torch.arange(queries, device=self.backbone.device),
-            None if settings.upsampler == "none" else self._upsampler(settings.upsampler),
-            settings.debias,
-            settings.debias_on,
-            settings.scale,
-            method.takes_text,
-            models={role: self._second(name) for role, name in settings.models.items()},
-        )
-
-    def _upsampler(self, name: str) -> Upsampler:
-        kind = self.config.upsamplers[name].kind
-        if kind not in self._upsamplers:
-            new = load_upsampler(kind, None, self.backbone.dim, seed=0)
-            self._upsamplers[kind] = new.requires_grad_(False).to(self._setting[0])
-        return self._upsamplers[kind]
-
-    def _second(self, name: str) -> SecondModel:
-        if name not in self._second_models:
-            self._second_models[name] = random_second(name, self.config.models[name], *self._setting)
-        return self._second_models[name]
 
     def _text(self, queries: int) -> Tensor:
         generator = torch.Generator().manual_seed(queries)
@@ -341,6 +305,26 @@ class Bench:
         work(*arguments)
         wait_for_gpu()
         return time.perf_counter() - started
+
+
+@dataclass
+class _RandomModels(ModelCache):
+    """Models that cost what the real ones do, with random weights. tower: in place of every backbone."""
+
+    tower: Backbone | None = None
+
+    def backbone(self, name: str) -> Backbone:
+        assert self.tower is not None
+        return self.tower
+
+    def _load_upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
+        return load_upsampler(self.config.upsamplers[name].kind, None, dim, seed=0), ""
+
+    def _load_second(self, name: str) -> SecondModel:
+        spec = self.config.models[name]
+        if spec.library == "tower":
+            return super()._load_second(name)
+        return random_second(name, spec, self.device, self.dtype)
 
 
 class _TimedTrunk(Trunk):

@@ -1,7 +1,7 @@
 """Cosine scores -> winning class and its probability for each pixel at the original size, and counts of these.
 
-At the original size the scores would be the largest thing of a whole run, so they only ever exist in strips. What is
-written here is the definition, in torch, and what an accelerator runs; `classify_cpu` finds the same faster on a CPU.
+At the original size the scores would be the largest thing of a whole run, so they only ever exist in strips.
+What is written here is the definition, in torch, and what a GPU runs; `postprocess_cpu` finds the same faster on a CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import metrics
-from bench.inference import postprocess_cpu as classify_cpu
+from bench.inference import postprocess_cpu
 from bench.runtime.timing import stage
 from bench.settings import BEST_WORD, IGNORED, Join
 
@@ -63,12 +63,6 @@ def classify_binned(
     return BinnedPrediction(*_classified(scores, size, classes, scale, join, binned=True))
 
 
-def apply_threshold(prediction: Prediction, threshold: float, background: int) -> Uint8s:
-    """Label map (H, W): pixels whose best probability is strictly below `threshold` become `background`."""
-    uncertain = prediction.probability < np.float32(threshold)
-    return np.where(uncertain, np.uint8(background), prediction.classes)
-
-
 @torch.inference_mode()
 def _classified(
     scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, join: Join, *, binned: bool
@@ -80,9 +74,9 @@ def _classified(
             return _aggregated(scaled, size, classes, join, binned)
         if scores.device.type == "cpu":
             lowest, highest = scaled.aminmax()
-            if highest - lowest <= classify_cpu.RANGE:
+            if highest - lowest <= postprocess_cpu.RANGE:
                 centered = scaled.sub_((lowest + highest) / 2)
-                return classify_cpu.winners(centered, size, classes.numpy().astype(np.uint8), binned)
+                return postprocess_cpu.winners(centered, size, classes.numpy().astype(np.uint8), binned)
         return _textbook(scaled, size, classes, binned)
 
 

@@ -12,12 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.data.images import Resize, at_sizes, resize
 from bench.errors import BenchError
 from bench.inference.blame import described
-from bench.inference.postprocess import apply_threshold, classify
 from bench.inference.raster_io import (
-    EMPTY,
     DecodedImage,
     LabelWriter,
     Raster,
@@ -28,12 +25,11 @@ from bench.inference.raster_io import (
 )
 from bench.inference.segmenter import Segmenter
 from bench.inference.streaming import score_strips
-from bench.inference.variant import Variant
 from bench.inference.visualize import PLAIN, Style
 from bench.models.collector import Box
 from bench.models.text import Vocabulary
 from bench.runtime.atomic import write_atomic
-from bench.settings import Settings
+from bench.settings import IGNORED, Settings
 
 Part: TypeAlias = tuple[Tensor, NDArray[np.uint8]]
 """Scores (Q, h, w) at the network's size and labels (H, W), of a whole image or of a strip of it."""
@@ -67,6 +63,7 @@ class Predictor:
         style: Style = PLAIN,
     ) -> None:
         self.segmenter = segmenter
+        (self.row,) = segmenter.rows
         self.settings = settings
         self.vocabulary = vocabulary
         self.native = native
@@ -97,7 +94,8 @@ class Predictor:
             height, width = raster.height, raster.width
         text = f"{width}x{height} pixels, at its own resolution"
         if not native:
-            small_h, small_w = Resize(**self.settings.resize.model_dump()).size(height, width)
+            assert self.segmenter.resize is not None
+            small_h, small_w = self.segmenter.resize.size(height, width)
             text = f"{width}x{height} pixels, resized to {small_w}x{small_h}"
             if max(height, width) > 2 * max(small_h, small_w):
                 text += f", {max(height, width) / max(small_h, small_w):.1f} times smaller: small things are lost; "
@@ -105,13 +103,12 @@ class Predictor:
         return f"{source}: {text}" + (f"; {bands}" if (bands := dropped_bands(source)) else "")
 
     def _natively(self, source: Path) -> bool:
-        (variant,) = self.segmenter.variants
         if self.native is None:
-            return not (variant.refine or variant.collects) and is_georeferenced(source)
-        if self.native and (variant.refine or variant.collects):
-            what = "method" if variant.collects else "refinement"
+            return not self.row.needs_whole_image and is_georeferenced(source)
+        if self.native and self.row.needs_whole_image:
+            what = "method" if self.row.collects else "refinement"
             raise BenchError(
-                f"row '{variant.name}': its {what} needs the whole image at once; give --resize N, such as 448"
+                f"row '{self.row.name}': its {what} needs the whole image at once; give --resize N, such as 448"
             )
         return self.native
 
@@ -152,40 +149,35 @@ class Predictor:
         for scores, labels in self._labelled(raster, native):
             bottom = top + len(labels)
             empty = raster.empty(Box(top, 0, bottom, raster.width))
-            yield scores, labels if empty is None else np.where(empty, np.uint8(EMPTY), labels)
+            yield scores, labels if empty is None else np.where(empty, np.uint8(IGNORED), labels)
             top = bottom
 
     def _labelled(self, raster: Raster, native: bool) -> Iterator[Part]:
-        (variant,) = self.segmenter.variants
         if native:
-            for scores in score_strips(self.segmenter, variant, raster):
-                yield scores, self._labels(scores, (scores.shape[1], scores.shape[2]), variant)
+            for scores in score_strips(self.segmenter, self.row, raster):
+                yield scores, self.row.label_map(scores, (scores.shape[1], scores.shape[2]))
             return
-        whole = raster.read(Box(0, 0, raster.height, raster.width))
-        small = resize(whole, Resize(**self.settings.resize.model_dump()))
-        larger = at_sizes(whole, self.segmenter.rules)
-        found = self.segmenter.scores(small, None, (raster.height, raster.width), larger)[variant.name]
+        size = raster.height, raster.width
+        whole = raster.read(Box(0, 0, *size))
+        found = self.segmenter.scores_of_original(whole, size)[self.row.name]
         if isinstance(found, Exception):
             raise found
-        yield found, self._labels(found, (raster.height, raster.width), variant)
-
-    def _labels(self, scores: Tensor, size: tuple[int, int], variant: Variant) -> NDArray[np.uint8]:
-        prediction = classify(scores, size, variant.classes, variant.scale, variant.join)
-        return apply_threshold(prediction, self.settings.threshold, self.settings.background)
+        yield found, self.row.label_map(found, size)
 
     def _explained(self, parts: Iterator[Part], source: str) -> Iterator[Part]:
         """The parts; what a plug-in raises, and scores that are not finite, become one line."""
-        row = self.settings.row
         try:
             for scores, labels in parts:
                 if not bool(scores.sum().isfinite()):
-                    raise BenchError(f"{source}: the method '{row}' gives scores that are not finite (NaN or infinity)")
+                    raise BenchError(
+                        f"{source}: the method '{self.row.name}' gives scores that are not finite (NaN or infinity)"
+                    )
                 yield scores, labels
         except BenchError:
             raise
         except Exception as error:
-            (variant,) = self.segmenter.variants
-            raise BenchError(f"{source}: the method '{row}' failed: {described(error, variant.method)}") from error
+            said = described(error, self.row.method)
+            raise BenchError(f"{source}: the method '{self.row.name}' failed: {said}") from error
 
 
 def _opened(source: Path, native: bool) -> contextlib.AbstractContextManager[Raster]:

@@ -18,8 +18,8 @@ from bench.errors import BenchError
 from bench.inference.visualize import Style, overlay_png, palette_png
 from bench.models.collector import Box
 from bench.runtime.atomic import write_atomic
+from bench.settings import IGNORED
 
-EMPTY = 255  # label of pixels without data
 _PIXEL_SCALE, _TRANSFORMATION, _NODATA, _SAMPLES_PER_PIXEL = 33550, 34264, 42113, 277  # tags of (Geo)TIFF
 OVERLAY_SIDE = 4096  # pixels; an overlay is a picture to look at, so a larger one is thinned out
 TIFF = (".tif", ".tiff")
@@ -208,7 +208,7 @@ class LabelWriter:
             raise BenchError(
                 f"{self.target}: writing a GeoTIFF needs rasterio; pip install 'ovss-bench[geo]' or write a .png"
             ) from None
-        profile: dict[str, Any] = {"nodata": EMPTY, "tiled": True, "blockxsize": 256, "blockysize": 256}
+        profile: dict[str, Any] = {"nodata": IGNORED, "tiled": True, "blockxsize": 256, "blockysize": 256}
         profile |= {"driver": "GTiff", "count": 1, "dtype": "uint8", "compress": "deflate", "bigtiff": "if_safer"}
         with contextlib.suppress(rasterio.errors.RasterioIOError), _quietly(rasterio.open, source) as reference:
             profile |= {"crs": reference.crs, "transform": reference.transform}

@@ -10,12 +10,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.inference.raster_io import Raster
+from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
-from bench.inference.windows import RollingCanvas, window_boxes
+from bench.inference.windows import RollingMean, window_boxes
 
 
-def score_strips(segmenter: Segmenter, variant: Variant, raster: Raster) -> Iterator[Tensor]:
+def score_strips(segmenter: Segmenter, row: Row, raster: Raster) -> Iterator[Tensor]:
     """Strips (Q, rows, width) of the stitched scores, from top to bottom, each complete.
 
     Put together they are what `Segmenter.scores` gives for the whole image at once: same windows in the same
@@ -23,14 +23,14 @@ def score_strips(segmenter: Segmenter, variant: Variant, raster: Raster) -> Iter
     where memory runs out.
     """
     boxes = window_boxes(raster.height, raster.width, segmenter.window, segmenter.stride)
-    canvas = RollingCanvas(len(variant.classes), raster.width, segmenter.backbone.device)
+    mean = RollingMean(len(row.classes), raster.width, segmenter.backbone.device)
     with tqdm(total=len(boxes), unit="window", disable=None) as bar:
         for start in range(0, len(boxes), segmenter.batch):
             chunk = boxes[start : start + segmenter.batch]
             images = torch.from_numpy(np.stack([raster.read(box) for box in chunk]))
-            for box, scores in zip(chunk, segmenter.window_scores(images, variant), strict=True):
-                canvas.add(box, scores)
+            for box, scores in zip(chunk, segmenter.window_scores(images, row), strict=True):
+                mean.add(box, scores)
             bar.update(len(chunk))
             after = boxes[start + len(chunk)].top if start + len(chunk) < len(boxes) else raster.height
-            if after > canvas.top:
-                yield canvas.take(after)
+            if after > mean.top:
+                yield mean.take(after)

@@ -45,7 +45,7 @@ def padded_size(height: int, width: int, patch: int) -> tuple[int, int, Box]:
     return height + pad_h, width + pad_w, Box(top, left, top + height, left + width)
 
 
-class Canvas:
+class WindowMean:
     """Mean over windows of score maps (…, H, W), such as (R, Q, H, W) of R rows with Q queries."""
 
     def __init__(self, maps: tuple[int, ...], height: int, width: int, device: torch.device) -> None:
@@ -68,11 +68,10 @@ class Canvas:
         return self._sum / self._count
 
 
-class RollingCanvas(Canvas):
-    """A canvas as wide as the image and only as high as the windows that still overlap: its upper rows are taken
-    away as soon as no further window will touch them.
+class RollingMean(WindowMean):
+    """Mean over windows, as wide as the image and only as high as the windows that still overlap.
 
-    top: the image's row that is the canvas's first.
+    Its upper rows are taken away as soon as no further window will touch them. top: the image's row that is its first.
     """
 
     def __init__(self, queries: int, width: int, device: torch.device) -> None:

@@ -202,11 +202,12 @@ def _at(keys: Int32s, classes: int, threshold: float, background: int) -> tuple[
         raise ValueError(f"background {background} is none of the {classes} classes")
     cell, probability_bins = np.divmod(keys, BINS)
     label, winner = np.divmod(cell, classes)
-    below = probability_bins < _first_kept_bin(threshold)
+    below = probability_bins < first_kept_bin(threshold)
     return label, np.where(below, np.int32(min(background, classes)), winner)
 
 
-def _first_kept_bin(threshold: float) -> int:
+def first_kept_bin(threshold: float) -> int:
+    """Lowest bin of probability that is not below a threshold; BenchError for a threshold between two bins."""
     nearest = round(threshold * BINS)
     if abs(threshold * BINS - nearest) > 1e-6 or not 0 <= nearest < BINS:
         raise BenchError(f"threshold {threshold}: counts are kept in steps of 0.01; give one of 0, 0.01, … 0.99")

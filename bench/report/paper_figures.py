@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,37 +45,22 @@ def draw_radar(scores: Mapping[str, Mapping[str, float]], out: Path, note: str =
     save(figure, out)
 
 
-@dataclass(frozen=True, eq=False)
-class Bias:
-    """What one image shows of the global bias: cosines (h, w) of its patches.
+def draw_bias(examples: Sequence[Mapping[str, NDArray[Any]]], out: Path, note: str = "") -> None:
+    """Figure 5: a line for each image, with its pictures by title, and how the values of the last two are spread.
 
-    image: (H, W, 3). with_cls: with the CLS token. before, after: with `word`, and after λ = `debias` times the CLS
-    token's own was subtracted.
+    The last two are the similarity with a word before and after the bias was alleviated.
     """
-
-    image: NDArray[np.uint8]
-    with_cls: NDArray[np.float32]
-    before: NDArray[np.float32]
-    after: NDArray[np.float32]
-    word: str
-    debias: float
-
-
-def draw_bias(examples: Sequence[Bias], out: Path, note: str = "") -> None:
-    """Figure 5: a line for each image: similarity with CLS, image, similarity with the word before and after, and how
-    their values are spread."""
-    height, width = examples[0].image.shape[:2]
+    height, width = examples[0]["image"].shape[:2]
     figure = new_figure(out, WIDTH, len(examples) * (WIDTH / 5 * height / width + 0.1) + 0.3)
     axes = figure.subplots(len(examples), 5, squeeze=False)
-    for number, (line, one) in enumerate(zip(axes, examples, strict=True)):
-        pictures = [one.with_cls, one.image, one.before, one.after]
-        heads = ["cosine with CLS", "image", f"“{one.word}”, before", f"after, λ = {one.debias:g}"]
-        for axis, picture, head in zip(line[:4], pictures, heads, strict=True):
+    for number, (line, pictures) in enumerate(zip(axes, examples, strict=True)):
+        for axis, (title, picture) in zip(line[:4], pictures.items(), strict=True):
             axis.imshow(picture, cmap="viridis")
             axis.set_axis_off()
             if number == 0:
-                axis.set_title(head, fontsize=7, pad=2)
-        for values, label, colour in ((one.before, "before", COLOURS[1]), (one.after, "after", COLOURS[0])):
+                axis.set_title(title, fontsize=7, pad=2)
+        before, after = list(pictures.values())[-2:]
+        for values, label, colour in ((before, "before", COLOURS[1]), (after, "after", COLOURS[0])):
             spread = (values - values.min()) / max(float(np.ptp(values)), 1e-12)
             line[4].hist(spread.ravel(), bins=50, range=(0, 1), histtype="step", color=colour, label=label)
         line[4].set_yticks([])

@@ -89,11 +89,7 @@ class ResultWriter:
         """
         if boundary is not None:
             boundary = boundary_line(boundary, self._settings.threshold, self._settings.background)
-        self._take(ImageCounts(index, keys, counts, boundary, content=content))
-
-    def fail(self, index: int, reason: str) -> None:
-        """One image that cannot be evaluated: the cell stays partial, and a later run tries it again."""
-        self._take(ImageCounts(index, error=reason))
+        self.take(ImageCounts(index, keys, counts, boundary, content=content))
 
     def flush(self) -> None:
         """Puts on the disk what was added since the last time; it is there when this returns."""
@@ -127,7 +123,8 @@ class ResultWriter:
             for part in self._folder.glob(PARTS):
                 part.unlink()
 
-    def _take(self, image: ImageCounts) -> None:
+    def take(self, image: ImageCounts) -> None:
+        """One image: its counts, or the error for which a later run tries it again."""
         self._buffer.append(image)
         self._added += 1
         if time.monotonic() - self._flushed < FLUSH_SECONDS:

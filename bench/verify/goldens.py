@@ -12,25 +12,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.config import BackboneSpec
-from bench.data.images import Resize
+from bench.config import BackboneSpec, UpsamplerSpec, load_config
 from bench.data.loader import Loaded
-from bench.evaluation.loop import RowGroup, Scoring, evaluate
-from bench.inference.postprocess import classify
+from bench.evaluation.loop import Scoring, evaluate
+from bench.evaluation.models import ModelCache, build_row, build_segmenter
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
 from bench.metrics import BINS, Ints
 from bench.models.backbone import Backbone
-from bench.models.clip_weights import load_backbone
-from bench.models.text import Vocabulary, encode
-from bench.models.upsamplers import BilateralUpsampler, Upsampler, load_upsampler
+from bench.models.text import Vocabulary
+from bench.models.upsamplers import BilateralUpsampler
 from bench.paths import shipped
 from bench.registry import load_methods
+from bench.settings import ResizeRule, Settings
 from bench.verify import recipe
 
 
-class Run(NamedTuple):
-    """One row of the reference: method, its options, upsampler or "", λ."""
+class Reference(NamedTuple):
+    """One row of the reference: method, its options, upsampler or "none", λ."""
 
     method: str
     options: dict[str, Any]
@@ -40,21 +38,21 @@ class Run(NamedTuple):
 
 _KEEP: Final = {"residual": "keep"}
 RUNS: Final = {  # by the name that the reference has for them
-    "vanilla_res": Run("clip", {}, "", 0.0),
-    "maskclip": Run("maskclip", {}, "", 0.0),
-    "sclip": Run("sclip", {}, "", 0.0),
-    "sclip_res": Run("sclip", _KEEP, "", 0.0),
-    "gem": Run("gem", {}, "", 0.0),
-    "gem_res": Run("gem", _KEEP, "", 0.0),
-    "clearclip": Run("clearclip", {}, "", 0.0),
-    "segearth_plain": Run("segearth-ov", {}, "", 0.0),
-    "segearth_cls": Run("segearth-ov", {}, "", 0.3),
-    "segearth_up": Run("segearth-ov", {}, "jbu_one", 0.0),
-    "segearth_ov": Run("segearth-ov", {}, "jbu_one", 0.3),
-    "maskclip_ours": Run("maskclip", {}, "jbu_one", 0.3),
-    "sclip_ours": Run("sclip", {}, "jbu_one", 0.3),
-    "clearclip_ours": Run("clearclip", {}, "jbu_one", 0.3),
-    "segearth_featup": Run("segearth-ov", {}, "jbu_stack", 0.3),
+    "vanilla_res": Reference("clip", {}, "none", 0.0),
+    "maskclip": Reference("maskclip", {}, "none", 0.0),
+    "sclip": Reference("sclip", {}, "none", 0.0),
+    "sclip_res": Reference("sclip", _KEEP, "none", 0.0),
+    "gem": Reference("gem", {}, "none", 0.0),
+    "gem_res": Reference("gem", _KEEP, "none", 0.0),
+    "clearclip": Reference("clearclip", {}, "none", 0.0),
+    "segearth_plain": Reference("segearth-ov", {}, "none", 0.0),
+    "segearth_cls": Reference("segearth-ov", {}, "none", 0.3),
+    "segearth_up": Reference("segearth-ov", {}, "jbu_one", 0.0),
+    "segearth_ov": Reference("segearth-ov", {}, "jbu_one", 0.3),
+    "maskclip_ours": Reference("maskclip", {}, "jbu_one", 0.3),
+    "sclip_ours": Reference("sclip", {}, "jbu_one", 0.3),
+    "clearclip_ours": Reference("clearclip", {}, "jbu_one", 0.3),
+    "segearth_featup": Reference("segearth-ov", {}, "jbu_stack", 0.3),
 }
 TOKENS: Final[dict[str, tuple[str, dict[str, Any]]]] = {  # the reference's name of a token map -> method and options
     "vanilla/ir0": ("clip", {}),
@@ -68,7 +66,6 @@ TOKENS: Final[dict[str, tuple[str, dict[str, Any]]]] = {  # the reference's name
     "GEM/ir0": ("gem", _KEEP),
 }
 TOKEN_STEP, PIXEL_STEP, SCORE_STEP, LABEL_STEP = 7, 18, 20, 4  # every n-th is stored
-SCALE: Final = 50.0
 
 
 @dataclass(frozen=True)
@@ -123,21 +120,28 @@ class Bed:
 
     def __init__(self, device: str, dtype: str, batch: int = 4) -> None:
         self.batch = batch
-        self.methods = load_methods([])
+        kinds = ("jbu_one", "jbu_stack")
+        config = load_config().model_copy(
+            update={
+                "backbones": {"tiny": BackboneSpec(model=str(recipe.config_file()))},
+                "upsamplers": {kind: UpsamplerSpec(kind=kind) for kind in kinds},
+            }
+        )
+        config = config.model_copy(update={"protocol": config.protocol.model_copy(update={"backbone": "tiny"})})
+        released = stored("released")
+        words = tuple(str(name) for name in released["text/names"])
+        vocabulary = Vocabulary(words, tuple(int(index) for index in released["text/query_idx"]))
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "weights.pt"
-            torch.save(recipe.clip_state(), file)
-            spec = BackboneSpec(model=str(recipe.config_file()))
-            self.backbone: Backbone = load_backbone(spec, file, device, dtype)
-            self.upsamplers: dict[str, Upsampler | None] = {"": None}
-            for kind in ("jbu_one", "jbu_stack"):
+            weights, files = Path(folder) / "tiny.pt", {kind: Path(folder) / f"{kind}.pt" for kind in kinds}
+            torch.save(recipe.clip_state(), weights)
+            for kind, file in files.items():
                 torch.save(recipe.upsampler_checkpoint(kind), file)
-                self.upsamplers[kind] = load_upsampler(kind, file, recipe.DIM).to(device)
-            released = stored("released")
-            words = tuple(str(name) for name in released["text/names"])
-            vocabulary = Vocabulary(words, tuple(int(index) for index in released["text/query_idx"]))
-            self.text = encode(self.backbone, vocabulary, Path(folder)).to(self.backbone.device)
-        self.classes = torch.tensor(vocabulary.classes, device=self.backbone.device)
+            self.models = ModelCache(config, load_methods([]), weights, files, device, dtype)
+            self.upsamplers = {kind: self.models.upsampler(kind, recipe.DIM)[0] for kind in kinds}
+            self.rows = [build_row(_settings(name), vocabulary.words, self.models) for name in RUNS]
+        self.backbone: Backbone = self.models.backbone("tiny")
+        self.methods = self.models.methods
+        self.text, self.classes = self.rows[0].text, self.rows[0].classes
 
     def tokens(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Name and values of each token map of the reference's window: (196, 128), and (128,) of its CLS."""
@@ -167,30 +171,17 @@ class Bed:
 
     def segmenter(self) -> Segmenter:
         """All runs, on 448 x 448 with windows of 224."""
-        variants = [
-            Variant(
-                name,
-                self.methods[run.method].build(run.options),
-                self.text,
-                self.classes,
-                self.upsamplers[run.upsampler],
-                run.debias,
-                scale=SCALE,
-            )
-            for name, run in RUNS.items()
-        ]
-        return Segmenter(self.backbone, variants, 224, 112, self.batch)
+        return build_segmenter(self.rows, _settings(next(iter(RUNS))), self.models, self.batch)
 
     def counts(self) -> dict[str, Ints]:
         """Dense histograms (K + 1, K, 100) of all runs on the image and its label, as a run counts them."""
-        classes = int(self.classes.max()) + 1
-        rule = Resize(long_side=448)
-        loaded = Loaded(0, "image", recipe.label(classes), {rule: recipe.image()})
-        group = RowGroup(rule, self.segmenter())
+        classes, segmenter = int(self.classes.max()) + 1, self.segmenter()
+        loaded = Loaded(0, "image", recipe.label(classes), {size: recipe.image() for size in segmenter.sizes})
         found = {}
-        for outcome in evaluate([group], [loaded], {name: {0} for name in RUNS}, Scoring(classes)):
+        for outcome in evaluate([segmenter], [loaded], {name: {0} for name in RUNS}, Scoring(classes)):
             dense = np.zeros((classes + 1) * classes * BINS, np.int64)
-            dense[outcome.keys] = outcome.counts
+            assert outcome.image.keys is not None and outcome.image.counts is not None
+            dense[outcome.image.keys] = outcome.image.counts
             found[outcome.row] = dense.reshape(classes + 1, classes, BINS)
         return found
 
@@ -201,8 +192,28 @@ class Bed:
 
     def labels(self, scores: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Winning classes (448, 448) of scores, before any threshold."""
-        there = torch.from_numpy(scores).to(self.backbone.device)
-        return classify(there, (448, 448), self.classes, SCALE).classes
+        return self.rows[0].label_map(torch.from_numpy(scores).to(self.backbone.device), (448, 448))
+
+
+def _settings(name: str) -> Settings:
+    method, options, upsampler, debias = RUNS[name]
+    return Settings(
+        row=name,
+        dataset="-",
+        method=method,
+        options=options,
+        backbone="tiny",
+        upsampler=upsampler,
+        debias=debias,
+        debias_on="scores",
+        resize=ResizeRule(long_side=448),
+        window=224,
+        stride=112,
+        scale=50.0,
+        vocabulary="-",
+        threshold=0.0,
+        background=0,
+    )
 
 
 def compare(device: str, dtype: str, batch: int = 4) -> list[Check]:

@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.data.images import Resize
 from bench.data.loader import Loaded
-from bench.evaluation.loop import Outcome, RowGroup, Scoring, evaluate
+from bench.evaluation.loop import Outcome, Scoring, evaluate
+from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
 from bench.models.backbone import Backbone, Features, Trunk
 from bench.models.upsamplers import JBUOne
 from bench.registry import load_methods
@@ -37,15 +37,15 @@ def loaded(index: int, size: int = 96) -> Loaded:
     return Loaded(index, f"image-{index}", label, {RULE: image(size, index)})
 
 
-def variant(name: str, method: Callable[[Trunk], Features], device: str = "cpu", **settings: Any) -> Variant:
+def row(name: str, method: Callable[[Trunk], Features], device: str = "cpu", **settings: Any) -> Row:
     text = F.normalize(torch.randn(5, 24, generator=torch.Generator().manual_seed(1)), dim=-1)
-    return Variant(name, method, text.to(device), torch.tensor([0, 1, 1, 2, 3], device=device), **settings)
+    return Row(name, method, text.to(device), torch.tensor([0, 1, 1, 2, 3], device=device), **settings)
 
 
-def outcomes(backbone: Backbone, variants: list[Variant], images: list[Loaded], batch: int = 9) -> list[Outcome]:
-    pending = {one.name: {image.index for image in images} for one in variants}
-    groups = [RowGroup(RULE, Segmenter(backbone, variants, 48, 24, batch))]
-    return list(evaluate(groups, images, pending, Scoring(4)))
+def outcomes(backbone: Backbone, rows: list[Row], images: list[Loaded], batch: int = 9) -> list[Outcome]:
+    pending = {row.name: {one.index for one in images} for row in rows}
+    segmenters = [Segmenter(backbone, rows, 48, 24, batch, RULE)]
+    return list(evaluate(segmenters, images, pending, Scoring(4)))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -65,15 +65,15 @@ def test_scores_that_are_not_finite_fail_the_row_and_name_the_image(
     with pretended_cuda.pretended_cuda(monkeypatch):
         backbone = Backbone("tiny", tiny_backbone().model.to(device), open_clip.SimpleTokenizer(), "")
         try:
-            rows = [variant("spoilt", spoilt, device), variant("clip", load_methods()["clip"].build({}), device)]
+            rows = [row("spoilt", spoilt, device), row("clip", load_methods()["clip"].build({}), device)]
             found = outcomes(backbone, rows, [loaded(number, 48) for number in range(4)])
         finally:
             backbone.model.to("cpu")
     by_row = {row: [one for one in found if one.row == row] for row in ("spoilt", "clip")}
-    assert [one.error for one in by_row["clip"]] == [None] * 4
+    assert [one.image.error for one in by_row["clip"]] == [None] * 4
     good, bad = by_row["spoilt"]
-    assert good.error is None and good.counts.sum() == 48 * 48
-    assert bad.gives_up and bad.error == "its scores are not finite (NaN or infinity) (image image-1)"
+    assert good.image.error is None and good.image.counts.sum() == 48 * 48
+    assert bad.gives_up and bad.image.error == "its scores are not finite (NaN or infinity) (image image-1)"
 
 
 class Launches(TorchDispatchMode):
@@ -100,18 +100,18 @@ def test_ten_rows_take_a_gpu_few_launches_and_four_copies(monkeypatch: pytest.Mo
         upsampler = JBUOne(24).eval().requires_grad_(False).to("cuda")
         rows = []
         for name in ("clip", "maskclip", "gem", "sclip", "clearclip", "segearth-ov"):
-            rows.append(variant(name, methods[name].build({}), "cuda"))
+            rows.append(row(name, methods[name].build({}), "cuda"))
             if name not in ("clip", "gem"):
                 ours = methods[name].build({})
-                rows.append(variant(f"{name}+ours", ours, "cuda", upsampler=upsampler, debias=0.3))
+                rows.append(row(f"{name}+ours", ours, "cuda", upsampler=upsampler, debias=0.3))
         assert len(rows) == 10
         backbone = Backbone("tiny", model, open_clip.SimpleTokenizer(), "")
-        groups = [RowGroup(RULE, Segmenter(backbone, rows, 48, 24, 9))]
+        segmenters = [Segmenter(backbone, rows, 48, 24, 9, RULE)]
         pending = {row.name: {0, 1} for row in rows}
-        list(evaluate(groups, [loaded(0)], pending, Scoring(4)))  # fills the caches, and looks at each method once
+        list(evaluate(segmenters, [loaded(0)], pending, Scoring(4)))  # fills the caches, and looks at each method once
         pretended_cuda.crossings.clear()
         with Launches() as launches:
-            found = list(evaluate(groups, [loaded(1)], pending, Scoring(4)))
-    assert len(found) == 10 and all(one.error is None for one in found)
+            found = list(evaluate(segmenters, [loaded(1)], pending, Scoring(4)))
+    assert len(found) == 10 and all(one.image.error is None for one in found)
     assert launches.names.total() <= 900, launches.names.most_common(20)
     assert len(pretended_cuda.crossings) <= 4, pretended_cuda.crossings

@@ -19,8 +19,8 @@ from bench.data.cards import load_card
 from bench.data.images import Resize, resize
 from bench.data.prepared import find_samples
 from bench.demo.config import with_backbone
-from bench.evaluation.models import ModelCache
-from bench.inference.postprocess import apply_threshold, classify
+from bench.evaluation.models import ModelCache, build_row
+from bench.inference.postprocess import classify
 from bench.inference.segmenter import Segmenter
 from bench.metrics import confusion
 from bench.registry import load_methods
@@ -58,14 +58,13 @@ def test_every_cell_holds_what_a_plain_evaluation_gives(finished: Project) -> No
             cell = store.cell(row, name)
             assert cell.status == "ok"
             settings = config.settings_of(row, card, models.methods[config.row(row).method].defaults)
-            variant, _ = models.variant(settings, card.vocabularies["cvpr2025"])
+            built = build_row(settings, card.vocabularies["cvpr2025"], models)
             for index in range(len(samples)):
                 sample = samples.read(index)
                 small = resize(sample.image, Resize(long_side=64))
-                scores = Segmenter(models.backbone(settings.backbone), [variant], 48, 16).scores(small)[row]
-                labels = apply_threshold(
-                    classify(scores, sample.label.shape, variant.classes, 50.0), card.threshold, card.background
-                )
+                scores = Segmenter(models.backbone(settings.backbone), [built], 48, 16).scores(small)[row]
+                winners, probability = classify(scores, sample.label.shape, built.classes, 50.0)
+                labels = np.where(probability < np.float32(card.threshold), np.uint8(card.background), winners)
                 expected = confusion(sample.label, labels, len(card.classes))
                 assert np.array_equal(cell.confusion()[index], expected), (row, name, sample.id)
 

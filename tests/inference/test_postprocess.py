@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from bench import metrics
 from bench.inference import postprocess as module
-from bench.inference import postprocess_cpu as classify_cpu
-from bench.inference.postprocess import apply_threshold, classify, classify_binned, probability_bin
+from bench.inference import postprocess_cpu
+from bench.inference.postprocess import classify, classify_binned, probability_bin
+from bench.inference.row import Row
 
 
 @settings(max_examples=30, deadline=None)
@@ -30,11 +31,11 @@ def test_classify_is_resize_scale_softmax_best_synonym_argmax(h: int, w: int, he
 
 
 def test_threshold_is_strict() -> None:
-    prediction = classify(torch.zeros(2, 1, 1), (1, 1), torch.tensor([0, 1]), 50.0)
-    assert prediction.probability.item() == 0.5
-    certain = prediction._replace(classes=np.array([[1]], dtype=np.uint8))
-    assert apply_threshold(certain, 0.5, 0).item() == 1
-    assert apply_threshold(certain, 0.51, 0).item() == 0
+    scores = torch.zeros(2, 1, 1)  # both classes at one half, of which the first wins
+    assert classify(scores, (1, 1), torch.tensor([1, 0]), 50.0).probability.item() == 0.5
+    for threshold, label in ((0.5, 1), (0.51, 0)):
+        row = Row("row", None, None, torch.tensor([1, 0]), threshold=threshold)  # type: ignore[arg-type]
+        assert row.label_map(scores, (1, 1)).item() == label
 
 
 def test_binned_classification_is_classification_and_numpys_bins() -> None:
@@ -65,7 +66,7 @@ def test_the_first_of_equal_queries_wins_also_among_hundreds() -> None:
 def test_the_fast_way_finds_what_the_textbook_way_finds(queries: int, binned: bool, size: tuple[int, int]) -> None:
     scores = torch.randn(queries, 30, 40)
     classes = (np.arange(queries) // 2).astype(np.uint8)
-    winner, certainty = classify_cpu.winners(scores, size, classes, binned)
+    winner, certainty = postprocess_cpu.winners(scores, size, classes, binned)
     other_winner, other_certainty = module._textbook(scores, size, torch.from_numpy(classes).long(), binned)
     assert winner.shape == certainty.shape == size
     assert np.mean(winner != other_winner) < 1e-3  # the resize rounds differently
@@ -79,7 +80,7 @@ def test_the_fast_way_finds_what_the_textbook_way_finds(queries: int, binned: bo
 def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, classes = torch.randn(5, 20, 31), torch.arange(5)
     whole = classify(scores, (70, 93), classes, 1.0)
-    monkeypatch.setattr(classify_cpu, "_VALUES", 1)
+    monkeypatch.setattr(postprocess_cpu, "_VALUES", 1)
     by_lines = classify(scores, (70, 93), classes, 1.0)
     assert np.array_equal(whole.classes, by_lines.classes)
     assert np.array_equal(whole.probability, by_lines.probability)
@@ -87,7 +88,7 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("height", "enlarged"), [(1, 7), (5, 5), (30, 31), (7, 100), (40, 13), (3, 300)])
 def test_every_line_is_in_one_run_and_weighs_what_exact_arithmetic_says(height: int, enlarged: int) -> None:
-    runs = classify_cpu._runs(height, enlarged)
+    runs = postprocess_cpu._runs(height, enlarged)
     assert np.array_equal(np.repeat(runs.first, runs.lines) + _counting(runs.lines), np.arange(enlarged))
     weight = np.repeat(runs.weight, runs.lines) + _counting(runs.lines) * np.repeat(runs.growth, runs.lines)
     upper, lower = np.repeat(runs.upper, runs.lines), np.repeat(runs.lower, runs.lines)
@@ -113,8 +114,8 @@ def test_large_enlargements_are_those_of_exact_arithmetic() -> None:
 def test_scores_too_far_apart_for_float32_go_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, classes = torch.randn(4, 9, 11) * 3, torch.arange(4)
     near = classify(scores, (40, 50), classes, 1.0)
-    monkeypatch.setattr(classify_cpu, "RANGE", 1.0)
-    monkeypatch.setattr(classify_cpu, "winners", None)
+    monkeypatch.setattr(postprocess_cpu, "RANGE", 1.0)
+    monkeypatch.setattr(postprocess_cpu, "winners", None)
     far = classify(scores, (40, 50), classes, 1.0)
     assert np.mean(near.classes != far.classes) < 1e-3
     np.testing.assert_allclose(near.probability, far.probability, atol=1e-5)

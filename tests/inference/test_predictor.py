@@ -14,8 +14,8 @@ from reference import GOLDEN, SAMPLES, golden, needs_golden, recipe, tiny_backbo
 from bench.cli import main
 from bench.data.images import Resize, read_image, resize
 from bench.inference.postprocess import classify
+from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
 from bench.inference.visualize import palette_png
 from bench.models.text import Vocabulary, encode
 from bench.models.upsamplers import JBUOne
@@ -57,24 +57,24 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-def expected(image: Path, debias: float = 0.0, long_side: int = 448) -> tuple[torch.Tensor, Variant]:
+def expected(image: Path, debias: float = 0.0, long_side: int = 448) -> tuple[torch.Tensor, Row]:
     """Scores of sclip by the segmenter itself."""
     backbone, vocabulary = tiny_backbone(), Vocabulary.parse(CLASSES)
     classes = torch.tensor(vocabulary.classes)
-    variant = Variant("sclip", load_methods()["sclip"].build({}), encode(backbone, vocabulary), classes, debias=debias)
+    row = Row("sclip", load_methods()["sclip"].build({}), encode(backbone, vocabulary), classes, debias=debias)
     small = resize(read_image(image), Resize(long_side=long_side))
-    return Segmenter(backbone, [variant], 224, 112).scores(small)["sclip"], variant
+    return Segmenter(backbone, [row], 224, 112).scores(small)["sclip"], row
 
 
 def test_png_holds_class_numbers_and_scores_are_the_segmenters(models: list[str], image: Path, tmp_path: Path) -> None:
     out, arrays = tmp_path / "labels.png", tmp_path / "scores.npz"
     assert predict(models, image, "-o", out, "--scores", arrays) == 0
-    scores, variant = expected(image)
+    scores, row = expected(image)
     with np.load(arrays) as stored:
         assert (stored["scores"].dtype, stored["scores"].shape) == (np.float32, (4, 336, 448))
         assert np.allclose(stored["scores"], scores.numpy(), atol=1e-6)
         labels = stored["labels"]
-    assert np.array_equal(labels, classify(scores, (90, 120), variant.classes, 50.0).classes)
+    assert np.array_equal(labels, classify(scores, (90, 120), row.classes, 50.0).classes)
     picture = Image.open(out)
     assert picture.mode == "P"
     assert np.array_equal(np.asarray(picture), labels)

@@ -13,9 +13,9 @@ from reference import GOLDEN, golden, needs_golden, recipe, tiny_backbone
 
 from bench.config import BackboneSpec
 from bench.errors import BenchError
-from bench.inference.postprocess import apply_threshold, classify
+from bench.inference.postprocess import classify
+from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
 from bench.models.backbone import Features, Trunk
 from bench.models.clip_weights import load_backbone
 from bench.models.text import Vocabulary, encode
@@ -66,12 +66,12 @@ def _golden_run(folder: Path, runs: Iterable[str], dtype: str = "fp32") -> tuple
     text = encode(backbone, vocabulary, folder)
     assert np.abs(text.numpy() - words["query_features"]).max() < 1e-5
     classes = torch.tensor(vocabulary.classes)
-    variants = []
+    rows = []
     for run in runs:
         method, options, kind, debias = RUNS[run]
         built = load_methods()[method].build(options)
-        variants.append(Variant(run, built, text, classes, upsamplers[kind], debias))
-    return Segmenter(backbone, variants, 224, 112).scores(golden("images")["oem_resized"]), classes
+        rows.append(Row(run, built, text, classes, upsamplers[kind], debias))
+    return Segmenter(backbone, rows, 224, 112).scores(golden("images")["oem_resized"]), classes
 
 
 @pytest.fixture(scope="module")
@@ -104,16 +104,20 @@ def test_scores_and_labels_are_those_of_the_released_code(golden_scores: tuple, 
     assert np.abs(scores[run][:, ::9, ::9].numpy() - expected[f"{run}/preds_stride9"]).max() < 2e-5
     assert np.abs(scores[run][:, 100:124, 100:124].numpy() - expected[f"{run}/preds_patch24"]).max() < 2e-5
     labels = golden("d_oem_labels")
-    prediction = classify(scores[run], (1000, 1000), classes, 50.0)
+
+    def final(threshold: float) -> np.ndarray:
+        row = Row(run, None, None, classes, threshold=threshold)  # type: ignore[arg-type]
+        return row.label_map(scores[run], (1000, 1000))
+
     ambiguous = np.unpackbits(labels[f"{run}/ambiguous_packed"])[: 1000 * 1000].reshape(1000, 1000).astype(bool)
-    assert np.array_equal(apply_threshold(prediction, 0.1, 0)[~ambiguous], labels[f"{run}/label"][~ambiguous])
-    assert (apply_threshold(prediction, 0.3, 0) != labels[f"{run}/label_thd0.3"]).sum() <= 5
+    assert np.array_equal(final(0.1)[~ambiguous], labels[f"{run}/label"][~ambiguous])
+    assert (final(0.3) != labels[f"{run}/label_thd0.3"]).sum() <= 5
 
 
-def _variant(backbone: object, name: str = "segearth-ov", **settings: object) -> Variant:
+def _row(backbone: object, name: str = "segearth-ov", **settings: object) -> Row:
     generator = torch.Generator().manual_seed(1)
     text = F.normalize(torch.randn(5, 24, generator=generator), dim=-1)
-    return Variant(name, load_methods()[name].build({}), text, torch.tensor([0, 1, 1, 2, 3]), **settings)
+    return Row(name, load_methods()[name].build({}), text, torch.tensor([0, 1, 1, 2, 3]), **settings)
 
 
 def _image(height: int, width: int) -> np.ndarray:
@@ -123,27 +127,27 @@ def _image(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize(("height", "width"), [(448, 378), (224, 300), (100, 224), (90, 70)])
 def test_batch_size_changes_nothing(height: int, width: int) -> None:
     backbone = tiny_backbone()
-    variant = _variant(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
-    one, many = (Segmenter(backbone, [variant], 224, 112, batch).scores(_image(height, width)) for batch in (1, 9))
+    row = _row(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
+    one, many = (Segmenter(backbone, [row], 224, 112, batch).scores(_image(height, width)) for batch in (1, 9))
     assert one["segearth-ov"].shape == (5, height, width)
     assert torch.allclose(one["segearth-ov"], many["segearth-ov"], atol=1e-5)
 
 
 def test_rows_together_and_apart_are_equal() -> None:
     backbone = tiny_backbone()
-    variants = [_variant(backbone, name) for name in ("clip", "gem", "sclip")]
-    together = Segmenter(backbone, variants, 224, 112).scores(_image(300, 260))
-    for variant in variants:
-        apart = Segmenter(backbone, [variant], 224, 112).scores(_image(300, 260))
-        assert torch.equal(apart[variant.name], together[variant.name])
-    assert set(Segmenter(backbone, variants, 224, 112).scores(_image(224, 224), ["gem"])) == {"gem"}
+    rows = [_row(backbone, name) for name in ("clip", "gem", "sclip")]
+    together = Segmenter(backbone, rows, 224, 112).scores(_image(300, 260))
+    for row in rows:
+        apart = Segmenter(backbone, [row], 224, 112).scores(_image(300, 260))
+        assert torch.equal(apart[row.name], together[row.name])
+    assert set(Segmenter(backbone, rows, 224, 112).scores(_image(224, 224), ["gem"])) == {"gem"}
 
 
 @pytest.mark.parametrize(("patch", "image_size"), [(32, 224), (14, 224)])
 def test_other_patch_sizes_are_upsampled_to_the_window(patch: int, image_size: int) -> None:
     backbone = tiny_backbone(patch, image_size)
-    variant = _variant(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
-    scores = Segmenter(backbone, [variant], 224, 112).scores(_image(250, 230))["segearth-ov"]
+    row = _row(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
+    scores = Segmenter(backbone, [row], 224, 112).scores(_image(250, 230))["segearth-ov"]
     assert scores.shape == (5, 250, 230)
     assert scores.isfinite().all()
 
@@ -159,7 +163,7 @@ def test_debias_on_features_is_equation_9() -> None:
         features = load_methods()["segearth-ov"].build({})(backbone.trunk(pixels))
         low = features.patches.transpose(1, 2).unflatten(2, (14, 14))
         high = upsampler(low, pixels)  # (1, C, 224, 224)
-        text = _variant(backbone).text
+        text = _row(backbone).text
         cosine = torch.einsum("qc,bchw->bqhw", text, F.normalize(high, dim=1))[0]
         expected = {
             "scores": cosine - 0.3 * (F.normalize(features.cls, dim=-1) @ text.T)[0][:, None, None],
@@ -169,8 +173,8 @@ def test_debias_on_features_is_equation_9() -> None:
         }
     assert (expected["scores"] - expected["features"]).abs().max() > 1e-2
     for where, direct in expected.items():
-        variant = _variant(backbone, upsampler=upsampler, debias=0.3, debias_on=where)
-        scores = Segmenter(backbone, [variant], 224, 112).scores(_image(224, 224))["segearth-ov"]
+        row = _row(backbone, upsampler=upsampler, debias=0.3, debias_on=where)
+        scores = Segmenter(backbone, [row], 224, 112).scores(_image(224, 224))["segearth-ov"]
         assert (scores - direct).abs().max() < 1e-5
 
 
@@ -179,8 +183,8 @@ def test_a_row_that_raises_leaves_the_others_alone() -> None:
         raise ZeroDivisionError("no features today")
 
     backbone = tiny_backbone()
-    good = _variant(backbone, "clip")
-    bad = Variant("broken", broken, good.text, good.classes)
+    good = _row(backbone, "clip")
+    bad = Row("broken", broken, good.text, good.classes)
     scores = Segmenter(backbone, [bad, good], 224, 112).scores(_image(448, 448))
     assert isinstance(scores["broken"], ZeroDivisionError)
     assert torch.equal(scores["clip"], Segmenter(backbone, [good], 224, 112).scores(_image(448, 448))["clip"])
@@ -191,8 +195,8 @@ def test_an_upsampled_row_that_raises_leaves_the_others_alone() -> None:
         raise ZeroDivisionError("no features today")
 
     backbone, upsampler = tiny_backbone(), JBUOne(24).eval()
-    good = _variant(backbone, upsampler=upsampler, debias=0.3)
-    bad = Variant("broken", broken, good.text, good.classes, upsampler)
+    good = _row(backbone, upsampler=upsampler, debias=0.3)
+    bad = Row("broken", broken, good.text, good.classes, upsampler)
     for order in ([good, bad], [bad, good]):
         scores = Segmenter(backbone, order, 224, 112).scores(_image(300, 224))
         assert isinstance(scores["broken"], ZeroDivisionError)
@@ -205,9 +209,9 @@ def test_no_cls_and_a_debias_is_an_error() -> None:
         return Features(trunk.project(trunk.input(-1)).patches, None)
 
     backbone = tiny_backbone()
-    good = _variant(backbone)
-    variant = Variant("patches", patches_only, good.text, good.classes, debias=0.3)
-    outcome = Segmenter(backbone, [variant], 224, 112).scores(_image(224, 224))["patches"]
+    good = _row(backbone)
+    row = Row("patches", patches_only, good.text, good.classes, debias=0.3)
+    outcome = Segmenter(backbone, [row], 224, 112).scores(_image(224, 224))["patches"]
     assert isinstance(outcome, BenchError)
     assert "gives no CLS token" in str(outcome)
 
@@ -222,9 +226,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return load_methods()["clip"].build({})(trunk)
 
-    good = _variant(backbone, "clip")
-    variant = Variant("hungry", hungry, good.text, good.classes)
-    segmenter = Segmenter(backbone, [variant], 224, 112, batch=9)
+    good = _row(backbone, "clip")
+    row = Row("hungry", hungry, good.text, good.classes)
+    segmenter = Segmenter(backbone, [row], 224, 112, batch=9)
     with pytest.warns(UserWarning, match="out of memory on cpu; going on with --batch 2"):
         scores = segmenter.scores(_image(448, 448))["hungry"]
     assert sizes[:3] == [9, 4, 2]
@@ -237,9 +241,9 @@ def test_own_scores_of_a_plug_in_are_taken_as_they_are() -> None:
             return trunk.images.mean(dim=1, keepdim=True).expand(-1, len(text), -1, -1)
 
     backbone = tiny_backbone()
-    good = _variant(backbone)
-    variant = Variant("own", Own(), good.text, good.classes)
-    scores = Segmenter(backbone, [variant], 224, 112).scores(_image(50, 60))["own"]
+    good = _row(backbone)
+    row = Row("own", Own(), good.text, good.classes)
+    scores = Segmenter(backbone, [row], 224, 112).scores(_image(50, 60))["own"]
     expected = backbone.normalise(torch.from_numpy(_image(50, 60))).mean(dim=0)
     assert torch.allclose(scores[0], expected, atol=1e-6)
 
@@ -250,9 +254,9 @@ def test_scores_of_another_shape_fail_the_row_alone() -> None:
             return trunk.images.new_zeros(len(trunk.images), 3, 7, 7)
 
     backbone = tiny_backbone()
-    good = _variant(backbone, "clip")
-    variants = [Variant("own", Own(), good.text, good.classes), good]
-    scores = Segmenter(backbone, variants, 224, 112).scores(_image(224, 300))
+    good = _row(backbone, "clip")
+    rows = [Row("own", Own(), good.text, good.classes), good]
+    scores = Segmenter(backbone, rows, 224, 112).scores(_image(224, 300))
     assert "the method's scores are (2, 3, 7, 7); (2, 5, h, w) are needed" in str(scores["own"])
     assert torch.equal(scores["clip"], Segmenter(backbone, [good], 224, 112).scores(_image(224, 300))["clip"])
 
@@ -264,13 +268,12 @@ def test_rows_of_one_method_compute_its_features_once() -> None:
         calls.append(option)
         return trunk.project(trunk.input(-1))
 
-    good = _variant(tiny_backbone())
+    good = _row(tiny_backbone())
     methods = {"a": {"option": 1}, "a+": {"option": 1}, "b": {"option": 2}}
-    variants = [
-        Variant(name, functools.partial(counted, **options), good.text, good.classes)
-        for name, options in methods.items()
+    rows = [
+        Row(name, functools.partial(counted, **options), good.text, good.classes) for name, options in methods.items()
     ]
-    segmenter = Segmenter(tiny_backbone(), variants, 224, 112)
+    segmenter = Segmenter(tiny_backbone(), rows, 224, 112)
     segmenter.scores(_image(224, 224))  # the first windows, on which each method is looked at
     calls.clear()
     scores = segmenter.scores(_image(224, 224))
@@ -295,8 +298,8 @@ def test_what_a_method_does_wrong_is_said_on_the_first_window(body: str) -> None
     backbone = tiny_backbone()
     names: dict[str, object] = {"torch": torch, "Features": Features}
     exec(f"def broken(trunk):\n    {body}", names)
-    good = _variant(backbone, "sclip")
-    bad = Variant("broken", names["broken"], good.text, good.classes)
+    good = _row(backbone, "sclip")
+    bad = Row("broken", names["broken"], good.text, good.classes)
     image = np.random.default_rng(0).integers(0, 255, (120, 120, 3), dtype=np.uint8)
     alone = Segmenter(backbone, [good], 112, 112).scores(image)[good.name]
     for rows in ([good, bad], [bad, good]):
@@ -312,11 +315,11 @@ def test_features_that_depend_on_words_are_not_shared_between_vocabularies() -> 
         seen.append(text)
         return trunk.project(trunk.input(-1) + text.mean())
 
-    one = _variant(backbone)
+    one = _row(backbone)
     rows = [
-        Variant("one", by_words, one.text, one.classes, takes_text=True),
-        Variant("same", by_words, one.text, one.classes, takes_text=True),
-        Variant("other", by_words, -one.text, one.classes, takes_text=True),
+        Row("one", by_words, one.text, one.classes, takes_text=True),
+        Row("same", by_words, one.text, one.classes, takes_text=True),
+        Row("other", by_words, -one.text, one.classes, takes_text=True),
     ]
     image = np.zeros((112, 112, 3), np.uint8)
     segmenter = Segmenter(backbone, rows, 112, 112)
@@ -328,7 +331,7 @@ def test_features_that_depend_on_words_are_not_shared_between_vocabularies() -> 
 
 def test_a_refinement_gets_the_stitched_scores_of_the_image() -> None:
     backbone = tiny_backbone()
-    plain = _variant(backbone, "sclip")
+    plain = _row(backbone, "sclip")
     shapes = []
 
     def refine(image: torch.Tensor, scores: torch.Tensor, text: torch.Tensor) -> torch.Tensor:

@@ -13,11 +13,11 @@ from reference import tiny_backbone
 
 from bench.errors import BenchError
 from bench.inference.raster_io import OVERLAY_SIDE, DecodedImage, LabelWriter, open_raster
+from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
 from bench.inference.streaming import score_strips
-from bench.inference.variant import Variant
 from bench.inference.visualize import Style
-from bench.inference.windows import Box, Canvas, RollingCanvas, window_boxes
+from bench.inference.windows import Box, RollingMean, WindowMean, window_boxes
 from bench.models.backbone import Features, Trunk
 from bench.models.upsamplers import JBUOne
 from bench.registry import load_methods
@@ -29,16 +29,16 @@ def _image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def _variant(method: object, **settings: object) -> Variant:
+def _row(method: object, **settings: object) -> Row:
     text = F.normalize(torch.randn(4, 24, generator=torch.Generator().manual_seed(1)), dim=-1)
-    return Variant("row", method, text, torch.tensor([0, 1, 1, 2]), **settings)
+    return Row("row", method, text, torch.tensor([0, 1, 1, 2]), **settings)
 
 
 @pytest.mark.parametrize(("height", "width", "batch"), [(300, 260, 4), (150, 97, 3), (40, 200, 9), (60, 64, 1)])
 def test_strips_are_the_whole_to_the_bit(height: int, width: int, batch: int) -> None:
-    variant = _variant(load_methods()["sclip"].build({}), upsampler=JBUOne(24).eval(), debias=0.3)
-    segmenter = Segmenter(tiny_backbone(), [variant], window=64, stride=48, batch=batch)
-    strips = list(score_strips(segmenter, variant, DecodedImage(_image(height, width))))
+    row = _row(load_methods()["sclip"].build({}), upsampler=JBUOne(24).eval(), debias=0.3)
+    segmenter = Segmenter(tiny_backbone(), [row], window=64, stride=48, batch=batch)
+    strips = list(score_strips(segmenter, row, DecodedImage(_image(height, width))))
     assert len(strips) > 1 or height <= 64
     assert torch.equal(torch.cat(strips, dim=1), segmenter.scores(_image(height, width))["row"])
 
@@ -47,7 +47,7 @@ def test_strips_are_the_whole_to_the_bit(height: int, width: int, batch: int) ->
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(4, 20), st.integers(2, 20))
 def test_rolling_canvas_is_a_canvas(height: int, width: int, window: int, stride: int) -> None:
     boxes = window_boxes(height, width, window, min(stride, window))
-    whole, rolling = Canvas((2,), height, width, torch.device("cpu")), RollingCanvas(2, width, torch.device("cpu"))
+    whole, rolling = WindowMean((2,), height, width, torch.device("cpu")), RollingMean(2, width, torch.device("cpu"))
     taken = []
     for box, after in zip(boxes, [*(later.top for later in boxes[1:]), height], strict=True):
         scores = torch.randn(2, box.bottom - box.top, box.right - box.left)
@@ -60,12 +60,12 @@ def test_rolling_canvas_is_a_canvas(height: int, width: int, window: int, stride
 
 def test_memory_is_that_of_a_strip() -> None:
     """Rows are handed over as soon as the windows below start, and forgotten."""
-    variant = _variant(load_methods()["maskclip"].build({}))
-    segmenter = Segmenter(tiny_backbone(), [variant], window=32, stride=16, batch=2)
-    heights = [strip.shape[1] for strip in score_strips(segmenter, variant, DecodedImage(_image(200, 50)))]
+    row = _row(load_methods()["maskclip"].build({}))
+    segmenter = Segmenter(tiny_backbone(), [row], window=32, stride=16, batch=2)
+    heights = [strip.shape[1] for strip in score_strips(segmenter, row, DecodedImage(_image(200, 50)))]
     assert sum(heights) == 200
     assert max(heights) == 32  # the last band; 16 before
-    canvas = RollingCanvas(1, 5, torch.device("cpu"))
+    canvas = RollingMean(1, 5, torch.device("cpu"))
     for top in range(0, 1000, 10):
         canvas.add(Box(top, 0, top + 20, 5), torch.ones(1, 20, 5))
         assert canvas.take(top + 10).shape == (1, 10, 5)
@@ -76,10 +76,10 @@ def test_no_memory_for_one_batch_says_what_to_do() -> None:
     def hungry(trunk: Trunk) -> Features:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    variant = _variant(hungry)
-    segmenter = Segmenter(tiny_backbone(), [variant], window=64, stride=48)
+    row = _row(hungry)
+    segmenter = Segmenter(tiny_backbone(), [row], window=64, stride=48)
     with pytest.raises(BenchError, match="use a smaller --batch"):
-        next(score_strips(segmenter, variant, DecodedImage(_image(80, 80))))
+        next(score_strips(segmenter, row, DecodedImage(_image(80, 80))))
 
 
 def test_any_image_is_a_raster(tmp_path: Path) -> None:

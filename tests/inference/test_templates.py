@@ -15,8 +15,8 @@ from bench.config import load_config
 from bench.data.images import Resize
 from bench.demo.config import load_demo_backbone
 from bench.inference import templates
+from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
 from bench.models.text import TEMPLATES, encode_words
 from bench.registry import load_methods
 
@@ -32,12 +32,12 @@ def test_the_mean_entropy_of_the_pixels_of_each_word_by_hand(monkeypatch: pytest
     }
 
     class Fixed:
-        variants = (Variant("naclip", lambda trunk: None, torch.zeros(2, 4), torch.arange(2)),)
+        rows = (Row("naclip", lambda trunk: None, torch.zeros(2, 4), torch.arange(2)),)
         backbone = type("Backbone", (), {"device": torch.device("cpu")})()
-        window, stride, batch = 224, 112, 4
+        window, stride, batch, resize = 224, 112, 4, Resize(long_side=448)
 
-        def __init__(self, backbone: object = None, rows: object = (), *_: object) -> None:
-            self.rows = rows
+        def __init__(self, backbone: object = None, rows: object = None, *_: object) -> None:
+            self.rows = rows or self.rows
 
         def scores(self, image: object) -> dict[str, Tensor]:
             return {row.name: scores[row.name] for row in self.rows}  # type: ignore[attr-defined]
@@ -47,23 +47,21 @@ def test_the_mean_entropy_of_the_pixels_of_each_word_by_hand(monkeypatch: pytest
     monkeypatch.setattr(templates, "encode_words", lambda *_: torch.zeros(2, 4))
     monkeypatch.setattr(templates, "resize", lambda image, rule: image)
     image = np.zeros((1, 2, 3), np.uint8)
-    ranked = templates.rank_templates(Fixed(), ["a", "b"], Resize(long_side=448), [image])  # type: ignore[arg-type]
+    ranked = templates.rank_templates(Fixed(), ["a", "b"], [image])  # type: ignore[arg-type]
     assert ranked == [[1, 0], [0, 2]]
-    (one, _) = templates.rank_templates(Fixed(), ["a", "b"], Resize(long_side=448), [image], keep=1)  # type: ignore[arg-type]
+    (one, _) = templates.rank_templates(Fixed(), ["a", "b"], [image], keep=1)  # type: ignore[arg-type]
     assert one == [1]
 
 
 def test_pieces_of_templates_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = load_demo_backbone()
     monkeypatch.setattr(templates, "TEMPLATES", TEMPLATES[:6])
-    variant = Variant(
-        "naclip", load_methods()["naclip"].build({}), encode_words(backbone, WORDS), torch.arange(len(WORDS))
-    )
-    segmenter = Segmenter(backbone, [variant], 224, 112)
+    row = Row("naclip", load_methods()["naclip"].build({}), encode_words(backbone, WORDS), torch.arange(len(WORDS)))
+    segmenter = Segmenter(backbone, [row], 224, 112, resize=Resize(long_side=224))
     image = np.random.default_rng(1).integers(0, 255, (150, 224, 3), np.uint8)
-    whole = templates.rank_templates(segmenter, WORDS, Resize(long_side=224), [image])
+    whole = templates.rank_templates(segmenter, WORDS, [image])
     monkeypatch.setattr(templates, "_AT_ONCE", 1)
-    assert templates.rank_templates(segmenter, WORDS, Resize(long_side=224), [image]) == whole
+    assert templates.rank_templates(segmenter, WORDS, [image]) == whole
     assert all(len(set(numbers)) == len(numbers) <= 4 for numbers in whole)
 
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.inference.windows import Box, Canvas, pad_to_multiple, window_boxes, window_starts
+from bench.inference.windows import Box, WindowMean, pad_to_multiple, window_boxes, window_starts
 
 
 def test_starts_of_the_paper() -> None:
@@ -46,7 +46,7 @@ def test_padding_is_even_and_the_odd_pixel_goes_right_and_bottom() -> None:
 
 
 def test_canvas_averages_overlapping_windows() -> None:
-    canvas = Canvas((2, 1), 1, 3, torch.device("cpu"))
+    canvas = WindowMean((2, 1), 1, 3, torch.device("cpu"))
     for box, values in ((Box(0, 0, 1, 2), [1.0, 3.0]), (Box(0, 1, 1, 3), [5.0, 7.0])):
         canvas.add(box, torch.tensor([[[values]], [[[10 * value for value in values]]]]).view(2, 1, 1, 2))
     assert canvas.mean().tolist() == [[[[1.0, 4.0, 7.0]]], [[[10.0, 40.0, 70.0]]]]

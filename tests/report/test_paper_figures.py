@@ -16,7 +16,7 @@ from bench.config import load_config
 from bench.data.cards import load_card
 from bench.evaluation.bias import _WithCls
 from bench.models.backbone import Features
-from bench.report.paper_figures import Bias, draw_bias, draw_radar
+from bench.report.paper_figures import draw_bias, draw_radar
 from bench.settings import Overrides
 
 GOOD, FAIR = [[40, 0], [0, 40]], [[20, 20], [0, 40]]
@@ -41,7 +41,7 @@ def test_files_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     draw_radar({"A": {"x": 0.4, "y": 0.2, "z": 0.0}, "B": {"x": 0.2, "y": 0.1, "z": 0.0}}, tmp_path / "r.png")
     assert Image.open(tmp_path / "r.png").width > 900
     image, map_ = np.zeros((20, 30, 3), np.uint8), np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
-    draw_bias([Bias(image, map_, map_, map_ / 2, "building", 0.3)] * 2, tmp_path / "b.pdf")
+    draw_bias([{"cosine with CLS": map_, "image": image, "before": map_, "after": map_ / 2}] * 2, tmp_path / "b.pdf")
     assert (tmp_path / "b.pdf").read_bytes().startswith(b"%PDF")
     for flags, said in (
         (["paper-2"], "paper-2: of the paper's figures paper-1, paper-4, paper-5, paper-6 can be drawn"),

@@ -30,6 +30,7 @@ from bench.metrics import confusion_at, mean_iou, summary
 from bench.metrics.boundary import boundary_iou
 from bench.runtime.checksum import sealed
 from bench.settings import Settings
+from bench.store.count_table import ImageCounts
 from bench.store.record import Cost
 from bench.store.store import Changes, Store, limits
 
@@ -165,7 +166,7 @@ def test_a_failing_image_leaves_the_cell_partial_and_is_tried_again(tmp_path: Pa
     store = Store(tmp_path)
     writer = opened(store, 3)
     writer.add(0, *random_counts(0))
-    writer.fail(1, "truncated file")
+    writer.take(ImageCounts(1, error="truncated file"))
     writer.add(2, *random_counts(2))
     writer.finish()
     cell = the_cell(store)

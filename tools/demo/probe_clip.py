@@ -15,8 +15,8 @@ from bench.demo.config import load_demo_backbone
 from bench.demo.render.scenes import HELD_OUT_SEEDS, Image, Label, scene
 from bench.demo.render.taxonomy import class_table
 from bench.inference.postprocess import classify
+from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
 from bench.models.attention import attention, inverse_temperature, self_self
 from bench.models.text import Vocabulary, encode
 from bench.registry import find_method, load_methods
@@ -51,8 +51,8 @@ def probe(count: int) -> dict[str, NDArray[np.float64]]:
     backbone, methods = load_demo_backbone(), load_methods()
     text = encode(backbone, vocabulary)
     classes = torch.tensor(vocabulary.classes)
-    variants = [Variant(name, find_method(name, methods).build({}), text, classes) for name in _METHODS]
-    segmenter = Segmenter(backbone, variants, window=224, stride=112)
+    rows = [Row(name, find_method(name, methods).build({}), text, classes) for name in _METHODS]
+    segmenter = Segmenter(backbone, rows, window=224, stride=112)
     confusions: dict[str, Confusion] = {name: np.zeros((len(names), len(names)), np.int64) for name in _METHODS}
     scenes = list(held_out(count))
     for image, label in scenes:

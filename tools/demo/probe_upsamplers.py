@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from bench.data.cards import load_card
 from bench.demo.config import WEIGHTS, load_demo_backbone
 from bench.inference.postprocess import classify
+from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.variant import Variant
 from bench.models.text import Vocabulary, encode
 from bench.models.upsamplers import load_upsampler
 from bench.registry import find_method, load_methods
@@ -45,12 +45,12 @@ def probe(files: Mapping[str, Path], scenes: int) -> dict[str, list[SceneCounts]
     vocabulary = Vocabulary.of(load_card(CARD).vocabularies["cvpr2025"][1:])
     backbone, method = load_demo_backbone(), find_method("segearth-ov", load_methods()).build({})
     text, classes = encode(backbone, vocabulary), torch.tensor(vocabulary.classes)
-    variants = [Variant(BILINEAR, method, text, classes)]
+    rows = [Row(BILINEAR, method, text, classes)]
     for name, file in files.items():
-        variants.append(Variant(name, method, text, classes, upsampler=load_upsampler(None, file, backbone.dim)))
-    segmenter = Segmenter(backbone, variants, window=224, stride=112)
+        rows.append(Row(name, method, text, classes, upsampler=load_upsampler(None, file, backbone.dim)))
+    segmenter = Segmenter(backbone, rows, window=224, stride=112)
     count = len(vocabulary.classes)
-    counts: dict[str, list[SceneCounts]] = {variant.name: [] for variant in variants}
+    counts: dict[str, list[SceneCounts]] = {row.name: [] for row in rows}
     for image, label in held_out(scenes):
         at_borders = np.where(near_borders(label), label, np.uint8(255))
         for name, scores in segmenter.scores(image).items():

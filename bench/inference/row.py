@@ -1,0 +1,193 @@
+"""One row of the benchmark, from windows to a label map: every rule of the row acts here and nowhere else."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.data.images import Resize
+from bench.errors import BenchError
+from bench.inference.postprocess import BinnedPrediction, classify_binned, pixel_histograms
+from bench.metrics import first_kept_bin
+from bench.models.backbone import Features, Trunk
+from bench.models.second import SecondModel
+from bench.models.upsamplers import ScoreRequest, Upsampler
+from bench.runtime.timing import stage
+from bench.settings import BEST_WORD, Join
+
+Found: TypeAlias = Features | Tensor
+"""Features of a batch of windows, or the scores (B, Q, h, w) of a method that makes its own."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with its words and models, ready for images; made by `bench.evaluation.models.build_row`."""
+
+    name: str
+    method: Callable[[Trunk], Features]
+    text: Tensor
+    """Unit embeddings (Q, C) of the queries."""
+    classes: Tensor
+    """Class of each query, (Q,) int64."""
+    upsampler: Upsampler | None = None
+    debias: float = 0.0
+    """λ of eq. 9."""
+    debias_on: str = "scores"
+    """Where λ is subtracted: "scores" (released code) or upsampled "features" (the equation as printed)."""
+    scale: float = 50.0
+    """Factor of the scores before the softmax."""
+    takes_text: bool = False
+    """Whether the method's features depend on the words."""
+    refine: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    """(image (3, h, w), scores (Q, h, w), text) -> scores of the whole image."""
+    refine_original: bool = False
+    """Whether image and scores are enlarged to the original's size before they are refined."""
+    models: Mapping[str, SecondModel] = field(default_factory=dict)
+    """Second models by role."""
+    join: Join = BEST_WORD
+    """How the queries of a class make its probability, see `bench.inference.postprocess.classify`."""
+    threshold: float = 0.0
+    """Pixels less probable become `background`; in hundredths."""
+    background: int = 0
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of all that went into the row: weights, words, plug-in …"""
+
+    @property
+    def collects(self) -> bool:
+        """Whether its method sees all windows of an image before it gives scores."""
+        return hasattr(self.method, "collect")
+
+    @property
+    def makes_scores(self) -> bool:
+        """Whether its method gives scores of windows instead of features."""
+        return getattr(self.method, "scores", None) is not None
+
+    @property
+    def needs_whole_image(self) -> bool:
+        """Whether its scores cannot be made strip by strip."""
+        return self.refine is not None or self.collects
+
+    @property
+    def whole(self) -> Resize | None:
+        """Size at which its method wants the whole image besides its windows."""
+        side: int | None = getattr(self.method, "whole_image", None)
+        return None if side is None else Resize(long_side=side, filter="pillow")
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for rows whose methods compute the same: one function, equal options and models, as in `sclip+ours`."""
+        method: Any = self.method
+        models = tuple(sorted((role, model.name) for role, model in self.models.items()))
+        if isinstance(method, functools.partial):
+            return method.func, repr(sorted(method.keywords.items())), models
+        return getattr(method, "same_as", method), models
+
+    @property
+    def feature_key(self) -> Hashable:
+        """Equal for rows that may share what `features` gives."""
+        return self.identity, id(self.text) if self.takes_text or self.makes_scores else None
+
+    def features(self, trunk: Trunk) -> Found:
+        """Ask the method about a batch of windows.
+
+        trunk: the tower on the windows, padded to (B, 3, H, W).
+        """
+        trunk, method = trunk.having(self.models), self.method
+        found: Any
+        if self.makes_scores:
+            found = method.scores(trunk, self.text)  # type: ignore[attr-defined]
+        else:
+            found = method(trunk, text=self.text) if self.takes_text else method(trunk)  # type: ignore[call-arg]
+        return found  # type: ignore[no-any-return]
+
+    def request(self, features: Features) -> ScoreRequest:
+        """What the row asks of its upsampler for these features; BenchError for λ without CLS."""
+        if self.debias and features.cls is None:
+            raise BenchError(
+                f"row '{self.name}': its method gives no CLS token, so debias must be 0 (it is {self.debias})"
+            )
+        shift = None
+        if self.debias and self.debias_on == "features" and features.cls is not None:
+            shift = -self.debias * features.cls
+        return ScoreRequest(features.patches, self.text, shift)
+
+    def scores(self, found: Found, trunk: Trunk, at_pixels: Tensor | None = None) -> Tensor:
+        """Cosine scores (B, Q, H, W) at the size of the padded windows, debiased.
+
+        found: what `features` gave.
+        trunk: the tower on the windows.
+        at_pixels: (B, h, w, Q) that the row's upsampler made of `request`; None for a row without one.
+        """
+        size = tuple(trunk.images.shape[-2:])
+        if isinstance(found, Tensor):
+            return _enlarged(found, size)
+        request = self.request(found)
+        if at_pixels is None:
+            at_pixels = request.at_pixels(request.patches)  # (B, h·w, Q)
+            at_pixels = at_pixels.view(len(at_pixels), *(found.grid or trunk.grid), -1)
+        scores = _enlarged(at_pixels.movedim(3, 1), size)
+        if self.debias and self.debias_on == "scores" and found.cls is not None:
+            # Patches and CLS are normalised apart; λ times the CLS's own cosine is subtracted at every pixel.
+            scores = scores - self.debias * (F.normalize(found.cls, dim=-1) @ self.text.T)[..., None, None]
+        return scores
+
+    def refined(self, scores: Tensor, pixels: Tensor, size: tuple[int, int] | None) -> Tensor:
+        """Refine the stitched scores (Q, h, w) of an image: in place, or in a copy at the original's size.
+
+        pixels: the image (3, h, w), normalised.
+        size: (H, W) of the original, at which a row with `refine_original` has its scores; None: at the network's.
+        """
+        if self.refine is None:
+            return scores
+        if self.refine_original and size is not None:
+            pixels, scores = (F.interpolate(x[None], size=size, mode="bilinear")[0] for x in (pixels, scores))
+        with stage("refinement"):
+            refined = self.refine(pixels, scores.clone(), self.text)
+        if refined.shape != scores.shape:
+            raise BenchError(f"its refinement gives {tuple(refined.shape)}, not {tuple(scores.shape)}")
+        return scores.copy_(refined)
+
+    def winners(self, scores: Tensor, size: tuple[int, int]) -> BinnedPrediction:
+        """Winning class of each pixel before the threshold, and the bin of its probability, (H, W) = `size`.
+
+        scores: (Q, h, w), refined.
+        """
+        return classify_binned(scores, size, self.classes, self.scale, self.join)
+
+    def thresholded(self, winners: BinnedPrediction) -> NDArray[np.uint8]:
+        """Label map (H, W) of winners: less probable pixels become background."""
+        return np.where(winners.bins < first_kept_bin(self.threshold), np.uint8(self.background), winners.classes)
+
+    def label_map(self, scores: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Label map (H, W) = `size` of refined scores (Q, h, w), as a run counts it."""
+        return self.thresholded(self.winners(scores, size))
+
+
+def histograms(rows: Sequence[Row], scores: Tensor, label: Tensor, count: int) -> Tensor:
+    """What is counted of the winners of rows that all take the best query of a class, on their own device.
+
+    scores: (R, Q, h, w).
+    label: (H, W) uint8 on the same device.
+    count: number of classes K.
+    Returns (R, (K + 1) · K · 100) int32; nothing here waits for the device.
+    """
+    classes = torch.stack([row.classes for row in rows])
+    return pixel_histograms(scores, classes, _scales(tuple(row.scale for row in rows), scores.device), label, count)
+
+
+@functools.lru_cache
+def _scales(scales: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(scales, device=device)
+
+
+def _enlarged(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Maps (B, Q, h, w) at another size, bilinear; as they are where it is theirs."""
+    return maps if maps.shape[2:] == size else F.interpolate(maps.contiguous(), size=size, mode="bilinear")
