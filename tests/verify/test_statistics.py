@@ -11,7 +11,7 @@ import pytest
 
 from bench.cli import main
 from bench.verify import statistics
-from bench.verify.statistics import Line, good, simulate
+from bench.verify.statistics import Coverage, good, simulate
 
 
 def test_few_trials_print_what_holds_and_nothing_for_too_few_scenes(
@@ -48,7 +48,7 @@ def test_two_rows_see_the_same_labels_and_are_equally_good(world: str) -> None:
 
 
 def test_a_bad_interval_or_test_is_seen() -> None:
-    line = Line("easy", "14", 0.95, 0.95, 0.05, 0.04, 0.05)
+    line = Coverage("easy", "14", 0.95, 0.95, 0.05, 0.04, 0.05)
     assert good(line, 1000)
     assert not good(line._replace(pair=0.86), 1000)
     assert not good(line._replace(false_positives=0.11), 1000)
