@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import lzma
@@ -16,8 +15,9 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from bench.errors import BenchError
+from bench.errors import BenchError, reading
 from bench.paths import cache_dir
+from bench.runtime.atomic import replacing
 
 _ROOM, _PACKED = 256 << 20, 100  # bytes, and times what they are packed into: more is no image, and no set of images
 _DAMAGED = (EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
@@ -68,7 +68,7 @@ class File(NamedTuple):
 
 
 class Tree:
-    """A folder, with the archives in it laid over it as if unpacked where they lie; or one archive alone.
+    """A folder, with the archives in it laid over it as if unpacked in place; or one archive alone.
 
     `archives` are globs below the folder. Where a file is on disk as well, that one is taken.
     """
@@ -82,21 +82,19 @@ class Tree:
             self._lay_over(path, "" if path == root else path.parent.relative_to(root).as_posix())
 
     def list(self, folder: str) -> Mapping[str, File | None]:
-        """What is in a folder ("" is the root): name -> file, None for a folder. Without hidden files."""
+        """Return the content of a folder ("" is the root): name -> file, None for a folder. Without hidden files."""
         if folder not in self._listed:
             children = dict(self._packed.get(folder, {}))
             on_disk = self.root / folder
-            try:
+            with reading(on_disk, "correct its permissions"):
                 if on_disk.is_dir():
                     with os.scandir(on_disk) as entries:
                         children |= {e.name: None if _is_folder(e) else File(Path(e.path)) for e in entries}
-            except OSError as error:
-                raise BenchError(f"{on_disk}: cannot be listed ({error.strerror}); correct its permissions") from None
             self._listed[folder] = {name: file for name, file in children.items() if name[:1] not in ("", ".")}
         return self._listed[folder]
 
     def get(self, path: str) -> File | None:
-        """The file at a path below the root, or None."""
+        """Return the file at a path below the root, or None."""
         folder, _, name = path.rpartition("/")
         return self.list(folder).get(name)
 
@@ -120,15 +118,13 @@ class Tree:
 
 
 def _archives_in(root: Path, globs: Sequence[str]) -> list[Path]:
-    """Archives that the globs name, whatever they are packed with: `*.zip` finds a .tar.gz of that name as well."""
+    """Return the archives that the globs name; `*.zip` finds a .tar.gz of that name as well."""
     found: dict[Path, None] = {}
-    try:
+    with reading(root, "correct its permissions"):
         for glob in globs:
             stem = glob.removesuffix(".gz").removesuffix(".tar").removesuffix(".zip")
             for ending in dict.fromkeys((glob.removeprefix(stem), ".zip", ".tar", ".tar.gz", ".tgz")):
                 found |= dict.fromkeys(path for path in sorted(root.glob(stem + ending)) if path.is_file())
-    except OSError as error:
-        raise BenchError(f"{root}: cannot be listed ({error.strerror}); correct its permissions") from None
     return list(found)
 
 
@@ -189,22 +185,21 @@ def _check_size(what: str, unpacked: int, packed: int) -> None:
 
 
 def _archive(path: Path) -> _Zip | _Tar:
-    """The opened archive; opened once a process, and again when the file has changed."""
+    """Return the opened archive, opened once per process and again when the file has changed."""
     return _opened(path, path.stat().st_mtime_ns, os.getpid())
 
 
 @lru_cache(maxsize=16)
 def _opened(path: Path, changed: int, process: int) -> _Zip | _Tar:
     try:
-        return _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
-    except OSError as error:
-        raise BenchError(f"{path}: cannot be opened ({error.strerror or error}); correct its permissions") from None
+        with reading(path, "correct its permissions"):
+            return _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
     except (*_DAMAGED, NotImplementedError) as error:
         raise BenchError(f"{path}: not a whole zip or tar archive ({error}); get it again") from None
 
 
 def _plain(path: Path) -> Path:
-    """The archive itself, or a copy of a .tar.gz without the compression, which forbids reading out of order.
+    """Return the archive itself, or an uncompressed copy of a .tar.gz, which can be read out of order.
 
     The copy is in the cache folder and is made once.
     """
@@ -214,21 +209,16 @@ def _plain(path: Path) -> Path:
     key = hashlib.sha256(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:16]
     copy = cache_dir() / "archives" / f"{path.name.partition('.')[0]}-{key}.tar"
     if not copy.exists():
-        partial = copy.with_suffix(f".{os.getpid()}.part")
         try:
             copy.parent.mkdir(parents=True, exist_ok=True)
-            with gzip.open(path) as packed, partial.open("wb") as file:
+            with replacing(copy) as temporary, gzip.open(path) as packed, temporary.open("wb") as file:
                 while block := packed.read(1 << 20):
                     file.write(block)
                     _check_size(str(path), file.tell(), facts.st_size)
-            partial.replace(copy)
         except (*_DAMAGED, gzip.BadGzipFile) as error:
             raise BenchError(f"{path}: the archive is cut off or damaged ({error}); get it again") from None
         except OSError as error:
             raise BenchError(
                 f"{path}: cannot be decompressed to {copy.parent} ({error}); unpack it by hand, or set OVSS_BENCH_CACHE"
             ) from None
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
     return copy

@@ -98,17 +98,20 @@ class Card(Strict):
         return self.palette or tuple(_voc_colour(number) for number in range(len(self.classes)))
 
     def overrides(self) -> dict[str, Any]:
-        """What the dataset changes of the protocol: resize, window and stride, or nothing."""
+        """Return the settings that the dataset changes in the protocol: resize, window and stride, or nothing."""
         return self.geometry.model_dump() if self.geometry else {}
 
     def facts(self, words: Sequence[Sequence[str]] = ()) -> DatasetFacts:
-        """What results keep of the card. words: of each class, those that the result was counted with."""
+        """Return the facts that results keep of the card.
+
+        words: of each class, those that the result was counted with
+        """
         kept = self.model_dump(include=set(DatasetFacts.model_fields) - {"geometry", "palette"})
         own = {"palette": self.colours, "geometry": self.overrides(), "words": words}
         return DatasetFacts(**kept, **own, known_vocabularies=tuple(self.vocabularies))
 
     def scene_of(self, sample_id: str) -> str | None:
-        """The scene that a sample belongs to: the first group (or all) of what `scene` finds in its id."""
+        """Return the scene of a sample: the first group (or all) of what `scene` finds in its id."""
         found = re.search(self.scene, sample_id) if self.scene else None
         return found.group(found.lastindex or 0) if found else None
 
@@ -119,7 +122,7 @@ def card_names(folders: Sequence[Path] = ()) -> tuple[str, ...]:
 
 
 def load_card(name: str, folders: Sequence[Path] = ()) -> Card:
-    """The card of that name or alias; `folders` may hold further cards.
+    """Return the card of that name or alias; `folders` may hold further cards.
 
     Raises BenchError for an unknown name, two cards of one name, and whatever is wrong in the file.
     """
@@ -152,9 +155,13 @@ def _files(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _read(file: Path) -> Card:
-    content = _content(file)
-    for part in (content, *_mappings(content.get("layouts"))):
-        _fill_split(part.get("split"), file)
+    content = read_yaml(file, "a dataset card")
+    if not isinstance(content, dict):
+        raise BenchError(f"{file}: a card is a mapping of keys to values")
+    layouts = content.get("layouts")
+    for part in (content, *(layouts.values() if isinstance(layouts, dict) else ())):
+        if isinstance(part, dict):
+            _fill_split(part.get("split"), file)
     if isinstance(content.get("vocabularies"), dict):
         for name, words in words_for(file.stem):
             content["vocabularies"].setdefault(name, words)
@@ -167,19 +174,8 @@ def _read(file: Path) -> Card:
     return card
 
 
-def _content(file: Path) -> dict[str, Any]:
-    content = read_yaml(file, "a dataset card")
-    if not isinstance(content, dict):
-        raise BenchError(f"{file}: a card is a mapping of keys to values")
-    return content
-
-
-def _mappings(part: Any) -> list[dict[str, Any]]:
-    return [value for value in part.values() if isinstance(value, dict)] if isinstance(part, dict) else []
-
-
 def _fill_split(split: Any, card: Path) -> None:
-    """The names of a split that points to a file."""
+    """Fill in the names of a split that points to a file."""
     if not isinstance(split, dict) or not isinstance(split.get("file"), str):
         return
     path = card.parent / split["file"]

@@ -105,7 +105,7 @@ def _count(card: Card, samples: SampleSet) -> Iterator[Problem]:
 
 
 def _chosen(samples: SampleSet, everything: bool) -> list[int]:
-    """Indices of the samples to decode, increasing; whole sources, the same ones every time."""
+    """Return indices of the samples to decode, increasing; whole sources, the same ones every time."""
     if everything:
         return list(range(len(samples)))
     sources = np.random.default_rng(0).permutation(len(samples.sources))[:_SOURCES]

@@ -1,4 +1,4 @@
-"""What files hold, as short checksums: computed once, and again only where size or time of change say so."""
+"""Checksums of files' contents, computed once, and again only where size or time of change say so."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class ContentCache:
         return tuple(found)
 
     def remember(self, contents: Mapping[int, str]) -> None:
-        """Takes over checksums by source that were computed while reading."""
+        """Take over checksums by source that were computed while reading."""
         for source, content in contents.items():
             self._set(source, content)
         self.save()
 
     def save(self) -> None:
-        """Writes the cache, if something is new."""
+        """Write the cache, if something is new."""
         if not self._changed:
             return
         self._changed = False

@@ -1,4 +1,4 @@
-"""What `bench download` fetches: datasets with a public address, and checkpoints. Nothing else does so."""
+"""Downloads for `bench download`: datasets with a public address, and checkpoints."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from urllib.parse import unquote, urlsplit
 
 from bench.config import Config, SecondSpec, UpsamplerSpec
 from bench.data.cards import Card
-from bench.data.fetch import fetch, linked_images, md5_hash, sha256_hash
+from bench.data.fetch import fetch, linked_images, md5_hash
 from bench.data.inventory import look
 from bench.data.layouts import dataset_folders
 from bench.data.schema import Download
 from bench.errors import BenchError, did_you_mean
 from bench.paths import weights_dir
+from bench.runtime.checksum import sha256_hash
 
 
 def download_dataset(card: Card, data_root: Path, say: Callable[[str], None]) -> bool:
@@ -100,7 +101,7 @@ def _state(new: bool, expected: str | None, file: Path, digest: Callable[[Path],
 
 
 def _steps(card: Card, folder: Path, missing: Sequence[Download]) -> Iterator[str]:
-    """What the user has to do by hand, a line each."""
+    """List the steps that the user has to do by hand, one per line."""
     yield f"{card.title} ({card.name}) has to be got by hand. Access: {card.access}. Licence: {card.licence}"
     yield f"  {card.obtain}"
     yield from (f"  see {source}" for source in card.sources)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from bench import __version__
 from bench.errors import BenchError
+from bench.runtime.checksum import file_hash, sha256_hash
 
 ATTEMPTS = 5  # in a row, without a byte received
 _TIMEOUT = 60.0  # seconds of silence
@@ -35,9 +36,8 @@ def fetch(
 ) -> bool:
     """Put the file at `url` into `target`; False where it was there already.
 
-    What an earlier attempt left in "<target>.part" is gone on with. `target` appears only when it is complete
-    and its checksum is right; one that is there already is checked as well. git_blob: the hash under which
-    git stores the content.
+    An interrupted download resumes from "<target>.part". `target` appears only when it is complete and its checksum
+    is right; one that is there already is checked as well. git_blob: the hash under which git stores the content.
 
     Raises BenchError for an address that does not answer, a wrong checksum, and a disk without the room.
     """
@@ -76,17 +76,12 @@ def linked_images(page: str) -> list[str]:
 
 def md5_hash(file: Path) -> str:
     """MD5 of a file's content."""
-    return _digest(file, hashlib.md5(usedforsecurity=False))
-
-
-def sha256_hash(file: Path) -> str:
-    """SHA-256 of a file's content."""
-    return _digest(file, hashlib.sha256())
+    return file_hash(file, hashlib.md5(usedforsecurity=False))
 
 
 def git_blob_hash(file: Path) -> str:
-    """The hash under which git stores a file's content."""
-    return _digest(file, hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False))
+    """Return the hash under which git stores a file's content."""
+    return file_hash(file, hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False))
 
 
 def _receive_all(url: str, part: Path) -> None:
@@ -105,7 +100,7 @@ def _receive_all(url: str, part: Path) -> None:
             reason = error
         failures = 1 if _size(part) > before else failures + 1
         if failures == ATTEMPTS:
-            raise BenchError(f"{url}: the connection fails ({reason}); run the same command again to go on")
+            raise BenchError(f"{url}: the connection fails ({reason}); run the same command again to continue")
         time.sleep(2 ** (failures - 1))
 
 
@@ -164,7 +159,7 @@ def _version_file(part: Path) -> Path:
 
 
 def _version(headers: Any) -> str:
-    """What If-Range takes: a strong entity tag, else the date; empty if there is none (RFC 9110, 13.1.5)."""
+    """Return the value for If-Range: a strong entity tag, else the date, else "" (RFC 9110, 13.1.5)."""
     tag: str = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
 
@@ -186,7 +181,7 @@ def _check(file: Path, checksums: Sequence[tuple[str, str | None, Callable[[Path
 
 
 def _check_kind(part: Path, target: Path) -> None:
-    """A file that is called an archive must be one; servers answer with pages that say why they do not send it."""
+    """Refuse a file that is no archive but is called one: servers may answer with a page instead."""
     ending, what = target.suffix.lower(), None
     if ending in (".zip", ".tar", ".gz", ".tgz") and not (zipfile.is_zipfile(part) or tarfile.is_tarfile(part)):
         what = "archive"
@@ -202,14 +197,6 @@ def _check_kind(part: Path, target: Path) -> None:
 def _begins(file: Path, with_bytes: bytes) -> bool:
     with file.open("rb") as stream:
         return stream.read(len(with_bytes)) == with_bytes
-
-
-def _digest(file: Path, digest: Any) -> str:
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    found: str = digest.hexdigest()
-    return found
 
 
 def _size(file: Path) -> int:

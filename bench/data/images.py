@@ -50,7 +50,7 @@ class Resize:
 
 
 def resize(image: NDArray[np.uint8], rule: Resize) -> NDArray[np.uint8]:
-    """The image at the rule's size; 8-bit bilinear, no antialias. Any other moves 0.7 % of the labels."""
+    """Resize an image: 8-bit bilinear without antialias, as any other moves 0.7 % of the labels."""
     height, width = rule.size(*image.shape[:2])
     if rule.filter == "pillow":
         return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
@@ -58,7 +58,7 @@ def resize(image: NDArray[np.uint8], rule: Resize) -> NDArray[np.uint8]:
 
 
 def at_sizes(image: NDArray[np.uint8], rules: Iterable[Resize]) -> dict[Resize, NDArray[np.uint8]]:
-    """The image by each of the rules."""
+    """Return the image by each of the rules."""
     return {rule: resize(image, rule) for rule in rules}
 
 
@@ -98,7 +98,7 @@ def read_image(
 
 @contextmanager
 def pillow_errors(name: str) -> Iterator[None]:
-    """Whatever Pillow raises over a file becomes a BenchError that names the file."""
+    """Turn whatever Pillow raises over a file into a BenchError that names the file."""
     try:
         yield
     except UnidentifiedImageError:

@@ -1,4 +1,4 @@
-"""Which datasets are on disk, from names of files alone: quick however big they are."""
+"""Datasets on disk, found by names of files alone: quick however big they are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.errors import BenchError
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """What there is of one dataset.
+    """State of one dataset on disk.
 
     images: samples found, or the scenes that they are yet to be cut from (`whole_scenes`). direct: whether
     `bench download` can fetch all of it. problem: why it is incomplete.
@@ -39,7 +39,7 @@ class DatasetStatus:
 
 
 def look(card: Card, data_root: Path) -> DatasetStatus:
-    """What there is of a dataset below the data root. Raises nothing for what is wrong with it."""
+    """Look for a dataset below the data root. Raises nothing for what is wrong with it."""
     folder = prepared_folder(card, data_root)
     folders = dataset_folders(card, data_root)
     try:
@@ -60,7 +60,7 @@ def look(card: Card, data_root: Path) -> DatasetStatus:
 
 
 def _outgrown(card: Card, folders: Sequence[Path], manifest: PreparedManifest) -> bool:
-    """Whether the original files are there and are more or fewer than those that the shards were made of."""
+    """Return whether the original files are there and are more or fewer than those that the shards were made of."""
     try:
         return bool(folders) and manifest.pairs not in (None, len(locate(card, folders, manifest.layout).pairs))
     except BenchError:
@@ -75,12 +75,12 @@ def shortfall(card: Card, images: int) -> str | None:
 
 
 def count_is_unverified(card: Card) -> bool:
-    """Whether the card doubts its number of images: an `unverified` statement begins with "the count"."""
+    """Return whether the card doubts its number of images: an `unverified` statement begins with "the count"."""
     return any(statement.startswith("the count") for statement in card.unverified)
 
 
 class _There(NamedTuple):
-    """What was found of a dataset; see `DatasetStatus`. absent: names of the split without a file."""
+    """Findings about a dataset's files; see `DatasetStatus`. absent: names of the split without a file."""
 
     folder: Path | None = None
     layout: str | None = None

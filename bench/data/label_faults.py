@@ -17,7 +17,7 @@ _PIXELS = 100_000_000  # after so many, `_ENOUGH` labels will do
 
 
 def impossible_values(samples: SampleSet, name: str, label: NDArray[np.uint8]) -> str | None:
-    """What is wrong with a label that holds values which are no class; None for a right one.
+    """Say why a label is impossible, because it holds values that are no class; None for a right one.
 
     Values that the released labels are known to hold (`stray` of the card's layout) are right.
     """
@@ -37,7 +37,7 @@ def impossible_values(samples: SampleSet, name: str, label: NDArray[np.uint8]) -
 
 
 def _is_label_map(samples: SampleSet) -> bool:
-    """Whether the first image is a ground truth in the card's colours."""
+    """Return whether the first image is a ground truth in the card's colours."""
     try:
         image = next(samples.read_source(0)).image
     except (BenchError, StopIteration):

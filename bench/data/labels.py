@@ -58,7 +58,7 @@ def palette_table(rule: PaletteRule, card: Card) -> tuple[tuple[Colour, int], ..
 
 
 def jpeg_round_trip(label: Label, quality: int) -> Label:
-    """What a label is after it was saved as a grey JPEG; Pillow and OpenCV (the same codec) agree on it."""
+    """Return a label as it is after it was saved as a grey JPEG; Pillow and OpenCV (the same codec) agree on it."""
     _, packed = cv2.imencode(".jpg", label, (cv2.IMWRITE_JPEG_QUALITY, quality))
     return np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 

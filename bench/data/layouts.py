@@ -1,4 +1,4 @@
-"""Which layout a folder has, and the pairs of image and label files in it."""
+"""The layout of a dataset's folder, and the pairs of image and label files in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bench.data.archives import File, Tree
 from bench.data.cards import Card
 from bench.data.patterns import COORDINATES, expand, fields_of, fill, find
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, did_you_mean, reading
 
 
 class DatasetMissing(BenchError):
@@ -27,7 +27,7 @@ class SourcePair(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """What one layout of a card finds in one folder, sorted by the fields of the sample id."""
+    """Files that one layout of a card finds in one folder, sorted by the fields of the sample id."""
 
     layout: str
     root: Path
@@ -38,13 +38,13 @@ class Found:
 
 
 def dataset_folders(card: Card, data_root: Path) -> list[Path]:
-    """The existing folders below the data root that may hold the dataset; in upper or lower case."""
+    """Return the existing folders below the data root that may hold the dataset; in upper or lower case."""
     found = [_existing(data_root, folder) for folder in (*card.folders, card.name)]
     return list(dict.fromkeys(path for path in found if path is not None))
 
 
 def locate(card: Card, folders: Sequence[Path], layout: str | None = None) -> Found:
-    """The first layout, in the card's order, that a folder or an archive in its place has; or the one named.
+    """Find the first layout, in the card's order, that a folder or an archive in its place has; or the one named.
 
     Raises DatasetMissing where nothing is found, BenchError for an unknown layout and for an image without a
     label.
@@ -63,7 +63,7 @@ def locate(card: Card, folders: Sequence[Path], layout: str | None = None) -> Fo
 
 
 def _match(card: Card, name: str, tree: Tree) -> Found | str:
-    """What the layout finds, or why it finds nothing."""
+    """Return what the layout finds, or the reason why it finds nothing."""
     layout = card.layouts[name]
     images = _first_spelling(tree, layout.image, card)
     if not images:
@@ -105,7 +105,7 @@ def _pairs(tree: Tree, pattern: str, images: list[tuple[dict[str, str], File]]) 
 
 
 def _first_spelling(tree: Tree, pattern: str, card: Card) -> list[tuple[dict[str, str], File]]:
-    """The files of the first spelling of a pattern that there are any of."""
+    """Return the files of the first spelling of a pattern that has any."""
     found = ([*find(tree, spelling, card.fields)] for spelling in expand(pattern))
     return next(filter(None, found), [])
 
@@ -117,15 +117,13 @@ def _rank(sample_id: str, fields: Mapping[str, str]) -> tuple[list[str], list[in
 
 
 def _existing(data_root: Path, folder: str) -> Path | None:
-    """A folder below another one, upper and lower case taken as equal; None if there is none."""
+    """Return a folder below another one, upper and lower case taken as equal; None if there is none."""
     path = data_root
     for part in folder.split("/"):
         if not path.is_dir():
             return None
-        try:
+        with reading(path, "correct its permissions"):
             same = sorted(child for child in path.iterdir() if child.name.casefold() == part.casefold())
-        except OSError as error:
-            raise BenchError(f"{path}: cannot be listed ({error.strerror}); correct its permissions") from None
         exact = path / part
         if not same:
             return None

@@ -51,7 +51,7 @@ class Loaded:
 
 
 def load(samples: SampleSet, indices: Iterable[int], rules: Sequence[Resize], workers: int) -> Iterator[Loaded]:
-    """The samples at `indices`, which increase, in that order, for any number of workers.
+    """Yield the samples at `indices`, which increase, in that order, for any number of workers.
 
     A source is decoded once, and not at all if none of its samples is wanted. A file that cannot be read
     gives items with `error` set, one for each sample wanted from it. workers = 0 reads in this process.
@@ -65,12 +65,12 @@ def load(samples: SampleSet, indices: Iterable[int], rules: Sequence[Resize], wo
             yield from _read(samples, task, rules)
         return
     with contextlib.ExitStack() as stack:
-        crew = [
+        running = [
             stack.enter_context(_worker(samples, tasks[first::workers], rules))
             for first in range(min(workers, len(tasks)))
         ]
         for turn, task in enumerate(tasks):
-            process, pipe = crew[turn % len(crew)]
+            process, pipe = running[turn % len(running)]
             for _ in task.indices:
                 yield _receive(pipe, process, samples, task)
 
@@ -93,7 +93,7 @@ def _tasks(samples: SampleSet, indices: Iterable[int]) -> list[_Task]:
 
 
 def _read(samples: SampleSet, task: _Task, rules: Sequence[Resize]) -> Iterator[Loaded]:
-    """One item for each wanted sample of a source, come what may."""
+    """Yield one item for each wanted sample of a source; an unreadable sample carries its error."""
     left = list(task.indices)
     reason = f"{samples.ids[left[0]]} is not in its file; get the file again"
     content = None
@@ -115,7 +115,7 @@ def _read(samples: SampleSet, task: _Task, rules: Sequence[Resize]) -> Iterator[
 
 
 def _checked(samples: SampleSet, sample: Sample, rules: Sequence[Resize], content: str | None) -> Loaded:
-    """The sample at the rules' sizes; an error where its label holds values that are no class."""
+    """Return the sample at the rules' sizes; an error where its label holds values that are no class."""
     reason = impossible_values(samples, sample.id, sample.label)
     if reason:
         return Loaded(sample.index, sample.id, np.zeros((0, 0), np.uint8), {}, reason, content)
@@ -126,8 +126,10 @@ def _checked(samples: SampleSet, sample: Sample, rules: Sequence[Resize], conten
 def _worker(
     samples: SampleSet, tasks: Sequence[_Task], rules: Sequence[Resize]
 ) -> Iterator[tuple[BaseProcess, Connection]]:
-    """A running worker process and the pipe that its items come through."""
-    context = _context()
+    """Run a worker process; gives it and the pipe that its items come through."""
+    context: Any = mp.get_context(_START)
+    if _START == "forkserver":
+        context.set_forkserver_preload([__name__])  # imported once, not in each worker
     reading, writing = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(writing, reading, samples, tasks, rules), daemon=True)
     process.start()
@@ -138,13 +140,6 @@ def _worker(
         reading.close()
         process.kill()  # nothing to save, and it may be in the middle of a big file
         process.join()
-
-
-def _context() -> Any:
-    context = mp.get_context(_START)
-    if _START == "forkserver":
-        context.set_forkserver_preload([__name__])  # imported once, not in each worker
-    return context
 
 
 def _work(
@@ -165,7 +160,7 @@ def _work(
 
 
 def _ahead(items: Iterator[Loaded]) -> Iterator[Loaded]:
-    """The items, made by a thread while earlier ones wait to be taken."""
+    """Make the items in a thread, while earlier ones wait to be taken."""
     ready: queue.Queue[Loaded | None] = queue.Queue(_AHEAD)
 
     def fill() -> None:

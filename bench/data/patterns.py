@@ -1,4 +1,4 @@
-"""Path patterns: how a card says where files lie, and how one sample's names are spelled.
+"""Path patterns: where a card's files are, and how one sample's names are spelled.
 
     <Val|val>/{area}/images_png/{n}.png
 
@@ -39,12 +39,12 @@ def fields_of(pattern: str) -> dict[str, None]:
 
 
 def fill(pattern: str, values: Mapping[str, str]) -> str:
-    """The pattern with its fields filled in."""
+    """Return the pattern with its fields filled in."""
     return _FIELD.sub(lambda field: values[field[1]], pattern)
 
 
 def parse(pattern: str, text: str, regexes: Mapping[str, str]) -> dict[str, str] | None:
-    """The fields that make the pattern spell `text`; None if none do. The inverse of `fill`."""
+    """Return the fields that make the pattern spell `text`; None if none do. The inverse of `fill`."""
     found = re.fullmatch(_regex(pattern, regexes, {}), text)
     return found.groupdict() if found else None
 
@@ -77,7 +77,7 @@ def find(
 
 
 def _plain(name: str, pattern: str) -> str:
-    """The name with its ending in the letter case that the pattern has, so that D1.JPG and D2.jpg both match."""
+    """Return the name with the pattern's letter case in its ending, so that D1.JPG and D2.jpg both match."""
     _, dot, wanted = pattern.rpartition(".")
     stem, _, ending = name.rpartition(".")
     return f"{stem}.{wanted}" if dot and ending.lower() == wanted.lower() else name

@@ -63,7 +63,7 @@ def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None
 
 
 def _present(folder: Path) -> PreparedManifest | None:
-    """The manifest of what is there; None as well where it is damaged, as all is written again then."""
+    """Return the manifest of what is there; None as well where it is damaged, as all is written again then."""
     with contextlib.suppress(BenchError):
         return read_manifest(folder)
     return None
@@ -151,7 +151,7 @@ def _bytes_of_a_sample(samples: SampleSet) -> int:
 
 
 def _replace_folder(new: Path, folder: Path) -> None:
-    """The finished folder in place of an older one."""
+    """Put the finished folder in place of an older one."""
     old = folder.with_name(f"{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

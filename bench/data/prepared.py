@@ -36,7 +36,7 @@ class Shard(BaseModel):
 
 
 class PreparedManifest(BaseModel):
-    """What a prepared folder holds. recipe: see `recipe`; samples: fingerprint of the files behind it."""
+    """Manifest of a prepared folder. recipe: see `recipe`; samples: fingerprint of the files behind it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -114,7 +114,7 @@ class PreparedSamples(SampleSet):
 
 
 def find_samples(card: Card, data_root: Path, layout: str | None = None) -> SampleSet:
-    """The samples of a dataset: from its prepared shards if they fit the card as it is, else its files.
+    """Find the samples of a dataset: its prepared shards if they fit the card as it is, else its files.
 
     Raises DatasetMissing where there is neither, BenchError for damaged shards and for what `open_samples`
     refuses.
@@ -144,7 +144,7 @@ def find_samples(card: Card, data_root: Path, layout: str | None = None) -> Samp
 
 
 def _other_originals(card: Card, data_root: Path, manifest: PreparedManifest) -> SampleSet | None:
-    """The dataset's original files, where they are there and not those that the shards were made of."""
+    """Return the dataset's original files, where they are there and not those that the shards were made of."""
     try:
         samples = open_samples(card, data_root, manifest.layout)
     except BenchError:
@@ -157,7 +157,7 @@ def _other_originals(card: Card, data_root: Path, manifest: PreparedManifest) ->
 
 
 def prepared_folder(card: Card, data_root: Path, layout: str | None = None) -> Path:
-    """Where the shards of a dataset lie; layouts that are only used on request have a folder of their own."""
+    """Return the folder of a dataset's shards; layouts that are only used on request have a separate one."""
     on_request = layout in card.layouts and card.layouts[layout].on_request
     return data_root / "prepared" / (f"{card.name}@{layout}" if on_request else card.name)
 
@@ -173,7 +173,7 @@ def recipe(card: Card, layout: str) -> str:
 
 
 def read_manifest(folder: Path) -> PreparedManifest | None:
-    """The manifest of a prepared folder, None where there is none. Raises BenchError for a damaged one."""
+    """Return the manifest of a prepared folder, None where there is none. Raises BenchError for a damaged one."""
     file = folder / MANIFEST
     if not file.exists():
         return None
@@ -196,7 +196,7 @@ def _check_shards(folder: Path, manifest: PreparedManifest) -> None:
 
 @lru_cache(maxsize=8)
 def _opened(file: Path, changed: int) -> Any:
-    """The shard, mapped into memory; opened again when it has changed."""
+    """Return the shard, mapped into memory; opened again when it has changed."""
     import pyarrow.parquet
 
     return pyarrow.parquet.ParquetFile(file, memory_map=True)

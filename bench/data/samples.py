@@ -59,15 +59,15 @@ class SampleSet(ABC):
 
     @abstractmethod
     def read_source(self, source: int) -> Iterator[Sample]:
-        """The samples of one source, which is decoded once. Raises BenchError for what cannot be read."""
+        """Yield the samples of one source, which is decoded once. Raises BenchError for what cannot be read."""
 
     @abstractmethod
     def read_label(self, source: int) -> NDArray[np.uint8]:
-        """The label of one whole source, before it is cut; cheaper than reading the samples."""
+        """Return the label of one whole source, before it is cut; cheaper than reading the samples."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes when a file is added, removed, renamed or of another size. Reads no file."""
+        """Return a hash that changes when a file is added, removed, renamed or of another size. Reads no file."""
 
     @abstractmethod
     def content(self, source: int) -> str:
@@ -78,7 +78,7 @@ class SampleSet(ABC):
         """Size and time of change of the files of a source. Reads no file."""
 
     def names_fingerprint(self) -> str:
-        """Changes when a sample is added, removed or renamed."""
+        """Return a hash that changes when a sample is added, removed or renamed."""
         text = "\n".join((f"{self.card.name} {self.layout}", *self.ids))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -88,7 +88,7 @@ class SampleSet(ABC):
         return next(sample for sample in self.read_source(source) if sample.index == index)
 
     def scene(self, index: int) -> str | None:
-        """The scene that a sample belongs to (the unit of resampling), or None where the card knows none."""
+        """Return the scene of a sample (the unit of resampling), or None where the card knows none."""
         return self.card.scene_of(self.ids[index])
 
 
@@ -146,7 +146,7 @@ class FileSamples(SampleSet):
         return digest.hexdigest()[:16]
 
     def _cut(self, card: Card, image: File) -> tuple[TileBox, ...]:
-        """The tiles of a scene; none if it is taken whole."""
+        """Return the tiles of a scene; none if it is taken whole."""
         if not self._layout.cut:
             return ()
         assert card.tiling is not None
@@ -174,7 +174,7 @@ class FileSamples(SampleSet):
 
 
 def open_samples(card: Card, root: Path, layout: str | None = None) -> SampleSet:
-    """The samples of a dataset below the data root, in the first layout that matches or the one named.
+    """Open the samples of a dataset below the data root, in the first layout that matches or the one named.
 
     Raises DatasetMissing where there is nothing; BenchError for an image without a label, two samples of one
     name.

@@ -33,7 +33,7 @@ class Strict(BaseModel):
 
 
 class _Rule(Strict):
-    """How label files are read.
+    """Rule by which label files are read.
 
     stray: values beyond the classes that these labels are known to hold; they stay, as in the reference
     (what is predicted there counts in the union). foreign: values which tell that the labels are others,
@@ -95,7 +95,7 @@ LabelRule = Annotated[IndexRule | PaletteRule | ThresholdRule | LinesRule, Field
 
 
 class Split(Strict):
-    """Which sources are evaluated: those whose `key` (a pattern of fields) is among the names."""
+    """The sources that are evaluated: those whose `key` (a pattern of fields) is among the names."""
 
     key: str
     names: tuple[str, ...] = ()
@@ -132,7 +132,7 @@ class Layout(Strict):
     """One way in which the files of a dataset are arranged on disk.
 
     image, label: path patterns below the dataset's folder (see bench.data.patterns). archives: globs of
-    archives that are read as if they had been unpacked where they lie. cut: files are whole scenes, to be
+    archives that are read as if they had been unpacked in place. cut: files are whole scenes, to be
     cut by the card's tiling. on_request: only used when asked for by name. stretch: percentiles of each
     channel that become 0 and 255 where an image has 16 bits. id, split, example: instead of the card's.
     """

@@ -28,7 +28,7 @@ class TileBox(NamedTuple):
 
 
 def boxes(tiling: Tiling, height: int, width: int) -> tuple[TileBox, ...]:
-    """The tiles of a scene, row by row, each once.
+    """Return the tiles of a scene, row by row, each once.
 
     A scene with one side exactly a tile's and the other one smaller is not padded (see `padding`); its boxes
     start below zero, and cut what numpy's slices cut: the converters do that, and the published numbers hold
@@ -61,7 +61,7 @@ def padding(tiling: Tiling, height: int, width: int) -> tuple[int, int]:
 
 
 def pad(image: NDArray[np.uint8], label: NDArray[np.uint8], tiling: Tiling) -> tuple[NDArray[np.uint8], ...]:
-    """A scene as it is cut: image (H, W, 3) filled up with 0, label (H, W) with 255."""
+    """Pad a scene as it is cut: image (H, W, 3) with 0, label (H, W) with 255."""
     bottom, right = padding(tiling, *label.shape)
     if not bottom and not right:
         return image, label
@@ -70,7 +70,7 @@ def pad(image: NDArray[np.uint8], label: NDArray[np.uint8], tiling: Tiling) -> t
 
 
 def crop(array: NDArray[np.uint8], box: TileBox) -> NDArray[np.uint8]:
-    """A copy of one tile of an image or a label; a view would keep the whole scene in memory."""
+    """Copy one tile of an image or a label; a view would keep the whole scene in memory."""
     return np.array(array[box.y0 : box.y1, box.x0 : box.x1])
 
 

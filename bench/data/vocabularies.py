@@ -25,7 +25,7 @@ class VocabularyFile(Strict):
 
 
 def read_vocabulary(file: Path) -> VocabularyFile:
-    """The file, validated. BenchError naming file and key for what is wrong."""
+    """Read and validate a file. BenchError naming file and key for what is wrong."""
     content = read_yaml(file, "a YAML file or the name of a vocabulary")
     if isinstance(content, dict) and "name" not in content:
         content = {"name": file.stem, **content}
@@ -37,7 +37,7 @@ def read_vocabulary(file: Path) -> VocabularyFile:
 
 @lru_cache(maxsize=1)
 def shared_vocabularies() -> tuple[VocabularyFile, ...]:
-    """Those that ship with the harness."""
+    """Return the vocabularies that ship with the harness."""
     return tuple(read_vocabulary(file) for file in sorted(shipped("datasets/vocabularies").glob("*.yaml")))
 
 

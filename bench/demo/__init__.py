@@ -1,5 +1,4 @@
-"""The embedded default: rendered aerial scenes, small copies of all datasets, and a tiny CLIP and its
-upsamplers trained on such scenes.
+"""The embedded demo: rendered aerial scenes as small copies of all datasets, a tiny CLIP and its upsamplers.
 
 A test bed that needs no download. What it measures is never evidence about methods.
 """

@@ -18,14 +18,14 @@ BACKBONE: Final = BackboneSpec(model=str(CONFIG_FILE), file=str(WEIGHTS / "tiny-
 
 
 def load_demo_backbone(device: str = "cpu", dtype: str = "fp32") -> Backbone:
-    """The embedded tiny CLIP, a test bed that ships with the harness (bench/demo/MODEL_CARD.md)."""
+    """Load the embedded tiny CLIP, a test bed that ships with the harness (bench/demo/MODEL_CARD.md)."""
     from bench.models.clip_weights import load_backbone  # torch, which a configuration does not need
 
     return load_backbone(BACKBONE, None, device, dtype)
 
 
 def demo_config(config: Config) -> Config:
-    """The configuration of `run --demo`: every row on the embedded backbone, every upsampler as trained for it."""
+    """Return the configuration of `run --demo`: every row on the embedded backbone, with upsamplers trained for it."""
     backbones = {DEMO: BACKBONE}
     upsamplers = {}
     for name, spec in config.upsamplers.items():
@@ -55,8 +55,9 @@ def demo_config(config: Config) -> Config:
 
 
 def with_backbone(config: Config, flag: str | None) -> Config:
-    """The configuration with `--backbone`: an entry of `backbones:`, an open_clip ``name[:tag]``, a model-config JSON,
-    or ``demo``, the embedded test bed.
+    """Return the configuration with `--backbone`.
+
+    flag: an entry of `backbones:`, an open_clip ``name[:tag]``, a model-config JSON, or ``demo``, the embedded test bed
     """
     if flag is None:
         return config

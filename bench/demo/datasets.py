@@ -36,7 +36,7 @@ def write_demo(root: Path, datasets: Iterable[str] = CARDS, seed: int = 0) -> tu
             continue
         if folder.exists():
             if not marker.exists():
-                raise BenchError(f"{folder}: not written by the demo, so left alone; give the demo a folder of its own")
+                raise BenchError(f"{folder}: not written by the demo, so left alone; give the demo another folder")
             shutil.rmtree(folder)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text("being written")
@@ -48,7 +48,7 @@ def write_demo(root: Path, datasets: Iterable[str] = CARDS, seed: int = 0) -> tu
 
 
 def demo_data_root(names: Iterable[str] = CARDS) -> Path:
-    """The data root of `run --demo`, in the cache, with the named datasets, as far as the demo has them."""
+    """Return the data root of `run --demo`, in the cache, with the named datasets, as far as the demo has them."""
     root = cache_dir() / "demo-data"
     write_demo(root, [name for name in (load_card(name).name for name in names) if name in CARDS])
     return root

@@ -1,4 +1,4 @@
-"""Which scenes stand in for which dataset."""
+"""Plans of the scenes that stand in for each dataset."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ _PLANS: Final[dict[str, Plan]] = {
 
 
 def default_count(card_name: str) -> int:
-    """How many images the demo has of a dataset, before tiling."""
+    """Return the number of images that the demo has of a dataset, before tiling."""
     return len(_PLANS[card_name].shots)
 
 

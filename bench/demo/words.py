@@ -45,7 +45,7 @@ WORDS: Final = (*(word for words in CONCEPTS for word in words), BACKGROUND)
 
 
 def unknown_words(prompts: Iterable[str]) -> tuple[str, ...]:
-    """The prompts that the demo backbone was not trained on, in order: their embeddings mean nothing.
+    """Return the prompts that the demo backbone was not trained on: their embeddings mean nothing.
 
     A prompt is known when it is one of WORDS, whatever its case, its underscores and its spaces around.
     """

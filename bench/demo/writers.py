@@ -101,7 +101,7 @@ def _encoded(label: NDArray[np.uint8], rule: LabelRule, card: Card, path: Path) 
 
 
 def _stored_values(rule: IndexRule | PaletteRule | ThresholdRule, card: Card) -> dict[int, tuple[int, ...]]:
-    """How the layout stores each label value that it can hold."""
+    """Return the stored values of each label value that the layout can hold."""
     classes = range(len(card.classes))
     if isinstance(rule, PaletteRule):
         return {value: colour for colour, value in reversed(palette_table(rule, card))}

@@ -17,7 +17,6 @@ from bench.errors import BenchError, did_you_mean
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
 from bench.models.backbone import Backbone
-from bench.models.checkpoints import file_fingerprint
 from bench.models.clip_weights import load_backbone
 from bench.models.second import SecondModel
 from bench.models.second_kinds import TowerModel, load_second
@@ -25,6 +24,7 @@ from bench.models.text import TEMPLATES, Vocabulary, encode, filled
 from bench.models.upsamplers import Upsampler, find_kind, kind_file, load_upsampler
 from bench.paths import weights_dir
 from bench.registry import Method, find_method, find_refinement, source_hash
+from bench.runtime.checksum import sha256_hash
 from bench.settings import Settings
 
 
@@ -78,7 +78,7 @@ class ModelCache:
                 f"upsampler {name}: {file} does not exist; {source or spec.note or 'train it (docs/training.md)'}, "
                 f"or give it with --upsampler-checkpoint {name}=FILE"
             )
-        return load_upsampler(None if given else spec.kind, file, dim), file_fingerprint(file)
+        return load_upsampler(None if given else spec.kind, file, dim), sha256_hash(file)
 
     def second(self, name: str) -> SecondModel:
         """The second model called `name` in `models:` of benchmark.yaml."""
@@ -135,7 +135,7 @@ def build_row(
     inputs = {"weights": backbone.fingerprint, "vocabulary": vocabulary.fingerprint, "plug-in": method.source_hash}
     if sentences:
         inputs["templates"] = hashlib.sha256("\n".join(sentences).encode()).hexdigest()
-    inputs |= {f"option {name}": file_fingerprint(file) for name, file in method.files(settings.options).items()}
+    inputs |= {f"option {name}": sha256_hash(file) for name, file in method.files(settings.options).items()}
     seconds = {role: models.second(name) for role, name in settings.models.items()}
     inputs |= {f"model {role}": model.fingerprint for role, model in seconds.items()}
     refinement = None if settings.refine == "none" else find_refinement(settings.refine)

@@ -1,4 +1,4 @@
-"""What training-free methods change inside the tower: attention weights, and what is kept around them."""
+"""Attention weights inside the tower, which training-free methods replace, and the steps around them."""
 
 from __future__ import annotations
 

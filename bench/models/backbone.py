@@ -26,7 +26,7 @@ Rule: TypeAlias = Literal["released", "antialiased", "bilinear", "bicubic"]
 
 
 class Features(NamedTuple):
-    """What a method makes of a batch of windows, in the joint image-text space, not normalised.
+    """Features that a method gives for a batch of windows, in the joint image-text space, not normalised.
 
     patches: (B, h*w, C), row-major. cls: (B, C), or None where the method has no such token (then λ must be
     0). grid: (h, w) of the patches where it is not the tower's, as on a second model's finer grid.
@@ -52,8 +52,11 @@ class Trunk:
     """
 
     def __init__(self, visual: nn.Module, blocks: Sequence[Block], images: Tensor, rule: Rule = "released") -> None:
-        """blocks: of `visual`. images: (B, 3, H, W) normalised, H and W multiples of the patch size. rule: by which the
-        position embedding is resampled, see `resampled`.
+        """Start with no block computed.
+
+        blocks: of `visual`
+        images: (B, 3, H, W) normalised, H and W multiples of the patch size
+        rule: by which the position embedding is resampled, see `resampled`
         """
         self.visual: Any = visual
         self._made: dict[str, tuple[Tensor, int]] = {}  # what methods share -> tensor, and its version when it was made
@@ -83,14 +86,14 @@ class Trunk:
         return self._rgb[0]
 
     def guidance(self, statistics: Literal["clip", "imagenet"]) -> Tensor:
-        """The windows (B, 3, H, W) as an upsampler wants them normalised."""
+        """Return the windows (B, 3, H, W) as an upsampler wants them normalised."""
         if statistics == "clip":
             return self.images
         mean, std = (torch.tensor(v, device=self.images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         return (self.rgb - mean) / std
 
     def second(self, role: str) -> SecondTrunk:
-        """The same windows through the second model in that role, once for all rows that use the model.
+        """Return the same windows through the second model in that role, once for all rows that use the model.
 
         BenchError for a role that the method did not declare.
         """
@@ -100,7 +103,7 @@ class Trunk:
         return self._second[model.name]
 
     def having(self, models: Mapping[str, SecondModel]) -> Trunk:
-        """This trunk, all that it remembers shared, with the second models (role -> model) of one row."""
+        """Return this trunk, all that it remembers shared, with the second models (role -> model) of one row."""
         if not models:
             return self
         view = copy.copy(self)
@@ -125,7 +128,7 @@ class Trunk:
         return self._inputs[index]
 
     def qkv(self, index: int = -1, tokens: Tensor | None = None) -> Heads:
-        """Queries, keys and values of block `index`, each (B, heads, N, D/heads) float32.
+        """Return queries, keys and values of block `index`, each (B, heads, N, D/heads) float32.
 
         tokens: (B, n, D) in place of the block's own input, such as patches without CLS.
         """
@@ -147,15 +150,13 @@ class Trunk:
         return self._computed[index].merge_heads(mixed).float()
 
     def feed_forward(self, index: int, tokens: Tensor) -> Tensor:
-        """What the feed-forward network of block `index` makes of tokens (B, N, D), layer norm included, its residual
-        not.
-        """
+        """Feed tokens (B, N, D) through the network of block `index`, layer norm included, without residual."""
         return self._computed[index].feed_forward(tokens).float()
 
     def block(
         self, index: int, tokens: Tensor, mix: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     ) -> Tensor:
-        """What block `index` makes of tokens (B, n, D), residuals and feed-forward network included.
+        """Send tokens (B, n, D) through block `index`, residuals and feed-forward network included.
 
         mix: (q, k, v) -> what replaces the attention's output, all (B, heads, n, D/heads); None: the block's attention.
         """
@@ -165,7 +166,7 @@ class Trunk:
         return tokens + self.feed_forward(index, tokens)
 
     def joint(self, tokens: Tensor) -> Tensor:
-        """Final layer norm and projection of any tokens (…, D) into the joint space, (…, C)."""
+        """Project any tokens (…, D) into the joint space, (…, C), after the final layer norm."""
         projected: Tensor = self.visual.ln_post(tokens.float())
         return projected if self.visual.proj is None else projected @ self.visual.proj
 
@@ -175,11 +176,11 @@ class Trunk:
         return Features(projected[:, 1:], projected[:, 0])
 
     def of(self, images: Tensor) -> Trunk:
-        """The same tower on other windows (B, 3, H, W): turned, mirrored, grey … ; shared by nobody."""
+        """Return the same tower on other windows (B, 3, H, W): turned, mirrored, grey …; shared by nobody."""
         return Trunk(self.visual, self._computed, images, self._rule)
 
     def resampled(self, rule: Rule) -> Trunk:
-        """The same windows with the position embedding resampled by another rule, once for all that ask for it.
+        """Return the same windows with the position embedding resampled by another rule, once for all.
 
         rule: "released" (SegEarth-OV's), "antialiased" (bicubic with antialiasing, GEM), "bilinear" (CLIP Surgery) or
         "bicubic" (MaskCLIP), the latter to the size of the grid. At the grid of pretraining all are equal, and this is
@@ -197,7 +198,7 @@ class Trunk:
         return self.resampled("antialiased")
 
     def checksums(self) -> dict[str, float]:
-        """A number for each tensor that methods share, by what to call it; equal as long as nobody changed it."""
+        """Return a number per tensor that methods share, by name; equal as long as nobody changed it."""
         shared = {"the windows": self.images}
         shared |= {f"the input of block {index}": tokens for index, tokens in enumerate(self._inputs)}
         for index, heads in self._qkv.items():
@@ -233,7 +234,7 @@ class Trunk:
         return tensor
 
     def _number(self, index: int, last: int) -> int:
-        """The index counted from the first block."""
+        """Return the index counted from the first block."""
         number = index + self.depth if index < 0 else index
         if not 0 <= number <= last:
             raise BenchError(
@@ -251,7 +252,7 @@ class Trunk:
         return embedded
 
     def _position_embedding(self) -> Tensor:
-        """The stored embedding, resampled to this grid as the released code does.
+        """Return the stored embedding, resampled to this grid as the released code does.
 
         It is taken as stored whenever the number of tokens is the stored one, even on a grid of another
         shape. Else its grid part is enlarged bicubically by an explicit factor of (h + 0.1) / h_stored, and

@@ -35,7 +35,7 @@ class Block:
         self._heads: int = whole.attn.num_heads
 
     def qkv(self, tokens: Tensor) -> Heads:
-        """Queries, keys and values of the block's input (B, N, D)."""
+        """Return queries, keys and values of the block's input (B, N, D)."""
         batch, count, width = tokens.shape
         attention = self._block.attn
         projected = _linear(self._block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
@@ -49,14 +49,14 @@ class Block:
         return merged
 
     def feed_forward(self, tokens: Tensor) -> Tensor:
-        """The feed-forward network (and layer scale) of tokens (B, N, D), without its residual."""
+        """Return the feed-forward network (and layer scale) of tokens (B, N, D), without its residual."""
         network = self._block.mlp
         hidden = network.gelu(_linear(self._block.ln_2(tokens), network.c_fc.weight, network.c_fc.bias))
         made: Tensor = self._block.ls_2(_linear(hidden, network.c_proj.weight, network.c_proj.bias))
         return made
 
     def __call__(self, tokens: Tensor, heads: Heads) -> Tensor:
-        """The block's output, of its input (B, N, D) and what `qkv` gave of that."""
+        """Return the block's output for its input (B, N, D), given `qkv` of that."""
         tokens = tokens + self.merge_heads(F.scaled_dot_product_attention(*heads))
         return tokens + self.feed_forward(tokens)
 

@@ -37,8 +37,9 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict")  # under which training 
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """Name -> tensor of a .safetensors file, a torch file (loaded with ``weights_only=True``) or a TorchScript archive
-    (whose code never runs).
+    """Read name -> tensor of a checkpoint; no code in it ever runs.
+
+    It may be .safetensors, a torch file (loaded with ``weights_only=True``) or a TorchScript archive.
 
     A training checkpoint's weights are taken out of their wrapper. Raises BenchError naming the file.
     """
@@ -68,7 +69,7 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], file: Path, what: str) -> None:
-    """Loads `state` into `module`; the error for any difference names the file and the first keys that differ."""
+    """Load `state` into `module`; the error for any difference names the file and the first keys that differ."""
     expected = module.state_dict()
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
@@ -96,17 +97,8 @@ def state_fingerprint(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def file_fingerprint(file: Path) -> str:
-    """sha256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _check_sizes(file: Path) -> None:
-    """Raises UnpicklingError where the numbers of a zip archive are packed, or more than the file has room for."""
+    """Raise UnpicklingError where the numbers of a zip archive are packed, or more than the file has room for."""
     if not zipfile.is_zipfile(file):
         return
     with zipfile.ZipFile(file) as archive:
@@ -117,7 +109,7 @@ def _check_sizes(file: Path) -> None:
 
 
 def with_token_table(state: Mapping[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
-    """The state with its token table (vocabulary, width), where it is stored as the rows that are not zero."""
+    """Return the state with its token table (vocabulary, width), where only the rows that are not zero are stored."""
     whole = dict(state)
     if TOKEN_ROWS in whole:
         rows, indices = whole.pop(TOKEN_ROWS), whole.pop(TOKEN_INDICES)

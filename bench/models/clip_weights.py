@@ -33,7 +33,7 @@ _OPENAI_DERIVED = ("openai", "remoteclip", "rs5m", "georsclip", "skyclip")
 def load_backbone(
     spec: BackboneSpec, checkpoint: Path | None = None, device: str = "cpu", dtype: str = "fp32"
 ) -> Backbone:
-    """The frozen model that `spec` describes, in evaluation mode.
+    """Load the frozen model that `spec` describes, in evaluation mode.
 
     spec.model: an open_clip model name, or the path of an open_clip model-config JSON. checkpoint: a local
     file that stands for the pretrained weights. dtype: fp32, tf32, fp16 or bf16; the last two of the products in all
@@ -83,7 +83,7 @@ def _frozen(name: str, model: Any, tokenizer: Any, device: str, dtype: str) -> B
 
 
 def _in_weights_folder(spec: BackboneSpec) -> Path | None:
-    """The file that `spec` names, or the one that a download of its pretrained weights would give, if it is there."""
+    """Return the file that `spec` names, or a download of its pretrained weights, if it is there."""
     if spec.file:
         return weights_dir() / spec.file
     known = open_clip.get_pretrained_cfg(spec.model, spec.pretrained or "")
@@ -120,9 +120,7 @@ def _empty_model(name: str, config: dict[str, Any]) -> Any:
 
 
 def _pretrained(spec: BackboneSpec) -> Any:
-    """By open_clip's own way (its cache, else a download), or from a file of the released name in the weights
-    folder.
-    """
+    """Load released weights by open_clip's own way: its cache, else a download."""
     tags = open_clip.list_pretrained_tags_by_model(spec.model)
     if spec.pretrained is None:
         raise BenchError(
@@ -180,9 +178,7 @@ def _hub_reachable() -> bool:
 
 
 def _clip_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the wrappers that training scripts leave around names, and without OpenAI's scalars that are no
-    weights.
-    """
+    """Strip the wrappers that training scripts leave around names, and OpenAI's scalars that are no weights."""
     extras = ("input_resolution", "context_length", "vocab_size")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -217,7 +213,7 @@ def _tokenizer(model: str, config: dict[str, Any], is_config: bool) -> Any:
 
 
 def random_clip(model: str) -> Any:
-    """An open_clip model by name or model-config JSON, with random weights. BenchError for one that is not known."""
+    """Return an open_clip model by name or JSON, with random weights. BenchError for one that is not known."""
     if model.endswith(".json"):
         if not Path(model).is_file():
             raise BenchError(f"--model {model}: no such file; give an open_clip model-config JSON, or a model's name")

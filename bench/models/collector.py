@@ -1,4 +1,4 @@
-"""What a method gets that sees all windows of an image before it gives scores."""
+"""The interface of methods that see all windows of an image before they give scores."""
 
 from __future__ import annotations
 
@@ -50,14 +50,17 @@ class WholeImage:
         return to_rgb(self.pixels)
 
     def valid_grid(self, role: str) -> tuple[int, int]:
-        """How many rows and columns of `second(role)` the large image covers, rounded."""
+        """Return the rows and columns of `second(role)` that the large image covers, rounded."""
         assert self.large is not None
         model = in_role(self.models, role)
         height, width = model.fitted(self.large.shape[2], self.large.shape[3])
         return max(1, round(height / model.patch_size)), max(1, round(width / model.patch_size))
 
     def second(self, role: str) -> SecondTrunk:
-        """The large image through the second model in that role, zeros to the right and below, once for all rows."""
+        """Send the large image, padded with zeros right and below, through the second model in that role.
+
+        Once for all rows.
+        """
         model = in_role(self.models, role)
         if self.large is None:
             raise BenchError(
@@ -69,10 +72,10 @@ class WholeImage:
 
 
 class Collector(Protocol):
-    """What a method's `collect(image)` returns."""
+    """Object that a method's `collect(image)` returns."""
 
     def add(self, trunk: Trunk, boxes: Sequence[Box]) -> None:
-        """Takes a batch of windows; called with all of an image's, in order."""
+        """Take a batch of windows; called with all of an image's, in order."""
 
     def scores(self, text: Tensor) -> Tensor:
         """After the last batch: (W, Q, h, w) of each window, to be stitched, or (Q, h, w) of the whole image."""

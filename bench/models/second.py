@@ -1,4 +1,4 @@
-"""What a method sees of a frozen second model beside CLIP (DINO, DINOv2, DINOv3, SAM's encoder)."""
+"""Frozen second models beside CLIP (DINO, DINOv2, DINOv3, SAM's encoder), as methods see them."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class SecondModel(ABC):
 
     @abstractmethod
     def of_normalised(self, images: Tensor) -> SecondTrunk:
-        """What it computes of normalised images (B, 3, H, W) of a size that it takes."""
+        """Compute normalised images (B, 3, H, W) of a size that the model takes."""
 
     def trunk(self, rgb: Tensor) -> SecondTrunk:
-        """What it computes of windows (B, 3, H, W) in 0..1; with a `side` they are enlarged to it, bilinearly."""
+        """Compute windows (B, 3, H, W) in 0..1; with a `side` they are enlarged to it, bilinearly."""
         if self.side is not None and rgb.shape[2:] != (self.side, self.side):
             rgb = F.interpolate(rgb, size=(self.side, self.side), mode="bilinear")
         return self.of_normalised(self.normalise(rgb))
 
     def padded(self, rgb: Tensor) -> SecondTrunk:
-        """What it computes of images (B, 3, H, W) in 0..1, zeros right and below; shrunk if beyond `side`."""
+        """Compute images (B, 3, H, W) in 0..1, with zeros right and below; shrunk if beyond `side`."""
         height, width = self.fitted(rgb.shape[2], rgb.shape[3])
         if rgb.shape[2:] != (height, width):
             rgb = F.interpolate(rgb, size=(height, width), mode="bilinear", antialias=True)
@@ -52,7 +52,7 @@ class SecondModel(ABC):
         return self.of_normalised(F.pad(self.normalise(rgb), (0, side - width, 0, side - height)))
 
     def fitted(self, height: int, width: int) -> tuple[int, int]:
-        """The size that an image gets in `padded`, without the zeros."""
+        """Return the size that an image gets in `padded`, without the zeros."""
         shrink = min(1.0, (self.side or math.inf) / max(height, width))
         return max(1, round(height * shrink)), max(1, round(width * shrink))
 
@@ -81,7 +81,7 @@ class SecondTrunk(ABC):
 
 
 def in_role(models: Mapping[str, SecondModel], role: str) -> SecondModel:
-    """The model in that role. BenchError for a role that the method did not declare."""
+    """Return the model in that role. BenchError for a role that the method did not declare."""
     if role not in models:
         raise BenchError(
             f"the method asks for a second model in the role '{role}', which it did not declare; "

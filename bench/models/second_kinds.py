@@ -23,7 +23,7 @@ from bench.models.second import IMAGENET_MEAN, IMAGENET_STD, SecondModel, Second
 
 
 def load_second(name: str, spec: SecondSpec, file: Path, device: str = "cpu", dtype: str = "fp32") -> SecondModel:
-    """The model called `name` with the weights of `file`, in the form of its authors or of timm.
+    """Load the model called `name` with the weights of `file`, in the form of its authors or of timm.
 
     dtype: of its products, as of `bench.models.clip_weights.load_backbone`. Raises BenchError for a model that timm
     does not know, and for a file that is not there, is no checkpoint or belongs to another model.
@@ -43,7 +43,7 @@ def load_second(name: str, spec: SecondSpec, file: Path, device: str = "cpu", dt
 
 
 def random_second(name: str, spec: SecondSpec, device: str = "cpu", dtype: str = "fp32") -> SecondModel:
-    """The same with random weights, to measure its speed."""
+    """Return a second model with random weights, to measure its speed."""
     return TimmModel(name, _blank(spec).to(device), "random", spec.position, DTYPES[dtype])
 
 
@@ -53,7 +53,7 @@ def _blank(spec: SecondSpec) -> Any:
 
 
 def how_to_get(name: str, spec: SecondSpec) -> str:
-    """What to do where the file of a model is not there."""
+    """Say how to get the weights of a model whose file is not there."""
     if spec.url and not spec.gated:
         return f"get it with `python -m bench download weights {name}`"
     where = spec.url or f"https://huggingface.co/timm/{spec.name}"

@@ -64,7 +64,7 @@ class Vocabulary:
 
     @property
     def words(self) -> list[list[str]]:
-        """What `of` takes: the list of synonyms of each class."""
+        """List of synonyms per class, as `of` takes it."""
         return [[q for q, c in zip(self.queries, self.classes, strict=True) if c == i] for i in range(self.size)]
 
     @property

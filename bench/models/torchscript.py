@@ -32,7 +32,7 @@ _NUMBERS = {
 
 
 def is_torchscript(file: Path) -> bool:
-    """Whether the file is a zip archive with the parts of a TorchScript module."""
+    """Return whether the file is a zip archive with the parts of a TorchScript module."""
     if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:

@@ -14,7 +14,7 @@ TEMPORARY = ".*.tmp"  # glob of what a killed process may leave behind
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file to write to, which then takes the place of `path`.
+    """Give a temporary file to write to, which then takes the place of `path`.
 
     It is in the same folder, is forced to the disk and renamed: one step, which survives a crash of the machine. Where
     writing it fails, `path` is as it was before. Raises OSError, for example when the disk is full.

@@ -1,17 +1,18 @@
-"""JSON that carries a checksum over its own content, so that damage of a single bit is seen."""
+"""Checksums of files, and JSON that carries a checksum over its own content, so that damage of a single bit is seen."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 CHECKSUM = "checksum"
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with its checksum as the last entry.
+    """Return the content with its checksum as the last entry.
 
     The checksum is the SHA-256 of the content as JSON with sorted keys, so layout and order of keys are free.
     """
@@ -21,7 +22,7 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(data: bytes, known: Collection[str] = ()) -> dict[str, Any]:
-    """The JSON object in `data`, with its checksum if it has one.
+    """Return the JSON object in `data`, with its checksum if it has one.
 
     known: the keys that versions without checksums wrote. Another key in an object without checksum is damage: it may
     be what became of the checksum's. Raises ValueError where there is no object, or where it is damaged.
@@ -37,3 +38,17 @@ def unsealed(data: bytes, known: Collection[str] = ()) -> dict[str, Any]:
     if CHECKSUM not in content and (unknown := sorted(content.keys() - set(known))):
         raise ValueError(f"has no checksum, and holds '{unknown[0]}', which no version without checksums wrote")
     return content
+
+
+def sha256_hash(file: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    return file_hash(file, hashlib.sha256())
+
+
+def file_hash(file: Path, digest: Any) -> str:
+    """Return the hash of a file's content, after what `digest`, an object of hashlib, has seen already."""
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    found: str = digest.hexdigest()
+    return found

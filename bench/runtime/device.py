@@ -1,4 +1,4 @@
-"""Which device a command works on, how much memory it took there, and what its failures look like."""
+"""Devices: the choice of one, the memory used on it, and its failures."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _PER_WINDOW = 600 << 20  # bytes
 
 
 def choose_device(flag: str | None, dtype: str = "fp32") -> str:
-    """``--device``, else the first GPU that torch sees, else the CPU. Under torchrun "cuda" is the GPU of the
-    process's local rank.
+    """Return ``--device``, else the first GPU that torch sees, else the CPU.
+
+    Under torchrun "cuda" is the GPU of the process's local rank.
 
     Sets, for the whole process, whether products of float32 may round their factors to TF32: only with the dtype
     "tf32". Raises BenchError where torch cannot use the device, or the device has no TF32.
@@ -43,7 +44,7 @@ def choose_device(flag: str | None, dtype: str = "fp32") -> str:
 
 
 def default_workers(device: str) -> int:
-    """Processes that decode images: two beside a CPU's own work, all cores but one, up to eight, for a GPU."""
+    """Return the number of processes that decode images: two beside a CPU's own work, else cores - 1, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 2 if torch.device(device).type == "cpu" else max(1, min(cores - 1, 8))
 
@@ -62,7 +63,7 @@ def default_batch(device: str) -> int:
 
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
-    """Products of float32 in float32, whatever the run's dtype is."""
+    """Compute products of float32 in float32, whatever the run's dtype is."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
@@ -84,7 +85,7 @@ def peak_memory(device: str | torch.device) -> int:
 
 
 def to_device(array: NDArray[Any], device: str | torch.device) -> Tensor:
-    """A NumPy array as a tensor on a device, without waiting for what a GPU is doing."""
+    """Put a NumPy array on a device as a tensor, without waiting for what a GPU is doing."""
     tensor = torch.from_numpy(array)
     if torch.device(device).type != "cuda":
         return tensor.to(device)
@@ -92,7 +93,7 @@ def to_device(array: NDArray[Any], device: str | torch.device) -> Tensor:
 
 
 def to_host(tensor: Tensor) -> Callable[[], NDArray[Any]]:
-    """Start copying a tensor to the CPU; what is returned waits for the copy, and for no later work, and gives it."""
+    """Start to copy a tensor to the CPU; the returned function waits for the copy alone, and gives it."""
     copy = tensor.to("cpu", non_blocking=True)
     if tensor.device.type != "cuda":
         return copy.numpy
@@ -108,6 +109,6 @@ def to_host(tensor: Tensor) -> Callable[[], NDArray[Any]]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or on the CPU."""
+    """Return whether an allocation failed, on a GPU or on the CPU."""
     on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return on_cpu or isinstance(error, torch.cuda.OutOfMemoryError | MemoryError)

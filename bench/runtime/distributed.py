@@ -1,4 +1,4 @@
-"""The processes that `torchrun` started together; a single process is a crew of one."""
+"""The processes that `torchrun` started together; a single process is a group of one."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Distributed:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the files and shows the progress."""
+        """True in the process that writes the files and shows the progress."""
         return self.rank == 0
 
     def average_(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces each tensor by its mean over all processes; all must call it, with the same shapes."""
+        """Replace each tensor by its mean over all processes; all must call it, with the same shapes."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -45,7 +45,7 @@ class Distributed:
             tensor.copy_(part.view_as(tensor))
 
     def shared(self, value: T) -> T:
-        """The leading process's value, on all of them."""
+        """Return the leading process's value, on all of them."""
         if self.size == 1:
             return value
         box = [value]
@@ -53,19 +53,20 @@ class Distributed:
         return box[0]
 
     def wait(self) -> None:
-        """Returns when all processes have come here."""
+        """Return when all processes have come here."""
         if self.size > 1:
             dist.barrier()
 
 
 def launched() -> bool:
-    """Whether torchrun, or `start_processes`, has started this process."""
+    """Return whether torchrun, or `start_processes`, has started this process."""
     return "WORLD_SIZE" in os.environ
 
 
 def start_processes(arguments: Sequence[str], count: int | None, devices: str | None) -> int:
-    """Run `python -m bench` with these arguments in several processes that share the work; the exit code of the first
-    one that fails, or 0.
+    """Run `python -m bench` with these arguments in several processes that share the work.
+
+    Returns the exit code of the first one that fails, or 0.
 
     count: of processes. devices: numbers of GPUs, "0,1,2", one process for each; BenchError where both are given and
     differ. On CPUs the cores are shared out among the processes.
@@ -114,7 +115,7 @@ def start_processes(arguments: Sequence[str], count: int | None, devices: str | 
 
 
 def said_already(message: str) -> bool:
-    """Whether another process that `start_processes` started has printed this message."""
+    """Return whether another process that `start_processes` started has printed this message."""
     folder = os.environ.get(SAID)
     if not folder:
         return False
@@ -129,7 +130,7 @@ def said_already(message: str) -> bool:
 
 @contextlib.contextmanager
 def init_distributed(device: str) -> Iterator[Distributed]:
-    """The crew that torchrun's environment variables describe, for as long as the block runs."""
+    """Join the group that torchrun's environment variables describe, for as long as the block runs."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Distributed()

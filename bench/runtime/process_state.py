@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,14 +17,14 @@ from bench.errors import BenchError, one_line
 
 
 class _Mode(NamedTuple):
-    """A mode of the process: how it is read and set again, where torch can set it."""
+    """A mode of the process, and the functions that read and restore it."""
 
     name: str
     read: Callable[[], Any]
     restore: Callable[[Any], object]
 
     def now(self) -> Any:
-        """The mode; None where torch refuses to tell, as it does when its old and new settings disagree."""
+        """Return the mode; None where torch refuses to tell, as its old and new settings disagree."""
         try:
             return self.read()
         except RuntimeError:
@@ -79,7 +77,7 @@ _MODES = (
 
 @contextlib.contextmanager
 def unchanged_modes() -> Iterator[None]:
-    """Leaves the modes of the process as they were; BenchError that names what was changed inside."""
+    """Leave the modes of the process as they were; BenchError that names what was changed inside."""
     modes, stdout = [mode.now() for mode in _MODES], sys.stdout
     try:
         yield
@@ -98,7 +96,7 @@ def unchanged_modes() -> Iterator[None]:
 
 @contextlib.contextmanager
 def unchanged_generators() -> Iterator[None]:
-    """Puts the random generators of torch, NumPy and Python back where they were."""
+    """Put the random generators of torch, NumPy and Python back where they were."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         yield
@@ -110,8 +108,9 @@ def unchanged_generators() -> Iterator[None]:
 
 @contextlib.contextmanager
 def foreign_code(what: str) -> Iterator[None]:
-    """Somebody else's import or constructor, which leaves the process as it was: whatever it raises but
-    KeyboardInterrupt, SystemExit too, becomes a BenchError that says `what` it was.
+    """Keep the process as it was around somebody else's import or constructor.
+
+    Whatever it raises but KeyboardInterrupt, SystemExit too, becomes a BenchError that says `what` it was.
     """
     try:
         with unchanged_generators(), unchanged_modes():
@@ -121,29 +120,3 @@ def foreign_code(what: str) -> Iterator[None]:
     except BaseException as error:
         reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
         raise BenchError(f"{what}: {one_line(reason)}; correct it or leave it out") from error
-
-
-class TimeLimit(BaseException):
-    """The time that a user gives is over; no `Exception`, which a plug-in might catch."""
-
-
-@contextlib.contextmanager
-def at_most(seconds: float | None) -> Iterator[None]:
-    """Raises TimeLimit inside when the seconds are over, and each second from then on. None: no limit.
-
-    Works in the main thread of POSIX systems, between two steps of the interpreter.
-    """
-    if seconds is None or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ring(*_: object) -> None:
-        raise TimeLimit(f"it took longer than {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6), 1.0)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

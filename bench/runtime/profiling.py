@@ -1,4 +1,4 @@
-"""What the time of a run goes to, by torch's profiler."""
+"""The time of a run by operation, from torch's profiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a number was made with: versions, commit, machine."""
+"""Versions, commit and machine that a number was made with."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def provenance() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    """The keys of MACHINE: model of the CPU, its widest instructions that torch uses, torch's threads, math libraries,
-    GPU. Only the CPU where torch is not in use.
+    """Return the facts that MACHINE names; only the CPU where torch is not in use.
+
+    These are the model of the CPU, its widest instructions that torch uses, torch's threads, math libraries and GPU.
     """
     facts = {"cpu": _cpu()}
     torch = sys.modules.get("torch")

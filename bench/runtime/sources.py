@@ -32,7 +32,7 @@ def source_hash(file: Path) -> str:
 
 @contextlib.contextmanager
 def watching(file: Path) -> Iterator[None]:
-    """Notes which sources are read inside, while the plug-in `file` is imported, also by `importlib.util`."""
+    """Note which sources are read inside, while the plug-in `file` is imported, also by `importlib.util`."""
     if not _loaded:
         sys.addaudithook(_note)
     _reading.append(_loaded.setdefault(file, set()))
@@ -43,7 +43,7 @@ def watching(file: Path) -> Iterator[None]:
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
-    """The interpreter's audit hook: it is called whenever a file is opened."""
+    """Note a file that is opened, as the interpreter's audit hook."""
     if event == "open" and _reading and isinstance(arguments[0], str):
         path = arguments[0]
         if path.endswith(".pyc"):
@@ -63,7 +63,7 @@ def _with_imports(file: Path) -> set[Path]:
 
 
 def _own(folder: Path, files: set[Path]) -> set[Path]:
-    """The files that are below a plug-in's folder, without packages that are installed there, and this one."""
+    """Return the files below a plug-in's folder, without packages that are installed there, and this one."""
     bench, real = Path(__file__).resolve().parents[1], folder.resolve()
     within = {path.resolve() for path in files if path.is_file()}
     within = {path for path in within if path.is_relative_to(real)}

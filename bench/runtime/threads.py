@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from bench.runtime.timing import Crew
+from bench.runtime.timing import StageGroup
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -17,7 +17,7 @@ Given = ParamSpec("Given")
 
 
 def in_threads(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
-    """What `work` makes of each piece, in order, by as many threads as torch uses.
+    """Return `work` of each piece, in order, by as many threads as torch uses.
 
     Inside `work` torch keeps to one core, so that many small operations need not wait for one another's threads. A
     single piece has all cores to itself. Gradients are not recorded.
@@ -27,12 +27,12 @@ def in_threads(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list
     if threads <= 1:
         with torch.no_grad():
             return [work(piece) for piece in pieces]
-    inference = torch.is_inference_mode_enabled()  # which, like the number of threads, each thread has its own of
-    crew = Crew()
+    inference = torch.is_inference_mode_enabled()  # thread-local, as is the number of threads
+    group = StageGroup()
 
     def begin() -> None:
         torch.set_num_threads(1)
-        crew.join()
+        group.join()
 
     def piecework(piece: Piece) -> Result:
         with torch.inference_mode(inference), torch.no_grad():
@@ -42,14 +42,14 @@ def in_threads(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list
         with ThreadPoolExecutor(threads, initializer=begin) as pool:
             return list(pool.map(piecework, pieces))
     finally:
-        torch.set_num_threads(cores)  # what threads yet to come start with
-        crew.dismiss()
+        torch.set_num_threads(cores)  # the default for new threads
+        group.close()
 
 
 class Backlog:
-    """Tasks that a thread does later, `most` of them at a time: who adds one more waits for the oldest.
+    """Tasks that a thread does later, at most `most` of them: adding one more waits for the oldest.
 
-    What a task raises is raised where the next one is added, or by `finish`.
+    An error of a task is raised where the next one is added, or by `finish`.
     """
 
     def __init__(self, pool: Executor, most: int) -> None:
@@ -58,7 +58,7 @@ class Backlog:
         self._tasks: deque[Future[object]] = deque()
 
     def add(self, task: Callable[Given, object], *arguments: Given.args, **options: Given.kwargs) -> None:
-        """Have a task done."""
+        """Submit a task."""
         while self._tasks and (len(self._tasks) >= self._most or self._tasks[0].done()):
             self._tasks.popleft().result()
         self._tasks.append(self._pool.submit(task, *arguments, **options))

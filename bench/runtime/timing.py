@@ -12,7 +12,7 @@ import torch
 
 
 def wait_for_gpu() -> None:
-    """Returns when the GPU has done all that it was given, or at once where none is used."""
+    """Return when the GPU has done all that it was given, or at once where none is used."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
 
@@ -25,11 +25,10 @@ _current = _Current()
 
 
 class Stopwatch:
-    """Seconds that this thread, and the `Crew` that works for it, spends in each stage while this is entered
-    (`with Stopwatch() as watch:`).
+    """Seconds that this thread spends in each stage while this is entered (`with Stopwatch() as watch:`).
 
-    A stage within another one is subtracted from it. Where there is a GPU, its queue is waited for at every
-    boundary, which costs a little speed.
+    The threads of a `StageGroup` that works for it count too. A stage within another one is subtracted from it.
+    Where there is a GPU, its queue is waited for at every boundary, which costs a little speed.
 
     clock: gives the seconds that it is now, from any start
     """
@@ -48,13 +47,13 @@ class Stopwatch:
         _current.watch = None
 
     def switch(self) -> None:
-        """Books the time since the last boundary for the stage that is open."""
+        """Book the time since the last boundary for the stage that is open."""
         elapsed = self._elapsed()
         if self._open:
             self.seconds[self._open[-1]] += elapsed
 
     def share(self, seconds: dict[str, float]) -> None:
-        """Books the time since the last boundary for several stages, in proportion to `seconds`."""
+        """Book the time since the last boundary for several stages, in proportion to `seconds`."""
         total = sum(seconds.values())
         if not total:
             self.switch()
@@ -78,35 +77,35 @@ class Stopwatch:
         return elapsed
 
 
-class Crew:
+class StageGroup:
     """Threads that work for the one that makes this, while it waits: their stages are booked in its stopwatch."""
 
     def __init__(self) -> None:
-        self._foreman = _current.watch
+        self._parent = _current.watch
         self._watches: list[Stopwatch] = []
-        if self._foreman is not None:
-            self._foreman.switch()
+        if self._parent is not None:
+            self._parent.switch()
 
     def join(self) -> None:
-        """To be called once in each of the threads."""
-        if self._foreman is not None:
-            watch = Stopwatch(self._foreman.clock)
+        """Begin to book the stages of this thread; each of the threads calls it once."""
+        if self._parent is not None:
+            watch = Stopwatch(self._parent.clock)
             self._watches.append(watch)
             watch.__enter__()
 
-    def dismiss(self) -> None:
-        """To be called when they are done: the time they took, by the clock on the wall, goes to their stages."""
-        if self._foreman is not None:
+    def close(self) -> None:
+        """Book the time since the threads began for their stages; called when all are done."""
+        if self._parent is not None:
             total: dict[str, float] = defaultdict(float)
             for watch in self._watches:
                 for name, seconds in watch.seconds.items():
                     total[name] += seconds
-            self._foreman.share(total)
+            self._parent.share(total)
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Marks what runs inside as `name`."""
+    """Mark what runs inside as `name`."""
     watch = _current.watch
     if watch is None:
         yield

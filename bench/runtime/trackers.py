@@ -18,20 +18,22 @@ PAUSE: Final = 10.0  # seconds between reports of progress
 
 
 class Tracker(Protocol):
-    """What a run tells."""
+    """Receiver of a run's metrics."""
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """Named numbers after `step` images."""
 
     def text(self, name: str, content: str) -> None:
-        """A table, as Markdown."""
+        """Take a table, as Markdown."""
 
     def close(self) -> None:
         """Nothing more follows."""
 
 
 def open_tracker(flag: str, facts: Mapping[str, Any]) -> Tracker:
-    """The tracker of `--log-to KIND[:TARGET]`. facts: of the run. BenchError where its package is missing.
+    """Open the tracker of `--log-to KIND[:TARGET]`. BenchError where its package is missing.
+
+    facts: of the run
 
     TARGET: a file for jsonl, a folder for tensorboard, a project for wandb and trackio.
     """

@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 
-from bench.errors import BenchError
+from bench.errors import BenchError, reading
 
 _Safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with libyaml
 
 
 class _Loader(_Safe):  # type: ignore[misc]
-    """PyYAML's, which takes the last of equal keys, but for these: they are an error with its line."""
+    """PyYAML's loader, but for equal keys, of which it takes the last: they are an error with its line."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
         seen = set()
@@ -30,12 +30,8 @@ def read_yaml(file: Path, instead: str) -> Any:
     file: encoded as UTF-8, with or without a byte order mark
     instead: what to give where the file cannot be read, for the message of the BenchError
     """
-    try:
+    with reading(file, f"give {instead}"):
         return yaml_value(file.read_text(encoding="utf-8-sig"), str(file))
-    except OSError as error:
-        raise BenchError(f"{file}: cannot be read ({error.strerror}); give {instead}") from None
-    except UnicodeDecodeError:
-        raise BenchError(f"{file}: not a text file; give {instead}") from None
 
 
 def yaml_value(text: str, where: str) -> Any:

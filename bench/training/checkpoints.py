@@ -1,4 +1,4 @@
-"""Files of a training: the checkpoint to go on from, which a run takes too, and the bare upsampler."""
+"""Files of a training: the checkpoint to resume from, which a run takes too, and the bare upsampler."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PREFIX = "upsampler."  # of the released Lightning checkpoints, whose `state_di
 
 
 def save_checkpoint(path: Path, trainer: Trainer, images: str) -> None:
-    """Writes the whole state, atomically. images: fingerprint of the image list.
+    """Write the whole state, atomically. images: fingerprint of the image list.
 
     ``state_dict`` has the layout of the released checkpoints; nothing in the file needs more than
     weights-only loading.
@@ -41,7 +41,7 @@ def save_checkpoint(path: Path, trainer: Trainer, images: str) -> None:
 
 
 def restore_checkpoint(path: Path, trainer: Trainer, images: str) -> None:
-    """Puts the stored state into `trainer`.
+    """Put the stored state into `trainer`.
 
     Raises BenchError where the file is missing or no training checkpoint, or belongs to another training.
     """
@@ -54,14 +54,14 @@ def restore_checkpoint(path: Path, trainer: Trainer, images: str) -> None:
 
 
 def save_upsampler(path: Path, trainer: Trainer) -> None:
-    """The upsampler alone as safetensors, by its modules' names; settings are in the metadata."""
+    """Write the upsampler alone as safetensors, by its modules' names; settings are in the metadata."""
     state = {name: value.cpu().contiguous() for name, value in trainer.learner.upsampler.state_dict().items()}
     training = {**asdict(trainer.settings), "steps": trainer.done}
     write_atomic(path, safetensors.torch.save(state, {"training": json.dumps(training)}))
 
 
 def _identity(trainer: Trainer, images: str) -> dict[str, Any]:
-    """What must not change between the parts of one training."""
+    """Return all that must not change between the parts of one training."""
     return {
         **asdict(trainer.settings),
         "processes": trainer.distributed.size,

@@ -36,7 +36,7 @@ Key = tuple[int, int]  # epoch, index of the image
 
 
 class ImageList(NamedTuple):
-    """Image files in a fixed order, and how many other files lay among them."""
+    """Image files in a fixed order, and the number of other files among them."""
 
     paths: tuple[Path, ...]
     others: int
@@ -89,7 +89,7 @@ class Crops(Dataset[Crop]):
         self.seed = seed
 
     def __getitem__(self, key: Key) -> Crop:
-        """An image's crop in an epoch. For a file that cannot be read, the next in the list stands in."""
+        """Return an image's crop in an epoch. For a file that cannot be read, the next in the list stands in."""
         epoch, index = key
         unreadable: list[str] = []
         for step in range(len(self.paths)):
@@ -118,7 +118,7 @@ def random_crop(image: NDArray[np.uint8], size: int, generator: np.random.Genera
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which images a step takes. Each epoch shuffles them again and leaves out what does not fill a step.
+    """Order in which steps take images; each epoch shuffles them and leaves out what does not fill a step.
 
     images: how many there are. batch: images of a process in a step. processes: number of processes.
     """
@@ -140,7 +140,7 @@ class Schedule:
         return self.images // (self.batch * self.processes)
 
     def batches(self, start: int, stop: int, rank: int) -> Iterator[list[Key]]:
-        """The images of process `rank` in steps start … stop - 1."""
+        """Yield the images of process `rank` in steps start … stop - 1."""
         shuffled: dict[int, NDArray[np.int64]] = {}
         for step in range(start, stop):
             epoch, position = divmod(step, self.steps_per_epoch)
@@ -151,7 +151,7 @@ class Schedule:
 
 
 def load_crops(crops: Crops, batches: Iterator[list[Key]], workers: int) -> Iterator[Crop]:
-    """A batch of crops for each list of keys, in order, the same for any number of worker processes."""
+    """Yield a batch of crops per list of keys, in order, the same for any number of worker processes."""
     loader: Any = DataLoader(
         crops,
         batch_sampler=batches,

@@ -1,4 +1,4 @@
-"""Which features of the frozen tower the upsampler is trained on."""
+"""Features of the frozen tower that an upsampler can be trained on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def output(trunk: Trunk) -> Tensor:
 
 
 def maskclip(trunk: Trunk) -> Tensor:
-    """The last block's value path: FeatUp (MaskCLIP)."""
+    """Return the last block's value path: FeatUp (MaskCLIP)."""
     return last_block(trunk, lambda q, k, v: v, residual=False, ffn=False).patches
 
 
@@ -41,6 +41,6 @@ FEATURES: dict[str, Callable[[Trunk], Tensor]] = {
 
 
 def feature_map(trunk: Trunk, name: str) -> Tensor:
-    """The features of FEATURES[name] as a map (B, C, h, w), float32, neither L2- nor channel-normalised."""
+    """Return the features of FEATURES[name] as a map (B, C, h, w), float32, neither L2- nor channel-normalised."""
     patches = FEATURES[name](trunk)  # (B, h*w, C)
     return patches.transpose(1, 2).reshape(*patches[:, 0].shape, *trunk.grid)

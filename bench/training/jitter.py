@@ -43,7 +43,7 @@ def apply_jitter(maps: Tensor, jitter: Jitter) -> Tensor:
 
 
 def _line(size: int, zoom: float, start: int, flip: bool = False) -> Tensor:
-    """The transform along one axis: (S, S), a row for each new pixel, a column for each old one."""
+    """Return the transform along one axis: (S, S), a row for each new pixel, a column for each old one."""
     line = F.pad(torch.eye(size)[None], [MAX_PAD, MAX_PAD], mode="reflect")
     if zoom > 1:
         line = F.interpolate(line, scale_factor=zoom, mode="linear")

@@ -1,4 +1,4 @@
-"""What a training leaves behind besides weights: a CSV of its losses, and pictures of features."""
+"""Records of a training besides weights: a CSV of its losses, and pictures of features."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _GAP = 4  # white pixels between the parts of a picture
 
 @dataclass(frozen=True)
 class LogRecord:
-    """Losses of step `step` (from 1), means over all its images and jitters, how long it took, and the most memory
-    that the leading process, or its GPU, has used so far.
+    """Losses of step `step` (from 1), means over all its images and jitters.
+
+    seconds: how long it took
+    peak_gib: the most memory that the leading process, or its GPU, has used so far
     """
 
     step: int
@@ -38,7 +40,7 @@ class Log:
     """A CSV with one line a step, on disk as soon as it is written."""
 
     def __init__(self, path: Path, done: int) -> None:
-        """Keeps the first `done` steps of an older log: a resumed training writes the later ones again."""
+        """Keep the first `done` steps of an older log: a resumed training writes the later ones again."""
         self.path = path
         header = [field.name for field in fields(LogRecord)]
         rows = _rows(path) if done else []

@@ -32,7 +32,7 @@ class RunLength:
     """Where to and how far; none of it changes what a step does.
 
     out: folder of the results. steps: in all, or else whole `epochs`. save_every: steps between checkpoints
-    and pictures. workers: processes that read images. resume: go on from the checkpoint in `out`.
+    and pictures. workers: processes that read images. resume: continue from the checkpoint in `out`.
     """
 
     out: Path
@@ -54,7 +54,7 @@ def train(
     schedule = Schedule(len(images.paths), settings.batch, distributed.size, settings.seed)
     checkpoint = plan.out / CHECKPOINT
     if checkpoint.exists() and not plan.resume:
-        raise BenchError(f"--out {plan.out}: already holds {CHECKPOINT}; go on with --resume, or give another folder")
+        raise BenchError(f"--out {plan.out}: already holds {CHECKPOINT}; resume with --resume, or give another folder")
     trainer = Trainer(backbone, settings, distributed)
     fingerprint = hashlib.sha256("\n".join(path.name for path in images.paths).encode()).hexdigest()
     if plan.resume:

@@ -37,7 +37,7 @@ def image_loss(retained: Tensor, images: Tensor) -> Tensor:
 
 
 class UncertaintyNet(nn.Module):
-    """How unpredictable each patch's feature is: s of `reconstruction_loss`. Starts close to 1."""
+    """Uncertainty of each patch's feature: s of `reconstruction_loss`. Starts close to 1."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

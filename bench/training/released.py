@@ -15,7 +15,7 @@ from bench.models.upsamplers.jbu import JointBilateral, TapProducts
 
 
 class ReleasedJointBilateral(JointBilateral):
-    """The same values; gradients reach the kernels through the taps z² alone."""
+    """Joint bilateral step whose gradients reach the kernels through the taps z² alone."""
 
     def kernels(self, guidance: Tensor, tap_products: TapProducts | None = None) -> Tensor:
         kernels = super().kernels(guidance, tap_products)
@@ -25,7 +25,7 @@ class ReleasedJointBilateral(JointBilateral):
 
 
 def use_released_gradient(upsampler: Upsampler) -> None:
-    """Replaces the ×2 modules of a new upsampler by ones that train as the released code did."""
+    """Replace the ×2 modules of a new upsampler by ones that train as the released code did."""
     for name, module in list(upsampler.named_children()):
         if isinstance(module, JointBilateral):
             upsampler.add_module(name, ReleasedJointBilateral(module.radius))

@@ -1,4 +1,4 @@
-"""What decides the outcome of a training, besides the images and the backbone."""
+"""Settings that decide the outcome of a training, besides the images and the backbone."""
 
 from __future__ import annotations
 

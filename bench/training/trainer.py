@@ -70,7 +70,7 @@ class Trainer:
 
     @torch.no_grad()
     def preview(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Of a crop, uint8 (1, S, S, 3): features before (C, h, w) and after (C, S, S) the upsampler."""
+        """Return features of a crop, uint8 (1, S, S, 3), before (C, h, w) and after (C, S, S) the upsampler."""
         images = normalise(pixels, self.settings.normalise, self.backbone.device)
         patches = self._features(images)
         self.learner.eval()
@@ -83,7 +83,7 @@ class Trainer:
         return feature_map(self.backbone.trunk(images), self.settings.feature)
 
     def _losses(self, upsampled: Tensor, images: Tensor, number: int) -> Losses:
-        """Of one jitter, which is the same for all images; the directions differ by image."""
+        """Return the losses of one jitter, which is the same for all images; the directions differ by image."""
         place = (self.done, number)
         jitter = draw_jitter(images.shape[-1], torch_generator(self.settings.seed, Purpose.JITTER, *place))
         view = apply_jitter(images, jitter)

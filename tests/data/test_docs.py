@@ -9,16 +9,16 @@ import numpy as np
 from data_helpers import scene
 
 from bench.data.cards import card_names, load_card
-from bench.data.catalogue import catalogue
 from bench.data.samples import open_samples
 from bench.demo.writers import write_dataset
+from tools.catalogue import catalogue
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def test_the_page_of_datasets_is_made_from_the_cards():
     page = (DOCS / "datasets.md").read_text(encoding="utf-8")
-    assert page == catalogue(), "run: python -m bench.data.catalogue > docs/datasets.md"
+    assert page == catalogue(), "run: python -m tools.catalogue > docs/datasets.md"
     assert all(f"\n## {name}\n" in page for name in card_names())
 
 

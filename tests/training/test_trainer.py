@@ -233,7 +233,7 @@ def test_a_truncated_image_is_named_and_the_training_goes_on(tmp_path):
 
 def test_a_used_folder_wants_resume(images, tmp_path):
     train_small(images, tmp_path, 1)
-    with pytest.raises(BenchError, match=r"already holds last\.ckpt; go on with --resume"):
+    with pytest.raises(BenchError, match=r"already holds last\.ckpt; resume with --resume"):
         train_small(images, tmp_path, 2)
 
 

@@ -52,8 +52,7 @@ class Captions:
 
 
 def draw_captions(rng: np.random.Generator, shares: NDArray[np.float32], several: int) -> Captions:
-    """Every word once, alone, and `several` sentences of two or three words that are true of one of the
-    crops.
+    """Caption crops: every word once, alone, and `several` sentences of two or three words that are true of one.
 
     shares: (N, len(MASTER)), the share of each crop that each master class covers.
     """
@@ -77,14 +76,12 @@ def _sentence(rng: np.random.Generator, words: list[str]) -> str:
 
 
 def word_shares(shares: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, len(WORDS)): the share of each crop that each word covers, from the shares (N, len(MASTER)) of
-    master classes.
-    """
+    """Return the share of each crop that each word covers, (N, len(WORDS)), from those of master classes."""
     return shares @ _membership()
 
 
 def matches(shares: NDArray[np.float32], captions: Captions) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """How well captions fit crops.
+    """Return how well captions fit crops.
 
     Returns weight (N, M): the share of the caption's rarest word where all its words are certainly shown,
     else 0; and unsure (N, M): where a word is neither certainly shown nor certainly absent and none is

@@ -35,7 +35,7 @@ class TinyClip(nn.Module):
         self.clip.load_state_dict(state | {"token_embedding.weight": table})
 
     def encode_captions(self, sentences: tuple[str, ...]) -> Tensor:
-        """Unit embeddings (M, C)."""
+        """Return unit embeddings (M, C)."""
         ids = torch.searchsorted(self.tokens, self.tokenizer(list(sentences)))
         length = int((ids != 0).sum(1).max())  # row 0 is the padding token's
         clip = self.clip
@@ -45,9 +45,9 @@ class TinyClip(nn.Module):
         return F.normalize(last @ clip.text_projection, dim=-1)
 
     def encode_crops(self, images: Tensor, corner: tuple[int, int], readings: Tensor) -> Tensor:
-        """Unit embeddings (N, C) of normalised crops (N, 3, S, S).
+        """Return unit embeddings (N, C) of normalised crops (N, 3, S, S).
 
-        corner: where in the grid of position embeddings the crop's grid lies (row, column). readings (N,): what is
+        corner: where in the grid of position embeddings the crop's grid is (row, column). readings (N,): what is
         read of each crop, an index of READINGS.
         """
         visual = self.clip.visual
@@ -115,9 +115,7 @@ def contrastive_loss(scores: Tensor, weight: Tensor, unsure: Tensor) -> Tensor:
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Crops (N, S, S, 3) uint8 -> normalised (N, 3, S, S) float32 with random brightness, contrast and colour
-    cast.
-    """
+    """Normalise crops (N, S, S, 3) uint8 to (N, 3, S, S) float32, with random brightness, contrast and colour cast."""
     x = images.permute(0, 3, 1, 2).float()
     gain = 1 + 0.3 * (torch.rand(len(x), 1, 1, 1, generator=generator) - 0.5)
     cast = 1 + 0.16 * (torch.rand(len(x), 3, 1, 1, generator=generator) - 0.5)

@@ -30,6 +30,6 @@ def save_packed(state: dict[str, Tensor], tokens: Tensor, path: Path, metadata: 
 
 
 def load_packed(path: Path) -> dict[str, Tensor]:
-    """The state dict of such a file in float32, with the whole token table. BenchError where it cannot be read."""
+    """Read the state dict of such a file in float32, with the whole token table. BenchError where it cannot be read."""
     whole = with_token_table(read_state_dict(path), read_config()["text_cfg"]["vocab_size"])
     return {name: value.float() for name, value in whole.items()}

@@ -42,8 +42,9 @@ class Pool:
         self._classes, self._chances = np.array(list(self.anchors)), emphasis / emphasis.sum()
 
     def crops(self, rng: np.random.Generator, count: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Random crops (count, side, side, 3), turned and zoomed, and the shares (count, len(MASTER)) of
-        their classes.
+        """Cut random crops (count, side, side, 3), turned and zoomed.
+
+        Also returns the shares (count, len(MASTER)) of their classes.
 
         Two in three are centred near a pixel of a class drawn at random, so that rare classes are seen.
         """
@@ -88,7 +89,7 @@ def render_pool(folder: Path, count: int, processes: int) -> None:
 
 
 def load_pool(folder: Path, count: int, processes: int, seed: int) -> Pool:
-    """The scenes of a folder, rendered first where they are not there."""
+    """Return the scenes of a folder, rendered first where they are not there."""
     if not (folder / "labels.npy").exists():
         render_pool(folder, count, processes)
     images, labels = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels"))

@@ -31,9 +31,7 @@ Confusion = NDArray[np.int64]  # (K, K): label, prediction
 
 
 def held_out(count: int) -> Iterator[tuple[Image, Label]]:
-    """Scenes that no training run sees, with OpenEarthMap's classes less background (0..7); the rest is
-    255.
-    """
+    """Render scenes that no training run sees, with OpenEarthMap's classes less background (0..7) and 255."""
     table = class_table(load_card(CARD)) - np.uint8(1)  # background, index 0, becomes 255
     for index, seed in enumerate(HELD_OUT_SEEDS[:count]):
         image, master = scene(seed, _SIDE, _KINDS[index % len(_KINDS)])
@@ -73,8 +71,9 @@ def iou(confusion: Confusion) -> NDArray[np.float64]:
 
 @torch.inference_mode()
 def spread(count: int) -> dict[str, float]:
-    """Over how many tokens (of 197) each attention map of the last block averages: e to the power of its entropy, mean
-    over heads, tokens and a window of each scene.
+    """Return over how many tokens (of 197) each attention map of the last block averages.
+
+    That is e to the power of its entropy, mean over heads, tokens and a window of each scene.
     """
     backbone = load_demo_backbone()
     windows = torch.stack([backbone.normalise(torch.from_numpy(image[:224, :224])) for image, _ in held_out(count)])
@@ -107,7 +106,7 @@ def confusion_of(label: NDArray[np.uint8], predicted: NDArray[np.integer], count
 
 
 def table(results: Mapping[str, NDArray[np.float64]]) -> str:
-    """A markdown table of mIoU and the IoU of each class."""
+    """Format a Markdown table of mIoU and the IoU of each class."""
     names = load_card(CARD).classes[1:]
     lines = [f"| | mIoU | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
     lines += [f"| {name} | {np.nanmean(v):.1f} | {' | '.join(f'{x:.1f}' for x in v)} |" for name, v in results.items()]
@@ -115,7 +114,7 @@ def table(results: Mapping[str, NDArray[np.float64]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.demo.probe_clip", description=__doc__)
     parser.add_argument("--scenes", type=int, default=16, help="how many held-out scenes")
     scenes = parser.parse_args(arguments).scenes

@@ -27,7 +27,7 @@ _NEAR: Final = 4  # pixels
 
 
 class SceneCounts(NamedTuple):
-    """Of one scene: confusion (K, K) of all labelled pixels, and of those near a border of the label map."""
+    """Confusions (K, K) of one scene: of all labelled pixels, and of those near a border of the label map."""
 
     everywhere: Confusion
     at_borders: Confusion
@@ -74,7 +74,7 @@ MEASURES: Final[dict[str, Callable[[SceneCounts], float]]] = {
 
 
 def table(counts: Mapping[str, Sequence[SceneCounts]]) -> str:
-    """A markdown table; gains are differences to bilinear, with the 95 % interval of a bootstrap over scenes."""
+    """Format a Markdown table; gains are over bilinear, with the 95 % interval of a bootstrap over scenes."""
     lines = ["| | " + " | ".join(f"{name} | gain" for name in MEASURES) + " |", "|---" * 7 + "|"]
     scenes = len(counts[BILINEAR])
     weights = np.random.default_rng(0).multinomial(scenes, np.full(scenes, 1 / scenes), size=1000)
@@ -91,14 +91,14 @@ def table(counts: Mapping[str, Sequence[SceneCounts]]) -> str:
 
 
 def _measured(scenes: Sequence[SceneCounts], weights: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The measures (draws, 3) of scenes that count as often as `weights` (draws, scenes) says."""
+    """Return the measures (draws, 3) of scenes that count as often as `weights` (draws, scenes) says."""
     everywhere, at_borders = (np.tensordot(weights, np.stack(part), 1) for part in zip(*scenes, strict=True))
     totals = map(SceneCounts, everywhere, at_borders)
     return np.array([[measure(total) for measure in MEASURES.values()] for total in totals])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.demo.probe_upsamplers", description=__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of NAME.safetensors")
     parser.add_argument("--scenes", type=int, default=20, help="how many held-out scenes")

@@ -57,8 +57,7 @@ class Trainer:
         self.steps = 0
 
     def step(self, images: Tensor, shares: np.ndarray[tuple[int, ...], np.dtype[np.float32]], progress: float) -> float:
-        """One update on crops (N, S, S, 3) uint8 whose master classes cover `shares` (N, classes); returns
-        the loss.
+        """Update once on crops (N, S, S, 3) uint8 whose master classes cover `shares` (N, classes); gives the loss.
 
         progress 0..1 sets the learning rate: a short rise, then half a cosine.
         """
@@ -93,7 +92,7 @@ class Trainer:
 def train(pool: Pool, out: Path, minutes: float, seed: int, start_from: Path | None = None) -> Trainer:
     """Train for a time, saving every few minutes and at the end. Reports on standard output.
 
-    start_from: weights to go on from, instead of random ones.
+    start_from: weights to continue from, instead of random ones.
     """
     torch.manual_seed(seed)
     model = TinyClip(read_config())
@@ -124,11 +123,11 @@ def _save(trainer: Trainer, out: Path, minutes: float, seed: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.demo.train_clip", description=__doc__)
     parser.add_argument("--out", type=Path, default=WEIGHTS / "tiny-clip.safetensors", help="the weights' file")
     parser.add_argument("--minutes", type=float, default=60, help="training time, without rendering")
-    parser.add_argument("--from", type=Path, dest="start_from", help="weights to go on from")
+    parser.add_argument("--from", type=Path, dest="start_from", help="weights to continue from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=4000, help="how many scenes to render")
     parser.add_argument("--pool", type=Path, help="folder of rendered scenes to use, or to fill and keep")

@@ -27,8 +27,9 @@ _COMMON: Final = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """What sets a row of Table 5 apart from SimFeatUp. remote_sensing: scenes of all kinds, else only the oblique
-    views of kind "uav", which stand in for natural images.
+    """Difference between a row of Table 5 and SimFeatUp.
+
+    remote_sensing: scenes of all kinds, else only the oblique views of kind "uav", which stand in for natural images
     """
 
     remote_sensing: bool
@@ -57,7 +58,7 @@ def write_scenes(folder: Path, count: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.demo.train_upsamplers", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones (all: {', '.join(RECIPES)})")
     parser.add_argument("--work", type=Path, required=True, help="folder for scenes, checkpoints, logs and pictures")

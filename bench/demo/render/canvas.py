@@ -36,7 +36,7 @@ class SceneCanvas:
         self._textures: dict[str, Field] = {}
 
     def texture(self, name: str) -> Field:
-        """The scene's texture of a material, (H, W, 3) float32; made once a scene."""
+        """Return the scene's texture of a material, (H, W, 3) float32; made once a scene."""
         if name not in self._textures:
             self._textures[name] = TEXTURES[name](self.rng, self.shape, self.metre)
         return self._textures[name]
@@ -47,8 +47,9 @@ class SceneCanvas:
         self.label[mask] = MASTER_INDEX[name]
 
     def polygon(self, points: Points, colour: Colour | str, name: str | None = None) -> None:
-        """Fill a polygon with a colour (or with the texture of that name); `name` labels it, None leaves
-        labels alone.
+        """Fill a polygon with a colour, or with the texture of that name.
+
+        name: class that labels it; None leaves labels alone
         """
         window, mask = self._mask(points)
         if mask is None:
@@ -96,8 +97,7 @@ class SceneCanvas:
         )
 
     def claim(self, points: Points, ground: NDArray[np.bool_]) -> bool:
-        """Reserve a polygon; False, and nothing reserved, where it is built over, off the canvas or on wrong
-        ground.
+        """Reserve a polygon; False where it is built over, off the canvas or on wrong ground.
 
         ground: (256,) bool, the labels that it may stand on.
         """
@@ -111,7 +111,7 @@ class SceneCanvas:
         return True
 
     def _mask(self, points: Points) -> tuple[tuple[slice, slice], NDArray[np.bool_] | None]:
-        """The window that bounds a polygon, and its mask in there or None where nothing of it is visible."""
+        """Return the window that bounds a polygon, and its mask in there or None where nothing is visible."""
         height, width = self.shape
         x0, y0 = np.maximum(np.floor(points.min(0)).astype(int), 0)
         x1, y1 = np.minimum(np.ceil(points.max(0)).astype(int) + 1, (width, height))
@@ -147,7 +147,7 @@ def blob(rng: np.random.Generator, centre: Points, diameter: float) -> Points:
 
 
 def unit(angle: float) -> NDArray[np.float64]:
-    """Unit vector (x, y) of an angle in radians."""
+    """Return the unit vector (x, y) of an angle in radians."""
     return np.array([np.cos(angle), np.sin(angle)])
 
 

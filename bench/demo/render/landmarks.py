@@ -60,7 +60,7 @@ def soccer_field(canvas: SceneCanvas, centre: Points, angle: float) -> None:
 
 
 def ground_track_field(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    """Running lanes around a lawn."""
+    """Draw running lanes around a lawn."""
     metre = canvas.metre
     track = pick_colour(canvas.rng, [(176, 84, 66), (160, 96, 80), (66, 96, 150)], 8)
     for lane, colour in enumerate((track, track * 1.1, track, track * 1.1)):
@@ -81,7 +81,7 @@ def _stadium(centre: Points, angle: float, length: float, width: float) -> Point
 
 
 def baseball_diamond(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    """A fan of earth with a square of grass, bases and a mound."""
+    """Draw a fan of earth with a square of grass, bases and a mound."""
     metre = canvas.metre
     turn = np.linspace(-np.pi / 4, np.pi / 4, 12)
     fan = np.concatenate([[[0.0, 0.0]], np.stack([np.cos(turn), np.sin(turn)], 1)]) * 36 * metre - (
@@ -153,7 +153,7 @@ def ship(canvas: SceneCanvas, centre: Points, angle: float) -> None:
 
 
 def store_tank(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    """A round tank: rim, lid lit from one side, stairs."""
+    """Draw a round tank: rim, lid lit from one side, stairs."""
     diameter = canvas.rng.uniform(12, 22) * canvas.metre
     colour = pick_colour(canvas.rng, [(224, 222, 216), (196, 196, 192), (170, 140, 116)], 8)
     outline = ellipse(centre, diameter, diameter, 0.0)
@@ -179,7 +179,7 @@ def swimming_pool(canvas: SceneCanvas, centre: Points, angle: float) -> None:
 
 
 def roundabout(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    """A ring of asphalt around a planted island."""
+    """Draw a ring of asphalt around a planted island."""
     metre = canvas.metre
     canvas.polygon(ellipse(centre, 40 * metre, 40 * metre, angle), "road", "roundabout")
     canvas.polygon(ellipse(centre, 21 * metre, 21 * metre, angle), (210, 206, 198))
@@ -191,7 +191,7 @@ def roundabout(canvas: SceneCanvas, centre: Points, angle: float) -> None:
 
 
 def harbor(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    """A pier with fingers, boats between them."""
+    """Draw a pier with fingers, boats between them."""
     metre, length = canvas.metre, canvas.rng.uniform(44, 64)
     canvas.polygon(rectangle(centre, length * metre, 6 * metre, angle), "pavement", "harbor")
     for place in np.arange(-length / 2 + 4, length / 2 - 3, 11):

@@ -1,4 +1,4 @@
-"""What each kind of scene is made of."""
+"""The ground and the things that each kind of scene is made of."""
 
 from __future__ import annotations
 

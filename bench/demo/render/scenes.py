@@ -82,7 +82,7 @@ def _lay_roads(canvas: SceneCanvas, recipe: Recipe, heading: float) -> list[Poin
 
 
 def _winding(rng: np.random.Generator, shape: tuple[int, int]) -> Points:
-    """A bent path from one border to another, (n, 2) pixels."""
+    """Draw a bent path from one border to another, (n, 2) pixels."""
     height, width = shape
     angle = rng.uniform(0, 2 * np.pi)
     reach = np.hypot(height, width) / 1.2
@@ -126,7 +126,7 @@ def _drive(canvas: SceneCanvas, paths: list[Points], traffic: float) -> None:
 
 
 def _photograph(canvas: SceneCanvas, false_colour: bool) -> Image:
-    """What a camera makes of the scene: haze, light, gain, blur, noise, 8 bits."""
+    """Photograph the scene: haze, light, gain, blur, noise, 8 bits."""
     rng, image = canvas.rng, canvas.image
     if false_colour:
         image = _infrared(canvas)

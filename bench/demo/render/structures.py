@@ -1,4 +1,4 @@
-"""What people build and plant: roads, buildings, parking lots, crowns, vehicles, people."""
+"""Things that people build and plant: roads, buildings, parking lots, crowns, vehicles, people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PAINT = [
 
 
 def road(canvas: SceneCanvas, path: Points, width: float, pavements: bool) -> None:
-    """A road along a path (pixels), `width` metres; where it crosses water it is a bridge."""
+    """Draw a road along a path (pixels), `width` metres; where it crosses water it is a bridge."""
     carriage = _stroke(canvas, path, width)
     wet = carriage & (canvas.label == MASTER_INDEX["water"])
     if pavements:
@@ -81,8 +81,9 @@ def along(path: Points, step: float) -> list[tuple[NDArray[np.float64], float]]:
 
 
 def building(canvas: SceneCanvas, centre: Points, angle: float, length: float, width: float, lean: float = 0.0) -> None:
-    """A building of `length` x `width` metres. lean: pixels that a metre of height shifts the roof up
-    (oblique view).
+    """Draw a building of `length` x `width` metres.
+
+    lean: pixels that a metre of height shifts the roof up (oblique view)
     """
     rng = canvas.rng
     large = length * width > 320
@@ -103,7 +104,7 @@ def building(canvas: SceneCanvas, centre: Points, angle: float, length: float, w
 
 
 def _facades(canvas: SceneCanvas, footprint: Points, rise: NDArray[np.float64]) -> None:
-    """The walls that face the camera, with rows of windows."""
+    """Draw the walls that face the camera, with rows of windows."""
     wall = pick_colour(canvas.rng, [(206, 196, 180), (188, 170, 150), (170, 170, 174), (196, 150, 120)], 10)
     for corner, following in zip(footprint, np.roll(footprint, -1, 0), strict=True):
         if following[0] >= corner[0]:
@@ -168,7 +169,7 @@ def _sheets(canvas: SceneCanvas) -> tuple[float, float]:
 
 
 def parking(canvas: SceneCanvas, centre: Points, angle: float, length: float, width: float) -> None:
-    """A paved lot with rows of stalls, about half of them taken."""
+    """Draw a paved lot with rows of stalls, about half of them taken."""
     metre = canvas.metre
     canvas.polygon(rectangle(centre, length * metre, width * metre, angle), "pavement", "pavement")
     for row in np.arange(-width / 2 + 3, width / 2 - 2, 8.5):
@@ -182,7 +183,7 @@ def parking(canvas: SceneCanvas, centre: Points, angle: float, length: float, wi
 
 
 def crown(canvas: SceneCanvas, centre: Points, diameter: float) -> None:
-    """A single tree, `diameter` metres."""
+    """Draw a single tree, `diameter` metres."""
     outline = blob(canvas.rng, centre, diameter * canvas.metre)
     canvas.cast_shadow(outline, diameter * 0.6)
     canvas.polygon(outline, "tree", "tree")
@@ -193,7 +194,7 @@ def crown(canvas: SceneCanvas, centre: Points, diameter: float) -> None:
 
 
 def car(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    """A small vehicle with windscreens."""
+    """Draw a small vehicle with windscreens."""
     metre = canvas.metre
     body = rectangle(centre, canvas.rng.uniform(4.2, 5) * metre, 2 * metre, angle)
     canvas.cast_shadow(body, 1.0)
@@ -204,7 +205,7 @@ def car(canvas: SceneCanvas, centre: Points, angle: float) -> None:
 
 
 def truck(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    """A large vehicle: cab and box."""
+    """Draw a large vehicle: cab and box."""
     metre, length = canvas.metre, canvas.rng.uniform(9, 14)
     body = rectangle(centre, length * metre, 2.9 * metre, angle)
     canvas.cast_shadow(body, 2.5)
@@ -219,7 +220,7 @@ def truck(canvas: SceneCanvas, centre: Points, angle: float) -> None:
 
 
 def human(canvas: SceneCanvas, feet: Points) -> None:
-    """A person seen from a low-flying camera: shadow, clothes, head."""
+    """Draw a person seen from a low-flying camera: shadow, clothes, head."""
     metre, rng = canvas.metre, canvas.rng
     waist, neck = feet - np.array([0, 0.9 * metre]), feet - np.array([0, 1.8 * metre])
     canvas.shade(

@@ -1,4 +1,4 @@
-"""Materials of the ground: each a colour field whose structure, not whose mean colour, tells what it is."""
+"""Materials of the ground: each a colour field known by its structure, not by its mean colour."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fractal_noise(rng: np.random.Generator, shape: Shape, cell: float, octaves: 
 
 
 def pick_colour(rng: np.random.Generator, palette: list[tuple[int, int, int]], spread: float = 14) -> Field:
-    """A colour (3,) float32 between two entries of a palette, jittered."""
+    """Mix a colour (3,) float32 between two entries of a palette, jittered."""
     first, second = (np.array(palette[index], float) for index in rng.integers(len(palette), size=2))
     mixed = first + (second - first) * rng.uniform()
     jittered = mixed + rng.normal(0, spread / 2) + rng.normal(0, spread / 2, 3)
@@ -48,9 +48,7 @@ def pick_colour(rng: np.random.Generator, palette: list[tuple[int, int, int]], s
 
 
 def _tint(rng: np.random.Generator, colour: Field, light: Plane, hue: Plane | None = None) -> Field:
-    """A colour modulated by a light field (additive, grey levels) and, gently, by a second field towards
-    another hue.
-    """
+    """Modulate a colour by a field of light (additive, grey levels), and gently by a second one towards another hue."""
     field = colour + light[..., None]
     if hue is not None:
         field = field + hue[..., None] * rng.normal(0, 12, 3).astype(np.float32)
@@ -139,7 +137,7 @@ def _road(rng: np.random.Generator, shape: Shape, metre: float) -> Field:
 
 
 def _clutter(rng: np.random.Generator, shape: Shape, metre: float) -> Field:
-    """Building site: planks, containers and rubble of every colour, repeated by mirroring."""
+    """Draw a building site: planks, containers and rubble of every colour, repeated by mirroring."""
     patch = (min(shape[0], 128), min(shape[1], 128))
     field = _bareland(rng, patch, metre)
     rubble = [(180, 170, 160), (90, 84, 80), (200, 190, 90), (110, 130, 170), (170, 90, 70), (230, 228, 220)]

@@ -1,4 +1,4 @@
-"""Adaptive convolution: every pixel is filtered with a kernel of its own, shared by all channels."""
+"""Adaptive convolution: every pixel is filtered with its own kernel, shared by all channels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def adaptive_conv(source: Tensor, kernels: Tensor) -> Tensor:
 
 
 def shifted(padded: Tensor, diameter: int) -> Iterator[Tensor]:
-    """Views of `padded` (..., H + d - 1, W + d - 1), one for each tap, each (..., H, W)."""
+    """Yield views of `padded` (..., H + d - 1, W + d - 1), one for each tap, each (..., H, W)."""
     height, width = (size - diameter + 1 for size in padded.shape[-2:])
     for dy in range(diameter):
         for dx in range(diameter):

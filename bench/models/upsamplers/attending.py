@@ -55,7 +55,7 @@ class _Rotation(nn.Module):
 
 
 class Attending(Upsampler):
-    """What both share."""
+    """Base class of AnyUp and JAFAR."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Attending(Upsampler):
         return _heads(self.k(self.norm_k(self.with_features(pooled, patches).flatten(2).mT)))
 
     def query_code(self, code: Tensor) -> Tensor:
-        """What queries are made of, (B, 128, H, W)."""
+        """Return the code that queries are made of, (B, 128, H, W)."""
         encoded: Tensor = self.query_encoder(code)
         return encoded
 
@@ -106,7 +106,7 @@ class Attending(Upsampler):
 
     @abstractmethod
     def sees(self, guidance: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Which patches a pixel sees, down (H, h) and across (W, w)."""
+        """Return which patches a pixel sees, down (H, h) and across (W, w)."""
 
     @classmethod
     def of_state(cls, state: Mapping[str, Tensor], dim: int, file: Path) -> Self:
@@ -243,7 +243,7 @@ class Jafar(Attending):
 
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A released checkpoint by the names of the modules here; its joint projection cut into queries and keys."""
+    """Rename a released checkpoint's tensors to the modules here; its joint projection is cut into q and k."""
     found: dict[str, Tensor] = {}
     for key, value in state.items():
         for theirs, ours in _NAMES.items():

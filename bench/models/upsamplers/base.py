@@ -1,4 +1,4 @@
-"""What an upsampler is, and the registry of their kinds."""
+"""The interface of upsamplers, and the registry of their kinds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.runtime.timing import stage
 
 
 class ScoreRequest(NamedTuple):
-    """What one row asks of B windows.
+    """Request of one row for the scores of B windows.
 
     patches: tokens F (B, n, C), not normalized. text: (Q, C), each of length one. shift: (B, C) added to each pixel's
     feature before the norm (eq. 9: -λ times the CLS token), or None.
@@ -65,7 +65,7 @@ class Upsampler(nn.Module, ABC):
         """
 
     def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Prepared:
-        """The fast way to the scores of windows (B, 3, H, W) with h × w patches; unless overridden, `forward`."""
+        """Prepare the fast way to the scores of windows (B, 3, H, W) with h × w patches; by default `forward`."""
         return Direct(self, guidance, grid)
 
     @classmethod
@@ -82,7 +82,7 @@ class Upsampler(nn.Module, ABC):
 
     @classmethod
     def recognises(cls, state: Mapping[str, Tensor]) -> bool:
-        """Whether these look like the tensors of a checkpoint of this kind."""
+        """Return whether these look like the tensors of a checkpoint of this kind."""
         return False
 
 
@@ -112,7 +112,7 @@ KINDS: dict[str, type[Upsampler]] = {}
 
 
 def upsampler(kind: str) -> Callable[[Kind], Kind]:
-    """Registers the decorated class as a kind of upsampler, which `kind:` of `upsamplers:` in benchmark.yaml names."""
+    """Register the decorated class as a kind of upsampler, named by `kind:` of `upsamplers:` in benchmark.yaml."""
 
     def register(cls: Kind) -> Kind:
         old = KINDS.get(kind)
@@ -126,12 +126,12 @@ def upsampler(kind: str) -> Callable[[Kind], Kind]:
 
 
 def find_kind(kind: str) -> type[Upsampler]:
-    """The class of that kind. BenchError for an unknown one."""
+    """Return the class of that kind. BenchError for an unknown one."""
     if kind not in KINDS:
         raise BenchError(f"unknown upsampler kind '{kind}'; {did_you_mean(kind, KINDS)}")
     return KINDS[kind]
 
 
 def kind_file(cls: type[Upsampler]) -> Path:
-    """The source file of a kind."""
+    """Return the source file of a kind."""
     return Path(inspect.getfile(cls)).resolve()

@@ -23,7 +23,7 @@ from bench.runtime.timing import stage
 
 
 def steps_for(patch_size: int) -> int:
-    """Number of ×2 steps that enlarge patches to pixels: 4 for 16, 5 for 32.
+    """Return the number of ×2 steps that enlarge patches to pixels: 4 for 16, 5 for 32.
 
     Where the patch size is no power of two the enlargement goes beyond it (14: ×16), and the caller resizes
     the result to the window.
@@ -49,7 +49,7 @@ class BilateralUpsampler(Upsampler):
 
     @abstractmethod
     def modules_for(self, steps: int) -> list[JointBilateral]:
-        """The module of each of the ×2 steps, first (coarsest) step first."""
+        """Return the module of each of the ×2 steps, first (coarsest) step first."""
 
     def forward(self, patches: Tensor, guidance: Tensor, steps: int | None = None) -> Tensor:
         """Features (B, C, h, w) -> (B, C, h * 2**steps, w * 2**steps), the direct way.
@@ -71,7 +71,7 @@ class BilateralUpsampler(Upsampler):
             return _BilateralScores(self.operator(guidance, grid, steps), self.projection)
 
     def operator(self, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> Operator:
-        """The ×2 steps of `forward`, without the closing projection, as a linear operator for windows (B, 3, H, W).
+        """Return the ×2 steps of `forward`, less the closing projection, as a linear operator for windows (B, 3, H, W).
 
         W @ patch tokens (B, h * w, C) are the pixel features before the projection. For inference: no gradients, no
         dropout.
@@ -133,7 +133,7 @@ class JBUOne(BilateralUpsampler):
 
 @upsampler("jbu_stack")
 class JBUStack(BilateralUpsampler):
-    """FeatUp: a 7×7 module with weights of its own for each step."""
+    """FeatUp: a 7×7 module with separate weights for each step."""
 
     def __init__(self, dim: int, radius: int = 3, modules: int = 4) -> None:
         super().__init__(dim, radius)
@@ -169,7 +169,7 @@ class _Shape(NamedTuple):
 
 
 def _shape_of(state: Mapping[str, Tensor], path: Path) -> _Shape:
-    """What the file itself says about the upsampler that it was made for."""
+    """Read radius and number of modules off a checkpoint's tensors."""
     names = _stages(state)
     if not names:
         found = f"the first key is {next(iter(state))!r}" if state else "it is empty"
@@ -199,7 +199,7 @@ def _loaded(upsampler: Loaded, state: Mapping[str, Tensor], file: Path) -> Loade
 
 
 def _check_width(upsampler: BilateralUpsampler, state: Mapping[str, Tensor], path: Path) -> None:
-    """The commonest mistake gets an answer of its own."""
+    """Refuse the weights of another backbone, the commonest mistake."""
     closing = state.get("fixup_proj.1.bias")
     if closing is not None and closing.numel() != upsampler.dim:
         raise BenchError(

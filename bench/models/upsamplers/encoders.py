@@ -1,4 +1,4 @@
-"""What AnyUp, JAFAR and NAF are made of: small convolutional encoders and rotary positions."""
+"""Parts of AnyUp, JAFAR and NAF: small convolutional encoders and rotary positions."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Block(nn.Module):
 
 
 def convolution(inputs: int, outputs: int, kernel: int, bias: bool = False) -> nn.Conv2d:
-    """A convolution that keeps the size, with reflected borders."""
+    """Return a convolution that keeps the size, with reflected borders."""
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect", bias=bias)
 
 
 def encoder(first: nn.Module, channels: int, kernel: int = 1, residual: bool = True) -> nn.Sequential:
-    """A first layer and two blocks."""
+    """Return a first layer and two blocks."""
     return nn.Sequential(first, *(Block(channels, kernel, residual) for _ in range(2)))
 
 

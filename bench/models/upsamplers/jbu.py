@@ -69,7 +69,7 @@ class JointBilateral(nn.Module):
         return torch.exp(-squared / (2 * self.sigma_spatial**2)).flatten()
 
     def temperature(self) -> Tensor:
-        """The learned factor 1 / τ² of eq. 8."""
+        """Return the learned factor 1 / τ² of eq. 8."""
         return self.range_temp.exp().clamp(1e-4, 1e4)
 
     def _reflected(self, image: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ _PREFIX = "upsampler."
 
 
 def load_upsampler(kind: str | None, checkpoint: Path | None, dim: int, seed: int | None = None) -> Upsampler:
-    """An upsampler in evaluation mode, for features of `dim` channels.
+    """Load an upsampler in evaluation mode, for features of `dim` channels.
 
     kind: of `KINDS`; None: what the checkpoint is seen to hold. Without a checkpoint the weights are those of
     `draw`, or without a seed those that training begins with.
@@ -44,7 +44,7 @@ def load_upsampler(kind: str | None, checkpoint: Path | None, dim: int, seed: in
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The upsampler's tensors of a file, by the names that the modules have (no "upsampler." in front)."""
+    """Read the upsampler's tensors of a file, by the names that the modules have (no "upsampler." in front)."""
     state = read_state_dict(path)
     ours = {
         key.removeprefix(_PREFIX): value for key, value in state.items() if key.startswith((_PREFIX, "channelnorm."))
@@ -54,7 +54,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def draw(upsampler: Upsampler, seed: int) -> None:
-    """Weights from a recipe, the same on any machine; each tensor from a generator of its own.
+    """Weights from a recipe, the same on any machine; each tensor from its own generator.
 
     Gains of norms are about 1, biases about 0, the rest is normal with the variance 1 / inputs.
     """

@@ -147,7 +147,7 @@ def _line(n: int) -> Tensor:
 
 
 def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A released checkpoint by the names of the modules here."""
+    """Rename a released checkpoint's tensors to the modules here."""
     names = {"fourier_feat.1.": "fourier_feat.", "ca_transformer.norm.": "norm.", "final_conv.0.": "final."}
     names |= {"final_conv.1.": "final_norm."}
     for layer in range(LAYERS):

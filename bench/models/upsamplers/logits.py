@@ -21,8 +21,9 @@ _JITTER = 1e-12  # added to the diagonal of Gram matrices, as a share of its gre
 
 
 class _Block(NamedTuple):
-    """Columns that are multiplied together: the pixels' columns from `skipped` on times `rows` (B, …, columns), plus
-    `offset` (B, 1, columns).
+    """Columns that are multiplied together.
+
+    The pixels' columns from `skipped` on times `rows` (B, …, columns), plus `offset` (B, 1, columns).
     """
 
     skipped: int
@@ -85,7 +86,7 @@ class PixelScores:
         return cosines
 
     def _blocks_for(self, first: int, last: int) -> list[_Block]:
-        """The blocks where only the columns `first` to `last` of W are not zero."""
+        """Return the blocks where only the columns `first` to `last` of W are not zero."""
         if (first, last) not in self._cut:
             seen = [max(first, min(start, last)) for start, _ in self._blocks]
             self._cut[first, last] = [
@@ -128,7 +129,7 @@ def upsampled_scores(
     """Cosine scores (B, H, W, Q) of every pixel of the operator's windows, for each asking row.
 
     projection: A (C, C) and b (C) of `Upsampler.projection`. Rows that ask together share the operator's strips while
-    these are in the cache; each has products of its own, so its scores do not depend on who else asks.
+    these are in the cache; each has separate products, so its scores do not depend on who else asks.
     """
     if not requests:
         return []

@@ -120,7 +120,7 @@ def _softmax(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
 
 
 def neighbourhoods(guidance: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Which patches a pixel sees, down (H, h) and across (W, w). BenchError where there are too few."""
+    """Return which patches a pixel sees, down (H, h) and across (W, w). BenchError where there are too few."""
     found = []
     for pixels, patches in zip(guidance.shape[2:], grid, strict=True):
         if patches < NEIGHBOURS or pixels % patches:

@@ -71,7 +71,7 @@ class Operator:
         self.tiles = self._last.tiles
 
     def rows(self, strip: Strip) -> Rows:
-        """The rows of the pixels of one of the strips of `tiles`."""
+        """Return the rows of the pixels of one of the strips of `tiles`."""
         return self._rows(self._last, self._source, strip, len(self._steps) - 1)
 
     def matrix(self) -> Tensor:
@@ -126,7 +126,7 @@ class _StepFilter:
             self._kernels_of = _KernelMaker(module)
 
     def __call__(self, source: Tensor, strip: Strip) -> Tensor:
-        """A padded source (B, …, …, n) -> the pixels of a strip after the step, (B * s, t, TILE², n)."""
+        """Compute a strip's pixels after the step, (B * s, t, TILE², n), from a padded source (B, …, …, n)."""
         tiles = self.tiles
         with torch.autocast(source.device.type, enabled=False):
             keys = tiles.pixels(self._keys, strip).permute(2, 3, 4, 0, 1, 5)  # (b, s, t, i, j, 32)
@@ -158,7 +158,7 @@ class _KernelMaker:
 
 
 def _mlp(network: nn.Sequential, pixels: Tensor) -> Tensor:
-    """A pixelwise network of `JointBilateral` on channels-last pixels, without its dropout."""
+    """Apply a pixelwise network of `JointBilateral` to channels-last pixels, without its dropout."""
     first, second = _linear_parts(network)
     return F.linear(F.gelu(F.linear(pixels, *first)), *second)
 

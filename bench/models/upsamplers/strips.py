@@ -24,7 +24,7 @@ class Band(NamedTuple):
 
 
 def bands(rows: Axis, columns: Axis) -> Iterator[Band]:
-    """The image from top to bottom, in strips about as high as a patch."""
+    """Cut the image from top to bottom into strips about as high as a patch."""
     height, across = len(rows), rows.shape[1]
     step = max(1, height // across)
     for first in range(0, height, step):

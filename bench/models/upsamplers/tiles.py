@@ -25,7 +25,7 @@ _IN_CACHE = 2048  # pixels at a time on a CPU; fewer stay in a core's own cache,
 
 
 def by_pieces(device: torch.device) -> bool:
-    """Whether work is cut into pieces that fit into a core's cache (a CPU), and not done at once (accelerators)."""
+    """Return whether work is cut into pieces that fit into a core's cache (a CPU), or done at once (accelerators)."""
     return device.type == "cpu"
 
 
@@ -41,7 +41,7 @@ class Strip(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """What the tiles of a strip touch of padded images, as overlapping views.
+    """Pixels of padded images that the tiles of a strip touch, as overlapping views.
 
     views: (n, area, channels), `per` of them for each column of tiles, of which the last ones are no real tiles.
     """
@@ -54,7 +54,7 @@ class Reach(NamedTuple):
         return self._product(a, self.views.mT)
 
     def weighted(self, a: Tensor) -> Tensor:
-        """Sums of what each tile touches with its weights (c, t, m, area): (c, t, m, channels)."""
+        """Sum all that each tile touches with its weights (c, t, m, area): (c, t, m, channels)."""
         return self._product(a, self.views)
 
     def _product(self, a: Tensor, views: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class TileGrid:
         self._margin = _margin(radius)
 
     def strips(self) -> list[Strip]:
-        """The whole image: on a CPU a few columns of tiles at a time, elsewhere all at once."""
+        """Cut the whole image: on a CPU a few columns of tiles at a time, elsewhere all at once."""
         step = max(1, _IN_CACHE // (self.down * TILE**2)) if by_pieces(self.device) else self.across
         return [Strip(first, min(first + step, self.across)) for first in range(0, self.across, step)]
 
@@ -109,7 +109,7 @@ class TileGrid:
         return images.index_select(1, rows).index_select(2, columns)
 
     def pixels(self, padded: Tensor, strip: Strip) -> Tensor:
-        """The tiles of padded images, a view (i, j, b, s, t, n)."""
+        """Return the tiles of padded images, a view (i, j, b, s, t, n)."""
         rows = slice(self.radius, self.radius + self.down * TILE)
         columns = slice(self.radius + strip.first * TILE, self.radius + strip.last * TILE)
         inner = _tiled(padded[:, rows, columns], self.down, strip.across)
@@ -120,7 +120,7 @@ class TileGrid:
         return self._reach(padded, strip, TILE, TILE + 2 * self.radius)
 
     def pad_source(self, images: Tensor) -> Tensor:
-        """Sources (b, height / 2, width / 2, n) with their edges repeated, as far as bicubic enlargement sees."""
+        """Repeat the edges of sources (b, height / 2, width / 2, n) as far as bicubic enlargement sees."""
         rows, columns = (_edge_index(size, self._margin, self.device) for size in (self.height, self.width))
         return images.index_select(1, rows).index_select(2, columns)
 
@@ -130,7 +130,7 @@ class TileGrid:
         return torch.empty(images, down, across, channels, device=self.device)
 
     def inner(self, source: Tensor) -> Tensor:
-        """The sources themselves in what `source` gave."""
+        """Return the sources themselves in what `source` gave."""
         rows, columns = (slice(self._margin, self._margin + size // 2) for size in (self.height, self.width))
         return source[:, rows, columns]
 
@@ -158,7 +158,7 @@ class TileGrid:
         return Reach(views, per)
 
     def taps(self, products: Tensor, images: int) -> Tensor:
-        """Of products (b * s, t, TILE², reach) of pixels and reach, those of taps: a view (i, j, b, s, t, d, d)."""
+        """Select each kernel tap from pixel × reach products (b * s, t, TILE², reach): a view (i, j, b, s, t, d, d)."""
         side = TILE + 2 * self.radius
         across, down = len(products) // images, products.shape[1]
         column, row = products.stride()[:2]
@@ -167,8 +167,7 @@ class TileGrid:
         return products.as_strided((TILE, TILE, images, across, down, self.diameter, self.diameter), strides)
 
     def on_source(self, kernels: Tensor, strip: Strip) -> Tensor:
-        """Kernels (i, j, b, s, t, d, d) on the enlarged source as kernels on the source, (b * s, t, TILE², source
-        reach).
+        """Move kernels (i, j, b, s, t, d, d) on the enlarged source to the source: (b * s, t, TILE², source reach).
 
         The enlarged source need never be made. `kernels` is overwritten.
         """
@@ -200,7 +199,7 @@ class TileGrid:
             kernels[:, :, :, columns] = kernels[:, :, :, columns] @ folds
 
     def read(self, images: Tensor, strip: Strip) -> Tensor:
-        """The pixels of a strip of images (b, height, width, n), in the order of `write`: (b * s, t, TILE², n)."""
+        """Return a strip's pixels of images (b, height, width, n), in the order of `write`: (b * s, t, TILE², n)."""
         part = images[:, :, strip.first * TILE : strip.last * TILE]
         beyond = (0, strip.across * TILE - part.shape[2], 0, self.down * TILE - self.height)
         part = _tiled(F.pad(part, (0, 0, *beyond)), self.down, strip.across)
@@ -220,8 +219,9 @@ def _tiled(pixels: Tensor, down: int, across: int) -> Tensor:
 
 
 def source_columns(first: int, last: int, radius: int) -> tuple[int, int]:
-    """Columns of the source behind columns `first` up to `last` of the enlarged image: their taps' bicubic neighbors.
-    May be outside the source.
+    """Return the source columns behind columns `first` up to `last` of the enlarged image.
+
+    They are their taps' bicubic neighbours, and may be outside the source.
     """
     return (first - radius) // 2 - 2, (last - 1 + radius) // 2 + 3
 
@@ -243,7 +243,7 @@ def _edge_index(size: int, margin: int, device: torch.device) -> Tensor:
 
 
 def _reflected(index: Tensor, size: int) -> Tensor:
-    """Indices beyond either end mirrored into 0 … size - 1; of the filling, further out, clamped."""
+    """Mirror indices beyond either end into 0 … size - 1; those of the filling, further out, are clamped."""
     last = size - 1
     return (last - (last - index.abs()).abs()).clamp_min(0)
 
@@ -251,8 +251,9 @@ def _reflected(index: Tensor, size: int) -> Tensor:
 @functools.lru_cache
 @torch.inference_mode(False)  # so that training can use what inference made
 def _folds(size: int, radius: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The tiles along an axis from which taps reach outside (n,), and (TILE, n, d, d) from each tap to the one that
-    counts.
+    """Return the tiles along an axis from which taps reach outside (n,), and the tap that counts for each.
+
+    The latter as (TILE, n, d, d), from each tap to the one that it mirrors.
     """
     pixels = torch.arange(-(-size // TILE) * TILE)[:, None]
     taps = pixels + torch.arange(-radius, radius + 1)
@@ -265,7 +266,7 @@ def _folds(size: int, radius: int, device: torch.device) -> tuple[Tensor, Tensor
 
 @functools.lru_cache
 def _folded_tiles(size: int, radius: int, strip: Strip) -> tuple[int, int]:
-    """Which of the tiles of `_folds` are in a strip: from, up to not including."""
+    """Return which of the tiles of `_folds` are in a strip: from, up to not including."""
     tiles, _ = _folds(size, radius, torch.device("cpu"))
     return int((tiles < strip.first).sum()), int((tiles < strip.last).sum())
 
@@ -288,6 +289,6 @@ def _margin(radius: int) -> int:
 
 
 def _bicubic(size: int) -> Tensor:
-    """The matrix (2 * size, size) of torch's bicubic ×2 enlargement of a line."""
+    """Return the matrix (2 * size, size) of torch's bicubic ×2 enlargement of a line."""
     lines = torch.eye(size)[None, :, :, None]
     return F.interpolate(lines, (2 * size, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T

@@ -92,8 +92,9 @@ class _TapProducts(torch.autograd.Function):
 
 
 class _Filter(torch.autograd.Function):
-    """Bicubic ×2 of a source (B, …, …, C), as `TileGrid.pad_source` gives it, filtered with kernels (B, d * d, H, W):
-    (B, H, W, C).
+    """Bicubic ×2 of a source, filtered with kernels.
+
+    The source (B, …, …, C) is as `TileGrid.pad_source` gives it; kernels are (B, d * d, H, W), the result (B, H, W, C).
     """
 
     @staticmethod
@@ -137,13 +138,13 @@ class _Filter(torch.autograd.Function):
 
 
 def _keys(padded: Tensor, strip: Strip, tiles: TileGrid) -> tuple[Tensor, Reach]:
-    """The keys of a strip's pixels (b * s, t, TILE², n), and what its tiles see of all keys."""
+    """Return the keys of a strip's pixels (b * s, t, TILE², n), and all keys that its tiles see."""
     pixels = tiles.pixels(padded, strip).permute(2, 3, 4, 0, 1, 5).flatten(3, 4).flatten(0, 1)
     return pixels, tiles.reach(padded, strip)
 
 
 def _read_taps(images: Tensor, strip: Strip, tiles: TileGrid) -> Tensor:
-    """A strip of maps (b, d * d, H, W) as (i, j, b, s, t, d, d), zero beyond the maps."""
+    """Read a strip of maps (b, d * d, H, W) as (i, j, b, s, t, d, d), zero beyond the maps."""
     part = images[..., strip.first * TILE : strip.last * TILE]
     part = F.pad(part, (0, strip.across * TILE - part.shape[3], 0, tiles.down * TILE - tiles.height))
     part = part.view(len(images), tiles.diameter, tiles.diameter, tiles.down, TILE, strip.across, TILE)
@@ -151,15 +152,16 @@ def _read_taps(images: Tensor, strip: Strip, tiles: TileGrid) -> Tensor:
 
 
 def _write_taps(taps: Tensor, images: Tensor, strip: Strip, tiles: TileGrid) -> None:
-    """The inverse of `_read_taps`, into the maps."""
+    """Write taps into the maps: the inverse of `_read_taps`."""
     target = images[..., strip.first * TILE : strip.last * TILE]
     part = taps.permute(2, 5, 6, 4, 0, 3, 1).flatten(5, 6).flatten(3, 4).flatten(1, 2)
     target.copy_(part[:, :, : target.shape[2], : target.shape[3]])
 
 
 def _overlapped(products: Tensor, step: int) -> Overlapped:
-    """Tiles (b * s, t, side², n), each `step` pixels from the next, added up where they overlap down a column:
-    (b * s, rows, side, n), and the step.
+    """Add up tiles (b * s, t, side², n), each `step` pixels from the next, where they overlap down a column.
+
+    Returns (b * s, rows, side, n), and the step.
     """
     side = math.isqrt(products.shape[2])
     return step, _overlapped_along(torch.unflatten(products, 2, (side, side)), step)

@@ -1,4 +1,4 @@
-"""docs/datasets.md from the cards: `python -m bench.data.catalogue > docs/datasets.md`."""
+"""docs/datasets.md from the cards: `python -m tools.catalogue > docs/datasets.md`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bench.data.schema import Layout
 
 _HEAD = """# Datasets
 
-This page is made from the cards in `datasets/` by `python -m bench.data.catalogue`. Where a
+This page is made from the cards in `datasets/` by `python -m tools.catalogue`. Where a
 card is not sure of a statement, it is listed under "Unverified".
 
-A dataset is in a folder of its own below the data root (`--data-root`, else `$OVSS_BENCH_DATA`, else
+A dataset has its own folder below the data root (`--data-root`, else `$OVSS_BENCH_DATA`, else
 `./data`), called as its section says or like the dataset itself; upper and lower case do not matter. The
-first layout that is found is used, and named in the results. Zip and tar archives count as unpacked where
-they lie. In the patterns below, `{n}` is whatever the files are called, and `<a|b>` are spellings of which
+first layout that is found is used, and named in the results. Zip and tar archives count as unpacked in
+place. In the patterns below, `{n}` is whatever the files are called, and `<a|b>` are spellings of which
 the first that exists is taken.
 
 `python -m bench datasets` shows which of them are found, `python -m bench datasets check NAME` looks into
@@ -25,7 +25,7 @@ one. [Adding a dataset](adding-a-dataset.md) takes one YAML file.
 
 
 def catalogue() -> str:
-    """The page, as Markdown: a table of all shipped cards, and a section for each."""
+    """Return the page, as Markdown: a table of all shipped cards, and a section for each."""
     cards = sorted((load_card(name) for name in card_names()), key=lambda card: (_group(card), card.name))
     return "\n".join([_HEAD, *_overview(cards), *(line for card in cards for line in _section(card))])
 
