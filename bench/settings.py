@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -70,6 +71,7 @@ class ResizeRule(Model):
     long_side: Pixels | None = None
     short_side: Pixels | None = None
     long_max: Pixels | None = None
+    antialias: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _one_of(self) -> ResizeRule:
@@ -77,8 +79,23 @@ class ResizeRule(Model):
             raise ValueError("give either long_side or short_side")
         return self
 
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) after the resize; up or down, halves rounded up."""
+        long, short = max(height, width), min(height, width)
+        if self.short_side is None:
+            scale = (self.long_side or 0) / long
+        else:
+            scale = min(self.short_side / short, (self.long_max or math.inf) / long)
+        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
     def __str__(self) -> str:
         return f"long side {self.long_side}" if self.long_side else f"short side {self.short_side}"
+
+
+class AntialiasedResize(ResizeRule):
+    """Resize by Pillow's bilinear filter, as SAM's own code does it, in place of OpenCV's."""
+
+    antialias: ClassVar[bool] = True
 
 
 class Overrides(Model):

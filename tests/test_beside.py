@@ -17,11 +17,12 @@ from second_recipe import guidance, upsampler_state
 from bench.data.cards import load_card
 from bench.data.check import check
 from bench.data.geojson import draw_lines
-from bench.data.images import Resize, read_image, resize
+from bench.data.images import read_image, resize
 from bench.data.label_faults import suspicious
 from bench.data.labels import read_label
 from bench.data.samples import open_samples
 from bench.models.upsamplers import load_upsampler
+from bench.settings import ResizeRule
 from bench.verify import recipe
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -95,7 +96,7 @@ def lay_out_samples(root: Path) -> None:
 def test_resize_is_that_of_the_reference(name):
     golden = np.load(SHARED / "golden/images.npz")
     source = read_image(SHARED / "samples/openearthmap/image/koeln_50.tif") if name == "oem" else golden["synth100x224"]
-    np.testing.assert_array_equal(resize(source, Resize(long_side=448)), golden[f"{name}_resized"])
+    np.testing.assert_array_equal(resize(source, ResizeRule(long_side=448)), golden[f"{name}_resized"])
 
 
 def test_reading_a_geotiff_is_silent(capfd):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -15,49 +13,21 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from bench.errors import BenchError, reading
+from bench.settings import ResizeRule
 
 # Pillow refuses more than twice this, OpenCV more than 1 << 30 pixels: large scenes are what tiling is for.
 Image.MAX_IMAGE_PIXELS = 1 << 29
 
 
-@dataclass(frozen=True)
-class Resize:
-    """Size of the network's input: the long side, or the short side with a bound on the long one; pixels.
-
-    filter: "opencv" is bilinear without antialias, "pillow" bilinear with it, as SAM's own code resizes.
-    """
-
-    long_side: int | None = None
-    short_side: int | None = None
-    long_max: int | None = None
-    filter: Literal["opencv", "pillow"] = "opencv"
-
-    def __post_init__(self) -> None:
-        if (self.long_side is None) == (self.short_side is None):
-            raise BenchError(f"{self}: give either long_side or short_side")
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) after the resize; up or down, halves rounded up."""
-        long, short = max(height, width), min(height, width)
-        if self.long_side is not None:
-            scale = self.long_side / long
-        else:
-            assert self.short_side is not None
-            scale = self.short_side / short
-            if self.long_max is not None:
-                scale = min(scale, self.long_max / long)
-        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-
-
-def resize(image: NDArray[np.uint8], rule: Resize) -> NDArray[np.uint8]:
-    """Resize an image: 8-bit bilinear without antialias, as any other moves 0.7 % of the labels."""
+def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:
+    """Resize an image: 8-bit bilinear. Any other than OpenCV's, without antialias, moves 0.7 % of the labels."""
     height, width = rule.size(*image.shape[:2])
-    if rule.filter == "pillow":
+    if rule.antialias:
         return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
-def at_sizes(image: NDArray[np.uint8], rules: Iterable[Resize]) -> dict[Resize, NDArray[np.uint8]]:
+def at_sizes(image: NDArray[np.uint8], rules: Iterable[ResizeRule]) -> dict[ResizeRule, NDArray[np.uint8]]:
     """Return the image by each of the rules."""
     return {rule: resize(image, rule) for rule in rules}
 

@@ -23,10 +23,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.images import Resize, at_sizes
+from bench.data.images import at_sizes
 from bench.data.label_faults import impossible_values
 from bench.data.samples import Sample, SampleSet
 from bench.errors import BenchError
+from bench.settings import ResizeRule
 
 _AHEAD = 4  # samples that a worker keeps ready
 # Not "fork": it copies the locks of threads, OpenCV's and CUDA's among them, without the threads.
@@ -45,12 +46,12 @@ class Loaded:
     index: int
     id: str
     label: NDArray[np.uint8]
-    images: dict[Resize, NDArray[np.uint8]]
+    images: dict[ResizeRule, NDArray[np.uint8]]
     error: str | None = None
     content: str | None = None
 
 
-def load(samples: SampleSet, indices: Iterable[int], rules: Sequence[Resize], workers: int) -> Iterator[Loaded]:
+def load(samples: SampleSet, indices: Iterable[int], rules: Sequence[ResizeRule], workers: int) -> Iterator[Loaded]:
     """Yield the samples at `indices`, which increase, in that order, for any number of workers.
 
     A source is decoded once, and not at all if none of its samples is wanted. A file that cannot be read
@@ -92,7 +93,7 @@ def _tasks(samples: SampleSet, indices: Iterable[int]) -> list[_Task]:
     return [_Task(source, tuple(found)) for source, found in wanted.items()]
 
 
-def _read(samples: SampleSet, task: _Task, rules: Sequence[Resize]) -> Iterator[Loaded]:
+def _read(samples: SampleSet, task: _Task, rules: Sequence[ResizeRule]) -> Iterator[Loaded]:
     """Yield one item for each wanted sample of a source; an unreadable sample carries its error."""
     left = list(task.indices)
     reason = f"{samples.ids[left[0]]} is not in its file; get the file again"
@@ -114,7 +115,7 @@ def _read(samples: SampleSet, task: _Task, rules: Sequence[Resize]) -> Iterator[
         yield Loaded(index, samples.ids[index], np.zeros((0, 0), np.uint8), {}, reason, content)
 
 
-def _checked(samples: SampleSet, sample: Sample, rules: Sequence[Resize], content: str | None) -> Loaded:
+def _checked(samples: SampleSet, sample: Sample, rules: Sequence[ResizeRule], content: str | None) -> Loaded:
     """Return the sample at the rules' sizes; an error where its label holds values that are no class."""
     reason = impossible_values(samples, sample.id, sample.label)
     if reason:
@@ -124,7 +125,7 @@ def _checked(samples: SampleSet, sample: Sample, rules: Sequence[Resize], conten
 
 @contextlib.contextmanager
 def _worker(
-    samples: SampleSet, tasks: Sequence[_Task], rules: Sequence[Resize]
+    samples: SampleSet, tasks: Sequence[_Task], rules: Sequence[ResizeRule]
 ) -> Iterator[tuple[BaseProcess, Connection]]:
     """Run a worker process; gives it and the pipe that its items come through."""
     context: Any = mp.get_context(_START)
@@ -147,7 +148,7 @@ def _work(
     reading: Connection,
     samples: SampleSet,
     tasks: Sequence[_Task],
-    rules: Sequence[Resize],
+    rules: Sequence[ResizeRule],
 ) -> None:
     """Body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends the workers

@@ -1,4 +1,4 @@
-"""What the global bias does on one image: Figure 5 of the SegEarth-OV paper."""
+"""The effect of the global bias on one image: Figure 5 of the SegEarth-OV paper."""
 
 from __future__ import annotations
 

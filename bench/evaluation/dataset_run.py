@@ -38,8 +38,7 @@ _MAPS = 16  # label maps that wait to be written
 
 
 class Progress(NamedTuple):
-    """How far a run is: `done` of the `total` images that are due of the dataset, which is number `number` of
-    `datasets`."""
+    """Progress of a run: `done` of `total` images that are due of dataset `number` of `datasets`."""
 
     dataset: str
     number: int
@@ -90,8 +89,10 @@ class Run:
 
 
 class Background(NamedTuple):
-    """Threads that write while images are counted: parts and label maps of the results that are growing, and, so that
-    these need not wait, whole results of the dataset before.
+    """Threads that write while images are counted.
+
+    parts: parts and label maps of the results that are growing; finishing: whole results of the dataset before, for
+    which these need not wait
     """
 
     parts: Executor
@@ -106,7 +107,7 @@ class _Due(NamedTuple):
 
 
 def run_dataset(run: Run, dataset: DatasetPlan, progress: Progress, background: Background) -> list[Future[None]]:
-    """Evaluates what is due of one dataset, in one pass over its images, and stores it as it comes.
+    """Evaluate what is due of one dataset, in one pass over its images, and store it as it comes.
 
     Returns the results that are still being finished. What ends it early leaves what was computed on the disk.
     """
@@ -140,7 +141,7 @@ def _record_gaps(run: Run, dataset: DatasetPlan) -> None:
 
 
 def _without_twins(run: Run, cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
-    """The cells to be counted, and those that differ from one of them in what is applied to counts alone.
+    """Part the cells to be counted from those that differ from one of them in what is applied to counts alone.
 
     Boundaries and label maps depend on the threshold, and shards are put together later, so all are counted then.
     """
@@ -152,7 +153,7 @@ def _without_twins(run: Run, cells: Sequence[Cell]) -> tuple[list[Cell], list[Ce
 
 
 def _finish_twin(run: Run, dataset: DatasetPlan, cell: Cell) -> None:
-    """Stores a result whose counts another row of the run has got by now."""
+    """Store a result whose counts another row of the run has got by now."""
     run.store.open(_result(run, dataset, cell), dataset.indices).finish()
 
 
@@ -205,7 +206,7 @@ class _Results:
         _warn_of_mixtures(run.store, dataset, self._writers)
 
     def due(self) -> dict[str, _Due]:
-        """What is not stored yet; images that are counted are drawn in the same pass."""
+        """Return the images that are not stored yet; those that are counted are drawn in the same pass."""
         found = {}
         for row, writer in self._writers.items():
             uncounted = set(self._dataset.indices) - writer.done
@@ -216,7 +217,7 @@ class _Results:
         return found
 
     def store(self, outcomes: Iterable[Outcome], due: Mapping[str, _Due]) -> None:
-        """Stores outcomes as they come; what ends them early leaves what was computed on the disk."""
+        """Store outcomes as they come; an early end leaves what was computed on the disk."""
         contents: dict[int, str | None] = {}
         try:
             for outcome in outcomes:
@@ -251,7 +252,7 @@ class _Results:
 
 
 def _remember(samples: SampleSet, contents: Mapping[int, str | None]) -> None:
-    """Keeps the checksums that were computed while reading, so that the next plan need not read the files."""
+    """Keep the checksums that were computed while reading, so that the next plan need not read the files."""
     by_source = {}
     for source, indices in enumerate(samples.sources):
         content = next((contents[index] for index in indices if contents.get(index)), None)
@@ -276,7 +277,7 @@ def _warn(message: str) -> None:
 
 
 def segmenters_of(run: Run, cells: Iterable[Cell]) -> list[Segmenter]:
-    """A segmenter per backbone and geometry, for the cells whose models could be had."""
+    """Return a segmenter per backbone and geometry, for the cells whose models could be had."""
     return build_segmenters([(cell.settings, cell.ready) for cell in cells if cell.ready], run.models, run.batch)
 
 
@@ -313,7 +314,7 @@ def _outcomes(
 
 
 def _reported(run: Run, images: Iterable[Loaded], progress: Progress) -> Iterator[Loaded]:
-    """The images, each reported when the next one is asked for."""
+    """Pass the images on, each reported when the next one is asked for."""
     for done, image in enumerate(images):
         if run.processes.is_main:
             run.report(progress._replace(done=done))
@@ -323,7 +324,7 @@ def _reported(run: Run, images: Iterable[Loaded], progress: Progress) -> Iterato
 
 
 def _gathered(processes: Distributed, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
-    """The outcomes of all processes, on the leading one; the others only hand theirs over."""
+    """Gather the outcomes of all processes on the leading one; the others only hand theirs over."""
     if processes.size == 1:
         yield from outcomes
         return

@@ -1,4 +1,4 @@
-"""How long the whole paper takes, from what images of a few sizes took."""
+"""Estimate of the time that the whole paper takes, from timings of images of a few sizes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from scipy.optimize import nnls
 
 from bench.data.cards import Card
-from bench.data.images import Resize
 from bench.evaluation.speed import Case, Timing
 from bench.inference.windows import window_boxes
+from bench.settings import ResizeRule
 
 TYPICAL: Final = {  # height and width of most images, as they are evaluated; only for `whole_paper`
     **dict.fromkeys(("openearthmap", "loveda", "xbd_pre", "deepglobe_road"), (1024, 1024)),
@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
 
 
 def whole_paper(cards: Sequence[Card], cases: Sequence[Case], timings: Sequence[Timing]) -> list[Estimate]:
-    """What each dataset takes, from what images of some sizes took.
+    """Estimate the time of each dataset from timings of images of some sizes.
 
     An image costs so much per window and so much per megapixel of its original; both are fitted to the timings (least
     squares, not negative). Needs two sizes of different numbers of megapixels. Images of a dataset: the card's count,
@@ -47,7 +47,7 @@ def whole_paper(cards: Sequence[Card], cases: Sequence[Case], timings: Sequence[
             continue
         tile = (card.tiling.height, card.tiling.width) if card.tiling else None
         height, width = tile or TYPICAL.get(card.name, (1024, 1024))
-        small_h, small_w = Resize(long_side=448).size(height, width)
+        small_h, small_w = ResizeRule(long_side=448).size(height, width)
         windows = len(window_boxes(small_h, small_w, 224, 112))
         seconds = card.expected_count * (per_window * windows + per_megapixel * height * width / 1e6)
         found.append(Estimate(card.name, card.expected_count, seconds))

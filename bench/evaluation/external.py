@@ -35,7 +35,7 @@ class Predictions:
     pattern: str | None = None
 
     def file(self, sample: str) -> Path:
-        """The file of a sample; BenchError where there is none."""
+        """Return the file of a sample; BenchError where there is none."""
         name = sample.replace("/", "_")
         names = [self.pattern.replace("{id}", name)] if self.pattern else [f"{name}{ending}" for ending in ENDINGS]
         found = next((self.folder / name for name in names if (self.folder / name).is_file()), None)
@@ -52,7 +52,7 @@ def score_predictions(
     label: str | None = None,
     report: Callable[[int], None] = lambda _: None,
 ) -> StoredResult:
-    """Counts label maps against the labels of a dataset and stores the result under the name of a row.
+    """Count label maps against the labels of a dataset, and store the result under the name of a row.
 
     Every sample must have a label map of its size, or scores (K, H, W); what is wrong is said before anything is
     stored. There are no probabilities, so the result has no thresholds. report: called with how many sources are done.
@@ -99,8 +99,10 @@ def score_predictions(
 
 
 def read_prediction(file: Path, card: Card, size: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A label map (H, W) of class numbers: an index or palette image, an image in the card's colours, an array of class
-    numbers (H, W), or of scores (K, H, W), of which the highest wins.
+    """Read a label map (H, W) of class numbers.
+
+    It is an index or palette image, an image in the card's colours, an array of class numbers (H, W), or of scores (K,
+    H, W), of which the highest wins.
 
     Raises BenchError where it is none, has another size, or holds what is no class.
     """
@@ -155,7 +157,7 @@ def _from_colours(pixels: NDArray[np.uint8], card: Card, file: Path) -> NDArray[
 
 
 def _settings(row: str, card: Card) -> Settings:
-    """Of a result that no setting of ours made."""
+    """Return placeholder settings for an external result."""
     return Settings(
         row=row,
         dataset=card.name,

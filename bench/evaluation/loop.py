@@ -23,7 +23,7 @@ from bench.store.count_table import ImageCounts, boundary_line
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is counted of the images of one dataset."""
+    """Scope of the counting on the images of one dataset."""
 
     classes: int
     """Number of classes K."""
@@ -33,7 +33,7 @@ class Scoring:
     """Row -> images whose label maps are handed out as well."""
 
     def keeps(self, row: Row, index: int) -> bool:
-        """Whether the label map of the row on that image is kept."""
+        """Return whether the label map of the row on that image is kept."""
         return index in self.keep.get(row.name, ())
 
 

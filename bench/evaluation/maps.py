@@ -13,8 +13,9 @@ from bench.inference.blame import described
 
 
 def label_maps(run: Run, dataset: DatasetPlan, index: int) -> dict[str, NDArray[np.uint8]]:
-    """Label map (H, W) of each row on one sample, at the thresholds of the settings: the one that a run kept, where it
-    is still true, or computed now. BenchError where a row fails.
+    """Return the label map (H, W) of each row on one sample, at the thresholds of the settings.
+
+    It is the one that a run kept, where that is still true, or computed now. BenchError where a row fails.
     """
     assert dataset.samples is not None
     sample = dataset.samples.read(index)

@@ -12,7 +12,6 @@ import torch
 
 import bench
 from bench.config import Config
-from bench.data.images import Resize
 from bench.errors import BenchError, did_you_mean
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
@@ -47,14 +46,14 @@ class ModelCache:
     _upsamplers: dict[tuple[str, int], tuple[Upsampler, str]] = field(default_factory=dict, init=False)
 
     def backbone(self, name: str) -> Backbone:
-        """The backbone called `name` in benchmark.yaml."""
+        """Return the backbone called `name` in benchmark.yaml."""
         if name not in self._backbones:
             given = self.checkpoint if name == self.config.protocol.backbone else None
             self._backbones[name] = load_backbone(self.config.backbones[name], given, self.device, self.dtype)
         return self._backbones[name]
 
     def upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
-        """The upsampler called `name` in benchmark.yaml for features of `dim` channels, and the hash of its file."""
+        """Return the upsampler called `name` in benchmark.yaml for `dim` channels, and the hash of its file."""
         if name not in self.config.upsamplers:
             raise BenchError(f"unknown upsampler '{name}'; {did_you_mean(name, self.config.upsamplers)}")
         if (name, dim) not in self._upsamplers:
@@ -81,7 +80,7 @@ class ModelCache:
         return load_upsampler(None if given else spec.kind, file, dim), sha256_hash(file)
 
     def second(self, name: str) -> SecondModel:
-        """The second model called `name` in `models:` of benchmark.yaml."""
+        """Return the second model called `name` in `models:` of benchmark.yaml."""
         if name not in self.config.models:
             raise BenchError(f"unknown second model '{name}'; {did_you_mean(name, self.config.models)}")
         if name not in self._seconds:
@@ -165,7 +164,7 @@ def build_row(
 
 
 def build_segmenters(rows: Sequence[tuple[Settings, Row]], models: ModelCache, batch: int) -> list[Segmenter]:
-    """A segmenter per backbone and geometry, whose rows share its windows."""
+    """Return a segmenter per backbone and geometry, whose rows share its windows."""
     together: dict[Hashable, list[tuple[Settings, Row]]] = {}
     for settings, row in rows:
         geometry = settings.backbone, settings.resize, settings.window, settings.stride
@@ -175,12 +174,11 @@ def build_segmenters(rows: Sequence[tuple[Settings, Row]], models: ModelCache, b
 
 def build_segmenter(rows: Sequence[Row], settings: Settings, models: ModelCache, batch: int) -> Segmenter:
     """Rows of one backbone and one geometry, which the settings of any of them say, ready for images."""
-    resize = Resize(**settings.resize.model_dump())
-    return Segmenter(models.backbone(settings.backbone), rows, settings.window, settings.stride, batch, resize)
+    return Segmenter(models.backbone(settings.backbone), rows, settings.window, settings.stride, batch, settings.resize)
 
 
 def _sentences(config: Config, settings: Settings, own_text: object) -> tuple[str, ...]:
-    """The templates of a row; empty for ImageNet's 80. BenchError where the method has a text side of its own."""
+    """Return the templates of a row, none for ImageNet's 80. BenchError where the method encodes text itself."""
     if settings.templates == "imagenet":
         return ()
     if settings.templates not in config.templates:

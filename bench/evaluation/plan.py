@@ -102,7 +102,7 @@ class DatasetPlan:
         return tuple(cell for cell in self.cells if cell.state != "cached")
 
     def only(self, states: Sequence[str]) -> DatasetPlan:
-        """The same with the cells in one of the states alone (missing takes partial and damaged along)."""
+        """Keep the cells in one of the states alone (missing takes partial and damaged along)."""
         wanted = {*states, *(["partial", "damaged"] if "missing" in states else [])}
         return replace(self, cells=tuple(cell for cell in self.cells if cell.state in wanted))
 
@@ -141,12 +141,12 @@ def plan(
 
 
 def share(total: int, part: int, parts: int) -> range:
-    """The `part`-th of `parts` consecutive shares of `total` numbers, which differ in length by one at the most."""
+    """Return the `part`-th of `parts` consecutive shares of `total` numbers, nearly equally long."""
     return range(total * part // parts, total * (part + 1) // parts)
 
 
 def _settings_on(spec: RunSpec, card: Card, methods: Mapping[str, Method]) -> list[Cell]:
-    """The rows on one dataset, of which the settings alone are known. BenchError where these do not fit.
+    """Return the rows on one dataset, of which the settings alone are known. BenchError where these do not fit.
 
     A vocabulary or protocol that has no words for this dataset costs the cell alone.
     """
@@ -167,7 +167,7 @@ def _settings_on(spec: RunSpec, card: Card, methods: Mapping[str, Method]) -> li
 
 
 def _data_root(spec: RunSpec, processes: Distributed) -> Path:
-    """The folder of all datasets; the demo's are written first where they are not there yet."""
+    """Return the folder of all datasets; the demo's are written first where they are not there yet."""
     if not spec.demo:
         return data_root(spec.data_root)
     names = [card.name for card in spec.dataset_cards]
@@ -178,7 +178,7 @@ def _data_root(spec: RunSpec, processes: Distributed) -> Path:
 
 
 def _find(spec: RunSpec, card: Card, root: Path) -> DatasetPlan:
-    """The dataset as it is on the disk. Raises DatasetMissing where it was named and is not there."""
+    """Find the dataset on the disk. Raises DatasetMissing where it was named and is not there."""
     expected = None if spec.demo or spec.limit else card.expected_count
     try:
         samples = find_samples(card, root, spec.layouts.get(card.name))
@@ -205,7 +205,7 @@ def _find(spec: RunSpec, card: Card, root: Path) -> DatasetPlan:
 
 
 def _with_models(cell: Cell, dataset: DatasetPlan, models: ModelCache, report_word: Callable[[str], None]) -> Cell:
-    """The cell with its models and the hashes of its inputs, or with the reason why it cannot have them."""
+    """Return the cell with its models and the hashes of its inputs, or with the reason why it cannot have them."""
     samples = dataset.samples
     if samples is None or cell.wordless:
         return cell
@@ -226,7 +226,7 @@ class _State(NamedTuple):
 
 
 def _state(cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: Store, spec: RunSpec) -> _State:
-    """What there is to do for a cell, of which `old` is stored."""
+    """Return what there is to do for a cell, of which `old` is stored."""
     samples = dataset.samples
     if cell.ready and old and samples and old.record.inputs.get("data list") == samples.fingerprint():
         cell = replace(cell, inputs={**cell.inputs, "data list": samples.fingerprint()})  # as earlier versions named it
@@ -241,7 +241,10 @@ def _state(cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: St
 def _compared(
     cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: Store, boundary: bool
 ) -> tuple[State, tuple[str, ...]]:
-    """The state of a cell and what changed since it was stored. boundary: cells without boundary counts are partial."""
+    """Compare a cell with what is stored: its state, and what changed.
+
+    boundary: cells without boundary counts are partial
+    """
     if damage := store.damage(cell.row, cell.settings.dataset):
         return "damaged", (damage,)
     if old is None or old.status == "no data":
@@ -263,7 +266,7 @@ def _compared(
 
 
 def _changed_images(now: Sequence[str | None] | None, old: StoredResult) -> int:
-    """How many stored images were counted from files that hold something else now."""
+    """Count the stored images whose files hold something else now."""
     if now is None:
         return 0
     return sum(index >= len(now) or now[index] not in (None, content) for index, content in old.contents.items())

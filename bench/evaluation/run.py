@@ -26,7 +26,7 @@ def planned(
     report: Callable[[Progress], None] = lambda _: None,
     report_word: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Run]:
-    """The plan of a run; inside the block it may be executed, and no other process writes to its results folder.
+    """Plan a run; inside the block it may be executed, and no other process writes to its results folder.
 
     writes: False for a plan that is only looked at. report: called with the progress. report_word: called with each
     word whose text has to be encoded, which takes seconds per word on a CPU. Raises BenchError for what does not fit,
@@ -42,7 +42,7 @@ def planned(
 
 
 def execute(run: Run) -> None:
-    """Evaluates what is due and stores it, dataset by dataset.
+    """Evaluate what is due and store it, dataset by dataset.
 
     Whatever ends it early, what was computed is on the disk. Raises KeyboardInterrupt and what the store raises; a
     failing row is recorded with its reason and does not.

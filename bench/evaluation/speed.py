@@ -72,7 +72,7 @@ _IN_A_ROW = 8  # images that a GPU gets one after the other
 
 @dataclass(frozen=True)
 class Case:
-    """What one measurement is of: original size, number of prompt words, rows."""
+    """Setting of one measurement: original size, number of prompt words, rows."""
 
     height: int
     width: int
@@ -109,7 +109,7 @@ class Timing:
 
 
 def mean(timings: Sequence[Timing]) -> Timing:
-    """Of the same case in several processes; the peak memory is the highest."""
+    """Average the same case over several processes; the peak memory is the highest."""
     first = timings[0]
     return Timing(
         first.windows,
@@ -125,7 +125,7 @@ def mean(timings: Sequence[Timing]) -> Timing:
 
 @dataclass(frozen=True)
 class _Work:
-    """What one case does to an image file. classes: as many as queries."""
+    """Work of one case on an image file. classes: as many as queries."""
 
     file: Path
     segmenters: list[Segmenter]
@@ -159,7 +159,7 @@ class Bench:
         self.batch = batch
 
     def measure(self, case: Case, repeats: int, one_by_one: bool = False) -> Timing:
-        """Encoder and rows alternating, after one round of warming up."""
+        """Measure encoder and rows alternating, after one round of warming up."""
         on_gpu = self.backbone.device.type == "cuda"
         images = _IN_A_ROW if on_gpu else 1
         with tempfile.TemporaryDirectory() as folder:
@@ -227,7 +227,7 @@ class Bench:
         return {name: statistics.median(self._seconds(way) for _ in range(repeats)) for name, way in ways.items()}
 
     def upsampled(self, row: str) -> bool:
-        """Whether the row has an upsampler."""
+        """Return whether the row has an upsampler."""
         return self._settings(row).upsampler != "none"
 
     def _segmenters(self, case: Case) -> list[Segmenter]:
@@ -238,7 +238,7 @@ class Bench:
         )
 
     def _decoded(self, work: _Work, images: int) -> Iterator[Loaded]:
-        """The image as number 0, 1, … of a dataset, decoded once."""
+        """Yield the image as number 0, 1, … of a dataset, decoded once."""
         with stage("decode, resize"):
             image = read_image(work.file)
             sizes = at_sizes(image, {size for segmenter in work.segmenters for size in segmenter.sizes})
@@ -284,7 +284,7 @@ class Bench:
         )
 
     def _windows(self, image: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-        """The windows of the protocol as one batch (n, 3, window, window)."""
+        """Return the windows of the protocol as one batch (n, 3, window, window)."""
         protocol = self.config.protocol
         boxes = window_boxes(image.shape[0], image.shape[1], protocol.window, protocol.stride)
         if min(image.shape[:2]) < protocol.window:
@@ -348,7 +348,7 @@ class _TimedBackbone(Backbone):
 
 
 def _write_noise(file: Path, case: Case) -> None:
-    """A JPEG that compresses about as a photograph does: coarse noise under some fine noise."""
+    """Write a JPEG that compresses about as a photograph does: coarse noise under some fine noise."""
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (case.height // 16 + 1, case.width // 16 + 1, 3), dtype=np.uint8)
     smooth = cv2.resize(coarse, (case.width, case.height), interpolation=cv2.INTER_CUBIC)
@@ -359,8 +359,11 @@ def _write_noise(file: Path, case: Case) -> None:
 def cases(
     sizes: Sequence[tuple[int, int]], queries: Sequence[int], rows: Sequence[str], row_counts: Sequence[int]
 ) -> list[Case]:
-    """Each size at the first number of queries, each other number of queries at the first size, and there the
-    first n rows for each of `row_counts`."""
+    """List the cases to measure.
+
+    Each size at the first number of queries, each other number of queries at the first size, and there the first n rows
+    for each of `row_counts`.
+    """
     found = [Case(*size, queries[0], tuple(rows)) for size in sizes]
     found += [Case(*sizes[0], count, tuple(rows)) for count in queries[1:]]
     found += [Case(*sizes[0], queries[0], tuple(rows[:count])) for count in row_counts if count < len(rows)]

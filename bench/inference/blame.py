@@ -10,8 +10,9 @@ from typing import Any
 
 
 def described(error: Exception, method: object) -> str:
-    """What a method raised in one line, with its file and line: of the frame in the plug-in that was reached last, or
-    of the function whose result was refused.
+    """Describe a method's error in one line, with file and line of the plug-in.
+
+    The line is that of the frame in the plug-in that was reached last, or of the function whose result was refused.
     """
     place = _place(error, method)
     return f"{type(error).__name__}: {error}" + (f" ({place})" if place else "")

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.data.images import Resize
 from bench.errors import BenchError
 from bench.inference.first_look import check_scores, unchanged
 from bench.inference.row import Row
@@ -21,8 +20,9 @@ from bench.models.collector import Box, Collector, WholeImage
 from bench.models.second import SecondTrunk
 from bench.runtime.device import to_device
 from bench.runtime.timing import stage
+from bench.settings import ResizeRule
 
-Images: TypeAlias = Mapping[Resize, NDArray[np.uint8]]
+Images: TypeAlias = Mapping[ResizeRule, NDArray[np.uint8]]
 
 
 class Collecting:
@@ -108,7 +108,7 @@ def _whole_image(
 
 
 def _of_image(scores: Tensor, row: Row, image: WholeImage) -> Tensor:
-    """A collector's scores at the network's size, (Q, h, w): scores of windows are stitched, others enlarged."""
+    """Bring a collector's scores to the network's size, (Q, h, w): those of windows are stitched, others enlarged."""
     if isinstance(scores, Tensor) and scores.dim() == 3:
         check_scores(scores[None], 1, len(row.classes))
         return F.interpolate(scores[None].float(), size=image.size, mode="bilinear")[0]

@@ -59,7 +59,7 @@ def classify(
 def classify_binned(
     scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, join: Join = BEST_WORD
 ) -> BinnedPrediction:
-    """What `classify` finds, with `bench.metrics.probability_bin` of the probability in its place."""
+    """Classify as `classify` does, with `bench.metrics.probability_bin` of each probability in its place."""
     return BinnedPrediction(*_classified(scores, size, classes, scale, join, binned=True))
 
 
@@ -112,7 +112,7 @@ def of_classes(scaled: Tensor, classes: Tensor, join: Join) -> Tensor:
 
 @torch.inference_mode()
 def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor, label: Tensor, count: int) -> Tensor:
-    """What `bench.metrics.count` counts of `classify_binned`, for R rows at once and on their own device.
+    """Count `classify_binned` as `bench.metrics.count` does, for R rows at once and on their own device.
 
     scores: (R, Q, h, w). classes: (R, Q) int64. scales: (R,). label: (H, W) uint8. count: number of classes K.
     Returns (R, (K + 1) * K * 100) int32. Nothing here waits for the device.

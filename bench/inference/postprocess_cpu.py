@@ -50,7 +50,7 @@ def winners(scores: Tensor, size: tuple[int, int], classes: Uint8s, binned: bool
 
 
 class _Found(NamedTuple):
-    """What is found of each pixel (H, W): winning class, and its probability or the bin of that."""
+    """Result per pixel (H, W): winning class, and its probability or the bin of that."""
 
     winner: Uint8s
     certainty: NDArray[Any]
@@ -71,14 +71,14 @@ class _Runs(NamedTuple):
     growth: Floats
 
     def part(self, start: int, stop: int) -> _Runs:
-        """The runs `start` up to, not including, `stop`."""
+        """Return the runs `start` up to, not including, `stop`."""
         part = slice(start, stop)
         places = (self.first[part], self.lines[part], self.upper[part], self.lower[part])
         return _Runs(*places, self.weight[part], self.growth[part])
 
 
 def _runs(height: int, enlarged: int) -> _Runs:
-    """The lines of an image enlarged bilinearly from `height` lines to `enlarged`."""
+    """Return the runs of lines of an image enlarged bilinearly from `height` lines to `enlarged`."""
     index = np.arange(enlarged)
     position = (index + 0.5) * (height / enlarged) - 0.5
     beyond = position < 0  # above the middle of the first line of scores nothing changes
@@ -111,7 +111,7 @@ class _Space:
 def _classify_strip(
     values: Floats, runs: _Runs, space: _Space, of_rank: Callable[[NDArray[Any]], Uint8s], found: _Found
 ) -> None:
-    """Fills the lines of a strip. Every pixel's arithmetic is the same, whatever the strips."""
+    """Fill the lines of a strip. Every pixel's arithmetic is the same, whatever the strips."""
     scores, slope, reached, rank = space.of(len(runs.first))
     (queries, _, width), top, last = scores.shape, runs.upper[0], runs.lines.max() - 1
     narrow = np.ascontiguousarray(values[:, top : runs.lower[-1] + 1])
@@ -145,7 +145,7 @@ def _classify_strip(
 
 
 def _take_lines(wide: Floats, index: NDArray[np.int64]) -> Floats:
-    """Some of the lines (Q, n, W), without a copy where they follow one another."""
+    """Take some of the lines (Q, n, W), without a copy where they follow one another."""
     if np.all(np.diff(index) == 1):
         return wide[:, index[0] : index[-1] + 1]
     return wide.take(index, axis=1)

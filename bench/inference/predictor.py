@@ -28,7 +28,7 @@ from bench.inference.streaming import score_strips
 from bench.inference.visualize import PLAIN, Style
 from bench.models.collector import Box
 from bench.models.text import Vocabulary
-from bench.runtime.atomic import write_atomic
+from bench.runtime.atomic import write_asked
 from bench.settings import IGNORED, Settings
 
 Part: TypeAlias = tuple[Tensor, NDArray[np.uint8]]
@@ -75,7 +75,7 @@ class Predictor:
         return self.vocabulary.names
 
     def __call__(self, image: NDArray[np.uint8] | str | Path) -> LabelMap:
-        """The label map of an RGB image (H, W, 3) uint8, or of a file: PNG, JPEG, TIFF, GeoTIFF.
+        """Return the label map of an RGB image (H, W, 3) uint8, or of a file: PNG, JPEG, TIFF, GeoTIFF.
 
         Raises BenchError for what is no such image, and where the method fails.
         """
@@ -134,10 +134,7 @@ class Predictor:
             whole = [np.concatenate(strips, axis=-2) for strips in zip(*kept, strict=True)]
             buffer = io.BytesIO()
             np.savez(buffer, scores=whole[0], labels=whole[1])
-            try:
-                write_atomic(Path(scores_file), buffer.getvalue())
-            except OSError as error:
-                raise BenchError(f"--scores {scores_file}: cannot be written ({error.strerror})") from None
+            write_asked(Path(scores_file), buffer.getvalue(), f"--scores {scores_file}")
 
     def _label_map(self, parts: Iterator[Part], source: str) -> LabelMap:
         found = [(scores.cpu().numpy(), labels) for scores, labels in self._explained(parts, source)]
@@ -165,7 +162,7 @@ class Predictor:
         yield found, self.row.label_map(found, size)
 
     def _explained(self, parts: Iterator[Part], source: str) -> Iterator[Part]:
-        """The parts; what a plug-in raises, and scores that are not finite, become one line."""
+        """Pass the parts on; errors of a plug-in, and scores that are not finite, become one line."""
         try:
             for scores, labels in parts:
                 if not bool(scores.sum().isfinite()):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from bench.data.images import read_image
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 from bench.inference.visualize import Style, overlay_png, palette_png
 from bench.models.collector import Box
 from bench.runtime.atomic import write_atomic
@@ -74,8 +74,9 @@ class _TiffFile:
 
 @contextlib.contextmanager
 def open_raster(path: Path) -> Iterator[Raster]:
-    """The image for reading in parts: a TIFF from the disk where rasterio is installed, anything else decoded as a
-    whole.
+    """Open an image for reading in parts.
+
+    A TIFF is read from the disk where rasterio is installed, anything else is decoded as a whole.
 
     Raises BenchError as `read_image` does.
     """
@@ -91,13 +92,13 @@ _UNREADABLE = (OSError, ValueError, Image.DecompressionBombError)  # `read_image
 
 
 def decoded(path: Path) -> DecodedImage:
-    """The image with what its alpha channel or its nodata value says. Raises BenchError as `read_image` does."""
+    """Decode an image, with its alpha channel or nodata value. Raises BenchError as `read_image` does."""
     pixels = read_image(path)
     return DecodedImage(pixels, _empty(path, pixels))
 
 
 def is_georeferenced(path: Path) -> bool:
-    """Whether the file is a GeoTIFF: has the tags that tie pixels to places."""
+    """Return whether the file is a GeoTIFF: has the tags that tie pixels to places."""
     with contextlib.suppress(*_UNREADABLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
@@ -106,7 +107,7 @@ def is_georeferenced(path: Path) -> bool:
 
 
 def dropped_bands(path: Path) -> str | None:
-    """What of the file's bands is not looked at, in one line; None for nothing."""
+    """Say in one line which of the file's bands are not looked at; None for none."""
     with contextlib.suppress(*_UNREADABLE), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
@@ -132,7 +133,7 @@ def _empty(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
 
 
 def _open_tiff(path: Path) -> Any:
-    """The open file, or None if it is none or holds something else than plain 8-bit bands, which OpenCV may know."""
+    """Return the open file, or None where it is not plain 8-bit bands, which OpenCV may know."""
     import rasterio
     from rasterio.enums import ColorInterp
 
@@ -170,12 +171,12 @@ class LabelWriter:
         self._tiff = self._create(source) if target.suffix.lower() in TIFF else None
 
     def add(self, labels: NDArray[np.uint8]) -> None:
-        """The next rows (h, width)."""
+        """Add the next rows (h, width)."""
         top, self._row = self._row, self._row + len(labels)
         if self._tiff is None:
             self._strips.append(labels)
         else:
-            with _naming(self.target):
+            with writing(f"-o {self.target}"):
                 self._tiff.write(labels, 1, window=((top, self._row), (0, self._raster.width)))
         pixels = self._raster.read(Box(top, 0, self._row, self._raster.width))
         first = -top % self._step  # of the rows that the overlay shows
@@ -183,11 +184,11 @@ class LabelWriter:
         self._thin_pixels.append(pixels[first :: self._step, :: self._step].copy())
 
     def finish(self) -> None:
-        """Puts everything on the disk."""
+        """Put everything on the disk."""
         overlay = overlay_png(
             np.concatenate(self._thin_pixels), np.concatenate(self._thin_labels), self._names, self._style
         )
-        with _naming(self.target):
+        with writing(f"-o {self.target}"):
             if self._tiff is None:
                 self._part.write_bytes(palette_png(np.concatenate(self._strips), self._style.of(len(self._names))))
             else:
@@ -196,7 +197,7 @@ class LabelWriter:
             self._part.replace(self.target)
 
     def abandon(self) -> None:
-        """Leaves nothing behind of a map that did not become whole."""
+        """Remove what is left of a map that did not become whole."""
         if self._tiff is not None:
             self._tiff.close()
         self._part.unlink(missing_ok=True)
@@ -212,7 +213,7 @@ class LabelWriter:
         profile |= {"driver": "GTiff", "count": 1, "dtype": "uint8", "compress": "deflate", "bigtiff": "if_safer"}
         with contextlib.suppress(rasterio.errors.RasterioIOError), _quietly(rasterio.open, source) as reference:
             profile |= {"crs": reference.crs, "transform": reference.transform}
-        with _naming(self.target):
+        with writing(f"-o {self.target}"):
             tiff = _quietly(
                 rasterio.open, self._part, "w", height=self._raster.height, width=self._raster.width, **profile
             )
@@ -230,12 +231,3 @@ def _quietly(function: Any, *arguments: Any, **named: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return function(*arguments, **named)
-
-
-@contextlib.contextmanager
-def _naming(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise BenchError(f"-o {target}: cannot be written ({reason}); give another place") from None

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.data.images import Resize
 from bench.errors import BenchError
 from bench.inference.postprocess import BinnedPrediction, classify_binned, pixel_histograms
 from bench.metrics import first_kept_bin
@@ -21,7 +20,7 @@ from bench.models.backbone import Features, Trunk
 from bench.models.second import SecondModel
 from bench.models.upsamplers import ScoreRequest, Upsampler
 from bench.runtime.timing import stage
-from bench.settings import BEST_WORD, Join
+from bench.settings import BEST_WORD, AntialiasedResize, Join, ResizeRule
 
 Found: TypeAlias = Features | Tensor
 """Features of a batch of windows, or the scores (B, Q, h, w) of a method that makes its own."""
@@ -62,24 +61,24 @@ class Row:
 
     @property
     def collects(self) -> bool:
-        """Whether its method sees all windows of an image before it gives scores."""
+        """True where its method sees all windows of an image before it gives scores."""
         return hasattr(self.method, "collect")
 
     @property
     def makes_scores(self) -> bool:
-        """Whether its method gives scores of windows instead of features."""
+        """True where its method gives scores of windows instead of features."""
         return getattr(self.method, "scores", None) is not None
 
     @property
     def needs_whole_image(self) -> bool:
-        """Whether its scores cannot be made strip by strip."""
+        """True where its scores cannot be made strip by strip."""
         return self.refine is not None or self.collects
 
     @property
-    def whole(self) -> Resize | None:
+    def whole(self) -> ResizeRule | None:
         """Size at which its method wants the whole image besides its windows."""
         side: int | None = getattr(self.method, "whole_image", None)
-        return None if side is None else Resize(long_side=side, filter="pillow")
+        return None if side is None else AntialiasedResize(long_side=side)
 
     @property
     def identity(self) -> Hashable:
@@ -109,7 +108,7 @@ class Row:
         return found  # type: ignore[no-any-return]
 
     def request(self, features: Features) -> ScoreRequest:
-        """What the row asks of its upsampler for these features; BenchError for λ without CLS."""
+        """Return the row's request to its upsampler for these features; BenchError for λ without CLS."""
         if self.debias and features.cls is None:
             raise BenchError(
                 f"row '{self.name}': its method gives no CLS token, so debias must be 0 (it is {self.debias})"
@@ -172,7 +171,7 @@ class Row:
 
 
 def histograms(rows: Sequence[Row], scores: Tensor, label: Tensor, count: int) -> Tensor:
-    """What is counted of the winners of rows that all take the best query of a class, on their own device.
+    """Count the winners of rows that all take the best query of a class, on their own device.
 
     scores: (R, Q, h, w).
     label: (H, W) uint8 on the same device.
@@ -189,5 +188,5 @@ def _scales(scales: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def _enlarged(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Maps (B, Q, h, w) at another size, bilinear; as they are where it is theirs."""
+    """Resize maps (B, Q, h, w) bilinearly, unless they have that size."""
     return maps if maps.shape[2:] == size else F.interpolate(maps.contiguous(), size=size, mode="bilinear")

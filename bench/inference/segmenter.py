@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.data.images import Resize, at_sizes
+from bench.data.images import at_sizes
 from bench.errors import BenchError
 from bench.inference.collecting import Collecting, Images
 from bench.inference.first_look import look_at
@@ -27,6 +27,7 @@ from bench.models.backbone import Backbone
 from bench.models.collector import Box
 from bench.runtime.device import is_out_of_memory, to_device
 from bench.runtime.timing import stage
+from bench.settings import ResizeRule
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class Stitched:
     scores: Tensor
 
     def without(self, names: Container[str]) -> Stitched:
-        """The other rows."""
+        """Return the other rows."""
         kept = [number for number, row in enumerate(self.rows) if row.name not in names]
         if len(kept) == len(self.rows):
             return self
@@ -54,7 +55,7 @@ class Segmenter:
         window: int,
         stride: int,
         batch: int = 4,
-        resize: Resize | None = None,
+        resize: ResizeRule | None = None,
     ) -> None:
         """Put rows of one backbone and one geometry together.
 
@@ -71,7 +72,7 @@ class Segmenter:
         self._looked_at: set[Hashable] = set()  # methods whose first windows were checked
 
     @property
-    def sizes(self) -> tuple[Resize, ...]:
+    def sizes(self) -> tuple[ResizeRule, ...]:
         """Sizes at which an image is needed: the network's, and those of `Row.whole`."""
         sizes = [self.resize, *(row.whole for row in self.rows)]
         return tuple(dict.fromkeys(size for size in sizes if size is not None))
@@ -208,7 +209,7 @@ def _stitch(
 
 
 def _refined(group: Stitched, pixels: Tensor, size: tuple[int, int] | None, failures: Failures) -> list[Stitched]:
-    """The rows after their refinements; those at the original's size, which is another, apart."""
+    """Refine the rows; those at the original's size, which is another, come apart."""
     large = []
     for row, scores in zip(group.rows, group.scores, strict=True):
         if row.refine is not None and row.name not in failures:

@@ -16,7 +16,7 @@ from bench.inference.windows import RollingMean, window_boxes
 
 
 def score_strips(segmenter: Segmenter, row: Row, raster: Raster) -> Iterator[Tensor]:
-    """Strips (Q, rows, width) of the stitched scores, from top to bottom, each complete.
+    """Yield strips (Q, rows, width) of the stitched scores, from top to bottom, each complete.
 
     Put together they are what `Segmenter.scores` gives for the whole image at once: same windows in the same
     batches, each pixel the mean of all windows that hold it. Raises what the row's method raises, and BenchError

@@ -1,4 +1,4 @@
-"""Which prompt templates suit a word: FLOSS's ranking (Benigmim et al., ICCV 2025), over images without labels."""
+"""Ranking of prompt templates per word over images without labels: FLOSS (Benigmim et al., ICCV 2025)."""
 
 from __future__ import annotations
 

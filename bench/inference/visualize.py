@@ -22,7 +22,7 @@ def distinct_colours(count: int) -> tuple[Colour, ...]:
 
 
 def palette_png(labels: NDArray[np.uint8], colours: Sequence[Colour]) -> bytes:
-    """An indexed PNG whose pixel values are the class numbers and whose palette shows them."""
+    """Encode an indexed PNG whose pixel values are the class numbers and whose palette shows them."""
     picture = Image.fromarray(labels).convert("P")
     entries = [channel for colour in colours for channel in colour]
     if (labels == 255).any():
@@ -34,7 +34,7 @@ def palette_png(labels: NDArray[np.uint8], colours: Sequence[Colour]) -> bytes:
 
 @dataclass(frozen=True)
 class Style:
-    """How a label map is laid over its image.
+    """Style of a label map over its image.
 
     colours: one a class, None for `distinct_colours`. alpha: share of the colour, 0 to 1. contours: only the borders of
     regions are drawn, whole. clear: number of a class that is left out, such as the background.
@@ -56,7 +56,7 @@ PLAIN = Style()
 def overlay_png(
     image: NDArray[np.uint8], labels: NDArray[np.uint8], names: Sequence[str], style: Style = PLAIN
 ) -> bytes:
-    """The image (H, W, 3) with the label map laid over it, and a legend below. 255: no data, left as it is."""
+    """Draw the label map over the image (H, W, 3), with a legend below. 255: no data, left as it is."""
     colours = style.of(len(names))
     table = np.zeros((256, 3), np.uint8)
     table[: len(colours)] = colours
@@ -87,8 +87,9 @@ def borders(labels: NDArray[np.uint8], width: int = 1) -> NDArray[np.bool_]:
 
 
 def _legend(width: int, entries: Sequence[tuple[Colour, str]]) -> NDArray[np.uint8]:
-    """A white strip (h, width, 3) with a coloured box and a name for each class, as many lines as it takes; it grows
-    with the image, so that it can be read when that is shrunk to a screen.
+    """Draw a white strip (h, width, 3) with a coloured box and a name per class.
+
+    It has as many lines as it takes, and grows with the image, to be readable when that is shrunk to a screen.
     """
     from PIL import ImageDraw, ImageFont
 

@@ -38,14 +38,14 @@ class Failures(dict[str, Exception]):
 
 
 def multiple_of(backbone: Backbone, row: Row, height: int, width: int) -> int:
-    """Number that both sides of a window have to be multiples of, for the tower and the row's second models."""
+    """Return the number that both window sides must be multiples of, for the tower and second models."""
     sizes = [model.patch_size for model in row.models.values() if model.side is None]
     multiple = math.lcm(backbone.patch_size, *sizes)
     return backbone.patch_size if height % multiple == 0 and width % multiple == 0 else multiple
 
 
 def window_batches(backbone: Backbone, windows: Tensor, rows: Sequence[Row]) -> Iterator[WindowBatch]:
-    """The windows (B, 3, h, w) for all rows; those whose second model needs wider padding share them apart."""
+    """Yield the windows (B, 3, h, w) for all rows; rows whose second model needs wider padding share another batch."""
     by_multiple: dict[int, list[Row]] = {}
     for row in rows:
         by_multiple.setdefault(multiple_of(backbone, row, *windows.shape[2:]), []).append(row)
@@ -65,7 +65,7 @@ class WindowBatch:
         self.trunk: Trunk = backbone.trunk(self.padded)
 
     def features(self, failures: Failures) -> dict[str, Found]:
-        """What the methods of all rows make of the windows, once for rows that may share it."""
+        """Ask the methods of all rows about the windows, once for rows that may share the answer."""
         sharing: dict[Hashable, list[Row]] = {}
         for row in self.rows:
             if row.name not in failures and not row.collects:

@@ -12,7 +12,7 @@ from bench.models.collector import Box
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Starts along one axis. The last window is moved back to end at the border; a short axis gives one window."""
+    """Return starts along one axis. The last window is moved back to the border; a short axis gives one window."""
     count = max(length - window + stride - 1, 0) // stride + 1
     return [max(min(index * stride, length - window), 0) for index in range(count)]
 
@@ -86,7 +86,7 @@ class RollingMean(WindowMean):
         super().add(Box(box.top - self.top, box.left, box.bottom - self.top, box.right), scores)
 
     def take(self, bottom: int) -> Tensor:
-        """The mean (Q, bottom - top, W) of the rows above `bottom`, which must be complete; they are forgotten."""
+        """Take the mean (Q, bottom - top, W) of the rows above `bottom`, which must be complete, and forget them."""
         rows = bottom - self.top
         mean = self._sum[:, :rows] / self._count[:rows]
         self._sum, self._count = self._sum[:, rows:].clone(), self._count[rows:].clone()

@@ -15,14 +15,15 @@ from data_helpers import scene
 from numpy.typing import NDArray
 
 from bench.data.cards import load_card
-from bench.data.images import Resize, resize
+from bench.data.images import resize
 from bench.data.loader import Loaded, load
 from bench.data.samples import Sample, SampleSet, open_samples
 from bench.data.schema import Tiling
 from bench.demo.writers import write_dataset
 from bench.errors import BenchError
+from bench.settings import ResizeRule
 
-SMALL, SHORT = Resize(long_side=32), Resize(short_side=24, long_max=64)
+SMALL, SHORT = ResizeRule(long_side=32), ResizeRule(short_side=24, long_max=64)
 
 
 class Counted(SampleSet):

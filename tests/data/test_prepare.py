@@ -14,7 +14,6 @@ from data_helpers import pack, scene
 from bench.cli import main
 from bench.data import prepare as module
 from bench.data.cards import Card, load_card
-from bench.data.images import Resize
 from bench.data.loader import load
 from bench.data.prepare import prepare
 from bench.data.prepared import PreparedSamples, find_samples, prepared_folder, recipe
@@ -22,8 +21,9 @@ from bench.data.samples import DatasetMissing, FileSamples, SampleSet, open_samp
 from bench.data.schema import Tiling
 from bench.demo.writers import write_dataset
 from bench.errors import BenchError
+from bench.settings import ResizeRule
 
-SMALL = Resize(long_side=32)
+SMALL = ResizeRule(long_side=32)
 
 
 def small_potsdam() -> Card:

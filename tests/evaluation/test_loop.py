@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from reference import tiny_backbone, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.data.images import Resize
 from bench.data.loader import Loaded
 from bench.evaluation.loop import Outcome, Scoring, evaluate
 from bench.inference.row import Row
@@ -23,8 +22,9 @@ from bench.inference.segmenter import Segmenter
 from bench.models.backbone import Backbone, Features, Trunk
 from bench.models.upsamplers import JBUOne
 from bench.registry import load_methods
+from bench.settings import ResizeRule
 
-RULE = Resize(long_side=96)
+RULE = ResizeRule(long_side=96)
 FREE = {"empty", "empty_like", "empty_strided", "new_empty", "detach", "alias", "lift_fresh", "_unsafe_view", "set_"}
 
 

@@ -16,7 +16,7 @@ from store_helpers import edit
 from bench.cli import main
 from bench.config import load_config
 from bench.data.cards import load_card
-from bench.data.images import Resize, resize
+from bench.data.images import resize
 from bench.data.prepared import find_samples
 from bench.demo.config import with_backbone
 from bench.evaluation.models import ModelCache, build_row
@@ -24,6 +24,7 @@ from bench.inference.postprocess import classify
 from bench.inference.segmenter import Segmenter
 from bench.metrics import confusion
 from bench.registry import load_methods
+from bench.settings import ResizeRule
 from bench.store.result import TIES
 from bench.store.store import Store
 
@@ -61,7 +62,7 @@ def test_every_cell_holds_what_a_plain_evaluation_gives(finished: Project) -> No
             built = build_row(settings, card.vocabularies["cvpr2025"], models)
             for index in range(len(samples)):
                 sample = samples.read(index)
-                small = resize(sample.image, Resize(long_side=64))
+                small = resize(sample.image, ResizeRule(long_side=64))
                 scores = Segmenter(models.backbone(settings.backbone), [built], 48, 16).scores(small)[row]
                 winners, probability = classify(scores, sample.label.shape, built.classes, 50.0)
                 labels = np.where(probability < np.float32(card.threshold), np.uint8(card.background), winners)

@@ -12,7 +12,7 @@ from PIL import Image
 from reference import GOLDEN, SAMPLES, golden, needs_golden, recipe, tiny_backbone, write_tiny
 
 from bench.cli import main
-from bench.data.images import Resize, read_image, resize
+from bench.data.images import read_image, resize
 from bench.inference.postprocess import classify
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
@@ -20,6 +20,7 @@ from bench.inference.visualize import palette_png
 from bench.models.text import Vocabulary, encode
 from bench.models.upsamplers import JBUOne
 from bench.registry import load_methods
+from bench.settings import ResizeRule
 
 CLASSES = "background; road; building, house"
 needs_rasterio = pytest.mark.skipif(importlib.util.find_spec("rasterio") is None, reason="rasterio is not installed")
@@ -62,7 +63,7 @@ def expected(image: Path, debias: float = 0.0, long_side: int = 448) -> tuple[to
     backbone, vocabulary = tiny_backbone(), Vocabulary.parse(CLASSES)
     classes = torch.tensor(vocabulary.classes)
     row = Row("sclip", load_methods()["sclip"].build({}), encode(backbone, vocabulary), classes, debias=debias)
-    small = resize(read_image(image), Resize(long_side=long_side))
+    small = resize(read_image(image), ResizeRule(long_side=long_side))
     return Segmenter(backbone, [row], 224, 112).scores(small)["sclip"], row
 
 

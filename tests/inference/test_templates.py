@@ -12,13 +12,13 @@ from torch import Tensor
 
 from bench.cli import main
 from bench.config import load_config
-from bench.data.images import Resize
 from bench.demo.config import load_demo_backbone
 from bench.inference import templates
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
 from bench.models.text import TEMPLATES, encode_words
 from bench.registry import load_methods
+from bench.settings import ResizeRule
 
 WORDS = ("tree", "water", "road")
 
@@ -34,7 +34,7 @@ def test_the_mean_entropy_of_the_pixels_of_each_word_by_hand(monkeypatch: pytest
     class Fixed:
         rows = (Row("naclip", lambda trunk: None, torch.zeros(2, 4), torch.arange(2)),)
         backbone = type("Backbone", (), {"device": torch.device("cpu")})()
-        window, stride, batch, resize = 224, 112, 4, Resize(long_side=448)
+        window, stride, batch, resize = 224, 112, 4, ResizeRule(long_side=448)
 
         def __init__(self, backbone: object = None, rows: object = None, *_: object) -> None:
             self.rows = rows or self.rows
@@ -57,7 +57,7 @@ def test_pieces_of_templates_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     backbone = load_demo_backbone()
     monkeypatch.setattr(templates, "TEMPLATES", TEMPLATES[:6])
     row = Row("naclip", load_methods()["naclip"].build({}), encode_words(backbone, WORDS), torch.arange(len(WORDS)))
-    segmenter = Segmenter(backbone, [row], 224, 112, resize=Resize(long_side=224))
+    segmenter = Segmenter(backbone, [row], 224, 112, resize=ResizeRule(long_side=224))
     image = np.random.default_rng(1).integers(0, 255, (150, 224, 3), np.uint8)
     whole = templates.rank_templates(segmenter, WORDS, [image])
     monkeypatch.setattr(templates, "_AT_ONCE", 1)
