@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ def kept(project: Project) -> Maps:
     """The maps of the first sample that a run kept, which are those that it counted."""
     assert project.run("--datasets", DATASET, "--methods", ",".join(ROWS), "--save-predictions", "1") == 0
     cells = {row: Store(project.root / "results").cell(row, DATASET) for row in ROWS}
-    return {row: np.asarray(Image.open(LabelMaps.of(cell).find(cell.ids[0]))) for row, cell in cells.items()}
+    return {
+        row: np.asarray(Image.open(io.BytesIO(LabelMaps.of(cell).find(cell.ids[0])))) for row, cell in cells.items()
+    }
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,8 @@ def _write_shard(file: Path, samples: SampleSet, sources: Iterable[int], bar: tq
             rows.append(_row(samples, sample))
             bar.update()
     with replacing(file) as temporary:
-        Dataset.from_list(rows, features=features).to_parquet(temporary, batch_size=1)  # a row group for each sample
+        shard = Dataset.from_list(rows, features=features)
+        shard.to_parquet(temporary, batch_size=1, write_page_checksum=True)  # a row group for each sample
 
 
 def _row(samples: SampleSet, sample: Sample) -> dict[str, Any]:

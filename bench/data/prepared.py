@@ -199,7 +199,7 @@ def _opened(file: Path, changed: int) -> Any:
     """Return the shard, mapped into memory; opened again when it has changed."""
     import pyarrow.parquet
 
-    return pyarrow.parquet.ParquetFile(file, memory_map=True)
+    return pyarrow.parquet.ParquetFile(file, memory_map=True, page_checksum_verification=True)
 
 
 def _decode(data: bytes, flags: int, name: str, folder: Path) -> NDArray[np.uint8]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,7 +26,7 @@ def label_maps(run: Run, dataset: DatasetPlan, index: int) -> dict[str, NDArray[
     for name, cell in cells.items():
         kept = cell.label_maps(run.store).find(sample.id)
         if kept is not None:
-            found[name] = np.asarray(Image.open(kept))
+            found[name] = np.asarray(Image.open(io.BytesIO(kept)))
     size = sample.label.shape[0], sample.label.shape[1]
     for segmenter in segmenters_of(run, [cell for name, cell in cells.items() if name not in found]):
         scores = segmenter.scores_of_original(sample.image, size)

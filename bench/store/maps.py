@@ -1,8 +1,12 @@
-"""Label maps that a run kept of a cell: `predictions/<sample>.png` beside its counts."""
+"""Label maps that a run kept of a cell: `predictions/<sample>.png` beside its counts.
+
+Each file carries a checksum of its sample and its bytes, as a text of the PNG, and is held against it when it is read.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
@@ -13,6 +17,7 @@ from bench.store.result import StoredResult
 from bench.store.writer import naming
 
 FOLDER, KEY = "predictions", "made-with.txt"
+_END = 12  # bytes of the chunk that ends a PNG
 
 
 class LabelMaps:
@@ -53,17 +58,31 @@ class LabelMaps:
         BenchError where the disk is full or not writable.
         """
         with naming(self._folder):
-            write_atomic(self._place(sample), png)
+            write_atomic(self._place(sample), self._sealed(png, sample))
 
-    def find(self, sample: str) -> Path | None:
-        """The file of a sample, None where it was not kept."""
-        file = self._place(sample)
-        return file if self.valid and file.is_file() else None
+    def find(self, sample: str) -> bytes | None:
+        """The PNG of a sample; None where it was not kept, or is not as it was written."""
+        if not self.valid:
+            return None
+        try:
+            data = self._place(sample).read_bytes()
+        except OSError:
+            return None
+        bare = data[: -len(self._seal(b"", sample)) - _END] + data[-_END:]
+        return data if self._sealed(bare, sample) == data else None
 
     def missing(self, samples: Iterable[tuple[int, str]]) -> set[int]:
-        """Of samples (number, id) those whose map is not there."""
-        valid = self.valid
-        return {index for index, sample in samples if not valid or not self._place(sample).is_file()}
+        """Numbers of those samples (number, id) for which `find` finds nothing."""
+        return {index for index, sample in samples if self.find(sample) is None}
+
+    def _sealed(self, png: bytes, sample: str) -> bytes:
+        return png[:-_END] + self._seal(png, sample) + png[-_END:]
+
+    def _seal(self, png: bytes, sample: str) -> bytes:
+        """The chunk of a PNG with the checksum of its other bytes, of the sample and of what it was made with."""
+        digest = hashlib.sha256(b"\0".join((self._key.encode(), sample.encode(errors="surrogateescape"), png)))
+        text = b"tEXtChecksum\0" + digest.hexdigest().encode()
+        return (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
 
     def _place(self, sample: str) -> Path:
         name = quote(sample, safe=" ()[]+@,;=")

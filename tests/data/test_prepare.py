@@ -235,9 +235,12 @@ def test_damaged_shards_are_refused(tmp_path: Path) -> None:
     shard = folder / prepare(card, None, tmp_path).shards[0].file
     samples = find_samples(card, tmp_path)
     whole = shard.read_bytes()
-    shard.write_bytes(b"x" * len(whole))
-    with pytest.raises(BenchError, match=r"cannot be read .* run `bench prepare` again"):
-        samples.read(0)
+    in_a_name = whole.index(samples.ids[0].encode())
+    one_bit = whole[:in_a_name] + bytes([whole[in_a_name] ^ 1]) + whole[in_a_name + 1 :]
+    for damaged in (b"x" * len(whole), one_bit):
+        shard.write_bytes(damaged)
+        with pytest.raises(BenchError, match=r"cannot be read .* run `bench prepare` again"):
+            samples.read(0)
     shard.write_bytes(whole[:-1])
     with pytest.raises(BenchError, match="not as it was written"):
         find_samples(card, tmp_path)

@@ -15,6 +15,7 @@ from project import Project
 from bench.data.cards import load_card
 from bench.evaluation.maps import label_maps
 from bench.evaluation.run import planned
+from bench.inference.visualize import palette_png
 from bench.metrics import confusion
 from bench.runtime.atomic import write_atomic
 from bench.spec import RunSpec
@@ -43,9 +44,9 @@ def test_the_maps_are_those_that_were_counted(project: Project) -> None:
         counted = cell.confusion().sum(0)  # of all images
         total = np.zeros_like(counted)
         for sample in cell.ids:
-            file = LabelMaps.of(cell).find(sample)
-            assert file is not None
-            picture = Image.open(file)
+            png = LabelMaps.of(cell).find(sample)
+            assert png is not None
+            picture = Image.open(io.BytesIO(png))
             assert picture.mode == "P" and picture.getpalette()[:3] == list(card.colours[0])
             label = np.asarray(Image.open(next(path for path in labels if path.stem == sample))).astype(np.uint8)
             total += confusion(label - 1, np.asarray(picture), len(card.classes))  # 0 is ignored in the file: 255
@@ -133,14 +134,34 @@ def test_a_full_disk_ends_the_run_and_keeps_what_was_counted(
     assert len(files(project)) == len(Store(project.root / "results").cell("clip", "loveda").ids)
 
 
+def test_a_map_that_is_damaged_swapped_or_of_an_older_version_is_drawn_again(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert project.run(*LOVEDA, "--save-predictions") == 0
+    before = files(project)
+    cell = Store(project.root / "results").cell("clip", "loveda")
+    folder = cell.pieces[0].folder / "predictions"
+    first, second, third = (folder / f"{sample}.png" for sample in cell.ids)
+    first.rename(folder / "x")
+    second.rename(first)
+    (folder / "x").rename(second)
+    third.write_bytes(palette_png(np.asarray(Image.open(third)), [(0, 0, 0)] * 7))  # carries no checksum
+    assert [LabelMaps.of(cell).find(sample) for sample in cell.ids] == [None] * 3
+    capsys.readouterr()
+    assert project.run(*LOVEDA, "--save-predictions") == 0
+    said = capsys.readouterr().out
+    assert "1 no maps" in said and "1 cached" in said
+    assert files(project) == before
+
+
 def test_names_that_files_cannot_have(project: Project) -> None:
     assert project.run(*LOVEDA) == 0
     maps = LabelMaps.of(Store(project.root / "results").cell("clip", "loveda"))
     maps.begin()
     names = ["a/b", "a%2Fb", "..", "x" * 300, "x" * 299 + "y", "größe 1"]
+    sizes = {name: (1, number) for number, name in enumerate(names, 1)}
     for name in names:
-        maps.write(name, name.encode())
+        maps.write(name, palette_png(np.zeros(sizes[name], np.uint8), [(0, 0, 0)]))
     for name in names:
-        file = maps.find(name)
-        assert file is not None and file.read_bytes() == name.encode()
-        assert file.parent.name == "predictions"
+        png = maps.find(name)
+        assert png is not None and np.asarray(Image.open(io.BytesIO(png))).shape == sizes[name]

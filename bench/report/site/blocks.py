@@ -50,9 +50,9 @@ def thumbnails(cells: Iterable[StoredResult]) -> dict[str, dict[str, str]]:
     spent = 0
     for place in range(WORST):
         for cell, maps, samples in worst:
-            file = maps.find(samples[place]) if place < len(samples) and spent < BUDGET else None
-            if file is not None:
-                picture = _thumbnail(file.read_bytes())
+            png = maps.find(samples[place]) if place < len(samples) and spent < BUDGET else None
+            if png is not None:
+                picture = _thumbnail(png)
                 spent += len(picture)
                 found.setdefault(f"{cell.row}\t{cell.dataset}", {})[samples[place]] = picture
     return found
