@@ -49,7 +49,7 @@ NO_BUGS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, e
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 fine, 1 something is wrong with the data or a cell, 2 a mistake."""
+    """Run one command and return its exit code: 0 fine, 1 something is wrong with the data or a cell, 2 a mistake."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:
-    """Signs that the terminal's encoding lacks, by some that it has."""
+    """Spell signs that the terminal's encoding lacks by some that it has."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     return "".join(SPELLED.get(sign, "?") for sign in text), error.end

@@ -1,4 +1,4 @@
-"""``bench compare A [B]``: is one row better than another, or than all others, on the same images?"""
+"""``bench compare A [B]``: one row against another, or against all others, on the same images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.options import add_cards_argument, positive
+from bench.cli.options import add_shared
 
 if TYPE_CHECKING:
     from bench.metrics.intervals import Interval
@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="A", help="a stored row, e.g. segearth-ov")
     parser.add_argument("second", metavar="B", nargs="?", help="the row it is held against (default: each other one)")
-    parser.add_argument("--datasets", metavar="X,Y", help="only these (default: all that are stored)")
-    parser.add_argument("--results", metavar="D", default="results", help="results folder (default: results)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="compare the results of runs with --limit N")
-    parser.add_argument("--draws", type=positive, metavar="B", help="swaps of the permutation tests (default: 20000)")
-    parser.add_argument("--config", metavar="FILE", help="a file laid over benchmark.yaml")
-    add_cards_argument(parser)
+    add_shared(parser, "--datasets", "--results", "--limit", "--draws", "--config", "--cards")
     parser.add_argument("--out", metavar="FILE", help="write the numbers as CSV, too")
 
 
@@ -59,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def markdown(result: Comparison, limit: int | None = None) -> str:
-    """The comparison as a Markdown table with what can be concluded below."""
+    """Lay out the comparison as a Markdown table, with what can be concluded below."""
     from tabulate import tabulate
 
     from bench.report.escape import markdown_text
@@ -82,33 +77,33 @@ def markdown(result: Comparison, limit: int | None = None) -> str:
         )
     blocks += [markdown_text(note) for pair in result.pairs for note in _notes(pair, result.family)]
     if over and not math.isnan(over.wilcoxon.p_value):
-        told = over.wilcoxon
+        test = over.wilcoxon
         blocks.append(
-            f"Datasets to come: {told.wins} wins, {told.losses} losses of {told.datasets}, median difference "
-            f"{signed(100 * told.median_difference)}; Wilcoxon signed-rank p = {_p(told.p_value)}."
+            f"Datasets to come: {test.wins} wins, {test.losses} losses of {test.datasets}, median difference "
+            f"{signed(100 * test.median_difference)}; Wilcoxon signed-rank p = {_p(test.p_value)}."
         )
     blocks += [markdown_text(f"Left out: {dataset}: {reason}.") for dataset, reason in result.left_out.items()]
     return "\n\n".join(blocks) + "\n"
 
 
 def summary(found: Sequence[Comparison], limit: int | None = None) -> str:
-    """One row against all others as a Markdown table."""
+    """Lay out one row against all others as a Markdown table."""
     from tabulate import tabulate
 
     from bench.report.escape import markdown_text
 
     lines = []
     for one in found:
-        over, sure = one.over_datasets, [pair for pair in one.pairs if pair.adjusted <= 0.05]
+        over, significant = one.over_datasets, [pair for pair in one.pairs if pair.adjusted <= 0.05]
         if over is None:
             continue
-        wins = sum(pair.test.difference > 0 for pair in sure)
+        wins = sum(pair.test.difference > 0 for pair in significant)
         lines.append(
             [
                 markdown_text(one.second),
                 len(one.pairs),
                 wins,
-                len(sure) - wins,
+                len(significant) - wins,
                 *_numbers(over.interval),
                 _p(over.test.p_value),
                 _p(over.adjusted),
@@ -131,7 +126,7 @@ def _marks(result: Comparison, limit: int | None) -> str:
 
 
 def as_record(pair: Pair) -> dict[str, Any]:
-    """A line of the CSV: scores, difference and interval in per cent."""
+    """Make a line of the CSV: scores, difference and interval in per cent."""
     from bench.metrics.intervals import scenes_needed
 
     return {
@@ -185,7 +180,7 @@ def _numbers(interval: Interval) -> list[str]:
 
 
 def _notes(pair: Pair, family: int) -> list[str]:
-    """What the numbers of a dataset cannot say."""
+    """Name what the numbers of a dataset cannot say."""
     from bench.metrics.intervals import LEAST, units
 
     scenes = units(pair.test.scenes, pair.test.unit)

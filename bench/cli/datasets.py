@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.options import add_data_arguments
+from bench.cli.options import add_shared
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -22,18 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=["list", "check", "schema"], default="list", help="default: list")
     parser.add_argument("names", nargs="*", metavar="NAME", help="datasets to check; `all` means those on disk")
     parser.add_argument("--all", action="store_true", help="check every image and label, not a sample of them")
-    parser.add_argument(
-        "--layout", metavar="L", help="check this one of the card's layouts (default: the first that matches)"
-    )
     parser.add_argument("--json", action="store_true", help="for machines")
-    add_data_arguments(parser)
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=0,
-        metavar="N",
-        help="processes that decode for check (default: 0, none)",
-    )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode for check (0: none)")
+    add_shared(parser, "--layout", "--data-root", "--cards")
 
 
 def main(args: argparse.Namespace) -> int:

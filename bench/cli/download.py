@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.options import add_data_arguments
+from bench.cli.options import add_shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,8 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="datasets; or `weights` and names of upsamplers, second models or backbones (none: all upsamplers)",
     )
-    add_data_arguments(parser)
-    parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml, for weights")
+    add_shared(parser, "--data-root", "--cards", "--config")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.cli.options import positive
+from bench.cli.options import add_shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.zip", help="the archive to write")
-    parser.add_argument("--methods", metavar="A,B", help="only these rows (all)")
-    parser.add_argument("--datasets", metavar="X,Y", help="only these datasets (all)")
-    parser.add_argument("--results", metavar="D", default="results", help="results folder (results)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="results of runs with --limit N")
+    add_shared(parser, "--methods", "--datasets", "--results", "--limit")
 
 
 def main(args: argparse.Namespace) -> int:
+    cells = export_chosen(args, Path(args.file))
+    print(f"{args.file}: {cells} cells, {Path(args.file).stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def export_chosen(args: argparse.Namespace, file: Path) -> int:
+    """Write the results that the flags choose to an archive; return how many cells these are."""
     from bench.spec import listed
     from bench.store.bundle import chosen, export
     from bench.store.store import Store
 
-    store = Store(args.results, limit=args.limit)
-    cells = export(
-        store, Path(args.file), chosen(listed(args.methods, "--methods"), listed(args.datasets, "--datasets"))
-    )
-    print(f"{args.file}: {len(cells)} cells, {Path(args.file).stat().st_size / 1e6:.1f} MB")
-    return 0
+    wanted = chosen(listed(args.methods, "--methods"), listed(args.datasets, "--datasets"))
+    return len(export(Store(args.results, limit=args.limit), file, wanted))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.options import add_data_arguments, add_model_arguments, positive
+from bench.cli.options import add_model_arguments, add_shared, positive
 
 PAPER = ("paper-1", "paper-4", "paper-5", "paper-6")
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=positive, default=1, metavar="N", help="how many samples (1)")
     parser.add_argument("--results", metavar="D", help="results folder that --gains reads (results)")
     parser.add_argument("--demo", action="store_true", help="the embedded demo's data and backbone")
-    add_data_arguments(parser)
+    add_shared(parser, "--data-root", "--cards")
     add_model_arguments(parser)
 
 
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _paper_figure(args: argparse.Namespace) -> int | None:
-    """The number of paper-N; BenchError for what cannot be drawn or does not go with it."""
+    """Return the number of paper-N; BenchError for what cannot be drawn or does not go with it."""
     from bench.errors import BenchError
 
     if not args.dataset.startswith("paper-"):

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cli.options import positive
+from bench.cli.options import add_shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.zip", help="an archive of `bench export`")
-    parser.add_argument("--results", metavar="D", default="results", help="results folder (results)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="into the results of runs with --limit N")
+    add_target(parser)
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where results go."""
+    add_shared(parser, "--results", "--limit")
     parser.add_argument("--demo", action="store_true", help="results of the demo")
     parser.add_argument("--replace", action="store_true", help="also where other results are there")
 
 
 def main(args: argparse.Namespace) -> int:
+    return take(args, [Path(args.file)])
+
+
+def take(args: argparse.Namespace, files: Sequence[Path]) -> int:
+    """Take in the results of these archives and print them."""
     from bench.store.bundle import take_in
     from bench.store.store import Store
 
     store = Store(args.results, limit=args.limit, demo=args.demo)
     with store.lock():
-        records = take_in(store, [Path(args.file)], args.replace)
+        records = take_in(store, files, args.replace)
     for record in records:
         print(f"{record.row} on {record.dataset}: {record.status}, written {record.written}")
     print(f"{len(records)} cells in {args.results}; `bench tables --results {args.results}` shows them")

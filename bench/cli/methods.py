@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.cli.options import add_shared
+
 if TYPE_CHECKING:
     from bench.registry import Method
 
@@ -14,10 +16,7 @@ FACTS = Path(__file__).resolve().parents[1] / "method_facts.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
-    parser.add_argument(
-        "--plugin", action="append", default=[], metavar="PATH", help="a plug-in file or a folder of them"
-    )
+    add_shared(parser, "--config", "--plugin")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -28,7 +27,7 @@ def main(args: argparse.Namespace) -> int:
 
     config = load_config(args.config)
     methods = load_methods(args.plugin)
-    print("Methods (a row of their own, and NAME+MODIFIER on any of them)\n")
+    print("Methods (each is a row, and NAME+MODIFIER with any of them too)\n")
     known = facts()
     listed = [
         (m.name, m.label, m.venue, *_facts(known.get(m.name, {})), _kind(m), m.file.name) for m in methods.values()
@@ -36,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
     heads = ["name", "label", "venue", "family", "adds passes", "agrees with its authors' code", "gives", "file"]
     print(tabulate(listed, headers=heads, disable_numparse=True))
     print("\nadds passes: of the encoder, to a run with clip, measured as bench/method_facts.yaml says")
-    print("\nfeatures: upsamplers and λ work on them; scores: of its own; words: its features depend on the vocabulary")
+    print("\nfeatures: upsamplers and λ work on them; scores: its own; words: its features depend on the vocabulary")
     options = [(m.name, _options(m.options)) for m in methods.values() if m.options]
     print("\nOptions\n")
     print(tabulate(options, headers=["method", "options"]))
@@ -71,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def facts() -> dict[str, dict[str, Any]]:
-    """Method -> family, passes, agrees: what is known of the shipped methods."""
+    """Read what is known of each shipped method: family, passes, agrees."""
     from bench.runtime.yaml_files import read_yaml
 
     found: dict[str, dict[str, Any]] = read_yaml(FACTS, "the file of the package")
@@ -84,7 +83,7 @@ def _facts(known: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _using(model: str, roles: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """`method (role)` of each method that looks through the model unless a row says otherwise."""
+    """Name the methods (and the role) that look through the model unless a row says otherwise."""
     return [f"{name} ({role})" for name, own in roles.items() for role, used in own.items() if used == model]
 
 

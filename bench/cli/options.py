@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from bench.errors import BenchError
+from bench.errors import BenchError, reading
+from bench.runtime.atomic import write_asked
 from bench.spec import ModelSpec, flag
 
 REPEATED = {"options", "sweeps", "cards", "layouts", "plugins", "upsamplers"}
 
 
-def add_fields(group: argparse._ArgumentGroup, spec: type[ModelSpec], **metavars: str | None) -> None:
-    """A flag for each of these fields of a spec, which documents and checks them; without a metavar it is a switch."""
+def add_fields(group: argparse._ActionsContainer, spec: type[ModelSpec], **metavars: str | None) -> None:
+    """Add a flag for each of these fields of a spec, which documents and checks them; no metavar: a switch."""
     for name, metavar in metavars.items():
         about = " ".join((spec.model_fields[name].description or "").split()).removesuffix(".")
         about = about[:1].lower() + about[1:]
@@ -29,53 +31,68 @@ def add_fields(group: argparse._ArgumentGroup, spec: type[ModelSpec], **metavars
 
 
 def add_backbone_arguments(group: argparse._ArgumentGroup) -> None:
-    """Which configuration, backbone, weights and device."""
+    """Add the flags of configuration, backbone, weights and device."""
     add_fields(group, ModelSpec, config="FILE", backbone="NAME|JSON", checkpoint="FILE", device="D")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """All that decides which models run, and how."""
+    """Add all flags that decide which models run, and how."""
     group = parser.add_argument_group("models")
     add_backbone_arguments(group)
     dtypes = "fp32|tf32|fp16|bf16"
     add_fields(group, ModelSpec, upsamplers="[NAME=]FILE", plugins="PATH", dtype=dtypes, batch="N|auto")
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the datasets are, and where there are more cards."""
-    parser.add_argument(
-        "--data-root", metavar="D", help="folder of all datasets (default: $OVSS_BENCH_DATA, else ./data)"
-    )
-    add_cards_argument(parser)
-
-
-def add_cards_argument(parser: argparse.ArgumentParser) -> None:
-    """Where there are more cards."""
-    parser.add_argument(
-        "--cards",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="DIR",
-        help="a folder of further dataset cards",
-    )
-
-
 def positive(text: str) -> int:
-    """A whole number above zero, for argparse."""
+    """Read a whole number above zero, for argparse."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return number
 
 
+SHARED: dict[str, dict[str, Any]] = {
+    "--methods": {"metavar": "A,B", "help": "only these rows (all)"},
+    "--datasets": {"metavar": "X,Y", "help": "only these datasets (all)"},
+    "--results": {"metavar": "D", "default": "results", "help": "results folder (results)"},
+    "--limit": {"type": positive, "metavar": "N", "help": "results of runs with --limit N"},
+    "--draws": {"type": positive, "metavar": "B", "help": "swaps of the permutation tests (20000)"},
+    "--config": {"metavar": "FILE", "help": "a file laid over benchmark.yaml"},
+    "--plugin": {"action": "append", "default": [], "metavar": "PATH", "help": "a plug-in file or a folder of them"},
+    "--data-root": {"metavar": "D", "help": "folder of all datasets ($OVSS_BENCH_DATA, else ./data)"},
+    "--layout": {"metavar": "L", "help": "one of the card's layouts (the first that matches)"},
+    "--cards": {
+        "action": "append",
+        "default": [],
+        "type": Path,
+        "metavar": "DIR",
+        "help": "a folder of further dataset cards",
+    },
+    "--device": {"metavar": "D", "help": "cpu, cuda, cuda:1 … (cuda where there is one)"},
+    "--dtype": {"choices": ["fp32", "tf32", "fp16", "bf16"], "default": "fp32", "help": "of the image tower (fp32)"},
+    "--batch": {"type": positive, "default": 4, "metavar": "N", "help": "windows at once (4)"},
+    "--json": {"metavar": "FILE", "help": "write everything that was found"},
+}
+"""Flags that mean the same in each command that has them."""
+
+
+def add_shared(parser: argparse.ArgumentParser, *flags: str) -> None:
+    """Add these flags of SHARED."""
+    for name in flags:
+        parser.add_argument(name, **SHARED[name])
+
+
+def write_json(file: str | None, content: Any) -> None:
+    """Write what --json asks for, if anything. BenchError where that cannot be done."""
+    if file:
+        write_asked(Path(file), (json.dumps(content, indent=1) + "\n").encode(), f"--json {file}")
+
+
 def read_classes(text: str) -> str:
-    """What --classes says, or the file that it names: a class per line, "#" for comments."""
+    """Return what --classes says, or the file that it names: a class per line, "#" for comments."""
     if Path(text).suffix.lower() in (".txt", ".csv", ".yaml", ".yml", ".json") or text.endswith("/"):
-        try:
+        with reading(f"--classes {text}", "give a text file, or words as in 'background; road'"):
             lines = [line.partition("#")[0].strip() for line in Path(text).read_text(encoding="utf-8-sig").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise BenchError(f"--classes {text}: no such text file, and no list of words ({error})") from None
         text = ";".join(line for line in lines if line)
     if len([part for part in text.split(";") if part.strip()]) < 2:
         raise BenchError(

@@ -72,14 +72,13 @@ def main(args: argparse.Namespace) -> int:
     segment = predictor(args.method, Vocabulary.parse(classes), options, style)
     for image, target in zip(args.images, targets, strict=True):
         print(segment.describe(Path(image)), file=sys.stderr, flush=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
         segment.write(Path(image), target, args.scores)
         print(target)
     return 0
 
 
 def _palette(dataset: str | None, classes: int) -> list[tuple[int, int, int]] | None:
-    """The colours of a card; BenchError where they are not as many as the classes."""
+    """Colours of a card; BenchError where they are not as many as the classes."""
     if dataset is None:
         return None
     from bench.data.cards import load_card
@@ -100,7 +99,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _targets(out: str, images: Sequence[Path]) -> list[Path]:
-    """Where the label map of each image goes: OUT itself, or in the folder OUT a file of the image's name."""
+    """List where the label map of each image goes: OUT itself, or in the folder OUT a file of the image's name."""
     written: dict[Path, Path] = {}
     targets = [_target(out, image, many=len(images) > 1) for image in images]
     for image, target in zip(images, targets, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.options import add_data_arguments
+from bench.cli.options import add_shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,8 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR_OR_ZIP",
         help="the download (default: the dataset's folder below the data root)",
     )
-    parser.add_argument("--layout", metavar="L", help="one of the card's layouts (default: the first that matches)")
-    add_data_arguments(parser)
+    add_shared(parser, "--layout", "--data-root", "--cards")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -13,8 +13,10 @@ SILENCE = 60.0  # seconds between two lines where there is no terminal
 
 
 class Bars:
-    """Progress: on a terminal a bar for each dataset and the time that the whole run has left; else a line a minute and
-    one at the end of each dataset.
+    """Progress of a run on the standard error.
+
+    On a terminal a bar for each dataset and the time that the whole run has left; else a line per minute and one at the
+    end of each dataset.
     """
 
     def __init__(self, shown: bool) -> None:
@@ -23,44 +25,41 @@ class Bars:
         self._words = 0
         self._bar: Any = None
         self._images = self._done = 0
-        self._started = self._told = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._last: Progress | None = None
 
     def expect(self, images: int) -> None:
-        """How many images the whole run has, at the most; its time starts now."""
+        """Set how many images the whole run has at most; its time starts now."""
         self._images = images
-        self._started = self._told = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
     def word(self, word: str) -> None:
-        """One more word whose text is encoded."""
+        """Count one more word whose text is encoded."""
         self._words += 1
         if self._shown and self._terminal:
             print(f"\rencoding prompt words, {self._words} so far: {word:<40}", end="", file=sys.stderr)
 
     def images(self, progress: Progress) -> None:
-        """One more image of a dataset is done."""
+        """Count one more image of a dataset."""
         if not self._shown:
             return
         if self._last is not None and self._last.dataset != progress.dataset:
             self._end_bar()
-        if self._last is not None:
-            self._done += progress.done - self._last.done
-        else:
-            self._done += progress.done
+        self._done += progress.done - (self._last.done if self._last else 0)
         self._last = progress
         title = f"{progress.dataset} ({progress.number} of {progress.datasets})"
         left = self._left(self._done)
         if self._terminal:
             self._draw(progress, title, left)
-        elif progress.done and time.monotonic() - self._told >= SILENCE:
-            self._told = time.monotonic()
+        elif progress.done and time.monotonic() - self._printed >= SILENCE:
+            self._printed = time.monotonic()
             print(
                 f"{title}: {progress.done} of {progress.total} images{left and f', {left} left in all'}",
                 file=sys.stderr,
             )
 
     def close(self) -> None:
-        """Ends the line."""
+        """End the line."""
         if self._words and self._shown and self._terminal:
             print(file=sys.stderr)
         self._words = 0

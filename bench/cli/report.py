@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.options import add_cards_argument, positive
+from bench.cli.options import add_shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="FILE", help="the page to write (report.html in the results folder)")
-    parser.add_argument("--results", metavar="D", default="results", help="results folder (results)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="results of runs with --limit N")
-    parser.add_argument("--draws", type=positive, metavar="B", help="swaps of the permutation tests (default: 20000)")
-    parser.add_argument("--config", metavar="FILE", help="a file laid over benchmark.yaml")
-    add_cards_argument(parser)
+    add_shared(parser, "--results", "--limit", "--draws", "--config", "--cards")
 
 
 def main(args: argparse.Namespace) -> int:

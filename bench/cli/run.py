@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.options import add_fields, add_model_arguments, positive
@@ -55,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
     from bench.runtime.distributed import init_distributed, launched, start_processes
 
     if (args.processes or args.devices) and not launched():
-        return start_processes(_without(args.arguments, "--processes", "--devices"), args.processes, args.devices)
+        return start_processes(args.arguments, args.processes, args.devices)
     with init_distributed(choose_device(spec.device, spec.dtype)) as processes:
         return _run(spec, args, processes)
 
@@ -109,7 +108,7 @@ def _announce(run: Run) -> None:
 
 
 def _line(dataset: DatasetPlan) -> list[Any]:
-    """A line of the plan: dataset, images, cells, and how many of them are in which state."""
+    """Make a line of the plan: dataset, images, cells, and how many of them are in which state."""
     states = Counter(
         "no words" if cell.wordless else cell.state if cell.error is None else "failed" for cell in dataset.cells
     )
@@ -126,7 +125,7 @@ def _line(dataset: DatasetPlan) -> list[Any]:
 
 
 def _estimate(run: Run) -> None:
-    """What a dry run ends with: the cells that cannot be run, and the time that the others take."""
+    """Print the end of a dry run: the cells that cannot be run, and the time that the others take."""
     from bench.evaluation.run import estimated_seconds
 
     if run.errors:
@@ -141,7 +140,7 @@ def _estimate(run: Run) -> None:
 
 
 def _unlearned(run: Run) -> list[str]:
-    """Words that the demo's CLIP has not learned, one line for each vocabulary of a dataset."""
+    """Name the words that the demo's CLIP has not learned, in one line for each vocabulary of a dataset."""
     from bench.demo.words import unknown_words
 
     lines: dict[str, None] = {}
@@ -157,7 +156,7 @@ def _unlearned(run: Run) -> list[str]:
 
 
 def _close(run: Run, strict: bool) -> int:
-    """Shows what the run's cells hold now, writes the tables, names what is incomplete."""
+    """Show what the run's cells hold now, write the tables, name what is incomplete."""
     from bench.config import load_config
     from bench.evaluation.run import failures
     from bench.report.frames import tables
@@ -172,14 +171,3 @@ def _close(run: Run, strict: bool) -> int:
     for line in [*failed, *gaps]:
         print(f"bench: {line}", file=sys.stderr)
     return 1 if failed or gaps else 0
-
-
-def _without(arguments: Sequence[str], *flags: str) -> list[str]:
-    """The arguments but for these flags and their values."""
-    kept, skip = [], False
-    for word in arguments:
-        if skip or word.partition("=")[0] in flags:
-            skip = not skip and "=" not in word
-            continue
-        kept.append(word)
-    return kept

@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from bench.cli.options import add_data_arguments
+from bench.cli.options import add_shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pattern", metavar="P", help="file name of a sample, as in '{id}_pred.png' ({id} with an ending)"
     )
-    parser.add_argument("--layout", metavar="L", help="read the dataset in this one of its layouts")
-    parser.add_argument("--results", metavar="D", default="results", help="results folder (results)")
-    add_data_arguments(parser)
+    add_shared(parser, "--layout", "--results", "--data-root", "--cards")
 
 
 def main(args: argparse.Namespace) -> int:

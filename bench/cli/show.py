@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.options import add_cards_argument, positive
+from bench.cli.options import add_shared
 
 if TYPE_CHECKING:
     from bench.report.scores import Score
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("row", metavar="ROW", help="a stored row")
     parser.add_argument("dataset", metavar="DATASET", help="a dataset that it was evaluated on")
-    parser.add_argument("--results", metavar="D", default="results", help="results folder (results)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="of a run with --limit N")
-    parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
-    add_cards_argument(parser)
+    add_shared(parser, "--results", "--limit", "--config", "--cards")
 
 
 def main(args: argparse.Namespace) -> int:

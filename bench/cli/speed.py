@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import platform
 import statistics
@@ -12,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.cli.options import positive
+from bench.cli.options import add_shared, positive, write_json
 
 if TYPE_CHECKING:
     from bench.evaluation.estimate import Estimate
@@ -34,29 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N,…",
         help="prompt words; the first for all sizes (9,3,60)",
     )
-    parser.add_argument("--methods", metavar="A,B", help="rows as in `bench run` (all)")
     parser.add_argument(
         "--row-counts", type=_numbers, default="1,3,6", metavar="N,…", help="also time the first N rows alone (1,3,6)"
     )
     parser.add_argument("--repeats", type=positive, default=3, metavar="N", help="repetitions; medians are shown (3)")
     parser.add_argument("--one-by-one", action="store_true", help="also time each row alone, in encoder passes")
-    parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
     parser.add_argument("--against", metavar="FILE", help="also compare with what another machine wrote by --json")
-    parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
-    parser.add_argument(
-        "--plugin", action="append", default=[], metavar="PATH", help="a plug-in file or a folder of them"
-    )
     parser.add_argument(
         "--model",
         default="ViT-B-16-quickgelu",
         metavar="NAME|JSON",
         help="open_clip model, built with random weights (ViT-B-16-quickgelu)",
     )
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
-    parser.add_argument(
-        "--dtype", choices=["fp32", "tf32", "fp16", "bf16"], default="fp32", help="of the image tower (fp32)"
-    )
-    parser.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (4)")
+    add_shared(parser, "--methods", "--config", "--plugin", "--device", "--dtype", "--batch", "--json")
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="of torch and OpenCV, in each process (default: all cores)"
     )
@@ -95,13 +84,12 @@ def main(args: argparse.Namespace) -> int:
         speed_tables.show_paper(record)
     if other is not None:
         speed_tables.show_both(record, other)
-    if args.json:
-        Path(args.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(args.json, record)
     return 0
 
 
 class _Found(NamedTuple):
-    """What one process measured, or the mean of several. upsampled: rows that have an upsampler."""
+    """Measurements of one process, or the mean of several. upsampled: rows that have an upsampler."""
 
     device: str
     machine: str
@@ -181,7 +169,7 @@ def _show(found: _Found, processes: int) -> None:
 
 
 def _whole_paper(found: _Found) -> list[Estimate]:
-    """What the datasets of the paper take in one process; [] where one size alone was measured."""
+    """Estimate what the datasets of the paper take in one process; [] where one size alone was measured."""
     from bench.config import load_config
     from bench.data.cards import load_card
     from bench.evaluation.estimate import whole_paper

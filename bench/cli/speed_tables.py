@@ -1,8 +1,7 @@
-"""What ``bench speed`` says of the paper's datasets and of a second machine, from what --json writes."""
+"""Tables of ``bench speed`` on the paper's datasets and on a second machine, from what --json writes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 from tabulate import tabulate
 
-from bench.errors import BenchError
+from bench.errors import BenchError, reading, validation_message
 
 
 class Measured(BaseModel):
@@ -25,7 +24,7 @@ class Measured(BaseModel):
 
     @property
     def case(self) -> tuple[int, int, int, tuple[str, ...]]:
-        """What has to be equal for two measurements to be of the same work."""
+        """Identity of the work: equal where two measurements may be compared."""
         return self.height, self.width, self.queries, self.rows
 
 
@@ -41,23 +40,18 @@ class SpeedRecord(BaseModel):
 
 
 def read(file: Path) -> SpeedRecord:
-    """What --json wrote. BenchError where that is something else."""
+    """Read what --json wrote. BenchError where that is something else."""
+    wanted = "give a file that `bench speed --json` wrote"
+    with reading(f"--against {file}", wanted):
+        content = file.read_bytes()
     try:
-        return SpeedRecord.model_validate(json.loads(file.read_bytes()))
-    except OSError as error:
-        raise BenchError(f"--against {file}: {error.strerror}; give a file that `bench speed --json` wrote") from error
+        return SpeedRecord.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
-        raise BenchError(
-            f"--against {file}: {place}: {first['msg']}; give a file that `bench speed --json` wrote"
-        ) from error
-    except ValueError as error:
-        raise BenchError(f"--against {file}: no JSON ({error}); give a file that `bench speed --json` wrote") from error
+        raise BenchError(f"--against {validation_message(file, error)}; {wanted}") from None
 
 
 def show_paper(record: Mapping[str, Any]) -> None:
-    """Images per second and minutes of each of the paper's datasets whose number of images is known."""
+    """Print images per second and minutes of each of the paper's datasets whose number of images is known."""
     processes, paper = record["processes"], record["paper"]
     lines = [
         (one["dataset"], one["images"], processes * one["images"] / one["seconds"], one["seconds"] / 60 / processes)
@@ -69,7 +63,7 @@ def show_paper(record: Mapping[str, Any]) -> None:
 
 
 def show_both(record: Mapping[str, Any], other: SpeedRecord) -> None:
-    """The cases that both records have, side by side."""
+    """Print the cases that both records have, side by side."""
     here = SpeedRecord.model_validate(record)
     there = {one.case: one for one in other.cases}
     lines = []

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from bench.cli.options import add_cards_argument, positive
+from bench.cli.options import add_shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", metavar="D", default="results", help="results folder (default: results)")
     parser.add_argument("--out", metavar="D", help="where the files go (default: tables/ in the results folder)")
     parser.add_argument(
         "--format", metavar="F", default="md,csv", help="of md, csv, latex, latex-intervals, html (md,csv)"
     )
     parser.add_argument("--table", metavar="N", action="append", help="only this table; may be repeated")
-    parser.add_argument("--draws", type=positive, metavar="B", help="swaps of the permutation tests (default: 20000)")
-    parser.add_argument("--config", metavar="FILE", help="another benchmark.yaml")
-    add_cards_argument(parser)
+    add_shared(parser, "--results", "--draws", "--config", "--cards")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.cli.options import add_model_arguments, positive
 from bench.errors import BenchError
+from bench.runtime.atomic import write_asked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     segment = predictor(args.method, vocabulary, options)
     bar = tqdm(images, unit="image", disable=None)
     ranked = rank_templates(segment.segmenter, vocabulary.queries, map(read_image, bar), args.keep)
-    out.write_text("".join(f"{' '.join(map(str, numbers))}\n" for numbers in ranked), encoding="utf-8")
+    write_asked(out, "".join(f"{' '.join(map(str, numbers))}\n" for numbers in ranked).encode(), f"-o {out}")
     for word, numbers in zip(vocabulary.queries, ranked, strict=True):
         print(f"{word}: " + ("; ".join(TEMPLATES[n](word) for n in numbers) or "never found, so all templates"))
     print(f"{out}: use it as `-o ranking={out}` with --methods floss")

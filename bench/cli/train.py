@@ -120,7 +120,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _natural(text: str) -> int:
-    """A whole number from 0 on."""
+    """Read a whole number from 0 on."""
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is below zero")
@@ -128,7 +128,7 @@ def _natural(text: str) -> int:
 
 
 def _weight(text: str) -> float:
-    """A finite number from 0 on."""
+    """Read a finite number from 0 on."""
     number = float(text)
     if not (math.isfinite(number) and number >= 0):
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
@@ -136,7 +136,7 @@ def _weight(text: str) -> float:
 
 
 def _rate(text: str) -> float:
-    """A finite number above 0."""
+    """Read a finite number above 0."""
     number = _weight(text)
     if number == 0:
         raise argparse.ArgumentTypeError("a learning rate of 0 trains nothing")

@@ -1,13 +1,11 @@
-"""``bench verify``: does this machine compute what the released code did, and do intervals and tests hold?"""
+"""``bench verify``: compare this machine with stored outputs of the released code; try intervals and tests."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.options import positive
+from bench.cli.options import add_shared, positive, write_json
 
 if TYPE_CHECKING:
     from bench.verify.demo import Moved
@@ -22,14 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="goldens: outputs of the released code; demo: cells of the demo, on the CPU or a device (default: both); "
         "statistics: how often intervals hold the truth and tests find nothing where there is nothing, a minute",
     )
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: cuda where there is one)")
-    parser.add_argument("--dtype", choices=["fp32", "tf32", "fp16", "bf16"], default="fp32", help="as in `run` (fp32)")
-    parser.add_argument("--batch", type=positive, default=4, metavar="N", help="windows at once (4)")
     parser.add_argument("--all", action="store_true", help="all cells of the demo: minutes")
     parser.add_argument("--write", action="store_true", help="make the run of all cells the demo's reference")
     parser.add_argument("--trials", type=positive, default=1000, metavar="N", help="of `statistics` (1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of `statistics` (0)")
-    parser.add_argument("--json", metavar="FILE", help="write what was found")
+    add_shared(parser, "--device", "--dtype", "--batch", "--json")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -54,8 +49,7 @@ def main(args: argparse.Namespace) -> int:
         moved = _demo(args, device)
         good &= _show_demo(moved, args.dtype)
         found["demo"] = [cell._asdict() for cell in moved]
-    if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_json(args.json, found)
     return 0 if good else 1
 
 
@@ -71,8 +65,7 @@ def _statistics(args: argparse.Namespace) -> int:
     cells = [[line.world, line.scenes, *text] for line, text in zip(lines, texts, strict=True)]
     print(f"Per cent of {args.trials} trials: 95 % intervals that hold the truth, and p <= 0.05 of equally good rows\n")
     print(tabulate(cells, heads, tablefmt="pipe", disable_numparse=True))
-    if args.json:
-        Path(args.json).write_text(json.dumps([line._asdict() for line in lines], indent=1) + "\n", encoding="utf-8")
+    write_json(args.json, [line._asdict() for line in lines])
     return 0 if all(good(line, args.trials) for line in lines) else 1
 
 
@@ -96,7 +89,7 @@ def _show_goldens(checks: list[Check]) -> bool:
 
 
 def _demo(args: argparse.Namespace, device: str) -> list[Moved]:
-    """Cells of the demo, run in a folder of their own."""
+    """Run cells of the demo in a temporary folder and compare them with the reference."""
     import tempfile
 
     from bench.errors import BenchError

@@ -117,8 +117,8 @@ def test_two_machines_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture
 
 NO_RECORDS = {
     None: "No such file or directory",
-    "{": "no JSON",
-    "[]": "the whole: Input should be",
+    "{": "Invalid JSON",
+    "[]": "top level: Input should be",
     '{"model": "x"}': "dtype: Field required",
 }
 

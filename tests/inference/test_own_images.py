@@ -125,7 +125,7 @@ def test_nothing_is_lost(
     ("classes", "message"),
     [
         ("road,water", "one class, which every pixel would get; separate classes by semicolons"),
-        ("words.txt", "no such text file"),
+        ("words.txt", "cannot be read (No such file or directory)"),
         ("one.txt", "one class"),
     ],
 )
