@@ -59,8 +59,8 @@ def main(args: argparse.Namespace) -> int:
     upsampler = _named(load_config(args.config).row(args.method).upsampler)
     args.upsamplers = [flag if "=" in flag else f"{upsampler}={flag}" for flag in args.upsamplers or ()]
     args.long_side = args.resize if isinstance(args.resize, int) else None
-    args.native = None if args.resize is None else args.resize == NATIVE
-    options = SegmenterOptions.from_cli(args)
+    native = None if args.resize is None else args.resize == NATIVE  # None: of GeoTIFFs
+    options = SegmenterOptions(**SegmenterOptions.given(args), native=native)
     options.row(args.method, "--method")
     colours = _palette(args.palette, len(classes.split(";")))
 

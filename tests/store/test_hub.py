@@ -113,7 +113,8 @@ def results(tmp_path: Path) -> Path:
 
 def cells(folder: Path) -> dict[str, bytes]:
     root = folder / "cells"
-    return {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()}
+    files = [file for file in sorted(root.rglob("*")) if file.is_file() and file.name != "imported.json"]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files}
 
 
 def test_what_is_pushed_is_pulled(hub: Hub, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
