@@ -207,7 +207,11 @@ def _at(keys: Int32s, classes: int, threshold: float, background: int) -> tuple[
 
 
 def first_kept_bin(threshold: float) -> int:
-    """Lowest bin of probability that is not below a threshold; BenchError for a threshold between two bins."""
+    """Lowest bin of probability that is not below a threshold; BenchError for a threshold between two bins.
+
+    >>> first_kept_bin(0.29)
+    29
+    """
     nearest = round(threshold * BINS)
     if abs(threshold * BINS - nearest) > 1e-6 or not 0 <= nearest < BINS:
         raise BenchError(f"threshold {threshold}: counts are kept in steps of 0.01; give one of 0, 0.01, … 0.99")
