@@ -1,4 +1,4 @@
-"""What README and docs tell people to type: the real parser takes it, and the files that they link to exist."""
+"""Commands of README, docs and help are understood, and links and names of files in them lead somewhere."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.app import _parser
+from bench.cli.app import COMMANDS, parser_of
+from tools.site_pages import PAGES as GENERATED
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _COMMAND = re.compile(r"python -m bench ((?:\\\n|[^`\n])+)")
 
 
@@ -28,7 +29,15 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_a_documented_command_is_understood(page: str, line: str) -> None:
     arguments = shlex.split(line)
-    _parser(arguments).parse_args(arguments)
+    parser_of(arguments).parse_args(arguments)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_has_an_example_that_is_understood(command: str) -> None:
+    _, example = COMMANDS[command]
+    arguments = shlex.split(example)
+    assert parser_of(arguments).parse_args(arguments).command == command
+    assert f"## {command}\n" in (page := GENERATED["commands.md"]()) and f"python -m bench {example}\n" in page
 
 
 def test_there_are_commands() -> None:
@@ -37,9 +46,11 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
+    generated = {ROOT / "docs" / name for name in GENERATED} if page.is_relative_to(ROOT / "docs") else set()
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http", "mailto:")):
-            assert (page.parent / target).exists(), target
+            file = (page.parent / target).resolve()
+            assert file.exists() or file in generated, target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -19,27 +19,36 @@ from bench import __version__
 from bench.errors import INTERRUPTED, SAID, BenchError
 from bench.runtime.memory import keep_freed_memory
 
-COMMANDS = {
-    "run": "evaluate methods on datasets and store every cell",
-    "tables": "write the paper's tables from what is stored",
-    "compare": "paired comparison of two stored rows",
-    "report": "write one page with everything that is stored",
-    "show": "print all that is known of one stored result",
-    "score": "count label maps that another program made",
-    "export": "write stored results to one archive",
-    "import": "take in results that `export` wrote",
-    "push": "put results into a repository of Hugging Face",
-    "pull": "take in results of such a repository",
-    "figure": "draw image, ground truth and methods side by side",
-    "predict": "segment images of your own with words of your own",
-    "templates": "rank prompt templates on images without labels",
-    "train": "train an upsampler for a backbone",
-    "verify": "check that this machine computes what the released code computed",
-    "speed": "measure where the time goes",
-    "methods": "list the methods, rows and modifiers",
-    "datasets": "list the datasets, or check that one on disk is complete and right",
-    "prepare": "tile or convert a dataset once",
-    "download": "fetch a dataset, or weights",
+COMMANDS = {  # name -> what it does, an example
+    "run": ("evaluate methods on datasets and store every cell", "run --demo --methods clip,sclip --datasets loveda"),
+    "tables": ("write the paper's tables from what is stored", "tables --results results/demo-run --format latex"),
+    "compare": ("paired comparison of two stored rows", "compare segearth-ov sclip --results results/demo-run"),
+    "report": ("write one page with everything that is stored", "report --results results/demo-run"),
+    "show": ("print all that is known of one stored result", "show sclip loveda --results results/demo-run"),
+    "score": ("count label maps that another program made", "score maps/ --dataset loveda --row my-model"),
+    "export": ("write stored results to one archive", "export sclip.zip --methods sclip"),
+    "import": ("take in results that `export` wrote", "import sclip.zip"),
+    "push": ("put results into a repository of Hugging Face", "push OWNER/RESULTS --methods sclip"),
+    "pull": ("take in results of such a repository", "pull OWNER/RESULTS"),
+    "figure": (
+        "draw image, ground truth and methods side by side",
+        "figure loveda --demo --methods clip,sclip -o f.png",
+    ),
+    "predict": (
+        "segment images of your own with words of your own",
+        "predict a.tif --method sclip --classes 'background; road; water' -o out/",
+    ),
+    "templates": (
+        "rank prompt templates on images without labels",
+        "templates a.png --classes words.txt -o ranking.txt",
+    ),
+    "train": ("train an upsampler for a backbone", "train upsampler --images images/ --out runs/simfeatup"),
+    "verify": ("check that this machine computes what the released code computed", "verify --device cuda"),
+    "speed": ("measure where the time goes", "speed --sizes 448x448 --row-counts 10"),
+    "methods": ("list the methods, rows and modifiers", "methods --plugin mine.py"),
+    "datasets": ("list the datasets, or check that one on disk is complete and right", "datasets check loveda"),
+    "prepare": ("tile or convert a dataset once", "prepare potsdam --source ~/Downloads/potsdam"),
+    "download": ("fetch a dataset, or weights", "download weights simfeatup"),
 }
 
 MODULES = {"import": "import_"}  # where the name is a word of Python
@@ -54,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="ovss-bench")
-    parser = _parser(arguments)
+    parser = parser_of(arguments)
     args = parser.parse_args(arguments)
     args.arguments = arguments
     if threading.current_thread() is threading.main_thread():
@@ -93,16 +102,24 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("ovss-bench", _spelled)
 
 
-def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+def parser_of(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Parser of a command line, with the flags of the command that it names."""
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Reference benchmark for training-free open-vocabulary segmentation of remote sensing images.",
+        epilog="python -m bench COMMAND -h shows a command's flags and an example.",
     )
     parser.add_argument("--version", action="version", version=f"ovss-bench {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = next((word for word in arguments if not word.startswith("-")), None)
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    for name, (summary, example) in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"example:\n  python -m bench {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if name == chosen:
             module: Any = importlib.import_module(f"bench.cli.{MODULES.get(name, name)}")
             module.add_arguments(command)

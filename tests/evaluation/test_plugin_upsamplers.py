@@ -1,4 +1,4 @@
-"""An upsampler of a user's own, as docs/methods.md describes it, through `run`."""
+"""An upsampler of a user's own, as docs/your-method.md describes it, through `run`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bench.cli import main
 from bench.models.upsamplers import KINDS
 from bench.store.store import Store
 
-DOCS = (Path(__file__).resolve().parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
-SOURCE = DOCS.split("An upsampler of one's own")[1].split("```python\n")[1].split("```")[0]
-OVERLAY = DOCS.split("An upsampler of one's own")[1].split("```yaml\n")[1].split("```")[0]
+DOCS = (Path(__file__).resolve().parents[2] / "docs" / "your-method.md").read_text(encoding="utf-8")
+SOURCE = DOCS.split("## Your upsampler")[1].split("```python\n")[1].split("```")[0]
+OVERLAY = DOCS.split("## Your upsampler")[1].split("```yaml\n")[1].split("```")[0]
 
 
 @pytest.fixture(autouse=True)

@@ -328,7 +328,7 @@ def test_new_scene_names_reach_stored_counts(tmp_path: Path) -> None:
 
 
 def test_an_isaid_sized_cell_is_small(tmp_path: Path) -> None:
-    """11,644 tiles of 16 classes, 900 keys a tile: see docs/results.md for the size of a realistic one."""
+    """11,644 tiles of 16 classes, 900 keys a tile: docs/performance.md has the size of a realistic one."""
     store = Store(tmp_path)
     generator = np.random.default_rng(0)
     writer = opened(store, 11_644, classes=tuple(f"class{k}" for k in range(16)))
@@ -340,8 +340,7 @@ def test_an_isaid_sized_cell_is_small(tmp_path: Path) -> None:
 
 
 def test_the_documented_cell_json_has_the_keys_of_a_real_one(tmp_path: Path) -> None:
-    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    documented = json.loads(text[text.index("```json") + 7 :].partition("```")[0])
+    documented = json.loads((ROOT / "docs/cell.json").read_text(encoding="utf-8"))
     write(Store(tmp_path), 1)
     assert documented.keys() == record(tmp_path).keys() and documented == sealed(documented)
     assert documented["settings"].keys() == settings().model_dump().keys()

@@ -1,33 +1,62 @@
-"""docs/datasets.md from the cards: `python -m tools.catalogue > docs/datasets.md`."""
+"""Pages of docs/ that mkdocs makes while it builds the site: datasets from their cards, commands from their parsers."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
+from typing import Any
 
+from bench.cli.app import COMMANDS, parser_of
 from bench.data.cards import Card, card_names, load_card
 from bench.data.patterns import expand, fields_of, fill
 from bench.data.schema import Layout
 
-_HEAD = """# Datasets
+_DATASETS = """# Datasets
 
-This page is made from the cards in `datasets/` by `python -m tools.catalogue`. Where a
-card is not sure of a statement, it is listed under "Unverified".
+Made from the cards in `datasets/`.
+What no readable source confirms is listed under "Unverified".
 
-A dataset has its own folder below the data root (`--data-root`, else `$OVSS_BENCH_DATA`, else
-`./data`), called as its section says or like the dataset itself; upper and lower case do not matter. The
-first layout that is found is used, and named in the results. Zip and tar archives count as unpacked in
-place. In the patterns below, `{n}` is whatever the files are called, and `<a|b>` are spellings of which
-the first that exists is taken.
+A dataset is in a folder below the data root (`--data-root`, else `$OVSS_BENCH_DATA`, else `./data`).
+The folder is called as its section says or like the dataset itself; upper and lower case do not matter.
+The first layout that is found is used, and named in the results.
+Zip and tar archives count as unpacked where they are.
+In the patterns below, `{n}` is whatever the files are called; of spellings `<a|b>` the first that exists is taken.
 
-`python -m bench datasets` shows which of them are found, `python -m bench datasets check NAME` looks into
-one. [Adding a dataset](adding-a-dataset.md) takes one YAML file.
+`python -m bench datasets` shows which of them are found, `python -m bench datasets check NAME` looks into one.
+[Your data](adding-a-dataset.md) shows how to add one.
+"""
+_COMMANDS = """# Commands
+
+Each section is the output of `python -m bench COMMAND -h`.
+[How to …](how-to.md) starts from what you want to do.
 """
 
 
+def on_files(files: Any, config: Any) -> Any:
+    """Add the generated pages to the files of the site, as a hook of mkdocs."""
+    from mkdocs.structure.files import File
+
+    for name, page in PAGES.items():
+        files.append(File.generated(config, name, content=page()))
+    return files
+
+
+def commands() -> str:
+    """Return the help of all commands, as Markdown."""
+    return "\n".join([_COMMANDS, *(f"## {name}\n\n```text\n{_help(name)}```\n" for name in COMMANDS)])
+
+
+def _help(command: str) -> str:
+    with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
+        parser_of([command]).parse_args([command, "-h"])
+    return shown.getvalue()
+
+
 def catalogue() -> str:
-    """Return the page, as Markdown: a table of all shipped cards, and a section for each."""
+    """Return a table of all shipped cards and a section for each, as Markdown."""
     cards = sorted((load_card(name) for name in card_names()), key=lambda card: (_group(card), card.name))
-    return "\n".join([_HEAD, *_overview(cards), *(line for card in cards for line in _section(card))])
+    return "\n".join([_DATASETS, *_overview(cards), *(line for card in cards for line in _section(card))])
 
 
 def _group(card: Card) -> int:
@@ -140,5 +169,4 @@ def _download(card: Card, at: int) -> str:
     return f"- {name}{md5}{'' if archive.needed else ' (not needed)'}"
 
 
-if __name__ == "__main__":
-    print(catalogue(), end="")
+PAGES = {"datasets.md": catalogue, "commands.md": commands}
