@@ -1,16 +1,20 @@
-"""Pages of docs/ that mkdocs makes while it builds the site: datasets from their cards, commands from their parsers."""
+"""Pages of docs/ that mkdocs makes while it builds the site: from cards, parsers of commands, and heads of plug-ins."""
 
 from __future__ import annotations
 
+import ast
 import io
+import re
 from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from typing import Any
 
 from bench.cli.app import COMMANDS, parser_of
+from bench.cli.methods import facts
 from bench.data.cards import Card, card_names, load_card
 from bench.data.patterns import expand, fields_of, fill
 from bench.data.schema import Layout
+from bench.paths import shipped
 
 _DATASETS = """# Datasets
 
@@ -31,6 +35,22 @@ _COMMANDS = """# Commands
 Each section is the output of `python -m bench COMMAND -h`.
 [How to …](how-to.md) starts from what you want to do.
 """
+_METHODS = """# Methods
+
+Each section is the head of a file in `methods/`: the rule, and what the authors' code does otherwise.
+`python -m bench methods` lists options, second models, upsamplers, modifiers and licences.
+[Which method](which-method.md) compares them.
+
+A row is a method with its settings; modifiers follow a `+`.
+`sclip+ours` has SimFeatUp and λ = 0.3, `naclip+pamr` refined scores (`+pamr-original`: at the original size).
+`pearl+tlp` has PEARL's propagation.
+
+`--methods all` stands for the ten rows of the paper, `newer` for the newer methods, `clip-only` for both.
+`second-model` and `upsamplers` are the rows of the tables of that name, `everything` is all of them.
+
+All rows share one protocol by default, so that methods are compared and not their settings.
+Rows that end in `-authors` have the input of the authors' code on natural images: short side 336, scores × 40.
+"""
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -45,6 +65,17 @@ def on_files(files: Any, config: Any) -> Any:
 def commands() -> str:
     """Return the help of all commands, as Markdown."""
     return "\n".join([_COMMANDS, *(f"## {name}\n\n```text\n{_help(name)}```\n" for name in COMMANDS)])
+
+
+def methods() -> str:
+    """Return what the heads of all plug-ins say, as Markdown."""
+    known, sections = facts(), []
+    for file in sorted(shipped("methods").glob("*.py")):
+        source = file.read_text(encoding="utf-8")
+        name = re.findall(r'^@(?:method|refinement)\("([\w-]+)"', source, re.MULTILINE)[0]
+        agrees = f"Agrees with its authors' code: {known[name]['agrees']}.\n\n" if name in known else ""
+        sections.append(f"## {name}\n\n{agrees}```text\n{ast.get_docstring(ast.parse(source))}\n```\n")
+    return "\n".join([_METHODS, *sections])
 
 
 def _help(command: str) -> str:
@@ -169,4 +200,4 @@ def _download(card: Card, at: int) -> str:
     return f"- {name}{md5}{'' if archive.needed else ' (not needed)'}"
 
 
-PAGES = {"datasets.md": catalogue, "commands.md": commands}
+PAGES = {"datasets.md": catalogue, "commands.md": commands, "methods.md": methods}
