@@ -27,8 +27,10 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from bench import methods
 from bench.errors import BenchError, did_you_mean, validation_message
+from bench.paths import shipped
 from bench.runtime.sources import source_hash as source_hash
-from bench.runtime.sources import watching
+from bench.runtime.sources import text_hash, watching
+from bench.runtime.yaml_files import read_yaml
 from bench.settings import Overrides
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -117,8 +119,23 @@ class Method:
 
     @property
     def source_hash(self) -> str:
-        """sha256 of the plug-in's file and of what it imports below its folder: part of its results' identity."""
+        """SHA-256 of the code of the plug-in and of what it imports below its folder: part of its results' identity."""
         return source_hash(self.file)
+
+
+def earlier_hashes(file: Path) -> set[str]:
+    """Return the hashes by which results of earlier versions name the code that a plug-in has now.
+
+    These are hashes of its text, docstrings included: as it is now, and as it was shipped then.
+    """
+    now = source_hash(file)
+    return {text_hash(file), *(text for text, code in _shipped_texts().items() if code == now)}
+
+
+@functools.cache
+def _shipped_texts() -> dict[str, str]:
+    texts: dict[str, str] = read_yaml(shipped("methods/earlier_hashes.yaml"), "the file that ships with the harness")
+    return texts
 
 
 @dataclass(frozen=True)

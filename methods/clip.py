@@ -1,5 +1,4 @@
-"""CLIP (Radford et al., ICML 2021) read densely: nothing is changed; the patch tokens of the last block are
-used.
+"""CLIP (Radford et al., ICML 2021) read densely: the patch tokens of the last block, with nothing changed.
 
 Paper, eq. 1 and 2. Row "CLIP" of Tables 1 and 2. Residual and FFN are kept: without them it would not be
 CLIP.

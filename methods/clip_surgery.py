@@ -1,5 +1,6 @@
-"""CLIP Surgery (Li et al., arXiv 2304.05653, Pattern Recognition 2025): v·v attention in a parallel stream, and
-scores without what all words share.
+"""CLIP Surgery (Li et al., Pattern Recognition 2025): v·v attention in a parallel stream, scores less their mean.
+
+Paper: arXiv 2304.05653.
 
 The stream starts at the input of the last six blocks and gets, in each of them, what softmax(vvᵀ/√d) v gives after
 the output projection, with the v of the ordinary stream; it passes no FFN. Scores: w_q cos(n, q) − mean_q' w_q'

@@ -43,7 +43,7 @@ class ClipTrase:
         return F.one_hot(torch.stack(voted), len(text)).movedim(3, 1).to(scores.dtype)
 
     def _vote(self, correlation: torch.Tensor, word: torch.Tensor) -> torch.Tensor:
-        """The word map (H, W) of one window after its clusters (maps h, w, N) have voted."""
+        """Return the word map (H, W) of one window after its clusters (maps h, w, N) have voted."""
         h, w = correlation.shape[:2]
         rows = correlation.flatten(0, 1)  # (N, N)
         cluster = dbscan(rows.double().cpu().numpy(), self.eps, self.members)

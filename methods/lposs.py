@@ -158,7 +158,7 @@ Part = tuple[slice, slice, slice]
 
 
 def _pairs(lab: Tensor, reach: int = 6) -> Iterator[tuple[tuple[Part, Part], Tensor]]:
-    """Each pair of pixels at most `reach` rows and columns apart, once: where both lie, and their colours' distance."""
+    """Each pair of pixels at most `reach` rows and columns apart, once: where both are, and their colours' distance."""
     height, width = lab.shape[1:]
     for down in range(min(reach, height - 1) + 1):
         for right in range(-min(reach, width - 1), min(reach, width - 1) + 1):

@@ -1,5 +1,4 @@
-"""Pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020, section 3.3): scores diffuse between pixels that
-look alike.
+"""Pixel-adaptive mask refinement (Araslanov and Roth, CVPR 2020, section 3.3): scores diffuse between like pixels.
 
 Each pixel has 16 neighbours, eight at each of the distances 8 and 16, borders repeated. Their weights are a softmax
 over the neighbours of −mean over RGB of |I − I_n| / (1e-8 + 0.1 σ), with σ the standard deviation of the 18 values

@@ -1,5 +1,4 @@
-"""PEARL (CVPR 2026): keys turned onto the queries before they meet (Procrustes), and a propagation over the whole
-image.
+"""PEARL (CVPR 2026): keys are turned onto the queries (Procrustes), and scores propagate over the whole image.
 
 Last block, per head: with weights ‖q_i‖ (CLS 0) the means q̄ and k̄; M = (k − k̄)ᵀ(q − q̄); R = M(MᵀM)^(−1/2) by five
 coupled Newton–Schulz steps; A = softmax(q(kR)ᵀ/√d + α(k − k̄)(k − k̄)ᵀ/√d). Residual and FFN are dropped.

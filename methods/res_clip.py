@@ -1,9 +1,8 @@
-"""ResCLIP (Yang et al., CVPR 2025): residual attention from middle blocks, and a second pass that knows the first's
-words.
+"""ResCLIP (Yang et al., CVPR 2025): residual attention from middle blocks; a second pass knows the first's words.
 
 R is the mean of the q·k maps of four middle blocks. Pass 1: A = τ_r((1 − λ_r) softmax(kkᵀ/√d + G) + λ_r R) in the
 last block, without residual and FFN, G as in NACLIP; its cosines, enlarged and refined (PAMR), give each patch a
-word. Patches that share a word attend to each other, less where another word lies between them (S, `same_word`). Pass
+word. Patches that share a word attend to each other, less where another word is between them (S, `same_word`). Pass
 2 has the logits τ_s((1 − λ_s) kkᵀ/√d + λ_s S) + G in place of kkᵀ/√d + G.
 
 Released code: multiplies by τ as well, so that rows add up to 2 and not to 1 as in the paper; the line test looks at

@@ -36,7 +36,11 @@ def sc_clip(trunk: Trunk) -> Features:
 
 
 def calibrated(trunk: Trunk, similarity: torch.Tensor, late: torch.Tensor, first: Maps, second: Maps) -> Features:
-    """Steps 2 to 4. late: (B, N, D), mended. first, second: attention maps of the two branches."""
+    """Compute steps 2 to 4.
+
+    late: (B, N, D), mended
+    first, second: attention maps of the two branches
+    """
     tokens = average(positive(similarity), late)
     middle = [trunk.input(index) for index in range(trunk.depth - 8, trunk.depth - 1)]  # X₄ … X₁₀ of twelve blocks
     summed = torch.stack(middle).sum(dim=0)

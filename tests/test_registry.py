@@ -13,7 +13,8 @@ from reference import tiny_backbone
 
 from bench.cli.methods import facts
 from bench.errors import BenchError
-from bench.registry import _registry, declared_methods, find_method, load_methods, source_hash
+from bench.registry import _registry, declared_methods, find_method, load_methods
+from bench.runtime.sources import source_hash, text_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = {"clip", "maskclip", "sclip", "gem", "clearclip", "segearth-ov", "naclip"}
@@ -157,11 +158,35 @@ def test_plug_ins_of_a_folder_import_each_other_and_share_an_identity(tmp_path: 
     (tmp_path / "helper.py").write_text("FACTOR = 2.0\n")
     after = {name: methods[name].source_hash for name in ("dotted", "again")}
     assert all(before[name] != after[name] for name in before)
-    assert methods["clip"].source_hash == hashlib.sha256((ROOT / "methods" / "clip.py").read_bytes()).hexdigest()
     assert (
-        source_hash(ROOT / "methods" / "sfp.py")
-        != hashlib.sha256((ROOT / "methods" / "sfp.py").read_bytes()).hexdigest()
+        text_hash(ROOT / "methods" / "clip.py") == hashlib.sha256((ROOT / "methods/clip.py").read_bytes()).hexdigest()
     )
+    assert text_hash(ROOT / "methods" / "sfp.py") != hashlib.sha256((ROOT / "methods/sfp.py").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('"""Another title."""\n\nX = 1\n\n\ndef f(a):\n    """Do."""\n    return a + X  # sum\n', True),
+        ("X = 1\ndef f(a):\n    return (a +\n            X)\n", True),
+        ("X = 2\ndef f(a):\n    return a + X\n", False),
+        ("X = True\ndef f(a):\n    return a + X\n", False),
+        ("X = 1\ndef f(a):\n    return a + 'X'\n", False),
+        ("X = 1\ndef f(b):\n    return b + X\n", False),
+    ],
+)
+def test_only_code_is_a_plug_ins_identity(tmp_path: Path, text: str, same: bool) -> None:
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text('"""A title."""\nX = 1\ndef f(a):\n    return a + X\n')
+    second.write_text(text)
+    assert (source_hash(first) == source_hash(second)) is same
+
+
+def test_the_hash_of_code_is_one_in_all_versions_of_python(tmp_path: Path) -> None:
+    file = tmp_path / "one.py"
+    text = "class A:\n    x: int = None\n\n    def f(self, *a, k=1.5):\n        return [f'{i!r:>{k}}' for i in a]\n"
+    file.write_text(text)
+    assert source_hash(file) == "ae5cd68ee23644c5daa56d5758164aaeb1287ed86d03ab7c8fcc9c9a8e74a4a9"
 
 
 @pytest.mark.usefixtures("_forget")

@@ -24,6 +24,7 @@ from bench.models.upsamplers import Upsampler, find_kind, kind_file, load_upsamp
 from bench.paths import weights_dir
 from bench.registry import Method, find_method, find_refinement, source_hash
 from bench.runtime.checksum import sha256_hash
+from bench.runtime.sources import text_hash
 from bench.settings import Settings
 
 
@@ -59,7 +60,7 @@ class ModelCache:
         if (name, dim) not in self._upsamplers:
             loaded, fingerprint = self._load_upsampler(name, dim)
             if not kind_file(type(loaded)).is_relative_to(Path(bench.__file__).resolve().parent):
-                fingerprint += f", {source_hash(kind_file(type(loaded)))}"  # of a plug-in
+                fingerprint += f", {text_hash(kind_file(type(loaded)))}"  # of a plug-in
             self._upsamplers[name, dim] = loaded.requires_grad_(False).to(self.device), fingerprint
         return self._upsamplers[name, dim]
 

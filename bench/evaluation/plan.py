@@ -21,7 +21,7 @@ from bench.errors import BenchError
 from bench.evaluation.models import ModelCache, build_row
 from bench.inference.row import Row
 from bench.paths import data_root
-from bench.registry import Method, find_method
+from bench.registry import Method, earlier_hashes, find_method, find_refinement
 from bench.runtime.distributed import Distributed
 from bench.settings import Settings
 from bench.spec import RunSpec
@@ -228,14 +228,23 @@ class _State(NamedTuple):
 def _state(cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: Store, spec: RunSpec) -> _State:
     """Return what there is to do for a cell, of which `old` is stored."""
     samples = dataset.samples
-    if cell.ready and old and samples and old.record.inputs.get("data list") == samples.fingerprint():
-        cell = replace(cell, inputs={**cell.inputs, "data list": samples.fingerprint()})  # as earlier versions named it
+    if cell.ready and old and samples:
+        cell = replace(cell, inputs={**cell.inputs, **_names_in(old.record.inputs, cell, samples)})
     state, changes = _compared(cell, old, dataset, store, spec.boundary)
     if state == "cached" and cell.ready and cell.label_maps(store).missing(dataset.kept):
         state = "no maps"
     if spec.fresh and cell.ready:
         state = "missing"
     return _State(state, changes, cell.inputs)
+
+
+def _names_in(stored: Mapping[str, str], cell: Cell, samples: SampleSet) -> dict[str, str]:
+    """Return the stored hashes of inputs that are what they were, but that earlier versions hashed in another way."""
+    earlier = {"data list": lambda: {samples.fingerprint()}, "plug-in": lambda: earlier_hashes(cell.method.file)}
+    if cell.settings.refine != "none":
+        earlier["refinement"] = lambda: earlier_hashes(find_refinement(cell.settings.refine).file)
+    differing = [name for name in earlier if name in stored and stored[name] != cell.inputs.get(name)]
+    return {name: stored[name] for name in differing if stored[name] in earlier[name]()}
 
 
 def _compared(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,50 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 def source_hash(file: Path) -> str:
-    """sha256 of a Python file and of all modules below its folder that it imports, directly or not.
+    """Return the SHA-256 of the code, without comments and docstrings, of a file and the modules that it imports.
 
-    Seen are imports by name, in any form, and whatever was loaded inside `watching`.
+    These are modules below the file's folder, imported directly or not. Seen are imports by name, in any form, and
+    whatever was loaded inside `watching`.
     """
-    files = _with_imports(file)
-    if len(files) == 1:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return _hash(file, _code_hash)
+
+
+def text_hash(file: Path) -> str:
+    """Return the SHA-256 of the text of the same files, as earlier versions identified a plug-in."""
+    return _hash(file, _sha256)
+
+
+def _hash(file: Path, hashed: Callable[[bytes], str]) -> str:
+    found = [hashed(path.read_bytes()) for path in sorted(_with_imports(file))]
+    return found[0] if len(found) == 1 else _sha256(b"".join(map(bytes.fromhex, found)))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@functools.lru_cache(maxsize=256)
+def _code_hash(content: bytes) -> str:
+    try:
+        return _sha256(ascii(_plain(ast.parse(content))).encode())
+    except (SyntaxError, ValueError):
+        return _sha256(content)
+
+
+def _plain(node: Any) -> Any:
+    """Return a syntax tree as nested tuples that are equal in all versions of Python, without docstrings."""
+    if isinstance(node, ast.JoinedStr):  # to which Python 3.12.1 adds empty parts
+        node = ast.JoinedStr([part for part in node.values if getattr(part, "value", None) != ""])
+    if isinstance(node, ast.AST):
+        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return type(node).__name__, *fields
+    if isinstance(node, list):
+        return [_plain(one) for one in node if not _is_text(one)]
+    return node
+
+
+def _is_text(node: Any) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 @contextlib.contextmanager

@@ -23,11 +23,14 @@ from bench.evaluation.models import ModelCache, build_row
 from bench.inference.postprocess import classify
 from bench.inference.segmenter import Segmenter
 from bench.metrics import confusion
+from bench.paths import shipped
 from bench.registry import load_methods
+from bench.runtime.sources import source_hash, text_hash
 from bench.settings import ResizeRule
 from bench.store.result import TIES
 from bench.store.store import Store
 
+SHIPPED_CLIP = "13a1343a02b7d782f9ae4ae0a253b24a0aaef37fd908898c2f6bebdb882e39bf"  # sha256 of clip.py at b6b4ccc
 BOTH = ("--datasets", "loveda,whu_aerial")
 
 
@@ -196,6 +199,36 @@ def test_a_plan_with_nothing_to_do_says_so(finished: Project, capsys: pytest.Cap
     assert finished.run(*BOTH, "--dry-run") == 0
     shown = capsys.readouterr().out
     assert "nothing to do" in shown and "about" not in shown
+
+
+@pytest.mark.parametrize("text", [SHIPPED_CLIP, text_hash(shipped("methods/clip.py"))], ids=["shipped", "as it is"])
+def test_a_cell_that_names_its_plug_in_by_the_hash_of_its_text_stays_valid(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """Cells of earlier versions: by the text that was shipped then, and by a text of the user that has not changed."""
+    flags = ("--datasets", "loveda", "--methods", "clip")
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.registry.source_hash", lambda _: text)
+        assert project.run(*flags) == 0
+    before = project.counts()
+    stored = json.loads((project.root / "results/cells/loveda/clip/cell.json").read_text())
+    assert stored["inputs"]["plug-in"] == text != source_hash(shipped("methods/clip.py"))
+    capsys.readouterr()
+    assert project.run(*flags, "--dry-run") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert project.run(*flags) == 0 and project.counts() == before
+
+
+def test_a_cell_of_another_plug_in_is_stale(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--datasets", "loveda", "--methods", "clip")
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.registry.source_hash", lambda _: "0" * 64)
+        assert project.run(*flags) == 0
+    capsys.readouterr()
+    assert project.run(*flags, "--dry-run") == 0
+    assert "1 stale" in capsys.readouterr().out
 
 
 def test_an_unknown_upsampler_of_a_plug_in_fails_its_own_cells_only(
