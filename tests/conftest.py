@@ -13,7 +13,6 @@ from bench.data import cards
 from bench.registry import load_methods
 
 TESTS = Path(__file__).resolve().parent
-SHARED = TESTS.parents[1] / "shared"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,15 +34,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the checks of whole folders beside the checkout (marker `beside`) where these are absent, and of the
-    marker `chaos` all but a share.
-
-    What the former prove is also proved by tests that need nothing but the checkout.
-    """
-    gone = [item for item in items if any(not (SHARED / m.args[0]).is_dir() for m in item.iter_markers("beside"))]
+    """Leave out all but a share of the marker `chaos`."""
     chaos = [item for item in items if item.get_closest_marker("chaos")]
     share = config.getoption("--chaos-share")
-    gone += [item for number, item in enumerate(chaos) if ceil((number + 1) * share) == ceil(number * share)]
+    gone = [item for number, item in enumerate(chaos) if ceil((number + 1) * share) == ceil(number * share)]
     config.hook.pytest_deselected(items=gone)
     items[:] = [item for item in items if item not in set(gone)]
 

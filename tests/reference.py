@@ -1,41 +1,16 @@
-"""The reference's outputs beside the checkout, when they are there, and small models for tests."""
+"""Small models for tests."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import open_clip
-import pytest
 import torch
 
 from bench.models.backbone import Backbone
 from bench.models.checkpoints import state_fingerprint
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-GOLDEN = SHARED / "golden"
-SAMPLES = SHARED / "samples"
-needs_golden = pytest.mark.beside("golden")
-needs_samples = pytest.mark.beside("samples")
-
-
-@cache
-def golden(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
-        return {key: arrays[key] for key in arrays.files}
-
-
-@cache
-def recipe() -> ModuleType:
-    """The script that recreates the weights and images of the reference's outputs."""
-    spec = importlib.util.spec_from_file_location("golden_weights", GOLDEN / "weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def tiny_config(patch_size: int = 16, image_size: int = 224, layers: int = 3) -> dict:

@@ -1,8 +1,8 @@
 """Makes this folder's arrays: `python tests/golden/make.py FOLDER`, with the released code's whole outputs in FOLDER.
 
 "released" is a part of what the authors' code computed. "rows" is what this project computes on the recipe's image in
-float32 on a CPU; make it only from a state whose scores agree with the whole outputs (tests/inference/test_segmenter.py
-with them beside the checkout: 4e-7 at the most).
+float32 on a CPU; make it only from a state whose scores agree with the whole outputs (`python -m pytest
+-m beside`: 4e-7 at the most).
 """
 
 from __future__ import annotations

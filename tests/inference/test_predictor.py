@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import GOLDEN, SAMPLES, golden, needs_golden, recipe, tiny_backbone, write_tiny
+from reference import tiny_backbone, write_tiny
 
 from bench.cli import main
 from bench.data.images import read_image, resize
@@ -156,47 +156,6 @@ def test_own_resolution_in_strips_is_the_whole_at_once(models: list[str], tmp_pa
         results[flag] = np.load(arrays)
     assert np.abs(results["none"]["scores"] - results[477]["scores"]).max() < 1e-6
     assert np.array_equal(results["none"]["labels"], results[477]["labels"])
-
-
-@needs_golden
-@pytest.mark.parametrize(
-    ("run", "method", "upsampler"),
-    [
-        ("vanilla_res", "clip", None),
-        ("gem", "gem", None),
-        ("segearth_ov", "segearth-ov", "simfeatup"),
-        ("segearth_featup", "golden-featup", "featup-clip"),
-    ],
-)
-def test_scores_are_those_of_the_released_code(run: str, method: str, upsampler: str | None, tmp_path: Path) -> None:
-    import yaml
-
-    from bench.paths import shipped
-
-    torch.save(recipe().tiny_state_dict(), tmp_path / "tiny.pt")
-    flags = ["--backbone", str(GOLDEN / "tiny_clip.json"), "--checkpoint", str(tmp_path / "tiny.pt"), "--device", "cpu"]
-    if upsampler:
-        kind = {"simfeatup": "jbu_one", "featup-clip": "jbu_stack"}[upsampler]
-        torch.save(recipe().upsampler_checkpoint(kind), tmp_path / "up.ckpt")
-        flags += ["--upsampler-checkpoint", f"{upsampler}={tmp_path / 'up.ckpt'}"]
-    content = yaml.safe_load(shipped("benchmark.yaml").read_text())
-    content["rows"]["golden-featup"] = {"method": "segearth-ov", "upsampler": "featup-clip", "debias": 0.3}
-    (tmp_path / "rows.yaml").write_text(yaml.safe_dump(content))
-    words = golden("a_text")
-    by_class: dict[int, list[str]] = {}
-    for name, index in zip(words["names"], words["query_idx"], strict=True):
-        by_class.setdefault(int(index), []).append(str(name))
-    classes = "; ".join(", ".join(by_class[index]) for index in sorted(by_class))
-    image = SAMPLES / "openearthmap" / "image" / "koeln_50.tif"
-    flags += ["--config", str(tmp_path / "rows.yaml"), "--threshold", "0.1", "--scores", str(tmp_path / "scores.npz")]
-    flags += ["--resize", "448"]  # the image is a GeoTIFF, which is taken at its own resolution else
-    assert predict(flags, image, "-o", tmp_path / "out.png", method=method, classes=classes) == 0
-    stored = np.load(tmp_path / "scores.npz")
-    reference = golden("d_oem_logits_up" if upsampler else "d_oem_logits_base")
-    assert np.abs(stored["scores"][:, ::9, ::9] - reference[f"{run}/preds_stride9"]).max() < 2e-5
-    labels = golden("d_oem_labels")
-    clear = ~np.unpackbits(labels[f"{run}/ambiguous_packed"])[: 1000 * 1000].reshape(1000, 1000).astype(bool)
-    assert np.array_equal(stored["labels"][clear], labels[f"{run}/label"][clear])
 
 
 def test_files_that_are_no_image(models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

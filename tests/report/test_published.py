@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import re
 from decimal import Decimal
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -12,7 +10,6 @@ from bench.errors import BenchError
 from bench.paths import shipped
 from bench.report.published import Gain, headline_gains, load_published, marks, one_digit, published_score
 
-PAPER = Path(__file__).resolve().parent.parent.parent.parent / "shared" / "paper.txt"
 TABLES = {number: table for number, table in load_config().tables.items() if number.isdigit()}
 
 
@@ -30,28 +27,6 @@ def test_the_columns_are_those_of_benchmark_yaml(number: str) -> None:
 def test_printed_averages_are_the_means_to_the_printed_digit(number: str) -> None:
     for row in load_published(TABLES[number].published).values():
         assert one_digit(sum(row.values.values(), Decimal(0)) / len(row.values)) == row.average
-
-
-@pytest.mark.beside(".")
-@pytest.mark.skipif(not PAPER.exists(), reason="the paper's text is not here")
-@pytest.mark.parametrize("number", TABLES)
-def test_every_number_is_the_papers(number: str) -> None:
-    text = PAPER.read_text(encoding="utf-8")
-    table = re.sub(r"↑ ?<b>[\d.]+</b>|↑ ?\*\*[\d.]+\*\*|</?b>|<sup>.*?</sup>|\*\*", "", text)
-    table = table[table.index(f"Table {number}.") :]
-    printed: list[list[Decimal]] = []
-    for line in table.splitlines()[1:]:
-        cells = [cell.strip() for cell in line.split("\t")]
-        numbers = [cell for cell in cells[1:] if re.fullmatch(r"\d+\.\d|-", cell)]
-        if line.startswith(("Table", "#")) or (printed and not line.strip()):
-            break
-        if numbers:
-            printed.append([Decimal(cell) for cell in numbers if cell != "-"])
-    ours = [
-        [*row.values.values(), *([row.average] if row.average is not None else [])]
-        for row in load_published(TABLES[number].published).values()
-    ]
-    assert ours == printed
 
 
 def test_tables_agree_where_they_repeat_a_number() -> None:
