@@ -15,6 +15,7 @@ from bench.errors import BenchError
 from bench.settings import Overrides
 from bench.spec import RunSpec, listed
 from bench.store.store import Store
+from bench.store.writer import ResultWriter
 
 
 def test_commas_in_brackets_do_not_separate_names() -> None:
@@ -117,12 +118,9 @@ def test_vocabularies_make_rows(project: Project, capsys: pytest.CaptureFixture[
 
 
 def test_a_swept_threshold_is_counted_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[str] = []
-    add = "bench.store.writer.ResultWriter.add"
-    from bench.store.writer import ResultWriter
-
-    original = ResultWriter.add
-    monkeypatch.setattr(add, lambda writer, *rest: (counted.append(str(writer._folder)), original(writer, *rest))[1])
+    counted: list[int] = []
+    take = ResultWriter.take
+    monkeypatch.setattr(ResultWriter, "take", lambda writer, image: (counted.append(image.index), take(writer, image)))
     flags = ("--datasets", "loveda", "--methods", "clip", "--sweep", "threshold=0,0.3,0.5")
     assert project.run(*flags) == 0
     assert len(counted) == 3  # images, not images times thresholds
