@@ -88,9 +88,15 @@ def encode_words(
     words: Sequence[str],
     templates: Sequence[Template] = TEMPLATES,
     report: Callable[[str], None] = lambda _: None,
+    cache: Path | None = None,
 ) -> Tensor:
-    """(n, C) float32 unit embeddings of words with any templates, kept on disk as by `encode`."""
-    folder = _folder(cache_dir() / "text", backbone, templates)
+    """(n, C) float32 unit embeddings of words with any templates, on the backbone's device.
+
+    report: called with each word that has to be encoded
+    cache: folder of stored embeddings, by default below `bench.paths.cache_dir()`; where it cannot be written to, the
+    embeddings are computed again next time
+    """
+    folder = _folder(cache or cache_dir() / "text", backbone, templates)
     return torch.stack([_remembered(folder, backbone, word, report, templates) for word in words]).to(backbone.device)
 
 
@@ -100,7 +106,6 @@ def ensemble(backbone: Backbone, word: str, templates: Sequence[Template] = TEMP
     return F.normalize(embeddings.mean(dim=0), dim=0)
 
 
-@torch.inference_mode()
 def encode(
     backbone: Backbone,
     vocabulary: Vocabulary,
@@ -108,15 +113,8 @@ def encode(
     report: Callable[[str], None] = lambda _: None,
     templates: Sequence[Template] = TEMPLATES,
 ) -> Tensor:
-    """(Q, C) float32 unit embeddings of all queries, on the backbone's device.
-
-    cache: folder of stored embeddings, by default below `bench.paths.cache_dir()`. One that cannot be written
-    to is no error: the embeddings are then computed again next time. report: called with each word that has to be
-    encoded.
-    """
-    folder = _folder(cache or cache_dir() / "text", backbone, templates)
-    rows = [_remembered(folder, backbone, word, report, templates) for word in vocabulary.queries]
-    return torch.stack(rows).to(backbone.device)
+    """(Q, C) float32 unit embeddings of all queries; see `encode_words`."""
+    return encode_words(backbone, vocabulary.queries, templates, report, cache)
 
 
 def _folder(cache: Path, backbone: Backbone, templates: Sequence[Template]) -> Path | None:
@@ -129,7 +127,7 @@ def _remembered(
     backbone: Backbone,
     word: str,
     report: Callable[[str], None],
-    templates: Sequence[Template] = TEMPLATES,
+    templates: Sequence[Template],
 ) -> Tensor:
     if folder is None:
         return ensemble(backbone, word, templates).cpu()

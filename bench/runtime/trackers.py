@@ -44,7 +44,7 @@ def open_tracker(flag: str, facts: Mapping[str, Any]) -> Tracker:
         return _Lines(Path(target), facts)
     if kind == "tensorboard":
         return _TensorBoard(target, facts)
-    return _Project(_package(kind), target, facts)
+    return _Project(importlib.import_module(kind), target, facts)
 
 
 def check(flag: str) -> None:
@@ -54,10 +54,6 @@ def check(flag: str) -> None:
         raise BenchError(f"--log-to {flag}: no such tracker; give one of {', '.join(KINDS)}, as in jsonl:run.jsonl")
     if kind != "jsonl" and importlib.util.find_spec(kind) is None:
         raise BenchError(f"--log-to {kind}: needs the package {kind}; pip install {kind}")
-
-
-def _package(name: str) -> Any:
-    return importlib.import_module(name)
 
 
 class _Lines:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,12 @@ def restore_checkpoint(path: Path, trainer: Trainer, images: str) -> None:
     """
     content = _read(path)
     training = content["training"]
-    _check_identity(path, training["identity"], _identity(trainer, images))
+    for key, value in _identity(trainer, images).items():
+        if (stored := training["identity"].get(key)) != value:
+            raise BenchError(
+                f"{path}: was trained with {key} = {stored}, not {value}; resume with the same flags, or train again "
+                "with another --out"
+            )
     trainer.learner.load_state_dict({**content["state_dict"], **training["other_nets"]})
     trainer.optimizer.load_state_dict(training["optimizer"])
     trainer.done = content["global_step"]
@@ -68,15 +72,6 @@ def _identity(trainer: Trainer, images: str) -> dict[str, Any]:
         "backbone": trainer.backbone.fingerprint,
         "images": images,
     }
-
-
-def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key, value in wanted.items():
-        if stored.get(key) != value:
-            raise BenchError(
-                f"{path}: was trained with {key} = {stored.get(key)}, not {value}; resume with the same "
-                "flags, or train again with another --out"
-            )
 
 
 def _read(path: Path) -> dict[str, Any]:

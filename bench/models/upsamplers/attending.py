@@ -12,15 +12,11 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Self
 
-from bench.errors import BenchError
-from bench.models.checkpoints import load_strictly
 from bench.models.upsamplers.base import Prepared, ScoreRequest, Upsampler, upsampler
 from bench.models.upsamplers.encoders import convolution, encoder, points, rotated
 from bench.models.upsamplers.strips import Band, weighted_scores
@@ -109,10 +105,20 @@ class Attending(Upsampler):
         """Return which patches a pixel sees, down (H, h) and across (W, w)."""
 
     @classmethod
-    def of_state(cls, state: Mapping[str, Tensor], dim: int, file: Path) -> Self:
-        new = cls.blank(dim)
-        load_strictly(new, _renamed(state), file, cls.kind)
-        return new
+    def renamed(cls, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Name a released checkpoint's tensors as the modules here; its joint projection is cut into q and k."""
+        found: dict[str, Tensor] = {}
+        for key, value in state.items():
+            for theirs, ours in _NAMES.items():
+                key = key.replace(theirs, ours)
+            if key.startswith("in_proj_"):
+                part = key.removeprefix("in_proj_")
+                found[f"q.{part}"], found[f"k.{part}"] = value[:WIDTH], value[WIDTH : 2 * WIDTH]
+            elif key in ("q_proj_weight", "k_proj_weight"):
+                found[f"{key[0]}.weight"] = value
+            elif not key.startswith(_UNUSED):
+                found[key] = value
+        return found
 
 
 def _heads(x: Tensor) -> Tensor:
@@ -224,35 +230,10 @@ class Jafar(Attending):
         return down, across
 
     @classmethod
-    def blank(cls, dim: int) -> Self:
-        return cls(dim)
-
-    @classmethod
-    def of_state(cls, state: Mapping[str, Tensor], dim: int, file: Path) -> Self:
+    def width_of(cls, state: Mapping[str, Tensor]) -> int | None:
         first = state.get("key_features_encoder.0.weight")
-        if first is not None and first.shape[1] != dim:
-            raise BenchError(
-                f"{file}: made for features of {first.shape[1]} channels, this backbone's have {dim}; train it for "
-                "them, or use an upsampler for any width (naf, anyup)"
-            )
-        return super().of_state(state, dim, file)
+        return None if first is None else first.shape[1]
 
     @classmethod
     def recognises(cls, state: Mapping[str, Tensor]) -> bool:
         return any(key.endswith("gamma.weight") for key in state)
-
-
-def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a released checkpoint's tensors to the modules here; its joint projection is cut into q and k."""
-    found: dict[str, Tensor] = {}
-    for key, value in state.items():
-        for theirs, ours in _NAMES.items():
-            key = key.replace(theirs, ours)
-        if key.startswith("in_proj_"):
-            part = key.removeprefix("in_proj_")
-            found[f"q.{part}"], found[f"k.{part}"] = value[:WIDTH], value[WIDTH : 2 * WIDTH]
-        elif key in ("q_proj_weight", "k_proj_weight"):
-            found[f"{key[0]}.weight"] = value
-        elif not key.startswith(_UNUSED):
-            found[key] = value
-    return found

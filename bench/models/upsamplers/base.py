@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -70,15 +70,38 @@ class Upsampler(nn.Module, ABC):
 
     @classmethod
     def blank(cls, dim: int) -> Self:
-        """Without weights, for features of `dim` channels."""
-        return cls()
+        """Build one without weights, for features of `dim` channels."""
+        make: Any = cls
+        new: Self = make(dim) if "dim" in inspect.signature(cls).parameters else make()
+        return new
 
     @classmethod
     def of_state(cls, state: Mapping[str, Tensor], dim: int, file: Path) -> Self:
-        """With the tensors of a checkpoint, for features of `dim` channels; BenchError where they do not fit."""
-        new = cls.blank(dim)
-        load_strictly(new, state, file, cls.kind)
+        """Build one with the tensors of a checkpoint, for `dim` channels; BenchError where they do not fit."""
+        width = cls.width_of(state)
+        if width not in (None, dim):
+            raise BenchError(
+                f"{file}: made for features of {width} channels, this backbone's have {dim}; use the backbone that it "
+                "was trained with, or an upsampler for any width (naf, anyup)"
+            )
+        new = cls.fitting(state, dim, file)
+        load_strictly(new, cls.renamed(state), file, cls.kind)
         return new
+
+    @classmethod
+    def width_of(cls, state: Mapping[str, Tensor]) -> int | None:
+        """Return the channels of the features that a checkpoint is for; None where any number will do."""
+        return None
+
+    @classmethod
+    def fitting(cls, state: Mapping[str, Tensor], dim: int, file: Path) -> Self:
+        """Build one without weights whose tensors have a checkpoint's shapes."""
+        return cls.blank(dim)
+
+    @classmethod
+    def renamed(cls, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Name a released checkpoint's tensors as the modules here."""
+        return state
 
     @classmethod
     def recognises(cls, state: Mapping[str, Tensor]) -> bool:

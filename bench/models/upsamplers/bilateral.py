@@ -7,14 +7,13 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from bench.errors import BenchError
-from bench.models.checkpoints import load_strictly
 from bench.models.upsamplers.base import Prepared, ScoreRequest, Upsampler, upsampler
 from bench.models.upsamplers.jbu import FIXUP_WEIGHT, JointBilateral
 from bench.models.upsamplers.logits import upsampled_scores
@@ -88,6 +87,11 @@ class BilateralUpsampler(Upsampler):
         assert isinstance(closing, nn.Conv2d) and closing.bias is not None
         return closing.weight.flatten(1), closing.bias
 
+    @classmethod
+    def width_of(cls, state: Mapping[str, Tensor]) -> int | None:
+        closing = state.get("fixup_proj.1.bias")
+        return None if closing is None else closing.numel()
+
     def check_grid(self, height: int, width: int) -> None:
         """Reflect padding of the first step needs an enlarged grid that is wider than the radius."""
         least = self.radius // 2 + 1
@@ -118,13 +122,8 @@ class JBUOne(BilateralUpsampler):
         return [self.up] * steps
 
     @classmethod
-    def blank(cls, dim: int) -> Self:
-        return cls(dim)
-
-    @classmethod
-    def of_state(cls, state: Mapping[str, Tensor], dim: int, file: Path) -> Self:
-        shape = _shape_of(state, file)
-        return _loaded(cls(dim, shape.radius), state, file)
+    def fitting(cls, state: Mapping[str, Tensor], dim: int, file: Path) -> Self:
+        return cls(dim, _shape_of(state, file).radius)
 
     @classmethod
     def recognises(cls, state: Mapping[str, Tensor]) -> bool:
@@ -150,13 +149,8 @@ class JBUStack(BilateralUpsampler):
         return [getattr(self, f"up{number}") for number in range(1, steps + 1)]
 
     @classmethod
-    def blank(cls, dim: int) -> Self:
-        return cls(dim)
-
-    @classmethod
-    def of_state(cls, state: Mapping[str, Tensor], dim: int, file: Path) -> Self:
-        shape = _shape_of(state, file)
-        return _loaded(cls(dim, shape.radius, shape.modules), state, file)
+    def fitting(cls, state: Mapping[str, Tensor], dim: int, file: Path) -> Self:
+        return cls(dim, *_shape_of(state, file))
 
     @classmethod
     def recognises(cls, state: Mapping[str, Tensor]) -> bool:
@@ -187,22 +181,3 @@ def _shape_of(state: Mapping[str, Tensor], path: Path) -> _Shape:
 def _stages(state: Mapping[str, Tensor]) -> set[str]:
     """Names of the ×2 modules: "up" of the one, "up1" and so on of a stack."""
     return {match[1] for key in state if (match := re.match(r"(up\d*)\.", key))}
-
-
-Loaded = TypeVar("Loaded", bound=BilateralUpsampler)
-
-
-def _loaded(upsampler: Loaded, state: Mapping[str, Tensor], file: Path) -> Loaded:
-    _check_width(upsampler, state, file)
-    load_strictly(upsampler, state, file, upsampler.kind)
-    return upsampler
-
-
-def _check_width(upsampler: BilateralUpsampler, state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse the weights of another backbone, the commonest mistake."""
-    closing = state.get("fixup_proj.1.bias")
-    if closing is not None and closing.numel() != upsampler.dim:
-        raise BenchError(
-            f"{path}: made for another embedding width: 'fixup_proj.1.bias' has {closing.numel()} channels, "
-            f"features have {upsampler.dim}; use the backbone that it was trained with"
-        )

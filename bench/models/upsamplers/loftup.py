@@ -9,13 +9,10 @@ as (coordinates, frequencies) and read as (frequencies, coordinates); the weight
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
-from bench.errors import BenchError
 from bench.models.upsamplers.base import Upsampler, upsampler
 
 HEADS, LAYERS = 4, 2
@@ -111,18 +108,22 @@ class LoftUp(Upsampler):
         return features.movedim(-1, 1)
 
     @classmethod
-    def blank(cls, dim: int) -> Self:
-        return cls(dim)
+    def width_of(cls, state: Mapping[str, Tensor]) -> int | None:
+        norm = state.get("channelnorm.norm.weight")
+        return None if norm is None else len(norm)
 
     @classmethod
-    def of_state(cls, state: Mapping[str, Tensor], dim: int, file: Path) -> Self:
-        norm = state.get("channelnorm.norm.weight")
-        if norm is not None and len(norm) != dim:
-            raise BenchError(
-                f"{file}: made for features of {len(norm)} channels, this backbone's have {dim}; use the backbone that "
-                "it was trained with, or an upsampler for any width (naf, anyup)"
-            )
-        return super().of_state(_renamed(state), dim, file)
+    def renamed(cls, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        names = {"fourier_feat.1.": "fourier_feat.", "ca_transformer.norm.": "norm.", "final_conv.0.": "final."}
+        names |= {"final_conv.1.": "final_norm."}
+        for layer in range(LAYERS):
+            names[f"ca_transformer.layers.{layer}.0."] = f"layers.{layer}."
+            names[f"ca_transformer.layers.{layer}.1."] = f"layers.{layer}."
+        found = {}
+        for key, value in state.items():
+            start = next((theirs for theirs in names if key.startswith(theirs)), "")
+            found[names.get(start, "") + key.removeprefix(start)] = value
+        return found
 
     @classmethod
     def recognises(cls, state: Mapping[str, Tensor]) -> bool:
@@ -144,17 +145,3 @@ def _line(n: int) -> Tensor:
     step = torch.tensor(2 / max(n - 1, 1), dtype=torch.float32).double()
     rising = step * torch.arange(n) - 1
     return torch.where(torch.arange(n) < max(n // 2, 1), rising, -rising.flip(0)).float()
-
-
-def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a released checkpoint's tensors to the modules here."""
-    names = {"fourier_feat.1.": "fourier_feat.", "ca_transformer.norm.": "norm.", "final_conv.0.": "final."}
-    names |= {"final_conv.1.": "final_norm."}
-    for layer in range(LAYERS):
-        names[f"ca_transformer.layers.{layer}.0."] = f"layers.{layer}."
-        names[f"ca_transformer.layers.{layer}.1."] = f"layers.{layer}."
-    found = {}
-    for key, value in state.items():
-        start = next((theirs for theirs in names if key.startswith(theirs)), "")
-        found[names.get(start, "") + key.removeprefix(start)] = value
-    return found
