@@ -29,6 +29,10 @@ class BenchError(Exception):
     """
 
 
+class SharedStateLost(BenchError):
+    """Something that all rows share was changed and cannot be put back: the run ends."""
+
+
 @contextlib.contextmanager
 def reading(what: object, instead: str = "") -> Iterator[None]:
     """Answer what goes wrong when a file is read in one line, a BenchError.

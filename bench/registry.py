@@ -52,23 +52,14 @@ class Method:
         checked = self.check(options)
         factory: Any = self.factory
         if not inspect.isclass(factory):
-            return functools.partial(self._watched, **checked)
+            return functools.partial(factory, **checked)
         from bench.runtime.process_state import foreign_code
 
         with foreign_code(f"method '{self.name}' ({self.file.name}) cannot be made"):
-            built: Any = self._watched(**checked)
+            built: Any = factory(**checked)
         with contextlib.suppress(AttributeError):  # equal instances share their features
             built.same_as = (self.name, repr(sorted(checked.items())))
         return cast("Callable[..., Any]", built)
-
-    @functools.cached_property
-    def _watched(self) -> Callable[..., Any]:
-        """The factory, whose calls leave the trunk and the process as they were."""
-        factory: Any = self.factory
-        if not inspect.isclass(factory):
-            return _watched(factory)
-        own = {name: _watched(getattr(factory, name)) for name in ("__call__", "scores") if hasattr(factory, name)}
-        return type(factory.__name__, (factory,), {**own, "__module__": factory.__module__})
 
     @property
     def takes_text(self) -> bool:
@@ -150,34 +141,6 @@ class Refinement:
     apply: Callable[..., Any]
     file: Path
     at_original: bool = False
-
-
-def _watched(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of a trunk, refused where it changes what methods share: a mode of the process, or a tensor."""
-
-    @functools.wraps(function)
-    def call(*arguments: Any, **options: Any) -> Any:
-        from bench.runtime.process_state import unchanged_modes
-
-        trunk = next((one for one in arguments if hasattr(one, "changed")), None)
-        try:
-            with unchanged_modes():
-                return function(*arguments, **options)
-        except (Exception, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # such as SystemExit, which would end the run as if all were well
-            raise RuntimeError(f"it raised {type(error).__name__}: {error}").with_traceback(
-                error.__traceback__
-            ) from None
-        finally:
-            changed = trunk.changed() if trunk is not None else None
-            if trunk is not None and changed:
-                trunk.renew()
-                raise BenchError(
-                    f"the method changed {changed} in place, which other methods share; write k = 2 * k, not k *= 2"
-                )
-
-    return call
 
 
 def _or(given: Any, otherwise: Any) -> Any:

@@ -240,6 +240,8 @@ class RunSpec(ModelSpec):
     """A dataset with fewer images than its card expects is no failure."""
     workers: int | None = Field(None, ge=0)
     """Processes that decode images (2 beside a CPU, up to 8 for a GPU); 0: none."""
+    time_limit: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Seconds that a method may take for a batch of windows; one that takes longer fails (no limit)."""
 
     @model_validator(mode="after")
     def _all_exists(self) -> Self:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where")
     add_fields(where, RunSpec, data_root="D", cards="DIR", layouts="X=L", results="D", demo=None)
     how = parser.add_argument_group("how")
-    add_fields(how, RunSpec, workers="N", boundary=None, save_predictions="N", allow_incomplete=None)
+    add_fields(how, RunSpec, workers="N", boundary=None, save_predictions="N", allow_incomplete=None, time_limit="S")
     how.add_argument("--strict", action="store_true", help="exit with 1 when a dataset is missing or a cell incomplete")
     how.add_argument(
         "--processes", type=positive, metavar="N", help="start N processes that share the images, as torchrun would"

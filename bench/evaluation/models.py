@@ -12,7 +12,7 @@ import torch
 
 import bench
 from bench.config import Config
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, SharedStateLost, did_you_mean
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
 from bench.models.backbone import Backbone
@@ -24,6 +24,8 @@ from bench.models.upsamplers import Upsampler, find_kind, kind_file, load_upsamp
 from bench.paths import weights_dir
 from bench.registry import Method, find_method, find_refinement, source_hash
 from bench.runtime.checksum import sha256_hash
+from bench.runtime.process_state import foreign_code
+from bench.runtime.shared_tensors import SharedTensors, counting_changes
 from bench.runtime.sources import text_hash
 from bench.settings import Settings
 
@@ -33,7 +35,7 @@ class ModelCache:
     """Loads on demand and keeps.
 
     checkpoint: weights of the protocol's backbone, instead of what benchmark.yaml says. upsampler_files: the
-    same for upsamplers, by name. device, dtype: see `bench.models.clip_weights.load_backbone`.
+    same for upsamplers, by name. device, dtype: see `bench.models.clip_weights.load_backbone`. time_limit: see `Row`.
     """
 
     config: Config
@@ -42,6 +44,7 @@ class ModelCache:
     upsampler_files: Mapping[str, Path] = field(default_factory=dict)
     device: str = "cpu"
     dtype: str = "fp32"
+    time_limit: float | None = None
     _backbones: dict[str, Backbone] = field(default_factory=dict, init=False)
     _seconds: dict[str, SecondModel] = field(default_factory=dict, init=False)
     _upsamplers: dict[tuple[str, int], tuple[Upsampler, str]] = field(default_factory=dict, init=False)
@@ -129,7 +132,10 @@ def build_row(
     own_text: Any = getattr(built, "encode_text", None)
     sentences = _sentences(models.config, settings, own_text)
     if own_text:
-        text = own_text(backbone, vocabulary)
+        with foreign_code(f"row '{settings.row}': encode_text of {method.name} ({method.file.name}) failed"):
+            text = own_text(backbone, vocabulary)
+        if changed := backbone.weights.changed(closely=True):
+            raise SharedStateLost(f"row '{settings.row}': encode_text changed {changed}, which all rows share")
     else:
         text = encode(backbone, vocabulary, report=report, templates=filled(sentences) if sentences else TEMPLATES)
     inputs = {"weights": backbone.fingerprint, "vocabulary": vocabulary.fingerprint, "plug-in": method.source_hash}
@@ -144,10 +150,16 @@ def build_row(
     upsampler = None
     if settings.upsampler != "none":
         upsampler, inputs["upsampler"] = models.upsampler(settings.upsampler, backbone.dim)
+    weights = [backbone.weights, *(model.weights for model in seconds.values())]
+    if upsampler is not None:
+        weights.append(SharedTensors.of_weights(upsampler))
+    words_made = SharedTensors()
+    with counting_changes():
+        text = words_made.keep("the embeddings of the words", text.to(backbone.device, copy=True))
     return Row(
         name=settings.row,
         method=built,
-        text=text.to(backbone.device),
+        text=text,
         classes=torch.tensor(vocabulary.classes, device=backbone.device),
         upsampler=upsampler,
         debias=settings.debias,
@@ -161,6 +173,9 @@ def build_row(
         threshold=settings.threshold,
         background=settings.background,
         inputs=inputs,
+        words=words_made,
+        weights=weights,
+        time_limit=models.time_limit,
     )
 
 

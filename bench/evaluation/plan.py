@@ -17,7 +17,7 @@ from bench.data.prepared import find_samples, recipe
 from bench.data.samples import DatasetMissing, SampleSet
 from bench.data.vocabularies import shared_vocabularies
 from bench.demo.datasets import demo_data_root
-from bench.errors import BenchError
+from bench.errors import BenchError, SharedStateLost
 from bench.evaluation.models import ModelCache, build_row
 from bench.inference.row import Row
 from bench.paths import data_root
@@ -212,6 +212,8 @@ def _with_models(cell: Cell, dataset: DatasetPlan, models: ModelCache, report_wo
     try:
         words = models.config.words(dataset.card, cell.settings.vocabulary)
         ready = build_row(cell.settings, words, models, report_word)
+    except SharedStateLost:
+        raise
     except BenchError as error:
         return replace(cell, error=str(error))
     data = {"data list": samples.names_fingerprint(), "card": recipe(dataset.card, samples.layout)}

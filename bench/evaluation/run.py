@@ -34,7 +34,9 @@ def planned(
     """
     processes = processes or Distributed()
     device, methods = choose_device(spec.device, spec.dtype), load_methods(spec.plugins)
-    models = ModelCache(spec.configuration, methods, spec.checkpoint, spec.upsamplers, device, spec.dtype)
+    models = ModelCache(
+        spec.configuration, methods, spec.checkpoint, spec.upsamplers, device, spec.dtype, spec.time_limit
+    )
     store = Store(spec.folder, limit=spec.limit, demo=spec.demo, shard=spec.shard)
     with store.lock() if processes.is_main and writes else contextlib.nullcontext():
         datasets = plan(spec, models, store, processes, report_word)

@@ -20,11 +20,7 @@ def described(error: Exception, method: object) -> str:
 
 def _place(error: Exception, method: object) -> str | None:
     function: Any = inspect.unwrap(method.func) if isinstance(method, functools.partial) else method
-    owner = (
-        function
-        if inspect.isroutine(function)
-        else (type(function).__mro__[1] if hasattr(function, "same_as") else type(function))
-    )
+    owner = function if inspect.isroutine(function) else type(function)
     try:
         file = Path(inspect.getfile(owner)).resolve()
         _, first = inspect.getsourcelines(owner)

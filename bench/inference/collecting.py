@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,14 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.inference.first_look import check_scores, unchanged
+from bench.inference.first_look import check_equal, check_scores
 from bench.inference.row import Row
 from bench.inference.window_batch import Failures, WindowBatch, multiple_of
 from bench.inference.windows import WindowMean, padded_size
-from bench.models.backbone import Backbone
+from bench.models.backbone import Backbone, Trunk
 from bench.models.collector import Box, Collector, WholeImage
 from bench.models.second import SecondTrunk
 from bench.runtime.device import to_device
+from bench.runtime.process_state import other_randomness
 from bench.runtime.timing import stage
 from bench.settings import ResizeRule
 
@@ -35,38 +38,40 @@ class Collecting:
         pixels: Tensor,
         boxes: Sequence[Box],
         larger: Images,
-        failures: Failures,
+        looked_at: set[Hashable],
     ) -> None:
-        """Start a collector per row.
+        """Make room for a collector per row.
 
         pixels: (3, h, w), normalised.
         boxes: all windows of the image.
         larger: the image at each size that a row's method wants it, see `Row.whole`.
+        looked_at: methods that are known to give one result, to which others are added.
         """
         self._rows = rows
+        self._looked_at = looked_at
         self._images: dict[str, WholeImage] = {}
-        self._collectors: dict[str, Collector] = {}
-        seconds: dict[str, SecondTrunk] = {}  # shared by the rows
-        for row in rows:
+        self._collectors: dict[str, list[Collector]] = {}
+        self._seconds: dict[str, SecondTrunk] = {}  # shared by the rows
+        self._whole = functools.partial(_whole_image, backbone, boxes=boxes, larger=larger, seconds=self._seconds)
+        self._pixels = pixels
+
+    def start(self, failures: Failures) -> None:
+        """Start a collector per row, and two for a method whose results have not been compared yet."""
+        for row in self._rows:
             with failures.of([row.name]):
                 method: Any = row.method
-                self._images[row.name] = _whole_image(backbone, row, pixels, boxes, larger, seconds)
-                self._collectors[row.name] = method.collect(self._images[row.name])
+                image = self._images[row.name] = self._whole(row, self._pixels.clone())
+                calls = [functools.partial(method.collect, image)] * (1 if row.identity in self._looked_at else 2)
+                self._collectors[row.name] = self._asked(row, calls)
 
-    def add(self, batch: WindowBatch, boxes: Sequence[Box], looked_at: set[Any], failures: Failures) -> None:
-        """Hand windows to the collectors. looked_at: methods that are known to leave them as they are."""
+    def add(self, batch: WindowBatch, boxes: Sequence[Box], failures: Failures) -> None:
+        """Hand windows to the collectors."""
         for row in batch.rows:
             if row.collects and row.name not in failures:
                 with failures.of([row.name]), stage("last block"):
-                    if row.identity in looked_at:
-                        self._add(row, batch, boxes)
-                    else:
-                        with unchanged(batch, batch.padded.clone()):
-                            self._add(row, batch, boxes)
-                        looked_at.add(row.identity)
-
-    def _add(self, row: Row, batch: WindowBatch, boxes: Sequence[Box]) -> None:
-        self._collectors[row.name].add(batch.trunk.having(row.models), boxes)
+                    trunk = batch.trunk.having(row.models)
+                    calls = [functools.partial(one.add, trunk, boxes) for one in self._collectors[row.name]]
+                    self._asked(row, calls, trunk)
 
     def scores(self, failures: Failures) -> list[tuple[Row, Tensor]]:
         """Each row with its scores (Q, h, w) of the image, after the last windows."""
@@ -74,8 +79,23 @@ class Collecting:
         for row in self._rows:
             if row.name not in failures:
                 with failures.of([row.name]), stage("scores"):
-                    own = self._collectors[row.name].scores(row.text)
-                    found.append((row, _of_image(own, row, self._images[row.name])))
+                    calls = [functools.partial(one.scores, row.text) for one in self._collectors[row.name]]
+                    own = [_of_image(one, row, self._images[row.name]) for one in self._asked(row, calls)]
+                    check_equal(own[0], own[-1])
+                    self._looked_at.add(row.identity)
+                    found.append((row, own[0]))
+        return found
+
+    def _asked(self, row: Row, calls: Sequence[Callable[[], Any]], trunk: Trunk | None = None) -> list[Any]:
+        """What each collector answers; where there are two, the second sees other random numbers."""
+        found = []
+        for number, call in enumerate(calls):
+            elsewhere = other_randomness() if number else contextlib.nullcontext()
+            with elsewhere, row.guarded(trunk, closely=len(calls) > 1):
+                found.append(call())
+        if changed := next((name for one in self._seconds.values() if (name := one.made.changed(True))), None):
+            self._seconds.clear()
+            raise BenchError(f"row '{row.name}' changed {changed} in place, which other rows share")
         return found
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -13,12 +14,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.errors import BenchError
+from bench.errors import BenchError, SharedStateLost
 from bench.inference.postprocess import BinnedPrediction, classify_binned, pixel_histograms
 from bench.metrics import first_kept_bin
 from bench.models.backbone import Features, Trunk
 from bench.models.second import SecondModel
 from bench.models.upsamplers import ScoreRequest, Upsampler
+from bench.runtime.process_state import foreign_call
+from bench.runtime.shared_tensors import SharedTensors
 from bench.runtime.timing import stage
 from bench.settings import BEST_WORD, AntialiasedResize, Join, ResizeRule
 
@@ -58,6 +61,12 @@ class Row:
     background: int = 0
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Hashes of all that went into the row: weights, words, plug-in …"""
+    words: SharedTensors = field(default_factory=SharedTensors)
+    """`text`, which is to stay as it is."""
+    weights: Sequence[SharedTensors] = ()
+    """Weights of all its models, which are to stay as they are."""
+    time_limit: float | None = None
+    """Seconds that a call of the method or of another plug-in of the row may take."""
 
     @property
     def collects(self) -> bool:
@@ -94,17 +103,44 @@ class Row:
         """Equal for rows that may share what `features` gives."""
         return self.identity, id(self.text) if self.takes_text or self.makes_scores else None
 
-    def features(self, trunk: Trunk) -> Found:
+    @contextlib.contextmanager
+    def guarded(self, trunk: Trunk | None = None, closely: bool = False) -> Iterator[None]:
+        """A call of a plug-in of the row: BenchError where it changes what others share, which is then put back.
+
+        trunk: the tower on the windows that it is asked about.
+        closely: see `SharedTensors.changed`; on a CPU the tensors of a trunk are always looked at closely.
+
+        SharedStateLost where it changed weights, which cannot be put back.
+        """
+        try:
+            with foreign_call(self.time_limit):
+                yield
+        finally:
+            on_cpu = self.text.device.type == "cpu"
+            weights = next((name for one in self.weights if (name := one.changed(closely))), None)
+            changed = weights or self.words.changed(closely or on_cpu)
+            if trunk is not None and (of_trunk := trunk.changed(closely or on_cpu)):
+                trunk.renew()
+                changed = changed or of_trunk
+            if changed:
+                kind = SharedStateLost if weights else BenchError
+                raise kind(
+                    f"row '{self.name}' changed {changed} in place, which other rows share; write k = 2 * k, not k *= 2"
+                )
+
+    def features(self, trunk: Trunk, closely: bool = False) -> Found:
         """Ask the method about a batch of windows.
 
         trunk: the tower on the windows, padded to (B, 3, H, W).
+        closely: as of `guarded`.
         """
         trunk, method = trunk.having(self.models), self.method
         found: Any
-        if self.makes_scores:
-            found = method.scores(trunk, self.text)  # type: ignore[attr-defined]
-        else:
-            found = method(trunk, text=self.text) if self.takes_text else method(trunk)  # type: ignore[call-arg]
+        with self.guarded(trunk, closely):
+            if self.makes_scores:
+                found = method.scores(trunk, self.text)  # type: ignore[attr-defined]
+            else:
+                found = method(trunk, text=self.text) if self.takes_text else method(trunk)  # type: ignore[call-arg]
         return found  # type: ignore[no-any-return]
 
     def request(self, features: Features) -> ScoreRequest:
@@ -148,8 +184,8 @@ class Row:
             return scores
         if self.refine_original and size is not None:
             pixels, scores = (F.interpolate(x[None], size=size, mode="bilinear")[0] for x in (pixels, scores))
-        with stage("refinement"):
-            refined = self.refine(pixels, scores.clone(), self.text)
+        with stage("refinement"), self.guarded():
+            refined = self.refine(pixels.clone(), scores.clone(), self.text)
         if refined.shape != scores.shape:
             raise BenchError(f"its refinement gives {tuple(refined.shape)}, not {tuple(scores.shape)}")
         return scores.copy_(refined)

@@ -150,7 +150,9 @@ class Segmenter:
         height, width = pixels.shape[1:]
         boxes = window_boxes(height, width, self.window, self.stride)
         failures = Failures(shrinks=self.batch > 1)
-        collecting = Collecting(self.backbone, [r for r in rows if r.collects], pixels, boxes, larger, failures)
+        collects = [row for row in rows if row.collects]
+        collecting = Collecting(self.backbone, collects, pixels, boxes, larger, self._looked_at)
+        collecting.start(failures)
         by_queries: dict[int, list[Row]] = {}
         for row in rows:
             if not row.collects:
@@ -184,7 +186,7 @@ class Segmenter:
         for batch in window_batches(self.backbone, windows, rows):
             self._look_at_new(batch, failures)
             if collecting is not None:
-                collecting.add(batch, boxes, self._looked_at, failures)
+                collecting.add(batch, boxes, failures)
             features = batch.features(failures)
             scores |= batch.scores(features, failures)
         return scores

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bench.errors import BenchError
+from bench.errors import BenchError, SharedStateLost
 from bench.inference.row import Found, Row
 from bench.inference.windows import pad_to_multiple
 from bench.models.backbone import Backbone, Trunk
@@ -32,7 +32,7 @@ class Failures(dict[str, Exception]):
         try:
             yield
         except Exception as error:  # a plug-in may raise anything
-            if is_out_of_memory(error) and self._shrinks:
+            if isinstance(error, SharedStateLost) or (is_out_of_memory(error) and self._shrinks):
                 raise
             self.update(dict.fromkeys(names, error))
 
@@ -108,7 +108,8 @@ class WindowBatch:
                     together.setdefault(key, {})[row.name] = row.request(features)
         maps: dict[str, Tensor] = {}
         for (upsampler, grid), requests in together.items():
-            with failures.of(requests):
+            of_upsampler = [row for row in rows if row.name in requests]
+            with failures.of(requests), of_upsampler[0].guarded(self.trunk):
                 maps |= zip(requests, self._upsampled(upsampler, grid, list(requests.values())), strict=True)
         return maps
 
@@ -118,7 +119,9 @@ class WindowBatch:
 
         def scores_of(windows: slice) -> list[Tensor]:
             asked = [
-                ScoreRequest(one.patches[windows], one.text, None if one.shift is None else one.shift[windows])
+                ScoreRequest(
+                    one.patches[windows].clone(), one.text.clone(), None if one.shift is None else one.shift[windows]
+                )
                 for one in requests
             ]
             return upsampler.prepare(guidance[windows], grid).scores(asked)

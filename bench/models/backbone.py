@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -16,6 +15,7 @@ from bench.errors import BenchError
 from bench.models.block import Block, Heads
 from bench.models.second import IMAGENET_MEAN, IMAGENET_STD, SecondModel, SecondTrunk, in_role
 from bench.runtime.device import exact_float32
+from bench.runtime.shared_tensors import SharedTensors, counting_changes
 
 # CLIP's normalisation on the 0..255 scale, rounded as in the released configuration.
 PIXEL_MEAN = (122.771, 116.746, 104.094)
@@ -37,13 +37,6 @@ class Features(NamedTuple):
     grid: tuple[int, int] | None = None
 
 
-@contextlib.contextmanager
-def _counting_versions() -> Iterator[None]:
-    """Inside, tensors are made whose changes in place torch counts, which it does not in inference mode."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield
-
-
 class Trunk:
     """The frozen image tower on one batch of windows.
 
@@ -59,9 +52,9 @@ class Trunk:
         rule: by which the position embedding is resampled, see `resampled`
         """
         self.visual: Any = visual
-        self._made: dict[str, tuple[Tensor, int]] = {}  # what methods share -> tensor, and its version when it was made
-        with _counting_versions():
-            self.images = self._shared("the windows", images.clone())
+        self.made = SharedTensors()
+        with counting_changes():
+            self.images = self.made.keep("the windows", images.clone())
         self._original = images
         tower: Any = visual
         self.blocks: Any = tower.transformer.resblocks
@@ -81,8 +74,8 @@ class Trunk:
     def rgb(self) -> Tensor:
         """The windows (B, 3, H, W) in 0..1; padding has CLIP's mean colour."""
         if not self._rgb:
-            with _counting_versions():
-                self._rgb.append(self._shared("the windows in 0..1", to_rgb(self.images)))
+            with counting_changes():
+                self._rgb.append(self.made.keep("the windows in 0..1", to_rgb(self.images)))
         return self._rgb[0]
 
     def guidance(self, statistics: Literal["clip", "imagenet"]) -> Tensor:
@@ -116,15 +109,15 @@ class Trunk:
         BenchError for a block that the tower does not have.
         """
         index = self._number(index, self.depth)
-        with _counting_versions():
+        with counting_changes():
             if not self._inputs:
-                self._inputs.append(self._shared("the input of block 0", self._embed()))
+                self._inputs.append(self.made.keep("the input of block 0", self._embed()))
             while len(self._inputs) <= index:
                 number, tokens = len(self._inputs) - 1, self._inputs[-1]
                 # Only the last block's are sure to be asked for again, and worth the memory.
                 heads = self.qkv(number) if number == self.depth - 1 else self._computed[number].qkv(tokens)
                 made = self._computed[number](tokens, heads)
-                self._inputs.append(self._shared(f"the input of block {number + 1}", made))
+                self._inputs.append(self.made.keep(f"the input of block {number + 1}", made))
         return self._inputs[index]
 
     def qkv(self, index: int = -1, tokens: Tensor | None = None) -> Heads:
@@ -138,11 +131,11 @@ class Trunk:
             return q.float(), k.float(), v.float()
         if index not in self._qkv:
             tokens = self.input(index)
-            with _counting_versions():
+            with counting_changes():
                 q, k, v = self._computed[index].qkv(tokens)
                 self._qkv[index] = q.float(), k.float(), v.float()
-            for name, part in zip(("queries", "keys", "values"), self._qkv[index], strict=True):
-                self._shared(f"the {name} of block {index}", part)
+            for part in self._qkv[index]:  # views of one tensor, unless it was of lower precision
+                self.made.keep(f"the queries, keys or values of block {index}", part)
         return self._qkv[index]
 
     def merge_heads(self, index: int, mixed: Tensor) -> Tensor:
@@ -197,41 +190,21 @@ class Trunk:
         """`resampled("antialiased")`."""
         return self.resampled("antialiased")
 
-    def checksums(self) -> dict[str, float]:
-        """Return a number per tensor that methods share, by name; equal as long as nobody changed it."""
-        shared = {"the windows": self.images}
-        shared |= {f"the input of block {index}": tokens for index, tokens in enumerate(self._inputs)}
-        for index, heads in self._qkv.items():
-            shared |= {
-                f"the {name} of block {index}": part
-                for name, part in zip(("queries", "keys", "values"), heads, strict=True)
-            }
-        shared |= {f"the tokens of {name}": second.tokens for name, second in self._second.items()}
-        return {
-            name: float(tensor.double().abs().sum() + tensor.double()[..., 0].sum()) for name, tensor in shared.items()
-        }
-
-    def changed(self) -> str | None:
-        """What to call a tensor that methods share and that one of them has changed in place; None for none.
-
-        torch counts the changes of each tensor, so that looking costs nothing; only writing around it, as into
-        `tensor.data` or `tensor.numpy()`, is left to `checksums`.
-        """
-        trunks = [self, *self._resampled.values()]
-        made = (one for trunk in trunks for one in trunk._made.items())
-        return next((name for name, (tensor, version) in made if tensor._version != version), None)
+    def changed(self, closely: bool) -> str | None:
+        """Return the name of a shared tensor that is not as it was made; see `SharedTensors.changed`."""
+        made = [trunk.made for trunk in self._trunks()] + [second.made for second in self._second.values()]
+        return next((name for one in made if (name := one.changed(closely))), None)
 
     def renew(self) -> None:
-        """Forgets all that was computed, and takes the windows as they were given."""
-        for trunk in (self, *self._resampled.values()):
-            for kept in (trunk._inputs, trunk._qkv, trunk._rgb, trunk._second, trunk._made):
+        """Forget all that was computed, and take the windows as they were given."""
+        for trunk in self._trunks():
+            for kept in (trunk._inputs, trunk._qkv, trunk._rgb, trunk._second, trunk.made):
                 kept.clear()  # also for the views of `having`
-            with _counting_versions():
-                trunk._shared("the windows", trunk.images.copy_(trunk._original))
+            with counting_changes():
+                trunk.made.keep("the windows", trunk.images.copy_(trunk._original))
 
-    def _shared(self, name: str, tensor: Tensor) -> Tensor:
-        self._made[name] = tensor, tensor._version
-        return tensor
+    def _trunks(self) -> list[Trunk]:
+        return [self, *self._resampled.values()]
 
     def _number(self, index: int, last: int) -> int:
         """Return the index counted from the first block."""
@@ -293,6 +266,7 @@ class Backbone:
         self.patch_size: int = visual.patch_size[0]
         self.dim: int = visual.output_dim
         self.blocks = [Block(block) for block in visual.transformer.resblocks]
+        self.weights = SharedTensors.of_weights(model)
         self._mean, self._std = (
             torch.tensor(values, device=self.device).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD)
         )

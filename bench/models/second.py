@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench.errors import BenchError
 from bench.models.block import Heads
+from bench.runtime.shared_tensors import SharedTensors
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # on 0..1
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -28,6 +29,7 @@ class SecondModel(ABC):
     fingerprint: str
     patch_size: int
     side: int | None = None
+    weights: SharedTensors
 
     @abstractmethod
     def normalise(self, rgb: Tensor) -> Tensor:
@@ -60,10 +62,11 @@ class SecondModel(ABC):
 class SecondTrunk(ABC):
     """A second model on one batch of images, computed when it is first asked for and remembered.
 
-    grid: patches down and across.
+    grid: patches down and across. made: what was computed yet, which methods share.
     """
 
     grid: tuple[int, int]
+    made: SharedTensors
 
     @property
     @abstractmethod

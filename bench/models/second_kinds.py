@@ -20,6 +20,7 @@ from bench.models.block import Heads
 from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint
 from bench.models.clip_weights import DTYPES
 from bench.models.second import IMAGENET_MEAN, IMAGENET_STD, SecondModel, SecondTrunk
+from bench.runtime.shared_tensors import SharedTensors, counting_changes
 
 
 def load_second(name: str, spec: SecondSpec, file: Path, device: str = "cpu", dtype: str = "fp32") -> SecondModel:
@@ -78,6 +79,7 @@ class TimmModel(SecondModel):
     ) -> None:
         self.name, self.fingerprint, self.position, self.dtype = name, fingerprint, position, dtype
         self.model = model.eval().requires_grad_(False)
+        self.weights = SharedTensors.of_weights(model)
         self.patch_size = model.patch_embed.patch_size[0]
         self.side = model.pretrained_cfg.get("input_size", (3, 1024, 1024))[1] if _is_sam(model) else None
         device = next(model.parameters()).device
@@ -95,7 +97,7 @@ class TimmModel(SecondModel):
 
 class _TimmTrunk(SecondTrunk):
     def __init__(self, of: TimmModel, images: Tensor) -> None:
-        self._of, self._images = of, images
+        self._of, self._images, self.made = of, images, SharedTensors()
         self.grid = (images.shape[2] // of.patch_size, images.shape[3] // of.patch_size)
 
     @property
@@ -128,14 +130,18 @@ class _TimmTrunk(SecondTrunk):
         hook = layer.qkv.register_forward_hook(lambda _, __, out: found.append(out))
         lower = self._of.dtype != torch.float32
         try:
-            with torch.autocast(self._images.device.type, self._of.dtype if lower else None, enabled=lower):
-                tokens = self._forward()
+            device = self._images.device.type
+            with counting_changes(), torch.autocast(device, self._of.dtype if lower else None, enabled=lower):
+                tokens = self._forward().float()
         finally:
             hook.remove()
-        flat = found[0].float().flatten(1, -2)  # (B, N, 3 * D)
-        parts = flat.view(*flat.shape[:2], 3, layer.num_heads, -1)
+        with counting_changes():
+            flat = found[0].float().flatten(1, -2)  # (B, N, 3 * D)
+            parts = flat.view(*flat.shape[:2], 3, layer.num_heads, -1)
         q, k, v = parts.permute(2, 0, 3, 1, 4)
-        return tokens.float(), (q, k, v)
+        self.made.keep("the tokens of a second model", tokens)
+        self.made.keep("the queries, keys or values of a second model", flat)
+        return tokens, (q, k, v)
 
     def _forward(self) -> Tensor:
         model = self._of.model
@@ -164,6 +170,7 @@ class TowerModel(SecondModel):
     def __init__(self, name: str, backbone: Backbone, side: int | None = None) -> None:
         self.name, self.fingerprint, self.side = name, backbone.fingerprint, side
         self.patch_size = backbone.patch_size
+        self.weights = backbone.weights
         self._backbone = backbone
 
     def normalise(self, rgb: Tensor) -> Tensor:
@@ -175,12 +182,13 @@ class TowerModel(SecondModel):
 
 class _TowerTrunk(SecondTrunk):
     def __init__(self, trunk: Trunk) -> None:
-        self._trunk, self.grid = trunk, trunk.grid
+        self._trunk, self.grid, self.made = trunk, trunk.grid, trunk.made
 
     @cached_property
     def tokens(self) -> Tensor:
-        tokens: Tensor = self._trunk.visual.ln_post(self._trunk.input(self._trunk.depth).float())
-        return tokens[:, 1:]
+        output = self._trunk.input(self._trunk.depth).float()
+        with counting_changes():
+            return self.made.keep("the tokens of a second model", self._trunk.visual.ln_post(output)[:, 1:])
 
     @property
     def qkv(self) -> Heads:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -98,25 +100,80 @@ def unchanged_modes() -> Iterator[None]:
 def unchanged_generators() -> Iterator[None]:
     """Put the random generators of torch, NumPy and Python back where they were."""
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    on_gpu = torch.cuda.get_rng_state() if used else None
     try:
         yield
     finally:
         torch.set_rng_state(before[0])
         np.random.set_state(before[1])  # noqa: NPY002
         random.setstate(before[2])
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu)
+
+
+@contextlib.contextmanager
+def other_randomness() -> Iterator[None]:
+    """Inside, all random generators stand elsewhere than outside."""
+    with unchanged_generators():
+        seed = int(torch.randint(2**31, ()))
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        yield
+
+
+class TimeLimit(BaseException):
+    """The time that a user gives is over; no `Exception`, which a plug-in might catch."""
+
+
+@contextlib.contextmanager
+def at_most(seconds: float | None) -> Iterator[None]:
+    """Raise TimeLimit inside when the seconds are over, and each second from then on. None: no limit.
+
+    Works in the main thread of POSIX systems, between two steps of the interpreter.
+    """
+    if seconds is None or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise TimeLimit(f"it took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6), 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def foreign_call(seconds: float | None = None) -> Iterator[None]:
+    """A call of a plug-in, which leaves modes and generators as they were; what would end the process is an error.
+
+    seconds: that it may take, see `at_most`.
+    """
+    try:
+        with unchanged_generators(), unchanged_modes(), at_most(seconds):
+            yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except TimeLimit as error:
+        raise BenchError(f"{error}; correct it, or give more with --time-limit") from None
+    except BaseException as error:  # such as SystemExit, which would end the run as if all were well
+        raise BenchError(f"it raised {type(error).__name__}: {error}").with_traceback(error.__traceback__) from None
 
 
 @contextlib.contextmanager
 def foreign_code(what: str) -> Iterator[None]:
-    """Keep the process as it was around somebody else's import or constructor.
-
-    Whatever it raises but KeyboardInterrupt, SystemExit too, becomes a BenchError that says `what` it was.
+    """Somebody else's import or constructor, called as by `foreign_call`: whatever it raises becomes a BenchError that
+    says `what` it was.
     """
     try:
-        with unchanged_generators(), unchanged_modes():
+        with foreign_call():
             yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
+    except Exception as error:
         reason = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
         raise BenchError(f"{what}: {one_line(reason)}; correct it or leave it out") from error

@@ -190,7 +190,8 @@ WRONG = {
     "return Features(trunk.project(trunk.input(-1)).patches[:, 1:], None)": "the method's patches are",
     "return Features(torch.zeros(2, 49, 24, dtype=torch.long), None)": "the method's patches are",
     "return Features(torch.nan * trunk.project(trunk.input(-1)).patches, None)": "are not finite",
-    "trunk.qkv(-1)[1].mul_(2); return trunk.project(trunk.input(-1))": "changed the keys of block 2 in place",
+    "trunk.qkv(-1)[1].mul_(2); return trunk.project(trunk.input(-1))": "changed the queries, keys or values of block 2",
+    "f = trunk.project(trunk.input(-1)); return f._replace(cls=torch.randn_like(f.cls))": "it gives two results",
     "trunk.input(-1).add_(1); return trunk.project(trunk.input(-1))": "changed the input of block 2 in place",
     "trunk.input(7)": "block 7 was asked for, but the tower has 3",
 }

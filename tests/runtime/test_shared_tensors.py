@@ -1,0 +1,52 @@
+"""What plug-ins do to tensors that they share is seen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.runtime.shared_tensors import SharedTensors, counting_changes
+
+
+def replaced(tensor: Tensor) -> None:
+    tensor.data = tensor.clone()
+
+
+COUNTED = {
+    "in place": lambda x: x.mul_(2),
+    "one element": lambda x: x.view(-1).__setitem__(3, 7.0),
+    "through a view": lambda x: x.mT[0].zero_(),
+    "through detach": lambda x: x.detach().add_(1),
+    "another storage": replaced,
+}
+AROUND = {"data": lambda x: x.data.mul_(2), "numpy": lambda x: x.numpy().__imul__(2)}
+
+
+@pytest.mark.parametrize("change", [*COUNTED, *AROUND])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_change_is_seen(change: str, turned: bool) -> None:
+    shared = SharedTensors()
+    with torch.inference_mode():
+        with counting_changes():
+            tensor = torch.rand(3, 40, 50)
+            shared.keep("the keys", tensor.mT if turned else tensor)
+        assert shared.changed(closely=True) is None
+        (COUNTED | AROUND)[change](tensor)
+        assert shared.changed(closely=True) == (None if turned and change == "another storage" else "the keys")
+        assert (shared.changed() is None) == (change in AROUND or (turned and change == "another storage"))
+
+
+def test_nan_and_nothing_are_no_changes() -> None:
+    shared = SharedTensors()
+    shared.keep("nan", torch.full((300,), torch.nan))
+    shared.keep("half", torch.ones(5, dtype=torch.float16).expand(9, 5))
+    shared.keep("empty", torch.zeros(0, 4))
+    assert shared.changed(closely=True) is None
+
+
+def test_a_changed_weight_is_named() -> None:
+    model = nn.Linear(3, 4)
+    shared = SharedTensors.of_weights(model)
+    model.bias.data.add_(1)
+    assert shared.changed() is None and shared.changed(closely=True) == "the weights (bias)"
