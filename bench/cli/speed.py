@@ -168,7 +168,7 @@ def _show(found: _Found, processes: int) -> None:
     )
 
 
-def _whole_paper(found: _Found) -> list[Estimate]:
+def _whole_paper(args: argparse.Namespace, found: _Found) -> list[Estimate]:
     """Estimate what the datasets of the paper take in one process; [] where one size alone was measured."""
     from bench.config import load_config
     from bench.data.cards import load_card
@@ -181,8 +181,9 @@ def _whole_paper(found: _Found) -> list[Estimate]:
     ]
     if len({case.height * case.width for case, _ in same}) < 2:
         return []
-    cards = [load_card(name) for name in load_config().default_datasets]
-    return whole_paper(cards, [case for case, _ in same], [timing for _, timing in same])
+    config = load_config(args.config)
+    cards = [load_card(name) for name in config.default_datasets]
+    return whole_paper(config, cards, [case for case, _ in same], [timing for _, timing in same])
 
 
 def _record(args: argparse.Namespace, found: _Found) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def _record(args: argparse.Namespace, found: _Found) -> dict[str, Any]:
         "machine": found.machine,
         "cases": measured,
         "upsampler_seconds_a_window": found.upsampler,
-        "paper": [estimate._asdict() for estimate in _whole_paper(found)],
+        "paper": [estimate._asdict() for estimate in _whole_paper(args, found)],
     }
 
 

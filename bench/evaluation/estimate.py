@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from scipy.optimize import nnls
 
+from bench.config import Config
 from bench.data.cards import Card
 from bench.evaluation.speed import Case, Timing
 from bench.inference.windows import window_boxes
@@ -30,12 +31,15 @@ class Estimate(NamedTuple):
     seconds: float
 
 
-def whole_paper(cards: Sequence[Card], cases: Sequence[Case], timings: Sequence[Timing]) -> list[Estimate]:
+def whole_paper(
+    config: Config, cards: Sequence[Card], cases: Sequence[Case], timings: Sequence[Timing]
+) -> list[Estimate]:
     """Estimate the time of each dataset from timings of images of some sizes.
 
     An image costs so much per window and so much per megapixel of its original; both are fitted to the timings (least
     squares, not negative). Needs two sizes of different numbers of megapixels. Images of a dataset: the card's count,
-    without which it is left out; their size: the card's tiles, else TYPICAL, else 1024 x 1024.
+    without which it is left out; their size: the card's tiles, else TYPICAL, else 1024 x 1024; their windows: the
+    card's geometry, else the protocol's.
     """
     measured = np.array(
         [[timing.windows, case.height * case.width / 1e6] for case, timing in zip(cases, timings, strict=True)]
@@ -47,8 +51,9 @@ def whole_paper(cards: Sequence[Card], cases: Sequence[Case], timings: Sequence[
             continue
         tile = (card.tiling.height, card.tiling.width) if card.tiling else None
         height, width = tile or TYPICAL.get(card.name, (1024, 1024))
-        small_h, small_w = ResizeRule(long_side=448).size(height, width)
-        windows = len(window_boxes(small_h, small_w, 224, 112))
+        geometry = config.protocol.model_dump() | card.overrides()
+        small_h, small_w = ResizeRule.model_validate(geometry["resize"]).size(height, width)
+        windows = len(window_boxes(small_h, small_w, geometry["window"], geometry["stride"]))
         seconds = card.expected_count * (per_window * windows + per_megapixel * height * width / 1e6)
         found.append(Estimate(card.name, card.expected_count, seconds))
     return found
