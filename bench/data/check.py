@@ -15,9 +15,10 @@ from tqdm import tqdm
 from bench.data.cards import Card
 from bench.data.inventory import count_is_unverified, shortfall
 from bench.data.label_faults import suspicious
+from bench.data.layouts import DatasetMissing
 from bench.data.loader import Loaded, load
 from bench.data.prepared import PreparedSamples, find_samples
-from bench.data.samples import DatasetMissing, SampleSet
+from bench.data.samples import SampleSet
 from bench.errors import BenchError
 from bench.settings import IGNORED
 
@@ -151,19 +152,13 @@ def _unreadable(samples: SampleSet, items: list[Loaded]) -> Iterator[Problem]:
 
 def _never(report: Report) -> Iterator[Problem]:
     """Classes without a pixel: the mark of a broken conversion, if all labels were looked at."""
-    never = [name for name, pixels in report.pixels.items() if not pixels]
-    if not never or not report.checked:
-        return
-    if report.checked == report.images:
-        yield Problem(
-            "warning",
-            report.folder or "",
-            f"in no label: {', '.join(never)}",
-            "see whether a conversion lost them",
-        )
-    else:
-        what = f"in none of the {report.checked:,} labels looked at: {', '.join(never)}"
-        yield Problem("note", report.folder or "", what, "look at all labels with --all")
+    never = ", ".join(name for name, pixels in report.pixels.items() if not pixels)
+    where = report.folder or ""
+    if never and report.checked == report.images:
+        yield Problem("warning", where, f"in no label: {never}", "see whether a conversion lost them")
+    elif never and report.checked:
+        what = f"in none of the {report.checked:,} labels looked at: {never}"
+        yield Problem("note", where, what, "look at all labels with --all")
 
 
 def _wrong(samples: SampleSet, report: Report, known: set[str]) -> Iterator[Problem]:

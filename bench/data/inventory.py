@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from bench.data.cards import Card
 from bench.data.layouts import DatasetMissing, dataset_folders, locate
@@ -13,50 +13,65 @@ from bench.data.prepared import PreparedManifest, prepared_folder, read_manifest
 from bench.errors import BenchError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetStatus:
     """State of one dataset on disk.
 
-    images: samples found, or the scenes that they are yet to be cut from (`whole_scenes`). direct: whether
-    `bench download` can fetch all of it. problem: why it is incomplete.
+    images: samples found, or the scenes that they are yet to be cut from (`whole_scenes`)
+    direct: whether `bench download` can fetch all of it
+    problem: why it is incomplete
     """
 
     name: str
     title: str
     task: str
-    state: Literal["found", "incomplete", "missing"]
-    folder: str | None
-    layout: str | None
-    prepared: bool
-    images: int
-    whole_scenes: bool
+    state: Literal["found", "incomplete", "missing"] = "missing"
+    folder: str | None = None
+    layout: str | None = None
+    prepared: bool = False
+    images: int = 0
+    whole_scenes: bool = False
     expected: int | None
     licence: str
     access: str
     sources: tuple[str, ...]
     direct: bool
-    problem: str | None
+    problem: str | None = None
 
 
 def look(card: Card, data_root: Path) -> DatasetStatus:
     """Look for a dataset below the data root. Raises nothing for what is wrong with it."""
-    folder = prepared_folder(card, data_root)
-    folders = dataset_folders(card, data_root)
+    status = DatasetStatus(
+        name=card.name,
+        title=card.title,
+        task=card.task,
+        expected=card.expected_count,
+        licence=card.licence,
+        access=card.access,
+        sources=card.sources,
+        direct=bool(card.downloads) and all(item.url for item in card.downloads if item.needed),
+    )
+    shards, folders = prepared_folder(card, data_root), dataset_folders(card, data_root)
     try:
-        manifest = read_manifest(folder)
+        manifest = read_manifest(shards)
         if manifest is not None and not _outgrown(card, folders, manifest):
-            shards = _There(folder, manifest.layout, len(manifest.ids), manifest.absent, prepared=True)
-            return _status(card, shards)
-        if not folders:
-            return _status(card, _There())
-        found = locate(card, folders)
+            status = replace(status, folder=str(shards), prepared=True)
+            layout, images, absent = manifest.layout, len(manifest.ids), manifest.absent
+        elif folders:
+            found = locate(card, folders)
+            status = replace(status, folder=str(found.root), whole_scenes=card.layouts[found.layout].cut)
+            layout, images, absent = found.layout, len(found.pairs), found.absent
+        else:
+            return status
     except DatasetMissing:
-        problem = f"{folders[0]} has no layout of the card; see `bench datasets check {card.name}`"
-        return _status(card, _There(folders[0], problem=problem))
+        problem: str | None = f"{folders[0]} has no layout of the card; see `bench datasets check {card.name}`"
+        return replace(status, state="incomplete", folder=str(folders[0]), problem=problem)
     except BenchError as error:
-        return _status(card, _There(problem=str(error)))
-    scenes = card.layouts[found.layout].cut
-    return _status(card, _There(found.root, found.layout, len(found.pairs), found.absent, whole_scenes=scenes))
+        return replace(status, state="incomplete", problem=str(error))
+    problem = None if status.whole_scenes else shortfall(card, images)
+    if absent:
+        problem = f"{len(absent)} names of the split have no file, e.g. {absent[0]}"
+    return replace(status, state="incomplete" if problem else "found", layout=layout, images=images, problem=problem)
 
 
 def _outgrown(card: Card, folders: Sequence[Path], manifest: PreparedManifest) -> bool:
@@ -77,40 +92,3 @@ def shortfall(card: Card, images: int) -> str | None:
 def count_is_unverified(card: Card) -> bool:
     """Return whether the card doubts its number of images: an `unverified` statement begins with "the count"."""
     return any(statement.startswith("the count") for statement in card.unverified)
-
-
-class _There(NamedTuple):
-    """Findings about a dataset's files; see `DatasetStatus`. absent: names of the split without a file."""
-
-    folder: Path | None = None
-    layout: str | None = None
-    images: int = 0
-    absent: tuple[str, ...] = ()
-    prepared: bool = False
-    whole_scenes: bool = False
-    problem: str | None = None
-
-
-def _status(card: Card, there: _There) -> DatasetStatus:
-    folder, problem = there.folder, there.problem
-    if there.absent:
-        problem = f"{len(there.absent)} names of the split have no file, e.g. {there.absent[0]}"
-    elif not problem and folder and not there.whole_scenes:
-        problem = shortfall(card, there.images)
-    return DatasetStatus(
-        name=card.name,
-        title=card.title,
-        task=card.task,
-        state="incomplete" if problem else "found" if folder else "missing",
-        folder=str(folder) if folder else None,
-        layout=there.layout,
-        prepared=there.prepared,
-        images=there.images,
-        whole_scenes=there.whole_scenes,
-        expected=card.expected_count,
-        licence=card.licence,
-        access=card.access,
-        sources=card.sources,
-        direct=bool(card.downloads) and all(item.url for item in card.downloads if item.needed),
-        problem=problem,
-    )

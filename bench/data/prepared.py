@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.data.cards import Card
 from bench.data.contents import ContentCache
-from bench.data.samples import DatasetMissing, Sample, SampleSet, open_samples
+from bench.data.layouts import DatasetMissing
+from bench.data.samples import Sample, SampleSet, open_samples
 from bench.errors import BenchError
 from bench.runtime.checksum import sealed, unsealed
 

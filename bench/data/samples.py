@@ -23,8 +23,6 @@ from bench.data.patterns import fill
 from bench.data.tiling import TileBox, boxes, crop, pad
 from bench.errors import BenchError
 
-__all__ = ["DatasetMissing", "Sample", "SampleSet", "open_folder", "open_samples"]
-
 
 @dataclass(frozen=True, eq=False)
 class Sample:

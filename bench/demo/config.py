@@ -26,7 +26,6 @@ def load_demo_backbone(device: str = "cpu", dtype: str = "fp32") -> Backbone:
 
 def demo_config(config: Config) -> Config:
     """Return the configuration of `run --demo`: every row on the embedded backbone, with upsamplers trained for it."""
-    backbones = {DEMO: BACKBONE}
     upsamplers = {}
     for name, spec in config.upsamplers.items():
         own = WEIGHTS / f"{name}.safetensors"  # Table 3's have none, as there is but one backbone
@@ -44,14 +43,8 @@ def demo_config(config: Config) -> Config:
     }
     protocol = config.protocol.model_copy(update={"backbone": DEMO})
     rows = {name: row.model_copy(update={"backbone": None}) for name, row in config.rows.items()}
-    changes = {
-        "backbones": backbones,
-        "upsamplers": upsamplers,
-        "models": models,
-        "protocol": protocol,
-        "rows": rows,
-    }
-    return config.model_copy(update=changes)
+    changes = {"upsamplers": upsamplers, "models": models, "protocol": protocol, "rows": rows}
+    return config.model_copy(update={"backbones": {DEMO: BACKBONE}, **changes})
 
 
 def with_backbone(config: Config, flag: str | None) -> Config:

@@ -13,8 +13,9 @@ from bench.data.cards import Card
 from bench.data.contents import ContentCache
 from bench.data.inventory import shortfall
 from bench.data.label_faults import suspicious
+from bench.data.layouts import DatasetMissing
 from bench.data.prepared import find_samples, recipe
-from bench.data.samples import DatasetMissing, SampleSet
+from bench.data.samples import SampleSet
 from bench.data.vocabularies import shared_vocabularies
 from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError, SharedStateLost

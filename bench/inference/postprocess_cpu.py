@@ -34,7 +34,7 @@ def winners(scores: Tensor, size: tuple[int, int], classes: Uint8s, binned: bool
     seventh of torch's time.
     """
     values = scores.numpy()
-    found = _Found(np.empty(size, np.uint8), np.empty(size, np.uint8 if binned else np.float32))
+    found = _Maps(np.empty(size, np.uint8), np.empty(size, np.uint8 if binned else np.float32))
     of_rank = _class_of_rank(classes)
     runs = _runs(values.shape[1], size[0])
     count = max(1, _VALUES // (len(values) * size[1]))
@@ -49,7 +49,7 @@ def winners(scores: Tensor, size: tuple[int, int], classes: Uint8s, binned: bool
     return found
 
 
-class _Found(NamedTuple):
+class _Maps(NamedTuple):
     """Result per pixel (H, W): winning class, and its probability or the bin of that."""
 
     winner: Uint8s
@@ -109,7 +109,7 @@ class _Space:
 
 
 def _classify_strip(
-    values: Floats, runs: _Runs, space: _Space, of_rank: Callable[[NDArray[Any]], Uint8s], found: _Found
+    values: Floats, runs: _Runs, space: _Space, of_rank: Callable[[NDArray[Any]], Uint8s], found: _Maps
 ) -> None:
     """Fill the lines of a strip. Every pixel's arithmetic is the same, whatever the strips."""
     scores, slope, reached, rank = space.of(len(runs.first))

@@ -65,21 +65,11 @@ def load_backbone(
         model = _pretrained(spec)
     _warn_about_activation(spec, config, file)
     name = Path(spec.model).stem if is_config else spec.model
-    return _frozen(name, model, _tokenizer(spec.model, config, is_config), device, dtype)
-
-
-def _frozen(name: str, model: Any, tokenizer: Any, device: str, dtype: str) -> Backbone:
     model.requires_grad_(False).eval()
     fingerprint = state_fingerprint(model.state_dict())
     if DTYPES[dtype] != torch.float32:
         lower_precision(model.visual, DTYPES[dtype])
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise BenchError(
-            f"--device {device}: {str(error).splitlines()[0]}; use --device cpu or another device"
-        ) from None
-    return Backbone(name, model, tokenizer, fingerprint)
+    return Backbone(name, model.to(device), _tokenizer(spec.model, config, is_config), fingerprint)
 
 
 def _in_weights_folder(spec: BackboneSpec) -> Path | None:

@@ -14,10 +14,11 @@ from data_helpers import pack, scene
 from bench.cli import main
 from bench.data import prepare as module
 from bench.data.cards import Card, load_card
+from bench.data.layouts import DatasetMissing
 from bench.data.loader import load
 from bench.data.prepare import prepare
 from bench.data.prepared import PreparedSamples, find_samples, prepared_folder, recipe
-from bench.data.samples import DatasetMissing, FileSamples, SampleSet, open_samples
+from bench.data.samples import FileSamples, SampleSet, open_samples
 from bench.data.schema import Tiling
 from bench.demo.writers import write_dataset
 from bench.errors import BenchError

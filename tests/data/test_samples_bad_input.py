@@ -12,7 +12,8 @@ from PIL import Image
 
 from bench.data.cards import Card, load_card
 from bench.data.label_faults import suspicious
-from bench.data.samples import DatasetMissing, open_folder, open_samples
+from bench.data.layouts import DatasetMissing
+from bench.data.samples import open_folder, open_samples
 from bench.demo.writers import write_dataset
 from bench.errors import BenchError
 

@@ -20,7 +20,7 @@ _ALIGNED = 8  # columns of a product: matrix units are slow on rows that end els
 _JITTER = 1e-12  # added to the diagonal of Gram matrices, as a share of its greatest entry
 
 
-class _Block(NamedTuple):
+class _Columns(NamedTuple):
     """Columns that are multiplied together.
 
     The pixels' columns from `skipped` on times `rows` (B, …, columns), plus `offset` (B, 1, columns).
@@ -49,7 +49,7 @@ class PixelScores:
         first = torch.cat([by_text, root[..., :beside]], dim=2)
         self._blocks = [(0, F.pad(first, (0, -first.shape[2] % _ALIGNED)))]
         self._blocks += [(start, root[..., start : start + step]) for start in range(beside, root.shape[2], step)]
-        self._cut: dict[tuple[int, int], list[_Block]] = {}
+        self._cut: dict[tuple[int, int], list[_Columns]] = {}
 
     @classmethod
     @torch.no_grad()
@@ -85,12 +85,12 @@ class PixelScores:
         cosines: Tensor = scores / square.sqrt_().clamp_min_(1e-12)[..., None]
         return cosines
 
-    def _blocks_for(self, first: int, last: int) -> list[_Block]:
+    def _blocks_for(self, first: int, last: int) -> list[_Columns]:
         """Return the blocks where only the columns `first` to `last` of W are not zero."""
         if (first, last) not in self._cut:
             seen = [max(first, min(start, last)) for start, _ in self._blocks]
             self._cut[first, last] = [
-                _Block(row - first, block[:, row:last].contiguous(), block[:, -1:])
+                _Columns(row - first, block[:, row:last].contiguous(), block[:, -1:])
                 for row, (_, block) in zip(seen, self._blocks, strict=True)
             ]
         return self._cut[first, last]

@@ -64,7 +64,7 @@ class _TapProducts(torch.autograd.Function):
 
         def work(images: slice, strip: Strip) -> None:
             keys, reach = _keys(padded[images], strip, tiles)
-            _write_taps(tiles.taps(reach.dot(keys), len(out[images])), out[images], strip, tiles)
+            _write_taps(tiles.taps(reach.dot(keys), len(out[images])), out[images], strip)
 
         tiles.for_images(work, len(padded))
         return out
@@ -124,7 +124,7 @@ class _Filter(torch.autograd.Function):
             if grad_kernels is not None:
                 grad_on_source = tiles.source_reach(source[images], strip).dot(grad)
                 grad_taps = tiles.on_source_adjoint(grad_on_source, strip)
-                _write_taps(grad_taps, grad_kernels[images], strip, tiles)
+                _write_taps(grad_taps, grad_kernels[images], strip)
             if not needs_source:
                 return None
             on_source = tiles.on_source(_read_taps(kernels[images], strip, tiles).contiguous(), strip)
@@ -151,7 +151,7 @@ def _read_taps(images: Tensor, strip: Strip, tiles: TileGrid) -> Tensor:
     return part.permute(4, 6, 0, 5, 3, 1, 2)
 
 
-def _write_taps(taps: Tensor, images: Tensor, strip: Strip, tiles: TileGrid) -> None:
+def _write_taps(taps: Tensor, images: Tensor, strip: Strip) -> None:
     """Write taps into the maps: the inverse of `_read_taps`."""
     target = images[..., strip.first * TILE : strip.last * TILE]
     part = taps.permute(2, 5, 6, 4, 0, 3, 1).flatten(5, 6).flatten(3, 4).flatten(1, 2)
