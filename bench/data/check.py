@@ -40,8 +40,9 @@ class Problem:
 class Report:
     """Findings of a check. Histograms and sizes are over the images looked at (`checked` of `images`).
 
-    pixels, present: pixels of each class, and images that hold it; beyond: pixels of values that are no
-    class. files, labels: fingerprints of the list of files, and of the decoded labels that were looked at.
+    pixels, present: pixels of each class, and images that hold it
+    beyond: pixels of values that are no class
+    files, labels: fingerprints of the list of files, and of the decoded labels that were looked at
     """
 
     name: str

@@ -38,9 +38,10 @@ _START = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
 class Loaded:
     """One sample as the engine takes it.
 
-    label: uint8 (H, W) at the original size; images: for each rule the RGB uint8 (h, w, 3) at its size.
-    error: why the sample cannot be evaluated, in one line that names the file; label (0, 0) and images are empty
-    then. content: checksum of the files, see `SampleSet.content`.
+    label: uint8 (H, W) at the original size
+    images: for each rule the RGB uint8 (h, w, 3) at its size
+    error: why the sample cannot be evaluated, in one line that names the file; label (0, 0) and images are empty then
+    content: checksum of the files, see `SampleSet.content`
     """
 
     index: int

@@ -59,9 +59,9 @@ class IndexRule(_Rule):
 class PaletteRule(_Rule):
     """Pixels hold the colours of the card's palette, in class order.
 
-    also: further colours as [red, green, blue, label value], e.g. merged classes. unmatched: label value of
-    any other colour; more than a few per cent of them mean that the file is no label map. binarise: channels
-    are thresholded at 128 first, for label files with compression noise.
+    also: further colours as [red, green, blue, label value], e.g. merged classes
+    unmatched: label value of any other colour; more than a few per cent of them mean that the file is no label map
+    binarise: channels are thresholded at 128 first, for label files with compression noise
     """
 
     rule: Literal["palette"]
@@ -131,10 +131,12 @@ class Tiling(Strict):
 class Layout(Strict):
     """One way in which the files of a dataset are arranged on disk.
 
-    image, label: path patterns below the dataset's folder (see bench.data.patterns). archives: globs of
-    archives that are read as if they had been unpacked in place. cut: files are whole scenes, to be
-    cut by the card's tiling. on_request: only used when asked for by name. stretch: percentiles of each
-    channel that become 0 and 255 where an image has 16 bits. id, split, example: instead of the card's.
+    image, label: path patterns below the dataset's folder (see bench.data.patterns)
+    archives: globs of archives that are read as if they had been unpacked in place
+    cut: files are whole scenes, to be cut by the card's tiling
+    on_request: only used when asked for by name
+    stretch: percentiles of each channel that become 0 and 255 where an image has 16 bits
+    id, split, example: instead of the card's
     """
 
     about: str

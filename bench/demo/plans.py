@@ -18,7 +18,9 @@ from bench.demo.render.taxonomy import CARDS, class_table
 class Shot:
     """One image of a dataset.
 
-    kind: of scene. size: (height, width) in rendered pixels. shows: classes of the dataset it must show.
+    kind: of scene
+    size: (height, width) in rendered pixels
+    shows: classes of the dataset it must show
     """
 
     kind: str

@@ -34,8 +34,10 @@ from bench.settings import Settings
 class ModelCache:
     """Loads on demand and keeps.
 
-    checkpoint: weights of the protocol's backbone, instead of what benchmark.yaml says. upsampler_files: the
-    same for upsamplers, by name. device, dtype: see `bench.models.clip_weights.load_backbone`. time_limit: see `Row`.
+    checkpoint: weights of the protocol's backbone, instead of what benchmark.yaml says
+    upsampler_files: the same for upsamplers, by name
+    device, dtype: see `bench.models.clip_weights.load_backbone`
+    time_limit: see `Row`
     """
 
     config: Config

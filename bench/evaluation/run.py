@@ -28,9 +28,11 @@ def planned(
 ) -> Iterator[Run]:
     """Plan a run; inside the block it may be executed, and no other process writes to its results folder.
 
-    writes: False for a plan that is only looked at. report: called with the progress. report_word: called with each
-    word whose text has to be encoded, which takes seconds per word on a CPU. Raises BenchError for what does not fit,
-    and for datasets and weights that are not there.
+    writes: False for a plan that is only looked at
+    report: called with the progress
+    report_word: called with each word whose text has to be encoded, which takes seconds per word on a CPU
+
+    Raises BenchError for what does not fit, and for datasets and weights that are not there.
     """
     processes = processes or Distributed()
     device, methods = choose_device(spec.device, spec.dtype), load_methods(spec.plugins)

@@ -46,9 +46,12 @@ def classify(
 ) -> Prediction:
     """Winning class and its probability for each pixel at the original size.
 
-    scores: (Q, h, w). size: (H, W). classes: (Q,) class of each query. The scores are resized bilinearly,
-    multiplied by `scale` and passed through a softmax over all queries; a class is as probable as its best
-    query, and not renormalised.
+    scores: (Q, h, w)
+    size: (H, W)
+    classes: (Q,) class of each query
+
+    The scores are resized bilinearly, multiplied by `scale` and passed through a softmax over all queries; a class is
+    as probable as its best query, and not renormalised.
 
     join: aggregate "sum" instead adds the probabilities of a class's queries; "logsumexp" makes a score of each class
     first, (1/τ) log Σ exp(τ x) over its scaled queries x, and its softmax is over the classes.
@@ -114,7 +117,12 @@ def of_classes(scaled: Tensor, classes: Tensor, join: Join) -> Tensor:
 def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor, label: Tensor, count: int) -> Tensor:
     """Count `classify_binned` as `bench.metrics.count` does, for R rows at once and on their own device.
 
-    scores: (R, Q, h, w). classes: (R, Q) int64. scales: (R,). label: (H, W) uint8. count: number of classes K.
+    scores: (R, Q, h, w)
+    classes: (R, Q) int64
+    scales: (R,)
+    label: (H, W) uint8
+    count: number of classes K
+
     Returns (R, (K + 1) * K * 100) int32. Nothing here waits for the device.
     """
     rows, keys = len(scores), (count + 1) * count * metrics.BINS

@@ -59,8 +59,12 @@ class _Maps(NamedTuple):
 class _Runs(NamedTuple):
     """Runs of lines of the enlarged image, each run between the same two lines of the scores.
 
-    All (n,). first, lines: where a run starts, and how many lines it has. upper, lower: the two lines of scores.
-    weight: share of the lower one in the first line; growth: what each next line adds to it.
+    All (n,).
+
+    first, lines: where a run starts, and how many lines it has
+    upper, lower: the two lines of scores
+    weight: share of the lower one in the first line
+    growth: what each next line adds to it
     """
 
     first: NDArray[np.int64]

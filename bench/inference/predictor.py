@@ -38,8 +38,9 @@ Part: TypeAlias = tuple[Tensor, NDArray[np.uint8]]
 class LabelMap(NamedTuple):
     """The classes of an image.
 
-    labels: (H, W) uint8, numbers of classes; 255 where the image holds no data. names: of the classes. scores:
-    (Q, h, w) float32 at the network's size.
+    labels: (H, W) uint8, numbers of classes; 255 where the image holds no data
+    names: of the classes
+    scores: (Q, h, w) float32 at the network's size
     """
 
     labels: NDArray[np.uint8]

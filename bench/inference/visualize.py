@@ -36,8 +36,10 @@ def palette_png(labels: NDArray[np.uint8], colours: Sequence[Colour]) -> bytes:
 class Style:
     """Style of a label map over its image.
 
-    colours: one a class, None for `distinct_colours`. alpha: share of the colour, 0 to 1. contours: only the borders of
-    regions are drawn, whole. clear: number of a class that is left out, such as the background.
+    colours: one a class, None for `distinct_colours`
+    alpha: share of the colour, 0 to 1
+    contours: only the borders of regions are drawn, whole
+    clear: number of a class that is left out, such as the background
     """
 
     colours: Sequence[Colour] | None = None

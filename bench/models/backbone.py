@@ -28,8 +28,9 @@ Rule: TypeAlias = Literal["released", "antialiased", "bilinear", "bicubic"]
 class Features(NamedTuple):
     """Features that a method gives for a batch of windows, in the joint image-text space, not normalised.
 
-    patches: (B, h*w, C), row-major. cls: (B, C), or None where the method has no such token (then λ must be
-    0). grid: (h, w) of the patches where it is not the tower's, as on a second model's finer grid.
+    patches: (B, h*w, C), row-major
+    cls: (B, C), or None where the method has no such token (then λ must be 0)
+    grid: (h, w) of the patches where it is not the tower's, as on a second model's finer grid
     """
 
     patches: Tensor

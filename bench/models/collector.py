@@ -26,9 +26,12 @@ class Box(NamedTuple):
 class WholeImage:
     """One image, as a method with `collect` sees it.
 
-    pixels: (3, h, w) the network's input, normalised. boxes: its windows. patch_size: of the tower, pixels. large: (1,
-    3, H, W) in 0..1, the original with the long side that the method's `whole_image` says, or None. models: by role.
-    stitch: scores (W, Q, h, w) on the patches of all windows -> (Q, H, W), enlarged to them and averaged.
+    pixels: (3, h, w) the network's input, normalised
+    boxes: its windows
+    patch_size: of the tower, pixels
+    large: (1, 3, H, W) in 0..1, the original with the long side that the method's `whole_image` says, or None
+    models: by role
+    stitch: scores (W, Q, h, w) on the patches of all windows -> (Q, H, W), enlarged to them and averaged
     """
 
     pixels: Tensor

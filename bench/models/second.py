@@ -21,8 +21,10 @@ IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 class SecondModel(ABC):
     """A frozen image encoder that methods look through beside CLIP.
 
-    name: as in `models:` of benchmark.yaml. fingerprint: hash of the weights. patch_size: pixels. side: of the squares
-    that it takes (SAM: 1024), None where any multiple of the patch size will do.
+    name: as in `models:` of benchmark.yaml
+    fingerprint: hash of the weights
+    patch_size: pixels
+    side: of the squares that it takes (SAM: 1024), None where any multiple of the patch size will do
     """
 
     name: str

@@ -120,7 +120,9 @@ def random_crop(image: NDArray[np.uint8], size: int, generator: np.random.Genera
 class Schedule:
     """Order in which steps take images; each epoch shuffles them and leaves out what does not fill a step.
 
-    images: how many there are. batch: images of a process in a step. processes: number of processes.
+    images: how many there are
+    batch: images of a process in a step
+    processes: number of processes
     """
 
     images: int

@@ -31,8 +31,11 @@ UPSAMPLER = "upsampler.safetensors"
 class RunLength:
     """Where to and how far; none of it changes what a step does.
 
-    out: folder of the results. steps: in all, or else whole `epochs`. save_every: steps between checkpoints
-    and pictures. workers: processes that read images. resume: continue from the checkpoint in `out`.
+    out: folder of the results
+    steps: in all, or else whole `epochs`
+    save_every: steps between checkpoints and pictures
+    workers: processes that read images
+    resume: continue from the checkpoint in `out`
     """
 
     out: Path

@@ -19,9 +19,10 @@ def reconstruction_loss(
 ) -> Tensor:
     """Eq. 3: the mean square difference of features that went up and down again from the features of the same view.
 
-    predicted, target: (B, C, h, w). directions: (B, C, n), compare projections on them instead. uncertainty:
-    s (B, 1, h, w); the loss is then mean(difference² / 2s² + log s), so that features which cannot be
-    predicted weigh less.
+    predicted, target: (B, C, h, w)
+    directions: (B, C, n), compare projections on them instead
+    uncertainty: s (B, 1, h, w); the loss is then mean(difference² / 2s² + log s), so that features which cannot be
+    predicted weigh less
     """
     difference = predicted - target
     if directions is not None:

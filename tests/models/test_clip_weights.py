@@ -130,9 +130,3 @@ def test_openai_weights_on_a_plain_gelu_config_are_warned_of(tmp_path: Path) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_backbone(_spec(config), derived.rename(tmp_path / "own.pt"))
-
-
-def test_unknown_device_is_one_line(tmp_path: Path) -> None:
-    config, plain = write_tiny(tmp_path)
-    with pytest.raises(BenchError, match="--device nonsense: "):
-        load_backbone(_spec(config), plain, device="nonsense")

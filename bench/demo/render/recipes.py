@@ -84,10 +84,13 @@ THINGS: Final[dict[str, Thing]] = {
 class Recipe:
     """A kind of scene.
 
-    metre: range of pixels a metre. ground: class -> how much of it, relatively. patch: metres that a patch of
-    ground measures. things: name -> how many a hectare, in the order in which they are placed. winding: how
-    many winding roads a scene of 256 x 256 pixels has. block: metres between the streets of a grid, 0 for no
-    grid. traffic: how busy the roads are.
+    metre: range of pixels a metre
+    ground: class -> how much of it, relatively
+    patch: metres that a patch of ground measures
+    things: name -> how many a hectare, in the order in which they are placed
+    winding: how many winding roads a scene of 256 x 256 pixels has
+    block: metres between the streets of a grid, 0 for no grid
+    traffic: how busy the roads are
     """
 
     metre: tuple[float, float]

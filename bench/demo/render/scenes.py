@@ -29,8 +29,11 @@ _GREEN: Final = ("grass", "tree", "cropland", "soccer field")
 def scene(seed: int, size: int | tuple[int, int], kind: str, false_colour: bool = False) -> tuple[Image, Label]:
     """Render a scene.
 
-    size: side in pixels or (height, width). kind: one of KINDS. false_colour: the channels are near infrared,
-    red and green. Returns the RGB image (H, W, 3) and the label map (H, W) of indices into `taxonomy.MASTER`.
+    size: side in pixels or (height, width)
+    kind: one of KINDS
+    false_colour: the channels are near infrared, red and green
+
+    Returns the RGB image (H, W, 3) and the label map (H, W) of indices into `taxonomy.MASTER`.
     """
     if kind not in RECIPES:
         raise BenchError(f"unknown kind of scene {kind!r}; {did_you_mean(kind, RECIPES)}")

@@ -21,8 +21,9 @@ from bench.runtime.timing import stage
 class ScoreRequest(NamedTuple):
     """Request of one row for the scores of B windows.
 
-    patches: tokens F (B, n, C), not normalized. text: (Q, C), each of length one. shift: (B, C) added to each pixel's
-    feature before the norm (eq. 9: -λ times the CLS token), or None.
+    patches: tokens F (B, n, C), not normalized
+    text: (Q, C), each of length one
+    shift: (B, C) added to each pixel's feature before the norm (eq. 9: -λ times the CLS token), or None
     """
 
     patches: Tensor
@@ -48,8 +49,10 @@ class Prepared(ABC):
 class Upsampler(nn.Module, ABC):
     """Patch features to pixel features, guided by the image.
 
-    kind: what benchmark.yaml calls it. statistics: of the pixels by which it wants the guidance normalised. dim:
-    channels C of the features, None where any number will do. weightless: there is nothing to load.
+    kind: what benchmark.yaml calls it
+    statistics: of the pixels by which it wants the guidance normalised
+    dim: channels C of the features, None where any number will do
+    weightless: there is nothing to load
     """
 
     kind: ClassVar[str]
