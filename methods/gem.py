@@ -7,7 +7,7 @@ drops its residual, so only the last block matters; GEM's own default keeps it: 
 Row "GEM" of Tables 1 and 2.
 
 The position embedding is resampled with antialiasing here (GEM's own code), unlike in the other methods. GEM
-has no CLS of its own; for λ ≠ 0 the ordinary stream's CLS is used, which the released code cannot do at all.
+has no own CLS; for λ ≠ 0 the ordinary stream's CLS is used, which the released code cannot do at all.
 """
 
 from typing import Literal

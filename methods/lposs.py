@@ -8,7 +8,7 @@ neighbours, w = exp(−‖ΔLab‖/τ).
 
 MaskCLIP keeps residual and FFN here, and the authors use the weights `laion2b_s34b_b88k`. Their code pads small images
 with black at the right and below, and fails with fewer patches than k; here padding is even, and k at most the number
-of patches. Scores have no scale of their own: the authors take the greatest, which no scale changes.
+of patches. Scores have no own scale: the authors take the greatest, which no scale changes.
 """
 
 from collections.abc import Callable, Iterator, Sequence

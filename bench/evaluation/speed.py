@@ -86,7 +86,7 @@ class Timing:
 
     encoder: stock `encode_image` over the image's windows
     all_rows: the case's rows, decoding to store
-    shares: that time by stage; on a GPU of an image of its own, whose every stage is waited for
+    shares: that time by stage; on a GPU of a separate image, whose every stage is waited for
     one_by_one: of each row on its own, from the decoding on; empty if not asked for
     peak_memory: bytes of the process so far, or of the GPU's allocator
     launches, busy: of a GPU, kernels and the seconds that they took; None on a CPU

@@ -15,7 +15,7 @@ Colour = tuple[int, int, int]
 
 
 def distinct_colours(count: int) -> tuple[Colour, ...]:
-    """Colours for classes without a palette of their own: black for the first, then hues at the golden angle."""
+    """Colours for classes without a palette: black for the first, then hues at the golden angle."""
     hues = [(index * 0.618034) % 1 for index in range(count - 1)]
     bright = [colorsys.hsv_to_rgb(hue, 0.75, 0.95 if index % 2 else 0.75) for index, hue in enumerate(hues)]
     return ((0, 0, 0), *((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in bright))[:count]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _loaded: dict[Path, set[Path]] = {}  # plug-in -> sources that were read while it was imported
-_reading: list[set[Path]] = []  # of the imports that are going on
+_reading: list[set[Path]] = []  # of the imports in progress
 _INSTALLED = ("site-packages", "dist-packages")
 
 
