@@ -104,11 +104,9 @@ def start_processes(arguments: Sequence[str], count: int | None, devices: str | 
         except ChildFailedError as error:
             code = int(error.get_first_failure()[1].exitcode)
             if code < 0:
-                raise BenchError(
-                    f"a process was ended by signal {-code}; what was computed is stored, the same command continues "
-                    "from there"
-                ) from None
-            return code
+                kept = "what was computed is stored, the same command continues from there"
+                print(f"bench: a process was ended by signal {-code}; {kept}", file=sys.stderr)
+            return code if code > 0 else 1  # nothing is wrong with the command
         finally:
             del os.environ[SAID]
     return 0
