@@ -13,13 +13,13 @@ A *cell* is a row on a dataset; `Config.settings_of` resolves everything that de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from bench.errors import BenchError, did_you_mean, validation_message
+from bench.errors import BenchError, check_known, did_you_mean, validation_message
 from bench.paths import shipped
 from bench.runtime.yaml_files import read_yaml, yaml_value
 from bench.settings import (
@@ -68,7 +68,7 @@ class NamedProtocol(Overrides):
     source: str | None = None  # where this is read from
 
     def on(self, dataset: str) -> Overrides:
-        """What it says of one dataset alone."""
+        """Return what it overrides on one dataset."""
         own = self.datasets.get(dataset, Overrides())
         threshold = self.thresholds.get(dataset) if own.threshold is None else own.threshold
         return own.model_copy(update={"threshold": threshold})
@@ -82,7 +82,7 @@ class RowEntry(Overrides):
     note: str | None = None
 
     def title(self, of_method: str | None = None) -> str:
-        """What tables call the row, of a method with the given label."""
+        """Title of the row in tables, of a method with the given label."""
         return (self.label or "{method}").replace("{method}", of_method or self.method)
 
 
@@ -181,20 +181,32 @@ class Config(Model):
             **self.rows,
         }
         for name, row in changed.items():
-            if row.backbone is not None and row.backbone not in self.backbones:
-                raise ValueError(f"{name}.backbone '{row.backbone}' is not in `backbones:`")
-            if row.upsampler not in (None, "none") and row.upsampler not in self.upsamplers:
-                raise ValueError(f"{name}.upsampler '{row.upsampler}' is not in `upsamplers:`")
-            if row.templates not in (None, "imagenet") and row.templates not in self.templates:
-                raise ValueError(f"{name}.templates '{row.templates}' is not in `templates:`")
-            for role, model in row.models.items() if isinstance(row, Overrides) else ():
-                if model not in self.models:
-                    raise ValueError(f"{name}.models.{role} '{model}' is not in `models:`")
+            models = row.models if isinstance(row, Overrides) else {}
+            for key, value, section, known in (
+                ("backbone", row.backbone, "backbones", self.backbones),
+                ("upsampler", row.upsampler, "upsamplers", {"none", *self.upsamplers}),
+                ("templates", row.templates, "templates", {"imagenet", *self.templates}),
+                *((f"models.{role}", model, "models", self.models) for role, model in models.items()),
+            ):
+                if value is not None and value not in known:
+                    raise ValueError(f"{name}.{key} '{value}' is not in `{section}:`")
         return self
 
+    def check_datasets(self, known: Sequence[str], file: str | Path | None) -> None:
+        """Raise BenchError for a dataset that the file names and that has no card."""
+        named: dict[str, Iterable[str]] = {"default_datasets": self.default_datasets}
+        named |= {f"tables.{name}.columns": table.columns for name, table in self.tables.items()}
+        for name, protocol in self.protocols.items():
+            named |= {f"protocols.{name}.datasets": protocol.datasets}
+            named |= {f"protocols.{name}.thresholds": protocol.thresholds}
+        for where, names in named.items():
+            for name in names:
+                check_known(name, known, f"{file or 'benchmark.yaml'}: {where}: no dataset '{name}'")
+
     def row(self, name: str) -> RowEntry:
-        """The row of that name, or the one that `method[+modifier…][@backbone]` spells; in brackets what it changes, as
-        in `sclip+ours[vocabulary=plain,threshold=0]`.
+        """Find the row of that name, or read the one that `method[+modifier…][@backbone]` spells.
+
+        In brackets stands what it changes, as in `sclip+ours[vocabulary=plain,threshold=0]`.
         """
         if name in self.rows:
             return self.rows[name]
@@ -206,14 +218,10 @@ class Config(Model):
             raise BenchError(f"row '{name}': a modifier stands twice; name each once")
         row = self.rows.get(base) or RowEntry(method=base)
         for modifier in modifiers:
-            if modifier not in self.modifiers:
-                hint = did_you_mean(modifier, self.modifiers)
-                raise BenchError(f"row '{name}': unknown modifier '+{modifier}'; {hint}")
+            check_known(modifier, self.modifiers, f"row '{name}': unknown modifier '+{modifier}'")
             row = _merge(row, self.modifiers[modifier])
         if at:
-            if backbone not in self.backbones:
-                hint = did_you_mean(backbone, self.backbones)
-                raise BenchError(f"row '{name}': unknown backbone '@{backbone}'; {hint}")
+            check_known(backbone, self.backbones, f"row '{name}': unknown backbone '@{backbone}'")
             row = row.model_copy(update={"backbone": backbone})
         if not modifiers and not backbone:
             return row
@@ -221,8 +229,9 @@ class Config(Model):
         return row.model_copy(update={"label": label})
 
     def changed(self, name: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, RowEntry]:
-        """A row with further settings, (key, value as text), and the name that spells it; keys that are no setting are
-        options of the method.
+        """Give a row further settings, (key, value as text); return it with the name that spells it.
+
+        Keys that are no setting are options of the method.
         """
         base, typed = split_name(name)
         row = self.row(base)
@@ -255,10 +264,10 @@ class Config(Model):
         return new, merged.model_copy(update={"label": f"{row.label or '{method}'} {new.removeprefix(base)}"})
 
     def words(self, card: DatasetDefaults, vocabulary: str) -> Sequence[Sequence[str]]:
-        """The words of a vocabulary for a dataset. NoWords where it has none; BenchError where it has not
-        one list per class.
+        """Find the words of a vocabulary for a dataset.
 
-        NAME/first: of the vocabulary NAME the first word of each class alone.
+        NAME/first: of the vocabulary NAME the first word of each class alone. Raises NoWords where it has none for the
+        dataset, BenchError where it has not one list per class.
         """
         if vocabulary.endswith(FIRST):
             return [words[:1] for words in self.words(card, vocabulary.removesuffix(FIRST))]
@@ -278,12 +287,10 @@ class Config(Model):
         return own
 
     def _protocol(self, row: RowEntry) -> NamedProtocol:
-        """The protocol that a row names. BenchError for an unknown one."""
+        """Find the protocol that a row names. BenchError for an unknown one."""
         if row.protocol is None:
             return NamedProtocol()
-        if row.protocol not in self.protocols:
-            hint = did_you_mean(row.protocol, self.protocols)
-            raise BenchError(f"unknown protocol '{row.protocol}'; {hint}")
+        check_known(row.protocol, self.protocols, f"unknown protocol '{row.protocol}'")
         return self.protocols[row.protocol]
 
     def resolve(
@@ -294,7 +301,7 @@ class Config(Model):
         flags: dict[str, Any] | None = None,
         dataset: str = "",
     ) -> dict[str, Any]:
-        """The protocol with all that overrides it.
+        """Lay all that overrides the protocol over it.
 
         Later wins: `protocol:`, the dataset's card, the method's defaults, the named protocol, what that says of the
         dataset, the row (its brackets last), the command line. Options and second models are overridden one by one.
@@ -310,11 +317,10 @@ class Config(Model):
         return chosen | (flags or {})
 
     def settings_of(self, name: str, card: DatasetDefaults, method: Overrides, row: RowEntry | None = None) -> Settings:
-        """Settings of the row called `name` on one dataset; `method` holds the defaults of its method.
+        """Resolve the settings of the row called `name` on one dataset.
 
-        row: what the name stands for, where it is known.
-
-        A card's `debias` replaces the λ of every row that subtracts at all (xBD is run without).
+        method: defaults of its method. row: what the name stands for, where it is known. A card's `debias` replaces the
+        λ of every row that subtracts at all (xBD is run without).
         """
         row = row or self.row(name)
         of_card = card.overrides() | {"threshold": card.threshold, "background": card.background}
@@ -331,7 +337,7 @@ class Config(Model):
 
 
 def _given(change: Overrides) -> dict[str, Any]:
-    """The protocol's keys that `change` sets."""
+    """Keys of the protocol that `change` sets."""
     return {k: v for k, v in change.model_dump(include=set(Overrides.model_fields)).items() if v not in (None, {})}
 
 
@@ -357,25 +363,34 @@ def load_config(path: str | Path | None = None) -> Config:
 
 
 def split_name(name: str) -> tuple[str, list[tuple[str, str]]]:
-    """The row that a name starts with, and the settings between its brackets as (key, value as text)."""
+    """Split a name into the row that it starts with and its settings in brackets as (key, value as text).
+
+    >>> split_name("sclip+ours[debias=0.3]")
+    ('sclip+ours', [('debias', '0.3')])
+    """
     base, bracket, inside = name.removesuffix("]").partition("[")
     parts = [part.partition("=") for part in inside.split(",")] if bracket else []
     return base, [(key.strip(), text.strip()) for key, _, text in parts]
 
 
 def spelled(base: str, pairs: Sequence[tuple[str, str]]) -> str:
-    """The name that `split_name` takes apart."""
+    """Join the parts that `split_name` returns to a name."""
     return f"{base}[{','.join(f'{key}={text}' for key, text in pairs)}]" if pairs else base
 
 
 def base_name(row: str) -> str:
-    """The method, or row of benchmark.yaml, that a spelled row starts with."""
+    """Return the method, or row of benchmark.yaml, that a spelled row starts with.
+
+    >>> base_name("sclip+ours@remoteclip[debias=0.3]")
+    'sclip'
+    """
     return split_name(row)[0].partition("@")[0].split("+")[0]
 
 
 def _overlaid(content: Any, own: Any) -> Any:
-    """The shipped configuration with a user's laid over it: entries of sections are added or replaced one by one, and
-    everything else as a whole.
+    """Lay a user's configuration over the shipped one.
+
+    Entries of sections are added or replaced one by one, and everything else as a whole.
     """
     if not isinstance(own, dict):
         return own

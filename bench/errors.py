@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to see, and what turns other ones into it."""
+"""The one exception that a user is meant to see, and functions that turn other ones into it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,11 @@ def _line(what: object, wrong: str, instead: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The tail of an "unknown name" message: the closest names first, else all of them."""
+    """Write the tail of an "unknown name" message: the closest names, else all of them.
+
+    >>> did_you_mean("segearth", ["clip", "segearth-ov"])
+    'did you mean segearth-ov?'
+    """
     names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
@@ -70,8 +74,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names) or 'none'}"
 
 
+def check_known(name: str, known: Iterable[str], wrong: str) -> None:
+    """Raise BenchError, with what is `wrong` and the closest names, for a name that is not among those known."""
+    if name not in (names := list(known)):
+        raise BenchError(f"{wrong}; {did_you_mean(name, names)}")
+
+
 def one_line(text: str) -> str:
-    """The text without line breaks and control characters; each run of these and of spaces becomes one space.
+    """Strip line breaks and control characters; each run of these and of spaces becomes one space.
 
     >>> one_line("a\\n\\tb\\x1b[31m")
     'a b [31m'

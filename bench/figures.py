@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.config import load_config
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, check_known
 from bench.evaluation.bias import bias_of
 from bench.evaluation.dataset_run import Run
 from bench.evaluation.maps import label_maps
@@ -29,11 +29,14 @@ def figure(
     count: int = 1,
     **options: Any,
 ) -> Path:
-    """Draws image | ground truth | methods for some samples of a dataset, as .png or .pdf; returns the file.
+    """Draw image | ground truth | methods for some samples of a dataset, as .png or .pdf; return the file.
 
     samples: names or numbers (default: the first `count`). gains: (A, B), two stored rows: the `count` samples on which
     A beats B most. options: as of `run`. Label maps that a run kept are shown as they are, others are computed now;
     nothing is stored.
+
+    >>> bench.figure("wbs_si", "clip,sclip", "figure.png", demo=True, device="cpu")
+    PosixPath('figure.png')
     """
     spec = RunSpec(datasets=[dataset], methods=methods, **options)
     with planned(spec, writes=False) as run:
@@ -60,7 +63,7 @@ def paper_figure(
     samples: Sequence[str | int] | None = None,
     **options: Any,
 ) -> Path:
-    """Draws Figure 1, 4, 5 or 6 of the SegEarth-OV paper; returns the file.
+    """Draw Figure 1, 4, 5 or 6 of the SegEarth-OV paper; return the file.
 
     1: a radar over all datasets, from stored results. 4: with and without the image reconstruction loss, 5: before and
     after the global bias is alleviated, both on OpenEarthMap; 6: methods on OpenEarthMap, UDD5 and WHU Aerial, one
@@ -124,7 +127,7 @@ def _block(run: Run, dataset: DatasetPlan, samples: Sequence[str | int] | None, 
 
 
 def _numbers(dataset: DatasetPlan, samples: Sequence[str | int] | None, count: int) -> list[int]:
-    """Which samples are drawn. BenchError where the data or a row's models are not there."""
+    """Numbers of the samples that are drawn. BenchError where the data or a row's models are not there."""
     if dataset.samples is None:
         raise BenchError(dataset.missing or dataset.refused or f"{dataset.card.name}: no samples")
     if failed := [f"{cell.row}: {cell.error}" for cell in dataset.cells if cell.error]:
@@ -144,6 +147,5 @@ def _sample_number(sample: str | int, ids: Sequence[str], dataset: str) -> int:
         if int(sample) >= len(ids):
             raise BenchError(f"--samples {sample}: {dataset} has {len(ids)} samples, numbered from 0")
         return int(sample)
-    if sample not in ids:
-        raise BenchError(f"--samples {sample}: {dataset} has no such sample; {did_you_mean(sample, ids)}")
+    check_known(sample, ids, f"--samples {sample}: {dataset} has no such sample")
     return ids.index(sample)

@@ -37,12 +37,16 @@ def load_segmenter(
     style: Style = PLAIN,
     **options: Any,
 ) -> Predictor:
-    """A method with its words, ready to be called on images: `load_segmenter("sclip+ours", ["road", "water"])(image)`.
+    """Load a method with its words; the result is called on images.
 
     method: a row or method, as `python -m bench methods` lists them. classes: "background; road; building, house" or a
     list whose entries are words or lists of synonyms; or dataset: a card, whose words, threshold and background are
     taken. style: of overlays that are written. options: of `bench.spec.SegmenterOptions`. Raises BenchError for what
     does not exist or does not fit.
+
+    >>> segment = bench.load_segmenter("sclip+ours", "background; road; water", backbone="demo", device="cpu")
+    >>> segment(np.zeros((64, 96, 3), np.uint8)).labels.shape
+    (64, 96)
     """
     if (classes is None) == (dataset is None):
         raise BenchError("load_segmenter: give either classes or dataset")
@@ -90,7 +94,7 @@ def predictor(
 
 @dataclass(frozen=True)
 class Results:
-    """What `run` leaves: the cells of its rows and datasets, as they are stored now.
+    """Results of `run`: the cells of its rows and datasets, as they are stored now.
 
     scores: a frame as `bench.scores` gives it. failures: one line for each cell that is not complete, with the reason.
     missing: datasets that are not there.
@@ -109,12 +113,16 @@ def run(
     progress: Callable[[Progress], None] = lambda _: None,
     **options: Any,
 ) -> Results:
-    """Evaluates methods on datasets and stores every result: ``python -m bench run`` as a function.
+    """Evaluate methods on datasets and store every result: ``python -m bench run`` as a function.
 
     methods, datasets: names, or one string with commas; None for all. progress: called after each image with how far
     the run is. options: the other fields of `bench.spec.RunSpec`. What is stored and up to date is not computed again.
     Raises BenchError for what does not exist or does not fit; a cell that fails is stored with its reason and named in
     `failures`.
+
+    >>> found = bench.run("clip,sclip", "wbs_si", demo=True, device="cpu")
+    >>> list(found.scores.row), found.failures, found.missing
+    (['clip', 'sclip'], (), ())
     """
     spec = RunSpec(methods=methods, datasets=datasets, **options)
     with planned(spec, report=progress) as plan:

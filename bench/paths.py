@@ -30,5 +30,5 @@ def weights_dir() -> Path:
 
 
 def data_root(flag: str | Path | None = None) -> Path:
-    """The folder that holds all datasets: --data-root, else $OVSS_BENCH_DATA, else ./data."""
+    """Folder that holds all datasets: --data-root, else $OVSS_BENCH_DATA, else ./data."""
     return Path(flag or os.environ.get("OVSS_BENCH_DATA") or "data").expanduser()

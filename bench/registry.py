@@ -17,7 +17,7 @@ import io
 import pkgutil
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any, TypeVar, cast
 from pydantic import ConfigDict, ValidationError, create_model
 
 from bench import methods
-from bench.errors import BenchError, did_you_mean, validation_message
+from bench.errors import BenchError, check_known, validation_message
 from bench.paths import shipped
 from bench.runtime.sources import source_hash as source_hash
 from bench.runtime.sources import text_hash, watching
@@ -48,7 +48,7 @@ class Method:
     file: Path
 
     def build(self, options: dict[str, Any]) -> Callable[..., Any]:
-        """The callable ``trunk -> Features`` with these options (validated against the plug-in's signature)."""
+        """Make the callable ``trunk -> Features`` with these options (validated against the plug-in's signature)."""
         checked = self.check(options)
         factory: Any = self.factory
         if not inspect.isclass(factory):
@@ -63,16 +63,16 @@ class Method:
 
     @property
     def takes_text(self) -> bool:
-        """Whether its features depend on the words."""
+        """True where its features depend on the words."""
         return not inspect.isclass(self.factory) and "text" in inspect.signature(self.factory).parameters
 
     @property
     def makes_scores(self) -> bool:
-        """Whether it makes its own scores, on which neither upsampler nor λ can act."""
+        """True where it makes its own scores, on which neither upsampler nor λ can act."""
         return any(getattr(self.factory, name, None) is not None for name in ("scores", "collect"))
 
     def files(self, options: dict[str, Any]) -> dict[str, Path]:
-        """Option -> file, of the options that are files. Raises BenchError for one that does not exist."""
+        """Find the options that are files. Raises BenchError for one that does not exist."""
         found = {name: value for name, value in self.check(options).items() if isinstance(value, Path)}
         for name, file in found.items():
             if not file.is_file():
@@ -80,11 +80,10 @@ class Method:
         return found
 
     def check(self, options: dict[str, Any]) -> dict[str, Any]:
-        """All options of the method with the given ones in place. Raises BenchError for unknown names and values."""
+        """Complete the options of the method. Raises BenchError for unknown names and values."""
         known = self.options
         for name in options:
-            if name not in known:
-                raise BenchError(f"method '{self.name}' has no option '{name}'; {did_you_mean(name, known)}")
+            check_known(name, known, f"method '{self.name}' has no option '{name}'")
         fields: dict[str, Any] = {n: (_or(p.annotation, Any), _or(p.default, ...)) for n, p in known.items()}
         model = create_model("Options", __config__=ConfigDict(allow_inf_nan=False), **fields)
         try:
@@ -98,7 +97,7 @@ class Method:
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
-        """Name -> parameter of the plug-in's options."""
+        """Parameters of the plug-in's options, by name."""
         try:
             parameters = list(inspect.signature(self.factory, eval_str=True).parameters.values())
         except Exception as error:  # an annotation may be any expression
@@ -110,7 +109,7 @@ class Method:
 
     @property
     def source_hash(self) -> str:
-        """SHA-256 of the code of the plug-in and of what it imports below its folder: part of its results' identity."""
+        """Hash (SHA-256) of the code of the plug-in and of what it imports below its folder: part of a result's identity."""
         return source_hash(self.file)
 
 
@@ -152,7 +151,7 @@ _refinements: dict[str, Refinement] = {}
 
 
 def refinement(name: str, *, label: str | None = None, at_original: bool = False) -> Callable[[Factory], Factory]:
-    """Registers the decorated function as a refinement, which `refine: NAME` in benchmark.yaml asks for.
+    """Register the decorated function as a refinement, which `refine: NAME` in benchmark.yaml asks for.
 
     The function takes an image (3, H, W), normalised, scores (Q, H, W) on the same device, and text (Q, C), and returns
     scores of the same shape. H and W are the network's size of the whole image or, `at_original`, of the original,
@@ -167,14 +166,13 @@ def refinement(name: str, *, label: str | None = None, at_original: bool = False
 
 
 def find_refinement(name: str) -> Refinement:
-    """The refinement of that name. BenchError for an unknown one."""
-    if name not in _refinements:
-        raise BenchError(f"unknown refinement '{name}'; {did_you_mean(name, _refinements)}")
+    """Find the refinement of that name. BenchError for an unknown one."""
+    check_known(name, _refinements, f"unknown refinement '{name}'")
     return _refinements[name]
 
 
 def method(name: str, *, label: str | None = None, venue: str = "", **defaults: Any) -> Callable[[Factory], Factory]:
-    """Registers the decorated function or class as a method.
+    """Register the decorated function or class as a method.
 
     name: what `--methods` and benchmark.yaml call it. label, venue: how tables print it. defaults: any of
     `bench.settings.Overrides`, e.g. ``upsampler="simfeatup", debias=0.3``.
@@ -197,42 +195,42 @@ def method(name: str, *, label: str | None = None, venue: str = "", **defaults: 
 
 
 def load_methods(plugins: Sequence[str | Path] = ()) -> dict[str, Method]:
-    """Name -> method of everything that can be found: shipped, entry points, and the given files or folders."""
+    """Load every method that can be found: shipped, of entry points, and of the given files or folders."""
     for module in pkgutil.iter_modules(methods.__path__):
         importlib.import_module(f"{methods.__name__}.{module.name}")
     for point in entry_points(group="ovss_bench.methods"):
         _guarded(f"entry point {point.name} ({point.value})", point.load)
-    for plugin in plugins:
-        path = Path(plugin).expanduser()
-        if not path.exists():
-            raise BenchError(f"--plugin {path}: no such file or folder; give a .py file or a folder of them")
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            _guarded(str(file), functools.partial(_import_file, file.resolve()))
+    for file in _files(plugins):
+        _guarded(str(file), functools.partial(_import_file, file.resolve()))
     return dict(sorted(_registry.items()))
 
 
 def declared_methods(plugins: Sequence[str | Path] = ()) -> set[str] | None:
-    """Names of the methods that shipped files and plug-ins declare, read from their source without importing it.
+    """Read the names of methods that shipped files and plug-ins declare, without importing them.
 
     None where that cannot be known: a name that is computed, or a package that offers methods.
     """
     if entry_points(group="ovss_bench.methods"):
         return None
     names: set[str] = set()
-    for place in (*methods.__path__, *plugins):
-        path = Path(place).expanduser()
-        if not path.exists():
-            raise BenchError(f"--plugin {path}: no such file or folder; give a .py file or a folder of them")
-        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            found = _declared(file)
-            if found is None:
-                return None
-            names |= found
+    for file in _files([*methods.__path__, *plugins]):
+        found = _declared(file)
+        if found is None:
+            return None
+        names |= found
     return names
 
 
+def _files(places: Sequence[str | Path]) -> Iterator[Path]:
+    for place in places:
+        path = Path(place).expanduser()
+        if not path.exists():
+            raise BenchError(f"--plugin {path}: no such file or folder; give a .py file or a folder of them")
+        yield from sorted(path.glob("*.py")) if path.is_dir() else [path]
+
+
 def _declared(file: Path) -> set[str] | None:
-    """Names that the file's `@method` give; None where that cannot be known. BenchError for one that stands twice."""
+    """Read the names that the file's `@method` give; None where unknown. BenchError for one that stands twice."""
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):
@@ -251,14 +249,13 @@ def _declared(file: Path) -> set[str] | None:
 
 
 def find_method(name: str, methods: Mapping[str, Method]) -> Method:
-    """The method of that name; the error for an unknown one offers the closest."""
-    if name not in methods:
-        raise BenchError(f"unknown method '{name}'; {did_you_mean(name, methods)}")
+    """Find the method of that name; the error for an unknown one offers the closest."""
+    check_known(name, methods, f"unknown method '{name}'")
     return methods[name]
 
 
 def _guarded(what: str, load: Callable[[], Any]) -> None:
-    """Runs somebody else's import; whatever it raises becomes one line that names the file."""
+    """Run somebody else's import; whatever it raises becomes one line that names the file."""
     from bench.runtime.process_state import foreign_code
 
     said, arguments = io.StringIO(), sys.argv

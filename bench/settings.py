@@ -55,7 +55,7 @@ ClassNumber: TypeAlias = Annotated[int, BeforeValidator(_class_number), Field(ge
 
 
 class Model(BaseModel):
-    """Of configuration: unknown keys are refused, nothing changes after reading."""
+    """Part of a configuration: unknown keys are refused, nothing changes after reading."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -175,7 +175,7 @@ class DatasetFacts(Model):
         return dict.fromkeys(self.known_vocabularies, self.words)
 
     def overrides(self) -> dict[str, Any]:
-        """What the dataset changes of the protocol: resize, window and stride, or nothing."""
+        """Return what the dataset changes of the protocol: resize, window and stride, or nothing."""
         return dict(self.geometry)
 
 

@@ -27,10 +27,10 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 from typing_extensions import Self
 
 from bench.config import Config, RowEntry, load_config
-from bench.data.cards import Card, load_card
+from bench.data.cards import Card, card_names, load_card
 from bench.data.vocabularies import VocabularyFile, read_vocabulary
 from bench.demo.config import DEMO, with_backbone
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, check_known, did_you_mean
 from bench.registry import declared_methods
 from bench.settings import Model, Pixels, Probability
 
@@ -50,12 +50,20 @@ STATES: Final = ("missing", "failed", "stale")  # that a run can be restricted t
 
 
 def flag(field: str) -> str:
-    """The flag that sets a field."""
+    """Name the flag that sets a field.
+
+    >>> flag("upsamplers"), flag("data_root")
+    ('--upsampler-checkpoint', '--data-root')
+    """
     return FLAGS.get(field, f"--{field.replace('_', '-')}")
 
 
 def listed(names: str | Sequence[str | Path] | None, where: str) -> list[str] | None:
-    """The names in "a,b" or in a list; None for None. BenchError for a text without any, such as an unset variable."""
+    """Split "a,b" or a list into names; None for None. BenchError for a text without any, such as an unset variable.
+
+    >>> listed("clip, sclip[debias=0,scale=40]", "--methods")
+    ['clip', 'sclip[debias=0,scale=40]']
+    """
     if names is None:
         return None
     parts = re.split(r",(?![^\[]*\])", names) if isinstance(names, str) else map(str, names)  # not inside of brackets
@@ -70,7 +78,7 @@ def _listed(names: Any, field: ValidationInfo) -> list[str] | None:
 
 
 def _named(flags: Mapping[str, Any] | Sequence[str], unnamed: str = "") -> dict[str, Any]:
-    """{NAME: VALUE} of flags NAME=VALUE; a mapping as it is. unnamed: the name of a flag without one."""
+    """Read flags NAME=VALUE; a mapping passes through. unnamed: the name of a flag without one."""
     if isinstance(flags, Mapping):
         return dict(flags)
     parts = [flag.rpartition("=") for flag in flags]
@@ -82,7 +90,7 @@ def _upsamplers(flags: Mapping[str, Any] | Sequence[str]) -> dict[str, Path]:
 
 
 def _shard(text: Any) -> Any:
-    """(I, N) of "I/N"."""
+    """Read "I/N" as (I, N)."""
     return tuple(text.split("/")) if isinstance(text, str) else text
 
 
@@ -124,12 +132,12 @@ class ModelSpec(Model):
 
     @classmethod
     def from_cli(cls, args: argparse.Namespace) -> Self:
-        """The spec that a command line asks for."""
+        """Make the spec that a command line asks for."""
         return cls(**cls.given(args))
 
     @classmethod
     def given(cls, args: argparse.Namespace) -> dict[str, Any]:
-        """The fields that a command line sets."""
+        """Collect the fields that a command line sets."""
         return {name: value for name, value in vars(args).items() if name in cls.model_fields and value is not None}
 
     @model_validator(mode="wrap")
@@ -152,9 +160,7 @@ class ModelSpec(Model):
                 raise BenchError(f"--{name} {file}: no such file; check the path")
         known = self.configuration.upsamplers
         for name, file in self.upsamplers.items():
-            if name not in known:
-                hint = did_you_mean(name, known)
-                raise BenchError(f"--upsampler-checkpoint {name}={file}: unknown upsampler '{name}'; {hint}")
+            check_known(name, known, f"--upsampler-checkpoint {name}={file}: unknown upsampler '{name}'")
             if not file.is_file():
                 raise BenchError(f"--upsampler-checkpoint {file}: no such file; check the path")
         return self
@@ -165,7 +171,7 @@ class ModelSpec(Model):
         return with_backbone(load_config(self.config), self.backbone)
 
     def row(self, name: str, where: str = "--methods") -> RowEntry:
-        """The row of that name. BenchError for an unknown row, method, modifier, backbone or setting.
+        """Find the row of that name. BenchError for an unknown row, method, modifier, backbone or setting.
 
         where: the name was given, for the error.
         """
@@ -183,7 +189,7 @@ class ModelSpec(Model):
 
 
 class SegmenterOptions(ModelSpec):
-    """How `load_segmenter` and `bench predict` depart from the row."""
+    """Options of `load_segmenter` and `bench predict`: how they depart from the row."""
 
     long_side: Pixels | None = None
     """Of the network's input, pixels; None: the row's."""
@@ -248,18 +254,15 @@ class RunSpec(ModelSpec):
         if self.demo:
             for name in ("backbone", "checkpoint", "data_root"):
                 if getattr(self, name):
-                    raise BenchError(f"--demo has a backbone and data of its own; leave {flag(name)} out")
+                    raise BenchError(f"--demo brings its backbone and data; leave {flag(name)} out")
         config = self.configuration
-        if self.table is not None and self.table not in config.tables:
-            hint = did_you_mean(self.table, config.tables)
-            raise BenchError(f"--table {self.table}: benchmark.yaml has no such table; {hint}")
-        protocols = [OWN_PROTOCOL, *config.protocols]
+        config.check_datasets(card_names(self.cards), self.config)
+        if self.table is not None:
+            check_known(self.table, config.tables, f"--table {self.table}: benchmark.yaml has no such table")
         for name in self.protocols:
-            if name not in protocols:
-                raise BenchError(f"--protocol: unknown protocol '{name}'; {did_you_mean(name, protocols)}")
+            check_known(name, [OWN_PROTOCOL, *config.protocols], f"--protocol: unknown protocol '{name}'")
         for state in self.only:
-            if state not in STATES:
-                raise BenchError(f"--only {state}: not a state of a cell; {did_you_mean(state, STATES)}")
+            check_known(state, STATES, f"--only {state}: not a state of a cell")
         if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
             raise BenchError(f"--shard {self.shard[0]}/{self.shard[1]}: I/N with I from 0 to N-1 is needed, as in 0/4")
         if self.data_root is not None and not self.data_root.expanduser().is_dir():
@@ -273,9 +276,7 @@ class RunSpec(ModelSpec):
             if name not in cards or not layout:
                 hint = did_you_mean(name, cards)
                 raise BenchError(f"--layout {name}={layout}: X=L is needed, with X a dataset of this run; {hint}")
-            if layout not in cards[name].layouts:
-                hint = did_you_mean(layout, cards[name].layouts)
-                raise BenchError(f"--layout {name}={layout}: {name} has no layout '{layout}'; {hint}")
+            check_known(layout, cards[name].layouts, f"--layout {name}={layout}: {name} has no layout '{layout}'")
 
     @cached_property
     def configuration(self) -> Config:
@@ -286,12 +287,12 @@ class RunSpec(ModelSpec):
 
     @cached_property
     def _vocabularies(self) -> list[VocabularyFile | str]:
-        """The files of words that are asked for, and the names of other vocabularies."""
+        """Files of words that are asked for, and names of other vocabularies."""
         return [read_vocabulary(Path(one)) if one.endswith((".yaml", ".yml")) else one for one in self.vocabularies]
 
     @cached_property
     def rows(self) -> dict[str, RowEntry]:
-        """Name -> row of every row of the run, in order: groups filled in, options and sweeps applied."""
+        """Rows of the run by name, in order: groups filled in, options and sweeps applied."""
         config = self.configuration
         named: list[str] = []
         if self.methods is None and self.table is not None:
@@ -319,7 +320,7 @@ class RunSpec(ModelSpec):
         return found
 
     def _changes(self) -> list[list[tuple[str, str]]]:
-        """For each option, sweep and choice of words the (key, value) pairs of which each row gets one."""
+        """Collect for each option, sweep and choice of words the (key, value) pairs of which each row gets one."""
         found = [[_pair(option, "--option", "KEY=VALUE")] for option in self.options]
         for sweep in self.sweeps:
             key, values = _pair(sweep, "--sweep", "KEY=V1,V2")
@@ -331,7 +332,7 @@ class RunSpec(ModelSpec):
 
     @cached_property
     def dataset_cards(self) -> tuple[Card, ...]:
-        """The cards of the datasets that are asked for."""
+        """Cards of the datasets that are asked for."""
         names: Sequence[str] = self.datasets or ()
         if self.datasets is None and self.table is not None:
             names = self.configuration.tables[self.table].columns
@@ -342,7 +343,7 @@ class RunSpec(ModelSpec):
 
     @property
     def named(self) -> bool:
-        """Whether datasets were named one by one, so that each must be there."""
+        """True where datasets were named one by one, so that each must be there."""
         return self.datasets is not None and self.datasets != ("all",)
 
     @property

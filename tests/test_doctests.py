@@ -5,11 +5,16 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+import bench
+
 MODULES = (
+    "bench.config",
     "bench.errors",
     "bench.metrics.boundary",
     "bench.metrics.intervals",
@@ -17,7 +22,9 @@ MODULES = (
     "bench.metrics.scores",
     "bench.metrics.significance",
     "bench.report.escape",
+    "bench.spec",
 )
+FACE = ("bench.figures", "bench.notebook", "bench.report.frames")  # modules of bench.__all__
 
 
 def functions(module: ModuleType) -> dict[str, str]:
@@ -36,3 +43,25 @@ def test_examples_run(name: str) -> None:
 def test_each_function_of_metrics_has_an_example(name: str) -> None:
     documented = functions(importlib.import_module(name))
     assert documented and not [name for name, text in documented.items() if ">>>" not in text]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results that examples of the Python face show."""
+    made = tmp_path_factory.mktemp("examples")
+    bench.run("clip,sclip", "wbs_si", demo=True, device="cpu", results=made / "results/demo-run")
+    return made
+
+
+@pytest.mark.parametrize("name", FACE)
+def test_examples_of_the_python_face_run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    failed, attempted = doctest.testmod(importlib.import_module(name), extraglobs={"bench": bench, "np": np})
+    assert attempted and not failed
+
+
+def test_each_function_of_the_python_face_has_an_example() -> None:
+    offered = {name: getattr(bench, name) for name in bench.__all__}
+    functions = {name: of for name, of in offered.items() if inspect.isfunction(of)}
+    assert {of.__module__ for of in functions.values()} == set(FACE)
+    assert not [name for name, of in functions.items() if ">>>" not in (of.__doc__ or "")]

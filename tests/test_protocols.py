@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from bench.data.cards import load_card
 from bench.errors import BenchError
 from bench.inference.postprocess import classify, classify_binned, of_classes
 from bench.models.text import filled
+from bench.report.frames import tables
 from bench.settings import IGNORED, Aggregate, Join, Overrides
+from bench.spec import RunSpec
 from bench.store.record import identity
 from bench.store.store import Store
 
@@ -196,3 +199,14 @@ def test_a_dataset_that_a_protocol_lacks_costs_only_itself(tmp_path: Path, capsy
     assert "row 'clip[vocabulary=hlaf]': dataset loveda has no vocabulary 'hlaf'" in capsys.readouterr().err
     assert project.run("--methods", "clip[protocol=half]", "--datasets", "whu_aerial") == 2  # nothing is left to do
     assert "dataset whu_aerial has no vocabulary 'half'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["datasets", "thresholds"])
+def test_a_dataset_that_a_protocol_misspells_is_named(tmp_path: Path, key: str) -> None:
+    overlay = tmp_path / "mine.yaml"
+    of_dataset = {"loveda2": 0.2 if key == "thresholds" else {"tau": 2}}
+    overlay.write_text(yaml.safe_dump({"protocols": {"mine": {key: of_dataset}}}))
+    message = f"{overlay}: protocols.mine.{key}: no dataset 'loveda2'; did you mean loveda"
+    for asked in (lambda: RunSpec(config=overlay), lambda: tables(tmp_path, config=overlay)):
+        with pytest.raises(BenchError, match=re.escape(message)):
+            asked()

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.config import load_config
 from bench.data.cards import card_names
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, check_known
 from bench.metrics import score, summary
 from bench.metrics.significance import PERMUTATIONS
 from bench.paths import shipped
@@ -43,9 +43,12 @@ def scores(
     config: str | Path | None = None,
     cards: Sequence[str | Path] = (),
 ) -> pd.DataFrame:
-    """Stored cells, one line each: row, dataset, the verdict on it, and every number of it as a fraction.
+    """Return stored cells, one line each: row, dataset, the verdict on it, and every number of it as a fraction.
 
     status: "ok", or why the cell may not be ranked, with the reason. cards: folders of further dataset cards.
+
+    >>> bench.scores("results/demo-run")[["row", "dataset", "status"]].values.tolist()
+    [['clip', 'wbs_si', 'ok'], ['sclip', 'wbs_si', 'ok']]
     """
     store = Store(results, limit=limit)
     cells = {(cell.row, cell.dataset): cell for cell in store.cells()}
@@ -70,7 +73,11 @@ def per_class(
     config: str | Path | None = None,
     cards: Sequence[str | Path] = (),
 ) -> pd.DataFrame:
-    """IoU, accuracy, precision and F1 of each class of the stored cells as fractions, and the verdict on the cell."""
+    """Return IoU, accuracy, precision and F1 of each class of the stored cells as fractions, and the verdict on each.
+
+    >>> bench.per_class("results/demo-run").columns.tolist()
+    ['row', 'dataset', 'class', 'iou', 'acc', 'precision', 'f1', 'status', 'reason']
+    """
     store = Store(results, limit=limit)
     known = scores_of(store, load_config(config), cards=[*map(Path, cards)])
     lines = []
@@ -98,7 +105,11 @@ def _judged(frame: pd.DataFrame, known: Mapping[tuple[str, str], Score]) -> pd.D
 
 
 def per_image(row: str, dataset: str, results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:
-    """The score of each image of a stored cell: index, id, scene, score (a fraction, nan where undefined)."""
+    """Return the score of each image of a stored cell: index, id, scene, score (a fraction, nan where undefined).
+
+    >>> bench.per_image("clip", "wbs_si", "results/demo-run").columns.tolist()
+    ['index', 'id', 'scene', 'score']
+    """
     cell = Store(results, limit=limit).cell(row, dataset)
     if cell is None:
         raise BenchError(f"{results}: nothing is stored of {row} on {dataset}; `bench.scores()` lists what is")
@@ -116,7 +127,11 @@ def compare(
     config: str | Path | None = None,
     cards: Sequence[str | Path] = (),
 ) -> Comparison:
-    """Paired differences first - second of two stored rows, with intervals and tests: `bench compare` as an object."""
+    """Compare two stored rows, first - second, with intervals and tests: `bench compare` as an object.
+
+    >>> [pair.dataset for pair in bench.compare("sclip", "clip", "results/demo-run").pairs]
+    ['wbs_si']
+    """
     store = Store(results)
     scores = scores_of(store, load_config(config), [*map(Path, cards)], datasets)
     return compare_rows(store, first, second, datasets, scores=scores)
@@ -131,28 +146,23 @@ def tables(  # noqa: PLR0913 (each is a flag)
     draws: int | None = None,
     cards: Sequence[str | Path] = (),
 ) -> list[Path]:
-    """Writes the tables of benchmark.yaml, the leaderboard and the costs from what is stored; returns the files.
+    """Write the tables of benchmark.yaml, the leaderboard and the costs from what is stored; return the files.
 
     out: folder (default: tables/ in the results folder). only: names of tables. draws: swaps of each permutation test.
     cards: folders of further dataset cards; a cell on a dataset of theirs is stale where the card changed since.
+
+    >>> [file.name for file in bench.tables("results/demo-run", only=["1"])]
+    ['table1-demo.csv', 'table1-demo.md']
     """
     for name in formats:
-        if name not in FORMATS:
-            raise BenchError(f"--format {','.join(formats)}: unknown format '{name}'; {did_you_mean(name, FORMATS)}")
+        check_known(name, FORMATS, f"--format {','.join(formats)}: unknown format '{name}'")
     loaded, folder = load_config(config), Path(results)
     for name in only or ():
-        if name not in loaded.tables:
-            raise BenchError(f"--table {name}: no such table; {did_you_mean(name, loaded.tables)}")
+        check_known(name, loaded.tables, f"--table {name}: no such table")
     if not folder.is_dir():
         raise BenchError(f"results folder {folder}: does not exist; run something first, or give another --results")
     folders = [*map(Path, cards)]
-    known = card_names(folders)
-    for name, table in loaded.tables.items():
-        for column in table.columns:
-            if column not in known and config is not None:
-                raise BenchError(
-                    f"{config}: tables.{name}.columns: no dataset '{column}'; {did_you_mean(column, known)}"
-                )
+    loaded.check_datasets(card_names(folders), config)
     collections = collect(folder, loaded, draws or PERMUTATIONS, folders)
     target = Path(out) if out else folder / "tables"
     analysis = [] if only else [_analysis(folder, collection) for collection in collections]
@@ -199,10 +209,13 @@ def html_report(
     config: str | Path | None = None,
     cards: Sequence[str | Path] = (),
 ) -> Path:
-    """Writes one page with leaderboard, charts and provenance of all that is stored, which needs no server; returns it.
+    """Write one page with leaderboard, charts and provenance of all that is stored, which needs no server; return it.
 
     out: the file (default: report.html in the results folder). limit: of the results of runs on the first N images.
     cards: folders of further dataset cards. Raises BenchError where nothing is stored.
+
+    >>> bench.html_report("results/demo-run").name
+    'report.html'
     """
     loaded, folder = load_config(config), Path(results)
     if not folder.is_dir():

@@ -1,1 +1,1 @@
-"""Whether this machine, device and dtype compute what the released code computed: `python -m bench verify`."""
+"""Comparison of this machine, device and dtype with outputs of the released code: `python -m bench verify`."""

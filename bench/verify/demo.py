@@ -1,4 +1,4 @@
-"""The demo's stored reference: of each cell its score and its confusion array, and what of these a fresh run moved."""
+"""The demo's stored reference, score and confusion array of each cell, and its comparison with a fresh run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def write_reference(cells: Iterable[StoredResult], folder: Path) -> int:
 
 
 def compare(cells: Iterable[StoredResult], folder: Path | None = None) -> list[Moved]:
-    """What each cell moved against the reference. BenchError for a cell that is incomplete or not in the reference."""
+    """Compare each cell with the reference. BenchError for a cell that is incomplete or not in the reference."""
     folder = folder or shipped("results/demo")
     moved = []
     with np.load(folder / CONFUSIONS) as arrays:
@@ -71,12 +71,16 @@ def compare(cells: Iterable[StoredResult], folder: Path | None = None) -> list[M
                 raise BenchError(
                     f"{name} of the demo counts other images than the reference; write it again with --write"
                 )
-            pixels = 1e6 * float(np.abs(expected - found).sum()) / 2 / float(expected.sum())
             shown = printed(expected, cell.metric), printed(found, cell.metric)
-            moved.append(Moved(cell.row, cell.dataset, pixels, *shown))
+            moved.append(Moved(cell.row, cell.dataset, moved_pixels(found, expected), *shown))
     return moved
 
 
+def moved_pixels(found: Ints, expected: Ints) -> float:
+    """Pixels per million that are counted elsewhere."""
+    return 1e6 * float(np.abs(found - expected).sum()) / 2 / float(expected.sum())
+
+
 def printed(confusion: Ints, metric: str) -> str:
-    """A score as tables print it."""
+    """Print a score as tables do."""
     return f"{100 * float(score(confusion, metric)):.1f}"

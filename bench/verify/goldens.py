@@ -17,7 +17,7 @@ from bench.data.loader import Loaded
 from bench.evaluation.loop import Scoring, evaluate
 from bench.evaluation.models import ModelCache, build_row, build_segmenter
 from bench.inference.segmenter import Segmenter
-from bench.metrics import BINS, Ints
+from bench.metrics import Ints, probability_histogram
 from bench.models.backbone import Backbone
 from bench.models.text import Vocabulary
 from bench.models.upsamplers import BilateralUpsampler
@@ -25,6 +25,7 @@ from bench.paths import shipped
 from bench.registry import load_methods
 from bench.settings import ResizeRule, Settings
 from bench.verify import recipe
+from bench.verify.demo import moved_pixels
 
 
 class Reference(NamedTuple):
@@ -102,7 +103,7 @@ class Check:
 
     @property
     def good(self) -> bool:
-        """Whether it is within its bound; what is not a number is not."""
+        """True within its bound; what is not a number is not."""
         return self.found <= self.bound
 
 
@@ -179,10 +180,8 @@ class Bed:
         loaded = Loaded(0, "image", recipe.label(classes), {size: recipe.image() for size in segmenter.sizes})
         found = {}
         for outcome in evaluate([segmenter], [loaded], {name: {0} for name in RUNS}, Scoring(classes)):
-            dense = np.zeros((classes + 1) * classes * BINS, np.int64)
             assert outcome.image.keys is not None and outcome.image.counts is not None
-            dense[outcome.image.keys] = outcome.image.counts
-            found[outcome.row] = dense.reshape(classes + 1, classes, BINS)
+            found[outcome.row] = probability_histogram(outcome.image.keys, outcome.image.counts, classes)
         return found
 
     def scores(self) -> dict[str, NDArray[np.float32]]:
@@ -217,7 +216,7 @@ def _settings(name: str) -> Settings:
 
 
 def compare(device: str, dtype: str, batch: int = 4) -> list[Check]:
-    """Everything that is stored, against what `device` computes in `dtype`."""
+    """Compare everything that is stored with what `device` computes in `dtype`."""
     released, rows, bounds = stored("released"), stored("rows"), BOUNDS[dtype]
     bed = Bed(device, dtype, batch)
     checks = [Check("text", _apart(bed.text.cpu().numpy(), released["text/query_features"]), "max difference", 1e-5)]
@@ -242,19 +241,16 @@ def compare(device: str, dtype: str, batch: int = 4) -> list[Check]:
         labels[run] = 1e6 * float((found != rows[f"{run}/labels"]).mean())
     checks.append(_worst("labels", labels, "pixels per million", max(bounds.labels, _FEW)))
     counts = bed.counts()
-    classes = {run: _moved(counts[run].sum(2), dense(rows, run).sum(2)) for run in RUNS}
+    classes = {run: moved_pixels(counts[run].sum(2), dense(rows, run).sum(2)) for run in RUNS}
     checks.append(_worst("counts, class", classes, "pixels per million", bounds.labels))
-    bins = {run: _moved(counts[run], dense(rows, run)) for run in RUNS}
+    bins = {run: moved_pixels(counts[run], dense(rows, run)) for run in RUNS}
     checks.append(_worst("counts, class and probability", bins, "pixels per million", bounds.bins))
     return checks
 
 
 def dense(rows: Arrays, run: str) -> Ints:
-    """The stored histogram (K + 1, K, 100) of a run."""
-    keys, counts, classes = rows[f"{run}/keys"], rows[f"{run}/counts"], int(rows["classes"])
-    histogram = np.zeros((classes + 1) * classes * BINS, np.int64)
-    histogram[keys] = counts
-    return histogram.reshape(classes + 1, classes, BINS)
+    """Return the stored histogram (K + 1, K, 100) of a run."""
+    return probability_histogram(rows[f"{run}/keys"], rows[f"{run}/counts"], int(rows["classes"]))
 
 
 def _every(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -263,11 +259,6 @@ def _every(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _apart(one: NDArray[Any], other: NDArray[Any]) -> float:
     return float(np.abs(one - other).max())
-
-
-def _moved(one: Ints, other: Ints) -> float:
-    """Pixels per million that are counted elsewhere."""
-    return 1e6 * float(np.abs(one - other).sum()) / 2 / float(other.sum())
 
 
 def _worst(what: str, found: Mapping[str, float], unit: str, bound: float) -> Check:

@@ -1,6 +1,6 @@
 """Weights and an image that every machine can draw again: what the stored reference was computed on.
 
-Each tensor has a generator of its own, seeded with the tensor's name, so that the numbers depend neither on torch nor
+Each tensor has its own generator, seeded with the tensor's name, so that the numbers depend neither on torch nor
 on the order of the names. No pretrained weights are involved: labels mean nothing, differences do.
 """
 
@@ -29,7 +29,7 @@ DIM: Final = 128  # channels of the tiny CLIP's joint space
 
 
 def config_file() -> Path:
-    """The open_clip model config of the tiny CLIP."""
+    """Path of the open_clip model config of the tiny CLIP."""
     return shipped("tests/golden") / "tiny_clip.json"
 
 
@@ -44,7 +44,7 @@ def upsampler_state(kind: str) -> State:
 
 
 def upsampler_checkpoint(kind: str) -> dict[str, Any]:
-    """The same weights in the layout of the published .ckpt files."""
+    """Weights of `upsampler_state` in the layout of the published .ckpt files."""
     return {"epoch": 1, "state_dict": {f"upsampler.{key}": value for key, value in upsampler_state(kind).items()}}
 
 
@@ -191,7 +191,7 @@ def image(size: int = 448) -> NDArray[np.uint8]:
 
 
 def label(classes: int = 9) -> NDArray[np.uint8]:
-    """A label (448, 448) for the image: its red channel in steps, the first 16 lines ignored."""
+    """Label (448, 448) of the image: its red channel in steps, the first 16 lines ignored."""
     steps = image()[..., 0] // (256 // classes + 1)
     steps[:16] = 255
     return steps

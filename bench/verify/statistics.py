@@ -1,8 +1,8 @@
-"""How often intervals hold the truth and tests find a difference that is not there, on simulated scenes.
+"""Simulated scenes that show how often intervals hold the truth and tests find a difference that is not there.
 
 Two worlds of six classes. "easy": scenes of equal size that hold all classes. "hard": sizes are log-normal, two classes
 are in one scene of eight each, and what makes a class hard differs between scenes. Two rows find the classes of a scene
-with a difficulty in common and luck of their own, so they are equally good. The truth is the score of very many scenes.
+with a common difficulty and separate luck, so they are equally good. The truth is the score of very many scenes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Coverage(NamedTuple):
 
 
 def simulate(trials: int, seed: int = 0) -> Iterator[Coverage]:
-    """A line for each world and number of scenes, and one for the mean over datasets of each world."""
+    """Yield a line for each world and number of scenes, and one for the mean over datasets of each world."""
     for number, world in enumerate(WORLDS):
         generator = np.random.default_rng((seed, number))
         truth = _rows(world, MANY, generator)[0].score
@@ -53,13 +53,18 @@ def simulate(trials: int, seed: int = 0) -> Iterator[Coverage]:
 
 
 def good(line: Coverage, trials: int) -> bool:
-    """Whether intervals of differences and tests keep what they promise, up to the noise of so many trials."""
+    """Return True where intervals of differences and tests keep their promise, up to the noise of so many trials."""
     noise = 3 * math.sqrt(0.05 * 0.95 / trials)
     return not (line.pair < 0.93 - noise or line.false_positives > 0.05 + noise)
 
 
 def _line(
-    world: str, name: str, truth: float, sizes: tuple[int, ...], trials: int, generator: np.random.Generator
+    world: str,
+    name: str,
+    truth: float,
+    sizes: tuple[int, ...],
+    trials: int,
+    generator: np.random.Generator,
 ) -> Coverage:
     rows, pairs, p_values = [], [], []
     for _ in range(trials):
@@ -91,7 +96,7 @@ def _half(found: list[Interval]) -> float:
 
 
 def _rows(world: str, scenes: int, generator: np.random.Generator) -> tuple[Scenes, Scenes]:
-    """Counts of two rows on so many scenes."""
+    """Simulate counts of two rows on so many scenes."""
     pixels = np.full((scenes, 1), 1e6)
     shares = generator.dirichlet(np.full(CLASSES, 2.0), scenes)
     difficulty = np.linspace(1.5, -0.5, CLASSES) + generator.normal(0, 0.7, (scenes, 1))
