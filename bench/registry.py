@@ -109,7 +109,7 @@ class Method:
 
     @property
     def source_hash(self) -> str:
-        """Hash (SHA-256) of the code of the plug-in and of what it imports below its folder: part of a result's identity."""
+        """Hash (SHA-256) of the plug-in's code and of what it imports below its folder, part of a result's identity."""
         return source_hash(self.file)
 
 

@@ -73,7 +73,7 @@ class ContentCache:
 
 
 def _read(file: Path) -> dict[str, list[str]]:
-    """The entries of a cache; none where it is damaged, or of a version without checksums."""
+    """Read the entries of a cache; none where it is damaged, or of a version without checksums."""
     try:
         content = unsealed(file.read_bytes())
     except (OSError, ValueError):

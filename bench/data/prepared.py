@@ -60,7 +60,7 @@ class PreparedManifest(BaseModel):
         return self
 
     def encoded(self) -> bytes:
-        """The bytes of manifest.json, with their checksum."""
+        """Return the bytes of manifest.json, with their checksum."""
         return json.dumps(sealed(self.model_dump(mode="json")), ensure_ascii=False).encode()
 
 

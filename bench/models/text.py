@@ -144,13 +144,13 @@ def _remembered(
 
 
 def _sealed(embedding: Tensor, file: Path) -> bytes:
-    """The float32 values, after the SHA-256 of these and of what they are kept for: weights, templates and word."""
+    """Return float32 values after the SHA-256 of these and of what they are kept for: weights, templates, word."""
     values = embedding.numpy().astype("<f4").tobytes()
     return hashlib.sha256(f"{file.parent.name}/{file.name}".encode() + values).digest() + values
 
 
 def _unsealed(data: bytes, file: Path) -> Tensor | None:
-    """The embedding in a file; None where it is damaged, or of another word."""
+    """Return the embedding in a file; None where it is damaged, or of another word."""
     values = np.frombuffer(data[32:], "<f4") if len(data) % 4 == 0 else np.empty(0, "<f4")
     embedding = torch.from_numpy(values.astype(np.float32))
     return embedding if data and _sealed(embedding, file) == data else None

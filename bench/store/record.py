@@ -17,7 +17,7 @@ from bench.metrics import METRICS
 from bench.runtime.atomic import write_atomic
 from bench.runtime.checksum import CHECKSUM, sealed, unsealed
 from bench.runtime.provenance import provenance
-from bench.settings import DatasetFacts, Settings
+from bench.settings import IGNORED, DatasetFacts, Settings
 
 RECORD = "cell.json"
 FORMAT: Final = 1
@@ -140,7 +140,7 @@ class Record(Part):
             )
         if self.metric not in METRICS or (self.metric == "foreground_iou" and classes < 2):
             raise ValueError(f"metric '{self.metric}' does not exist for {classes} classes")
-        if not 0 <= settings.background < classes:
+        if not (0 <= settings.background < classes or settings.background == IGNORED):
             raise ValueError(f"background {settings.background} is none of the {classes} classes")
         if self.fingerprint != identity(settings, self.inputs):
             raise ValueError("its fingerprint is not that of its settings and inputs")
