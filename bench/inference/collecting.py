@@ -87,7 +87,7 @@ class Collecting:
         return found
 
     def _asked(self, row: Row, calls: Sequence[Callable[[], Any]], trunk: Trunk | None = None) -> list[Any]:
-        """What each collector answers; where there are two, the second sees other random numbers."""
+        """Return what each collector answers; where there are two, the second sees other random numbers."""
         found = []
         for number, call in enumerate(calls):
             elsewhere = other_randomness() if number else contextlib.nullcontext()

@@ -105,7 +105,7 @@ class Row:
 
     @contextlib.contextmanager
     def guarded(self, trunk: Trunk | None = None, closely: bool = False) -> Iterator[None]:
-        """A call of a plug-in of the row: BenchError where it changes what others share, which is then put back.
+        """Call a plug-in of the row: BenchError where it changes what others share, which is then put back.
 
         trunk: the tower on the windows that it is asked about.
         closely: see `SharedTensors.changed`; on a CPU the tensors of a trunk are always looked at closely.

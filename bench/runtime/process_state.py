@@ -151,7 +151,7 @@ def at_most(seconds: float | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def foreign_call(seconds: float | None = None) -> Iterator[None]:
-    """A call of a plug-in, which leaves modes and generators as they were; what would end the process is an error.
+    """Call a plug-in that leaves modes and generators as they were; what would end the process is an error.
 
     seconds: that it may take, see `at_most`.
     """
@@ -168,8 +168,9 @@ def foreign_call(seconds: float | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def foreign_code(what: str) -> Iterator[None]:
-    """Somebody else's import or constructor, called as by `foreign_call`: whatever it raises becomes a BenchError that
-    says `what` it was.
+    """Call somebody else's import or constructor as `foreign_call` does; whatever it raises becomes a BenchError.
+
+    what: it was, for the message
     """
     try:
         with foreign_call():
