@@ -151,7 +151,7 @@ def at_most(seconds: float | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def foreign_call(seconds: float | None = None) -> Iterator[None]:
-    """Call a plug-in that leaves modes and generators as they were; what would end the process is an error.
+    """Call a plug-in, and leave modes and generators as they were; what would end the process is an error.
 
     seconds: that it may take, see `at_most`.
     """
