@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from reference import tiny_backbone
 from torch import Tensor
 
 from bench.cli import main
@@ -16,6 +17,7 @@ from bench.demo.config import load_demo_backbone
 from bench.inference import templates
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
+from bench.models.backbone import Trunk
 from bench.models.text import TEMPLATES, encode_words
 from bench.registry import load_methods
 from bench.settings import ResizeRule
@@ -23,34 +25,33 @@ from bench.settings import ResizeRule
 WORDS = ("tree", "water", "road")
 
 
+class Fixed:
+    """A method that gives the left and the right half of a window the scores that are set for a template."""
+
+    def __init__(self, scores: dict[str, list[list[float]]]) -> None:
+        self.backbone, self.scores_of = tiny_backbone(), scores
+
+    def scores(self, trunk: Trunk, text: Tensor) -> Tensor:
+        """Scores (B, Q, H, W)."""
+        encoded = {template: encode_words(self.backbone, ["a", "b"], [template.format]) for template in self.scores_of}
+        (halves,) = (self.scores_of[template] for template, found in encoded.items() if torch.equal(found, text))
+        height, width = trunk.images.shape[-2:]
+        return torch.tensor(halves).repeat_interleave(width // 2, 1)[None, :, None].expand(1, 2, height, width)
+
+
 def test_the_mean_entropy_of_the_pixels_of_each_word_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two words on two pixels, three templates; the network's size is the image's own."""
     scores = {
-        "0": torch.tensor([[[0.05, 0.00]], [[0.00, 0.05]]]),  # both words, e⁵ : 1
-        "1": torch.tensor([[[0.50, 0.50]], [[0.00, 0.00]]]),  # the first alone, as sure as can be
-        "2": torch.tensor([[[0.00, 0.00]], [[0.01, 0.02]]]),  # the second alone, hardly sure
+        "a {}": [[0.05, 0.00], [0.00, 0.05]],  # both words, e⁵ : 1
+        "the {}": [[0.50, 0.50], [0.00, 0.00]],  # the first alone, as sure as can be
+        "no {}": [[0.00, 0.00], [0.01, 0.02]],  # the second alone, hardly sure
     }
-
-    class Fixed:
-        rows = (Row("naclip", lambda trunk: None, torch.zeros(2, 4), torch.arange(2)),)
-        backbone = type("Backbone", (), {"device": torch.device("cpu")})()
-        window, stride, batch, resize = 224, 112, 4, ResizeRule(long_side=448)
-
-        def __init__(self, backbone: object = None, rows: object = None, *_: object) -> None:
-            self.rows = rows or self.rows
-
-        def scores(self, image: object) -> dict[str, Tensor]:
-            return {row.name: scores[row.name] for row in self.rows}  # type: ignore[attr-defined]
-
-    monkeypatch.setattr(templates, "Segmenter", Fixed)
-    monkeypatch.setattr(templates, "TEMPLATES", [str, str, str])
-    monkeypatch.setattr(templates, "encode_words", lambda *_: torch.zeros(2, 4))
-    monkeypatch.setattr(templates, "resize", lambda image, rule: image)
-    image = np.zeros((1, 2, 3), np.uint8)
-    ranked = templates.rank_templates(Fixed(), ["a", "b"], [image])  # type: ignore[arg-type]
-    assert ranked == [[1, 0], [0, 2]]
-    (one, _) = templates.rank_templates(Fixed(), ["a", "b"], [image], keep=1)  # type: ignore[arg-type]
-    assert one == [1]
+    monkeypatch.setattr(templates, "TEMPLATES", [template.format for template in scores])
+    fixed = Fixed(scores)
+    row = Row("fixed", fixed, torch.zeros(2, 24), torch.arange(2))  # type: ignore[arg-type]
+    segmenter = Segmenter(fixed.backbone, [row], 32, 32, resize=ResizeRule(long_side=32))
+    image = np.zeros((32, 32, 3), np.uint8)
+    assert templates.rank_templates(segmenter, ["a", "b"], [image]) == [[1, 0], [0, 2]]
+    assert templates.rank_templates(segmenter, ["a", "b"], [image], keep=1) == [[1], [0]]
 
 
 def test_pieces_of_templates_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

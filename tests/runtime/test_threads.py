@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -73,27 +74,32 @@ def test_an_error_comes_through() -> None:
     assert torch.get_num_threads() == 3
 
 
+class Later(Executor):
+    """Runs a task once its result is asked for, and keeps the order of both."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def submit(self, task: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
+        log = self.log
+        log.append(f"submitted {arguments[0]}")
+
+        class Waiting(Future[Any]):
+            def result(self, timeout: float | None = None) -> Any:
+                log.append(f"waited for {arguments[0]}")
+                return task(*arguments, **options)
+
+        return Waiting()
+
+
 def test_a_backlog_holds_so_many_tasks_and_no_more() -> None:
-    free, first, begun = threading.Event(), threading.Event(), []
-
-    def task(number: int) -> None:
-        begun.append(number)
-        first.set()
-        assert free.wait(60)
-
-    with ThreadPoolExecutor(1) as pool:
-        backlog = Backlog(pool, most=2)
-        backlog.add(task, 0)
-        backlog.add(task, number=1)  # neither waits
-        assert first.wait(60)
-        third = threading.Thread(target=backlog.add, args=(task, 2))
-        third.start()
-        third.join(0.1)
-        assert third.is_alive() and begun == [0]
-        free.set()
-        third.join(60)
-        backlog.finish()
-    assert begun == [0, 1, 2]
+    pool, done = Later(), []
+    backlog = Backlog(pool, most=2)
+    for number in range(3):
+        backlog.add(done.append, number)
+    assert pool.log == ["submitted 0", "submitted 1", "waited for 0", "submitted 2"] and done == [0]
+    backlog.finish()
+    assert pool.log[4:] == ["waited for 1", "waited for 2"] and done == [0, 1, 2]
 
 
 def test_what_a_task_raises_reaches_who_adds_the_next_one() -> None:
