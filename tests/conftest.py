@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 
 from bench import registry
 from bench.data import cards
+from bench.paths import shipped
 from bench.registry import load_methods
 
 TESTS = Path(__file__).resolve().parent
@@ -50,13 +53,22 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def cards_of_any_count(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copies of the shipped cards that expect no number of images, as tests write two or three."""
+    folder = tmp_path_factory.mktemp("cards") / "datasets"
+    shutil.copytree(shipped("datasets"), folder)
+    for card in folder.glob("*.yaml"):
+        card.write_text(re.sub(r"^expected_count:.*\n", "", card.read_text(), flags=re.MULTILINE))
+    return folder
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _any_count(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Cards expect any number of images, as tests write two or three; but for tests/data and TRUE_COUNTS."""
+def _any_count(request: pytest.FixtureRequest, cards_of_any_count: Path) -> Iterator[None]:
+    """Ship those cards, but in tests/data and in modules that say TRUE_COUNTS."""
     with pytest.MonkeyPatch.context() as patch:
         if "data" not in request.path.parts[-2:] and not getattr(request.module, "TRUE_COUNTS", False):
-            read = cards._read
-            patch.setattr(cards, "_read", lambda file: read(file).model_copy(update={"expected_count": None}))
+            patch.setattr(cards, "shipped", lambda part: cards_of_any_count if part == "datasets" else shipped(part))
         yield
 
 
