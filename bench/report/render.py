@@ -44,6 +44,8 @@ CSV_COLUMNS = (
     "high",
     "interval_unit",
     "interval_units",
+    "p_to_best",
+    "p_to_best_holm",
     "boundary_iou",
     "verdict",
     "mark",
@@ -210,10 +212,16 @@ def csv_lines(grid: Grid) -> list[dict[str, Any]]:
     return [
         dict.fromkeys(CSV_COLUMNS) | _csv_entry(line.entries[column], column == AVERAGE)
         | {"table": grid.name, "row": line.row, "label": line.label, "venue": line.venue, "dataset": column}
-        | {"demo": "demo" in grid.collection, "limit": _limit(grid.collection)}
+        | {"demo": "demo" in grid.collection, "limit": _limit(grid.collection), **_p_to_best(grid, column, line.row)}
         for line in grid.lines
         for column in grid.columns
     ]  # fmt: skip
+
+
+def _p_to_best(grid: Grid, column: str, row: str) -> dict[str, float]:
+    """Return p of the test against the best row of the column, and p by Holm; nothing where there is no test."""
+    p_values = grid.undecided.p_values.get((column, row), ()) if grid.undecided else ()
+    return dict(zip(("p_to_best", "p_to_best_holm"), p_values, strict=False))
 
 
 def _csv_entry(entry: TableEntry, is_average: bool) -> dict[str, Any]:

@@ -77,14 +77,16 @@ class Line:
 
 
 class Undecided(NamedTuple):
-    """Column -> labels of the rows that no test tells apart from its best; Holm's correction is over so many tests.
+    """Tests of the rows of each column against its best.
 
-    untested: columns whose best row has no test, with too few scenes.
+    rows: column -> labels of the rows that no test decides. untested: columns whose best row has no test, with too few
+    scenes. tests: how many Holm's correction is over. p_values: (column, row) -> p, and p by Holm.
     """
 
     rows: dict[str, list[str]]
     untested: list[str]
     tests: int
+    p_values: dict[tuple[str, str], tuple[float, float]]
 
 
 @dataclass
@@ -256,12 +258,13 @@ def _undecided(
             continue
         p_values |= {(column, row): known.get(row, 1.0) for row in complete if row != best}
         family += len(complete) * (len(complete) - 1) // 2
-    adjusted = zip(p_values, holm(list(p_values.values()), family).tolist(), strict=True)
+    adjusted = holm(list(p_values.values()), family).tolist()
+    both = {key: (p, by_holm) for (key, p), by_holm in zip(p_values.items(), adjusted, strict=True)}
     rows: dict[str, list[str]] = {column: [] for column, _ in p_values}
-    for (column, row), p in adjusted:
-        if p > 0.05:
+    for (column, row), (_, by_holm) in both.items():
+        if by_holm > 0.05:
             rows[column].append(labels[row])
-    return Undecided(rows, untested, family) if rows or untested else None
+    return Undecided(rows, untested, family, both) if rows or untested else None
 
 
 def _common(lines: Sequence[Line], datasets: Sequence[str]) -> list[str]:

@@ -308,7 +308,11 @@ def test_rows_that_no_test_tells_from_the_best_are_named(tmp_path: Path) -> None
         put(tmp_path, row, "whu_aerial", images[:4], demo=True)
     grid = leaderboard(CONFIG, only(tmp_path))
     # on average nine scenes count, and two more whose swap changes half as much
-    assert grid.undecided == ({"openearthmap": [], "average": []}, ["whu_aerial"], 6)
+    assert grid.undecided is not None
+    assert grid.undecided[:3] == ({"openearthmap": [], "average": []}, ["whu_aerial"], 6)
+    lines = {(line["row"], line["dataset"]): (line["p_to_best"], line["p_to_best_holm"]) for line in csv_lines(grid)}
+    assert lines["sclip", "openearthmap"] == grid.undecided.p_values["openearthmap", "sclip"] == (2 / 512, 4 * 2 / 512)
+    assert lines["maskclip", "openearthmap"] == lines["sclip", "whu_aerial"] == (None, None)
     text = markdown(grid)
     assert (
         "Not told apart from the best (scenes swapped; 5 %, Holm over 6 tests): openearthmap: none; average: none."
