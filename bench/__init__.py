@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from bench.figures import figure as figure
     from bench.notebook import load_segmenter as load_segmenter
     from bench.notebook import run as run
+    from bench.notebook import score as score
+    from bench.report.details import show as show
     from bench.report.frames import compare as compare
+    from bench.report.frames import export as export
     from bench.report.frames import html_report as html_report
     from bench.report.frames import per_class as per_class
     from bench.report.frames import per_image as per_image
@@ -33,31 +36,26 @@ _OFFERED = {
     "BenchError": "bench.errors",
     "Progress": "bench.evaluation.dataset_run",
     "compare": "bench.report.frames",
+    "export": "bench.report.frames",
     "figure": "bench.figures",
     "load_segmenter": "bench.notebook",
     "per_class": "bench.report.frames",
     "per_image": "bench.report.frames",
     "html_report": "bench.report.frames",
     "run": "bench.notebook",
+    "score": "bench.notebook",
+    "show": "bench.report.details",
     "tables": "bench.report.frames",
     "scores": "bench.report.frames",
 }
-__all__ = [
-    "BenchError",
-    "Progress",
-    "compare",
-    "figure",
-    "html_report",
-    "load_segmenter",
-    "per_class",
-    "per_image",
-    "run",
-    "scores",
-    "tables",
-]
+__all__ = list(_OFFERED)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _OFFERED:
         raise AttributeError(f"module 'bench' has no attribute {name!r}")
     return getattr(import_module(_OFFERED[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

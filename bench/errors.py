@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -78,6 +79,21 @@ def check_known(name: str, known: Iterable[str], wrong: str) -> None:
     """Raise BenchError, with what is `wrong` and the closest names, for a name that is not among those known."""
     if name not in (names := list(known)):
         raise BenchError(f"{wrong}; {did_you_mean(name, names)}")
+
+
+def listed(names: str | Sequence[object] | None, where: str) -> list[str] | None:
+    """Split "a,b" or a list into names; None for None. BenchError for a text without any, such as an unset variable.
+
+    >>> listed("clip, sclip[debias=0,scale=40]", "--methods")
+    ['clip', 'sclip[debias=0,scale=40]']
+    """
+    if names is None:
+        return None
+    parts = re.split(r",(?![^\[]*\])", names) if isinstance(names, str) else map(str, names)  # not inside of brackets
+    found = [part.strip() for part in parts if part.strip()]
+    if not found and isinstance(names, str):
+        raise BenchError(f"{where} '{names}': names nothing; give names, or leave it out")
+    return found
 
 
 def one_line(text: str) -> str:

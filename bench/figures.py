@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.config import load_config
-from bench.errors import BenchError, check_known
+from bench.errors import BenchError, check_known, listed
 from bench.evaluation.bias import bias_of
 from bench.evaluation.dataset_run import Run
 from bench.evaluation.maps import label_maps
@@ -17,7 +17,7 @@ from bench.report.figure import Example, FigureBlock, draw_blocks
 from bench.report.frames import per_image
 from bench.report.paper_figures import draw_bias, draw_radar
 from bench.report.scores import Collection, collect
-from bench.spec import RunSpec, listed
+from bench.spec import RunSpec
 
 
 def figure(

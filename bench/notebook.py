@@ -10,22 +10,29 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from bench.config import load_config
 from bench.data.cards import Card, load_card
+from bench.data.prepared import find_samples
 from bench.demo.config import DEMO
 from bench.demo.words import unknown_words
 from bench.errors import BenchError
 from bench.evaluation.dataset_run import Progress
+from bench.evaluation.external import Predictions, score_predictions
 from bench.evaluation.models import ModelCache, build_row, build_segmenter
 from bench.evaluation.run import execute, failures, planned
 from bench.inference.predictor import Predictor
 from bench.inference.visualize import PLAIN, Style
 from bench.metrics import first_kept_bin
 from bench.models.text import Vocabulary
+from bench.paths import Paths, each_path
+from bench.paths import data_root as find_data_root
 from bench.registry import find_method, load_methods
 from bench.report.frames import scores
+from bench.report.scores import Score, scores_of
 from bench.runtime.device import choose_device, default_batch
 from bench.settings import IGNORED, ResizeRule, Settings
 from bench.spec import RunSpec, SegmenterOptions
+from bench.store.store import Store
 
 Classes: TypeAlias = str | Sequence[str | Sequence[str]]
 
@@ -35,14 +42,15 @@ def load_segmenter(
     classes: Classes | None = None,
     dataset: str | None = None,
     style: Style = PLAIN,
+    cards: Paths = (),
     **options: Any,
 ) -> Predictor:
     """Load a method with its words; the result is called on images.
 
     method: a row or method, as `python -m bench methods` lists them. classes: "background; road; building, house" or a
     list whose entries are words or lists of synonyms; or dataset: a card, whose words, threshold and background are
-    taken. style: of overlays that are written. options: of `bench.spec.SegmenterOptions`. Raises BenchError for what
-    does not exist or does not fit.
+    taken. style: of overlays that are written. cards: folders of further cards. options: of
+    `bench.spec.SegmenterOptions`. Raises BenchError for what does not exist or does not fit.
 
     >>> segment = bench.load_segmenter("sclip+ours", "background; road; water", backbone="demo", device="cpu")
     >>> segment(np.zeros((64, 96, 3), np.uint8)).labels.shape
@@ -52,7 +60,7 @@ def load_segmenter(
         raise BenchError("load_segmenter: give either classes or dataset")
     chosen = SegmenterOptions(**options)
     if dataset is not None:
-        return predictor(method, load_card(dataset), chosen, style)
+        return predictor(method, load_card(dataset, each_path(cards)), chosen, style)
     if isinstance(classes, str):
         vocabulary = Vocabulary.parse(classes)
     else:
@@ -131,3 +139,38 @@ def run(
     stored = scores(spec.folder, spec.limit, spec.config, spec.cards)
     here = [pair in wanted for pair in zip(stored.row, stored.dataset, strict=True)] if len(stored) else []
     return Results(spec.folder, stored[here].reset_index(drop=True), tuple(failures(plan)), tuple(plan.missing))
+
+
+def score(  # noqa: PLR0913 (each is a flag)
+    folder: str | Path,
+    dataset: str,
+    row: str,
+    *,
+    label: str | None = None,
+    pattern: str | None = None,
+    layout: str | None = None,
+    results: str | Path = "results",
+    data_root: str | Path | None = None,
+    cards: Paths = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Score:
+    """Count label maps that another program made and store them as a row: ``python -m bench score`` as a function.
+
+    folder: of label maps, PNG, TIFF (class numbers or palette), npy or npz. label: of the row in tables. pattern: file
+    name of a sample, as in "{id}_pred.png". layout: of the dataset, the first that is there otherwise. progress:
+    called with how many files of how many are counted. Raises BenchError for what is not there or does not fit.
+    """
+    folder, config, folders = Path(folder), load_config(), each_path(cards)
+    if not folder.is_dir():
+        raise BenchError(f"{folder}: no such folder; give the folder of the label maps")
+    if pattern is not None and "{id}" not in pattern:
+        raise BenchError(f"--pattern {pattern}: has no {{id}}, which stands for the name of a sample")
+    if row in config.rows:
+        raise BenchError(f"--row {row}: is a row of benchmark.yaml; choose another name")
+    samples = find_samples(load_card(dataset, folders), find_data_root(data_root), layout)
+    store, total = Store(results), len(samples.sources)
+    with store.lock():
+        predictions = Predictions(folder, pattern)
+        score_predictions(store, samples, predictions, row, label, lambda done: progress(done, total))
+    name = samples.card.name
+    return scores_of(store, config, cards=folders, datasets=[name])[row, name]

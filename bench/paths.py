@@ -7,9 +7,19 @@ checkout and in an editable install they are beside `bench/`.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
+
+Paths: TypeAlias = str | Path | Sequence[str | Path]
+"""One path or several."""
 
 _PACKAGE = Path(__file__).resolve().parent
+
+
+def each_path(given: Paths) -> list[Path]:
+    """List the paths, also where one was given without a list around it."""
+    return [Path(path) for path in ([given] if isinstance(given, str | Path) else given)]
 
 
 def shipped(name: str) -> Path:

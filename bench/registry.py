@@ -29,7 +29,7 @@ from bench import methods
 from bench.errors import BenchError, check_known, validation_message
 from bench.paths import shipped
 from bench.runtime.sources import source_hash as source_hash
-from bench.runtime.sources import text_hash, watching
+from bench.runtime.sources import source_of, text_hash, watching
 from bench.runtime.yaml_files import read_yaml
 from bench.settings import Overrides
 
@@ -159,7 +159,7 @@ def refinement(name: str, *, label: str | None = None, at_original: bool = False
     """
 
     def register(function: Factory) -> Factory:
-        _refinements[name] = Refinement(name, label or name, function, Path(inspect.getfile(function)), at_original)
+        _refinements[name] = Refinement(name, label or name, function, source_of(function), at_original)
         return function
 
     return register
@@ -179,14 +179,15 @@ def method(name: str, *, label: str | None = None, venue: str = "", **defaults: 
     """
 
     def register(factory: Factory) -> Factory:
-        file = Path(inspect.getfile(factory))
+        file = source_of(factory)
         try:
             overrides = Overrides(**defaults)
         except ValidationError as error:
             raise BenchError(f"method '{name}' in {validation_message(file, error)}") from None
         new = Method(name, label or name, venue, factory, overrides, file)
         old = _registry.get(name)
-        if old is not None and old.file.resolve() != file.resolve():
+        cells = old is not None and not old.file.is_file() and not file.is_file()  # an edited cell has another name
+        if old is not None and not cells and old.file.resolve() != file.resolve():
             raise BenchError(f"two plug-ins are called '{name}': {old.file} and {file}; rename one")
         _registry[name] = new
         return factory
@@ -206,13 +207,13 @@ def load_methods(plugins: Sequence[str | Path] = ()) -> dict[str, Method]:
 
 
 def declared_methods(plugins: Sequence[str | Path] = ()) -> set[str] | None:
-    """Read the names of methods that shipped files and plug-ins declare, without importing them.
+    """Read the names of methods that are registered or that files of plug-ins declare, without importing these.
 
     None where that cannot be known: a name that is computed, or a package that offers methods.
     """
     if entry_points(group="ovss_bench.methods"):
         return None
-    names: set[str] = set()
+    names = set(_registry)
     for file in _files([*methods.__path__, *plugins]):
         found = _declared(file)
         if found is None:

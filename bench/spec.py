@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +29,8 @@ from bench.config import Config, RowEntry, load_config
 from bench.data.cards import Card, card_names, load_card
 from bench.data.vocabularies import VocabularyFile, read_vocabulary
 from bench.demo.config import DEMO, with_backbone
-from bench.errors import BenchError, check_known, did_you_mean
+from bench.errors import BenchError, check_known, did_you_mean, listed
+from bench.paths import Paths
 from bench.registry import declared_methods
 from bench.settings import Model, Pixels, Probability
 
@@ -58,34 +58,24 @@ def flag(field: str) -> str:
     return FLAGS.get(field, f"--{field.replace('_', '-')}")
 
 
-def listed(names: str | Sequence[str | Path] | None, where: str) -> list[str] | None:
-    """Split "a,b" or a list into names; None for None. BenchError for a text without any, such as an unset variable.
-
-    >>> listed("clip, sclip[debias=0,scale=40]", "--methods")
-    ['clip', 'sclip[debias=0,scale=40]']
-    """
-    if names is None:
-        return None
-    parts = re.split(r",(?![^\[]*\])", names) if isinstance(names, str) else map(str, names)  # not inside of brackets
-    found = [part.strip() for part in parts if part.strip()]
-    if not found and isinstance(names, str):
-        raise BenchError(f"{where} '{names}': names nothing; give names, or leave it out")
-    return found
-
-
 def _listed(names: Any, field: ValidationInfo) -> list[str] | None:
     return listed(names, flag(str(field.field_name)))
 
 
-def _named(flags: Mapping[str, Any] | Sequence[str], unnamed: str = "") -> dict[str, Any]:
+def _many(given: Any) -> Any:
+    """Put a list around a single value."""
+    return [given] if isinstance(given, str | Path) else given
+
+
+def _named(flags: Mapping[str, Any] | Paths, unnamed: str = "") -> dict[str, Any]:
     """Read flags NAME=VALUE; a mapping passes through. unnamed: the name of a flag without one."""
     if isinstance(flags, Mapping):
         return dict(flags)
-    parts = [flag.rpartition("=") for flag in flags]
+    parts = [str(flag).rpartition("=") for flag in _many(flags)]
     return {name if equals else unnamed: value for name, equals, value in parts}
 
 
-def _upsamplers(flags: Mapping[str, Any] | Sequence[str]) -> dict[str, Path]:
+def _upsamplers(flags: Mapping[str, Any] | Paths) -> dict[str, Path]:
     return {name: Path(file).expanduser() for name, file in _named(flags, unnamed="simfeatup").items()}
 
 
@@ -98,6 +88,8 @@ def _batch(text: Any) -> Any:
     return None if text == "auto" else text
 
 
+Files: TypeAlias = Annotated[tuple[Path, ...], BeforeValidator(_many)]
+Texts: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_many)]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Layouts: TypeAlias = Annotated[dict[str, str], BeforeValidator(_named)]
 Upsamplers: TypeAlias = Annotated[dict[str, Path], BeforeValidator(_upsamplers)]
@@ -121,7 +113,7 @@ class ModelSpec(Model):
     """Weights of that backbone: safetensors or torch file."""
     upsamplers: Upsamplers = Field(default_factory=dict)
     """Weights of upsamplers, by their name in benchmark.yaml; FILE alone: of simfeatup; may be repeated."""
-    plugins: tuple[Path, ...] = ()
+    plugins: Files = ()
     """A file of methods, or a folder of such files; may be repeated."""
     device: str | None = None
     """cpu, cuda, cuda:1 … (cuda where there is one)."""
@@ -212,9 +204,9 @@ class RunSpec(ModelSpec):
     """Names of datasets; `all`: the paper's 17 (all, or those of the table; see `bench datasets`)."""
     table: str | None = None
     """A table of benchmark.yaml, whose rows and datasets are taken where none are named."""
-    options: tuple[str, ...] = ()
+    options: Texts = ()
     """A setting, or an option of the methods, of every row; may be repeated."""
-    sweeps: tuple[str, ...] = ()
+    sweeps: Texts = ()
     """A row for each of these values of a setting; may be repeated."""
     vocabularies: Names = ()
     """Words: names of vocabularies, or YAML files (docs/protocols.md); a row for each."""
@@ -224,7 +216,7 @@ class RunSpec(ModelSpec):
     """States (missing, failed, stale): cells in others are left out."""
     data_root: Path | None = None
     """Folder of all datasets ($OVSS_BENCH_DATA, else ./data)."""
-    cards: tuple[Path, ...] = ()
+    cards: Files = ()
     """A folder of further dataset cards; may be repeated."""
     layouts: Layouts = Field(default_factory=dict)
     """Read dataset X in its layout L (the first that is there); may be repeated."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import linecache
 import subprocess
 import sys
 from pathlib import Path
@@ -294,3 +295,43 @@ def test_a_constructor_that_fails_and_an_unreadable_annotation_name_their_method
         methods["odd"].build({})
     with pytest.raises(BenchError, match="finite"):
         methods["made"].build({"x": float("nan")})
+
+
+def _cell(number: int, text: str) -> None:
+    """Run the text as a notebook does: the text is kept by linecache, under the name of a file that is not there."""
+    name = f"/nowhere/cell-{number}.py"
+    linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+    exec(compile(text, name, "exec"), {"__name__": "cells"})
+
+
+CELL = """from bench.api import method
+
+@method("of-a-cell")
+def of_a_cell(trunk): ...
+"""
+
+
+def test_a_method_may_be_defined_in_a_notebook_cell(_forget: None) -> None:
+    _cell(1, CELL)
+    first = _registry["of-a-cell"].source_hash
+    assert "of-a-cell" in (declared_methods() or ())
+    _cell(2, CELL + "# commented\n")
+    assert _registry["of-a-cell"].source_hash == first
+    _cell(2, CELL + "SHARPNESS = 2\n")
+    assert _registry["of-a-cell"].source_hash != first
+
+
+def test_a_class_of_a_notebook_cell_is_found_by_its_functions(_forget: None) -> None:
+    _cell(3, CELL.replace("def of_a_cell(trunk): ...", "class OfACell:\n    def __call__(self, trunk): ..."))
+    assert _registry["of-a-cell"].file == Path("/nowhere/cell-3.py")
+
+
+def test_a_method_without_source_is_refused(_forget: None) -> None:
+    with pytest.raises(BenchError, match="'of_a_cell': <string> keeps no source; write it to a file"):
+        exec(CELL, {"__name__": "cells"})
+
+
+def test_a_cell_cannot_replace_a_shipped_method(_forget: None) -> None:
+    load_methods()
+    with pytest.raises(BenchError, match=r"two plug-ins are called 'sclip': .*sclip.py and /nowhere/cell-4.py"):
+        _cell(4, CELL.replace("of-a-cell", "sclip"))

@@ -21,7 +21,7 @@ def main(args: argparse.Namespace) -> int:
 
 def export_chosen(args: argparse.Namespace, file: Path) -> int:
     """Write the results that the flags choose to an archive; return how many cells these are."""
-    from bench.spec import listed
+    from bench.errors import listed
     from bench.store.bundle import chosen, export
     from bench.store.store import Store
 

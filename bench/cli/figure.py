@@ -36,8 +36,9 @@ def main(args: argparse.Namespace) -> int:
     if number is None and not args.methods:
         raise BenchError("--methods is missing: rows or methods, such as --methods clip,segearth-ov")
 
+    from bench.errors import listed
     from bench.figures import figure, paper_figure
-    from bench.spec import RunSpec, listed
+    from bench.spec import RunSpec
 
     options = {name: value for name, value in RunSpec.given(args).items() if name != "methods"}
     samples = listed(args.samples, "--samples")

@@ -12,7 +12,9 @@ import contextlib
 import multiprocessing as mp
 import queue
 import signal
+import sys
 import threading
+import types
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -134,7 +136,8 @@ def _worker(
         context.set_forkserver_preload([__name__])  # imported once, not in each worker
     reading, writing = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(writing, reading, samples, tasks, rules), daemon=True)
-    process.start()
+    with _without_main():
+        process.start()
     writing.close()  # the worker's is the only one left, so its end is the pipe's end
     try:
         yield process, reading
@@ -142,6 +145,17 @@ def _worker(
         reading.close()
         process.kill()  # nothing to save, and it may be in the middle of a big file
         process.join()
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not import the user's script, whose body would run again in each of them."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _work(

@@ -11,10 +11,10 @@ import pandas as pd
 
 from bench.config import load_config
 from bench.data.cards import card_names
-from bench.errors import BenchError, check_known
+from bench.errors import BenchError, check_known, listed
 from bench.metrics import score, summary
 from bench.metrics.significance import PERMUTATIONS
-from bench.paths import shipped
+from bench.paths import Paths, each_path, shipped
 from bench.report.analysis import (
     others_table,
     per_class_table,
@@ -31,6 +31,8 @@ from bench.report.files import write_tables
 from bench.report.scores import Collection, Score, collect, scores_of
 from bench.report.site.page import page
 from bench.runtime.atomic import write_asked
+from bench.store.bundle import chosen
+from bench.store.bundle import export as write_archive
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
@@ -41,7 +43,7 @@ def scores(
     results: str | Path = "results",
     limit: int | None = None,
     config: str | Path | None = None,
-    cards: Sequence[str | Path] = (),
+    cards: Paths = (),
 ) -> pd.DataFrame:
     """Return stored cells, one line each: row, dataset, the verdict on it, and every number of it as a fraction.
 
@@ -53,16 +55,16 @@ def scores(
     store = Store(results, limit=limit)
     cells = {(cell.row, cell.dataset): cell for cell in store.cells()}
     lines = []
-    for key, known in scores_of(store, load_config(config), cards=[*map(Path, cards)]).items():
+    for key, known in scores_of(store, load_config(config), cards=each_path(cards)).items():
         said = known.said
-        line = {"row": known.row, "dataset": known.dataset, "status": said.pop("status")}
-        line |= {"images": known.verdict.counted, "total": known.verdict.expected, "metric": known.metric}
-        line |= {"demo": said.pop("demo")}
+        ends = (known.interval.low, known.interval.high) if known.interval else (np.nan, np.nan)
+        line = {"row": known.row, "dataset": known.dataset, "score": known.value, "low": ends[0], "high": ends[1]}
+        line |= {"status": said.pop("status"), "metric": known.metric, "demo": said.pop("demo")}
+        line |= {"images": known.verdict.counted, "total": known.verdict.expected}
         cell = cells.get(key)
         numbers = summary(cell.areas(), cell.metric) if cell and not np.isnan(known.value) else {}
         line |= {name: value for name, value in numbers.items() if not isinstance(value, list)}
-        ends = {"low": known.interval.low, "high": known.interval.high} if known.interval else {}
-        lines.append(line | ends | {"boundary_iou": known.boundary} | said)
+        lines.append(line | {"boundary_iou": known.boundary} | said)
     frame: pd.DataFrame = pd.DataFrame(lines)
     return frame
 
@@ -71,7 +73,7 @@ def per_class(
     results: str | Path = "results",
     limit: int | None = None,
     config: str | Path | None = None,
-    cards: Sequence[str | Path] = (),
+    cards: Paths = (),
 ) -> pd.DataFrame:
     """Return IoU, accuracy, precision and F1 of each class of the stored cells as fractions, and the verdict on each.
 
@@ -79,7 +81,7 @@ def per_class(
     ['row', 'dataset', 'class', 'iou', 'acc', 'precision', 'f1', 'status', 'reason']
     """
     store = Store(results, limit=limit)
-    known = scores_of(store, load_config(config), cards=[*map(Path, cards)])
+    known = scores_of(store, load_config(config), cards=each_path(cards))
     lines = []
     for cell in _readable(store, known):
         numbers = summary(cell.areas().total, cell.metric) if cell.counted else {}
@@ -123,28 +125,28 @@ def compare(
     first: str,
     second: str,
     results: str | Path = "results",
-    datasets: Sequence[str] | None = None,
+    datasets: str | Sequence[str] | None = None,
     config: str | Path | None = None,
-    cards: Sequence[str | Path] = (),
+    cards: Paths = (),
 ) -> Comparison:
     """Compare two stored rows, first - second, with intervals and tests: `bench compare` as an object.
 
     >>> [pair.dataset for pair in bench.compare("sclip", "clip", "results/demo-run").pairs]
     ['wbs_si']
     """
-    store = Store(results)
-    scores = scores_of(store, load_config(config), [*map(Path, cards)], datasets)
-    return compare_rows(store, first, second, datasets, scores=scores)
+    store, names = Store(results), listed(datasets, "datasets")
+    scores = scores_of(store, load_config(config), each_path(cards), names)
+    return compare_rows(store, first, second, names, scores=scores)
 
 
 def tables(  # noqa: PLR0913 (each is a flag)
     results: str | Path = "results",
     out: str | Path | None = None,
-    formats: Sequence[str] = ("md", "csv"),
-    only: Sequence[str] | None = None,
+    formats: str | Sequence[str] = ("md", "csv"),
+    only: str | Sequence[str] | None = None,
     config: str | Path | None = None,
     draws: int | None = None,
-    cards: Sequence[str | Path] = (),
+    cards: Paths = (),
 ) -> list[Path]:
     """Write the tables of benchmark.yaml, the leaderboard and the costs from what is stored; return the files.
 
@@ -154,14 +156,15 @@ def tables(  # noqa: PLR0913 (each is a flag)
     >>> [file.name for file in bench.tables("results/demo-run", only=["1"])]
     ['table1-demo.csv', 'table1-demo.md']
     """
-    for name in formats:
-        check_known(name, FORMATS, f"--format {','.join(formats)}: unknown format '{name}'")
+    kinds, only = listed(formats, "--format") or (), listed(only, "--table")
+    for name in kinds:
+        check_known(name, FORMATS, f"--format {','.join(kinds)}: unknown format '{name}'")
     loaded, folder = load_config(config), Path(results)
     for name in only or ():
         check_known(name, loaded.tables, f"--table {name}: no such table")
     if not folder.is_dir():
         raise BenchError(f"results folder {folder}: does not exist; run something first, or give another --results")
-    folders = [*map(Path, cards)]
+    folders = each_path(cards)
     loaded.check_datasets(card_names(folders), config)
     collections = collect(folder, loaded, draws or PERMUTATIONS, folders)
     target = Path(out) if out else folder / "tables"
@@ -171,7 +174,7 @@ def tables(  # noqa: PLR0913 (each is a flag)
         if len(frame):
             _write(target / name, csv_text(frame))
             written.append(target / name)
-    return written + write_tables(collections, loaded, target, formats, only)
+    return written + write_tables(collections, loaded, target, kinds, only)
 
 
 def _analysis(results: Path, collection: Collection) -> dict[str, pd.DataFrame]:
@@ -207,7 +210,7 @@ def html_report(
     limit: int | None = None,
     draws: int | None = None,
     config: str | Path | None = None,
-    cards: Sequence[str | Path] = (),
+    cards: Paths = (),
 ) -> Path:
     """Write one page with leaderboard, charts and provenance of all that is stored, which needs no server; return it.
 
@@ -220,11 +223,27 @@ def html_report(
     loaded, folder = load_config(config), Path(results)
     if not folder.is_dir():
         raise BenchError(f"results folder {folder}: does not exist; run something first, or give another --results")
-    found = [one for one in collect(folder, loaded, draws or PERMUTATIONS, [*map(Path, cards)]) if one.scores]
+    found = [one for one in collect(folder, loaded, draws or PERMUTATIONS, each_path(cards)) if one.scores]
     fitting = [one for one in found if one.limit == limit]
     if not fitting:
         names = ", ".join(one.name or "full runs" for one in found) or "nothing"
         raise BenchError(f"results folder {folder}: holds {names}; give --limit, or run something first")
     file = Path(out) if out else folder / "report.html"
-    _write(file, page(folder, fitting[0], loaded, [*map(Path, cards)]))
+    _write(file, page(folder, fitting[0], loaded, each_path(cards)))
     return file
+
+
+def export(
+    file: str | Path,
+    results: str | Path = "results",
+    methods: str | Sequence[str] | None = None,
+    datasets: str | Sequence[str] | None = None,
+    limit: int | None = None,
+) -> Path:
+    """Write stored results to one archive (.zip), which `bench import` takes in; returns it.
+
+    methods, datasets: only these. limit: of the results of runs on the first N images.
+    """
+    wanted = chosen(listed(methods, "--methods"), listed(datasets, "--datasets"))
+    write_archive(Store(results, limit=limit), Path(file), wanted)
+    return Path(file)

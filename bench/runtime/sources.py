@@ -7,21 +7,40 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import inspect
+import linecache
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from bench.errors import BenchError
 
 _loaded: dict[Path, set[Path]] = {}  # plug-in -> sources that were read while it was imported
 _reading: list[set[Path]] = []  # of the imports in progress
 _INSTALLED = ("site-packages", "dist-packages")
 
 
+def source_of(plugin: Any) -> Path:
+    """Return the file of a function or class, or the name under which Python keeps the text of its notebook cell.
+
+    Raises BenchError where no source is kept, as of code that ran by `exec`.
+    """
+    try:
+        file = inspect.getfile(plugin)
+    except (OSError, TypeError):  # a class of a notebook has no file, its functions know their cell
+        codes = [getattr(part, "__code__", None) for part in vars(plugin).values()]
+        file = next((code.co_filename for code in codes if code), "its text")
+    if not Path(file).is_file() and not linecache.getlines(file):
+        raise BenchError(f"'{plugin.__name__}': {file} keeps no source; write it to a file, and give that as plugins=")
+    return Path(file)
+
+
 def source_hash(file: Path) -> str:
     """Return the SHA-256 of the code, without comments and docstrings, of a file and the modules that it imports.
 
     These are modules below the file's folder, imported directly or not. Seen are imports by name, in any form, and
-    whatever was loaded inside `watching`.
+    whatever was loaded inside `watching`; a notebook cell (`source_of`) is identified by its own code alone.
     """
     return _hash(file, _code_hash)
 
@@ -32,6 +51,8 @@ def text_hash(file: Path) -> str:
 
 
 def _hash(file: Path, hashed: Callable[[bytes], str]) -> str:
+    if not file.is_file():
+        return hashed("".join(linecache.getlines(str(file))).encode())
     found = [hashed(path.read_bytes()) for path in sorted(_with_imports(file))]
     return found[0] if len(found) == 1 else _sha256(b"".join(map(bytes.fromhex, found)))
 

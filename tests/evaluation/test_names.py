@@ -11,9 +11,9 @@ from project import Project
 from bench.config import load_config
 from bench.data.cards import card_names, load_card
 from bench.data.vocabularies import read_vocabulary, shared_vocabularies
-from bench.errors import BenchError
+from bench.errors import BenchError, listed
 from bench.settings import Overrides
-from bench.spec import RunSpec, listed
+from bench.spec import RunSpec
 from bench.store.store import Store
 from bench.store.writer import ResultWriter
 

@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from bench.errors import BenchError, did_you_mean
 from bench.models.checkpoints import load_strictly
+from bench.runtime.sources import source_of
 from bench.runtime.timing import stage
 
 
@@ -142,7 +143,8 @@ def upsampler(kind: str) -> Callable[[Kind], Kind]:
 
     def register(cls: Kind) -> Kind:
         old = KINDS.get(kind)
-        if old is not None and kind_file(old) != kind_file(cls):
+        cells = old is not None and not kind_file(old).is_file() and not kind_file(cls).is_file()
+        if old is not None and not cells and kind_file(old) != kind_file(cls):
             raise BenchError(f"two upsamplers are of kind '{kind}': {kind_file(old)} and {kind_file(cls)}; rename one")
         cls.kind = kind
         KINDS[kind] = cls
@@ -159,5 +161,6 @@ def find_kind(kind: str) -> type[Upsampler]:
 
 
 def kind_file(cls: type[Upsampler]) -> Path:
-    """Return the source file of a kind."""
-    return Path(inspect.getfile(cls)).resolve()
+    """Return the source file of a kind, or its notebook cell (`source_of`)."""
+    file = source_of(cls)
+    return file.resolve() if file.is_file() else file

@@ -1,0 +1,98 @@
+"""All that is known of one stored result: what `bench.show` and ``python -m bench show`` print."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from bench.config import Config, load_config
+from bench.errors import BenchError, did_you_mean
+from bench.paths import Paths, each_path
+from bench.report.analysis import per_class_table
+from bench.report.published import load_published
+from bench.report.scores import Score, scores_of
+from bench.report.verdict import card_of
+from bench.store.result import StoredResult
+from bench.store.store import Store
+
+
+@dataclass(frozen=True, repr=False)
+class Details:
+    """One stored result; printed, it is the text of ``python -m bench show``.
+
+    blocks: title -> name -> value. classes: a line for each class, in per cent; empty where the counts are damaged.
+    """
+
+    blocks: dict[str, dict[str, Any]]
+    classes: pd.DataFrame
+
+    def __repr__(self) -> str:
+        texts = [f"{title}\n{tabulate(lines.items(), tablefmt='plain')}" for title, lines in self.blocks.items()]
+        if len(self.classes):
+            texts.append(tabulate(self.classes.values.tolist(), headers=list(self.classes.columns), floatfmt=".1f"))
+        return "\n\n".join(texts)
+
+
+def show(
+    row: str,
+    dataset: str,
+    results: str | Path = "results",
+    limit: int | None = None,
+    config: str | Path | None = None,
+    cards: Paths = (),
+) -> Details:
+    """All that is known of one stored result: score, verdict, history, settings, hashes, provenance, classes.
+
+    limit: of a run on the first N images. Raises BenchError where nothing is stored.
+    """
+    store, loaded, folders = Store(results, limit=limit), load_config(config), each_path(cards)
+    cell = store.cell(row, dataset)
+    if cell is None:
+        names = [f"{one.row} {one.dataset}" for one in store.cells()]
+        hint = did_you_mean(f"{row} {dataset}", names)
+        damaged = store.damaged().get((row, dataset))
+        raise BenchError(damaged or f"{results}: nothing is stored of {row} on {dataset}; {hint}")
+    score = scores_of(store, loaded, cards=folders, datasets=[dataset])[row, dataset]
+    classes = per_class_table([cell] if score.verdict.images != "damaged" else [])
+    return Details(_blocks(cell, score, loaded, folders), classes.drop(columns=["row", "dataset"], errors="ignore"))
+
+
+def _blocks(cell: StoredResult, found: Score, config: Config, cards: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    interval, known = found.interval, found.verdict
+    value = "none" if math.isnan(found.value) else f"{100 * found.value:.1f} % {cell.metric}"
+    if interval is not None:
+        ends = f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} over " if interval.known else ""
+        value += f", {ends}{interval.sample}"
+    value += "".join(f"; not seen by it: {spot}" for spot in found.blind_spots)
+    card = card_of(cell.dataset, cards)
+    about = card.facts() if card else cell.record.card
+    result = {"score": value, "verdict": known.text or "complete", "images": f"{known.counted} of {known.expected}"}
+    result |= {"dataset": f"{about.title} ({about.task})"} if about else {}
+    result |= {f"because {number}": text for number, text in enumerate(known.why, 1)}
+    result |= {f"caveat {number}": text for number, text in enumerate(known.caveats, 1)}
+    result |= {"footnote": known.footnote} if known.footnote else {}
+    result |= {f"note {number}": text for number, text in enumerate(known.notes, 1)}
+    result |= {f"earlier {number}": text for number, text in enumerate(found.history, 1)}
+    result |= {"limited": f"the first {known.limit} images only"} if known.limit else {}
+    result |= {"demo": "rendered scenes and a tiny CLIP; says nothing about the method"} if known.demo else {}
+    for name, table in config.tables.items():
+        line = load_published(table.published).get(cell.row)
+        if line is not None and cell.dataset in line.values:
+            apart = "" if known.comparable else ", not to be compared with this result"
+            result[f"published (table {name})"] = f"{line.values[cell.dataset]}{apart}"
+    result |= {f"unverified {number}": text for number, text in enumerate(about.unverified if about else (), 1)}
+    record = cell.record
+    made = {"written": record.written, "cost": record.cost.model_dump() if record.cost else None}
+    made |= record.info.model_dump(exclude_none=True, exclude={"caveat", "footnote"}) | record.made_with
+    return {
+        f"{cell.row} on {cell.dataset}": result,
+        "settings": cell.settings.model_dump(exclude={"row", "dataset"}),
+        "inputs (hashes)": dict(record.inputs) | {"counts": record.counts_sha256},
+        "made": made,
+    }
