@@ -1,11 +1,18 @@
-"""Ways to break a data tree or a results folder; each is one line of BREAKAGES."""
+"""Ways to break a data tree, a results folder, its files or a process; each is one line of a table.
+
+Commands run in this process, which is warm. A traceback or a hang fails the test.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import io
 import json
 import os
 import shutil
+import signal
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +21,68 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from bench.cli import main
+
+SECONDS = 120  # that a command may take before it counts as a hang
+SECTOR = 512
 Break = Callable[[Path, np.random.Generator], object]
+
+
+class Said(NamedTuple):
+    """Exit code of a command, and all that it printed."""
+
+    code: int
+    text: str
+
+
+def bench(*arguments: str | Path) -> Said:
+    """One command in this process. Raises what would be its traceback, and TimeoutError where it hangs."""
+
+    def hang(*_: object) -> None:
+        raise TimeoutError(arguments)
+
+    printed = io.StringIO()
+    before = signal.signal(signal.SIGALRM, hang)
+    signal.alarm(SECONDS)
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            code = main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        code = int(str(end.code))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert code in (0, 1, 2), printed.getvalue()
+    return Said(code, printed.getvalue())
+
+
+def one_bit(data: bytearray, random: np.random.Generator) -> None:
+    data[random.integers(len(data))] ^= 1 << int(random.integers(8))
+
+
+def one_byte(data: bytearray, random: np.random.Generator) -> None:
+    data[random.integers(len(data))] = int(random.integers(256))
+
+
+def a_zeroed_sector(data: bytearray, random: np.random.Generator) -> None:
+    start = int(random.integers(len(data) // SECTOR + 1)) * SECTOR
+    data[start : start + SECTOR] = bytes(len(data[start : start + SECTOR]))
+
+
+def two_bytes_swapped(data: bytearray, random: np.random.Generator) -> None:
+    one, other = random.integers(len(data), size=2)
+    data[one], data[other] = data[other], data[one]
+
+
+DAMAGES = (one_bit, one_byte, a_zeroed_sector, two_bytes_swapped)
+
+
+def damaged(data: bytes, random: np.random.Generator) -> bytes:
+    """The bytes with one small damage of a random kind."""
+    changed = bytearray(data)
+    DAMAGES[random.integers(len(DAMAGES))](changed, random)
+    return bytes(changed)
 
 
 class Breakage(NamedTuple):

@@ -108,7 +108,7 @@ class PreparedSamples(SampleSet):
             table = _opened(file, file.stat().st_mtime_ns).read_row_group(
                 source - self._starts[shard], columns=columns, use_threads=False
             )
-        except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+        except Exception as error:  # damaged Parquet raises errors of many kinds
             raise BenchError(f"{file}: cannot be read ({error}); run `bench prepare` again") from None
         row: dict[str, Any] = table.to_pylist()[0]
         return row
