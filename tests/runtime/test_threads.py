@@ -80,7 +80,7 @@ class Later(Executor):
     def __init__(self) -> None:
         self.log: list[str] = []
 
-    def submit(self, task: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
+    def submit(self, task: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
         log = self.log
         log.append(f"submitted {arguments[0]}")
 
@@ -93,7 +93,8 @@ class Later(Executor):
 
 
 def test_a_backlog_holds_so_many_tasks_and_no_more() -> None:
-    pool, done = Later(), []
+    pool = Later()
+    done: list[int] = []
     backlog = Backlog(pool, most=2)
     for number in range(3):
         backlog.add(done.append, number)
