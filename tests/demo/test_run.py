@@ -95,4 +95,4 @@ def test_the_demo_cannot_be_mistaken_for_results(
     assert "difference" not in text.split("Per cent.")[0]
     capsys.readouterr()
     assert main(["run", "--demo", "--backbone", "demo"]) == 2
-    assert "--demo has a backbone and data of its own" in capsys.readouterr().err
+    assert "--demo brings its backbone and data" in capsys.readouterr().err
