@@ -22,6 +22,10 @@ SAID: Final = "OVSS_BENCH_SAID"
 them has printed."""
 
 
+SHOWN: Final = 8
+"""Known names that an error about an unknown one holds at most."""
+
+
 class BenchError(Exception):
     """A condition that the user can correct.
 
@@ -62,17 +66,20 @@ def _line(what: object, wrong: str, instead: str) -> str:
     return f"{what}: {wrong}" + (f"; {instead}" if instead else "")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Write the tail of an "unknown name" message: the closest names, else all of them.
+def did_you_mean(name: str, known: Iterable[str], most: int = 2) -> str:
+    """Write the tail of an "unknown name" message: the closest names, else those known, of many the first few.
+
+    most: names that are offered
 
     >>> did_you_mean("segearth", ["clip", "segearth-ov"])
     'did you mean segearth-ov?'
     """
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=most)
     if close:
-        return f"did you mean {', '.join(close)}?"
-    return f"known: {', '.join(names) or 'none'}"
+        return f"did you mean {' or '.join(close)}?"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN + 1 else ""
+    return f"known: {', '.join(names[:SHOWN] if more else names) or 'none'}{more}"
 
 
 def check_known(name: str, known: Iterable[str], wrong: str) -> None:

@@ -170,7 +170,11 @@ class ModelSpec(Model):
         row, rows = self.configuration.row(name), self.configuration.rows
         known = self._declared_methods
         if known is not None and row.method not in known:
-            hint = "separate names by commas" if " " in name.strip() else did_you_mean(row.method, {*rows, *known})
+            hint = did_you_mean(row.method, {*rows, *known})
+            if " " in name.strip():
+                hint = "separate names by commas"
+            elif hint.startswith("known"):
+                hint = "`python -m bench methods` lists them"
             raise BenchError(f"{where}: unknown row or method '{name}'; {hint}")
         return row
 

@@ -13,10 +13,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from bench import __version__
-from bench.errors import INTERRUPTED, SAID, BenchError
+from bench.errors import INTERRUPTED, SAID, BenchError, did_you_mean
 from bench.runtime.memory import keep_freed_memory
 
 COMMANDS = {  # name -> what it does, an example
@@ -55,6 +55,29 @@ MODULES = {"import": "import_"}  # where the name is a word of Python
 SPELLED = {"−": "-", "–": "-", "—": "-", "“": '"', "”": '"', "’": "'", "…": "...", "×": "x", "λ": "lambda", "±": "+-"}
 CONTINUES = ("run", "train", "prepare", "download")  # commands that keep what they have done
 NO_BUGS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser that takes flags by their whole names only, and answers a mistake in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse what argparse knows, and refuse the rest with the closest flag."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown and unknown[0].startswith("-"):
+            name = unknown[0].partition("=")[0]
+            hint = did_you_mean(name, [flag for flag in self._option_string_actions if flag.startswith("--")], 1)
+            self.error(f"unknown flag {name}; {hint}")
+        elif unknown:
+            self.error(f"unexpected argument '{unknown[0]}'")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Complain in one line and exit with code 2."""
+        wrong = message.partition("; known: ")[0]
+        self.exit(_complain(wrong if wrong.endswith("?") else f"{wrong}; `{self.prog} -h` shows what it takes", 2))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,7 +127,7 @@ codecs.register_error("ovss-bench", _spelled)
 
 def parser_of(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """Parser of a command line, with the flags of the command that it names."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m bench",
         description="Reference benchmark for training-free open-vocabulary segmentation of remote sensing images.",
         epilog="python -m bench COMMAND -h shows a command's flags and an example.",
@@ -112,6 +135,8 @@ def parser_of(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ovss-bench {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = next((word for word in arguments if not word.startswith("-")), None)
+    if chosen and chosen not in COMMANDS:
+        parser.error(f"unknown command '{chosen}'; {did_you_mean(chosen, COMMANDS, 1)}")
     for name, (summary, example) in COMMANDS.items():
         command = commands.add_parser(
             name,

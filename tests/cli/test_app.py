@@ -12,7 +12,7 @@ import pytest
 from bench import __version__
 from bench.cli import main
 from bench.cli.app import COMMANDS
-from bench.errors import BenchError
+from bench.errors import BenchError, did_you_mean
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,11 +90,34 @@ def test_methods_lists_plug_ins_modifiers_and_rows(capsys: pytest.CaptureFixture
         assert word in shown
 
 
-def test_unknown_command_is_argparses_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_code:
-        main(["evaluate"])
-    assert exit_code.value.code == 2
-    assert "invalid choice: 'evaluate'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("rnu", "unknown command 'rnu'; did you mean run?"),
+        ("xyzzy", "unknown command 'xyzzy'; `python -m bench -h` shows what it takes"),
+        ("run --mehtods clip", "unknown flag --mehtods; did you mean --methods?"),
+        ("run --method=clip", "unknown flag --method; did you mean --methods?"),
+        ("--xyzzy run", "unknown flag --xyzzy; `python -m bench -h` shows what it takes"),
+        ("tables 1", "unexpected argument '1'; `python -m bench tables -h` shows what it takes"),
+        ("datasets loveda", "argument action: invalid choice: 'loveda' (choose from "),
+        ("run --methods xyzzy", "--methods: unknown row or method 'xyzzy'; `python -m bench methods` lists them"),
+    ],
+)
+def test_a_mistyped_command_line_is_answered_in_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    try:
+        code = main(arguments.split())
+    except SystemExit as stopped:  # argparse's own
+        code = stopped.code
+    shown = capsys.readouterr()
+    assert code == 2 and shown.err.startswith(f"bench: {message}") and shown.err.count("\n") == 1 and not shown.out
+
+
+def test_of_many_known_names_an_error_shows_the_first() -> None:
+    assert did_you_mean("x", "edcba") == "known: a, b, c, d, e"
+    assert did_you_mean("z", "abcdefghijkl") == "known: a, b, c, d, e, f, g, h and 4 more"
+    assert did_you_mean("clop", ["clip", "clap", "chop", "slop"]).count(" or ") == 1
 
 
 @pytest.mark.slow
