@@ -71,14 +71,15 @@ def _run(spec: RunSpec, args: argparse.Namespace, processes: Distributed) -> int
         bars.images(progress)
         log.images(progress)
 
-    with planned(spec, writes=not args.dry_run, processes=processes, report=report, report_word=bars.word) as run:
+    looks = {"writes": not args.dry_run, "tolerant": args.dry_run}
+    with planned(spec, **looks, processes=processes, report=report, report_word=bars.word) as run:
         bars.close()
         if processes.is_main:
             _announce(run)
         if args.dry_run:
             if processes.is_main:
                 _estimate(run)
-            return 1 if run.errors else 0
+            return 1 if run.errors or _without_data(run, args.strict) else 0
         bars.expect(sum(len(dataset.indices) for dataset in run.waiting))
         with contextlib.closing(log):
             log.start(run)
@@ -131,12 +132,25 @@ def _estimate(run: Run) -> None:
     if run.errors:
         print("\nnot every cell can be run:")
         print("\n".join(f"  {error}" for error in run.errors))
-    if not run.waiting:
-        print("\nnothing to do: every cell that has data is stored and up to date")
+    if run.missing:
+        print(f"\n{_missing(run)}")
+    if not any(cell.ready for dataset in run.waiting for cell in dataset.due):
+        if not run.waiting and not run.errors and not run.missing:
+            print("\nnothing to do: every cell is stored and up to date")
         return
     seconds = estimated_seconds(run)
     time = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
     print(f"\nabout {time} on {run.models.device} (one image of network size timed for each dataset)")
+
+
+def _missing(run: Run) -> str:
+    count = f"{len(run.missing)} of {len(run.datasets)} datasets have no data"
+    return f"{count}; `python -m bench datasets` says how to get it"
+
+
+def _without_data(run: Run, strict: bool) -> bool:
+    """Tell whether the data that are missing make the command fail: one dataset with --strict, else all."""
+    return bool(run.missing) and (strict or len(run.missing) == len(run.datasets))
 
 
 def _unlearned(run: Run) -> list[str]:
@@ -168,6 +182,8 @@ def _close(run: Run, strict: bool) -> int:
     files = tables(folder, config=spec.config, cards=spec.cards)  # what the command line changed shows as stale
     print(f"{len(files)} tables in {folder / 'tables'}")
     failed, gaps = failures(run), [f"{name}: no data" for name in run.missing] if strict else []
+    if _without_data(run, strict):
+        gaps.append(_missing(run))
     for line in [*failed, *gaps]:
         print(f"bench: {line}", file=sys.stderr)
     return 1 if failed or gaps else 0

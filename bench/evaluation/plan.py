@@ -114,12 +114,16 @@ def plan(
     store: Store,
     processes: Distributed,
     report_word: Callable[[str], None],
+    tolerant: bool = False,
 ) -> tuple[DatasetPlan, ...]:
     """Every dataset of a run with its cells.
 
     All models are loaded, so that a run does not stop at the tenth dataset for a file that was never there.
-    report_word: called with each word whose text has to be encoded. Raises BenchError where settings do not fit, where
-    a dataset that was named is not there, and where no cell at all can be run.
+    report_word: called with each word whose text has to be encoded
+    tolerant: a plan is wanted even where no cell can be run
+
+    Raises BenchError where settings do not fit, where a dataset that was named is not there, and where no cell at all
+    can be run.
     """
     cards, root = spec.dataset_cards, _data_root(spec, processes)
     settings = [_settings_on(spec, card, models.methods) for card in cards]
@@ -136,7 +140,7 @@ def plan(
         pairs = zip(cells, processes.shared(states), strict=True)
         datasets.append(replace(dataset, cells=tuple(replace(cell, **state._asdict()) for cell, state in pairs)))
     errors = [cell.error for dataset in datasets for cell in dataset.cells if dataset.samples is not None]
-    if errors and all(errors):
+    if errors and all(errors) and not tolerant:
         raise BenchError(str(errors[0]))
     return tuple(dataset.only(spec.only) if spec.only else dataset for dataset in datasets)
 

@@ -22,6 +22,7 @@ def planned(
     spec: RunSpec,
     *,
     writes: bool = True,
+    tolerant: bool = False,
     processes: Distributed | None = None,
     report: Callable[[Progress], None] = lambda _: None,
     report_word: Callable[[str], None] = lambda _: None,
@@ -29,6 +30,7 @@ def planned(
     """Plan a run; inside the block it may be executed, and no other process writes to its results folder.
 
     writes: False for a plan that is only looked at
+    tolerant: a plan is wanted even where no cell can be run
     report: called with the progress
     report_word: called with each word whose text has to be encoded, which takes seconds per word on a CPU
 
@@ -41,7 +43,7 @@ def planned(
     )
     store = Store(spec.folder, limit=spec.limit, demo=spec.demo, shard=spec.shard)
     with store.lock() if processes.is_main and writes else contextlib.nullcontext():
-        datasets = plan(spec, models, store, processes, report_word)
+        datasets = plan(spec, models, store, processes, report_word, tolerant)
         yield Run(spec, models, store, datasets, processes, report)
 
 

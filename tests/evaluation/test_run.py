@@ -366,6 +366,25 @@ def test_datasets_all_runs_what_is_there_and_strict_minds(project: Project, caps
     assert "isaid: no data" in capsys.readouterr().err
 
 
+def test_an_empty_data_root_is_named_with_the_next_command(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--methods", "clip", "--data-root", str(tmp_path))
+    line = "17 of 17 datasets have no data; `python -m bench datasets`"
+    assert project.run(*flags, "--dry-run") == 1
+    shown = capsys.readouterr().out
+    assert line in shown and "nothing to do" not in shown
+    assert project.run(*flags) == 1
+    assert line in capsys.readouterr().err
+
+
+def test_a_part_of_the_data_is_enough_but_for_strict(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert project.run("--methods", "clip", "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "15 of 17 datasets have no data" in shown and "seconds on cpu" in shown
+    assert project.run("--methods", "clip", "--dry-run", "--strict") == 1
+
+
 def test_only_selects_by_state(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert project.run("--datasets", "loveda", "--methods", "clip") == 0
     capsys.readouterr()
@@ -393,6 +412,10 @@ def test_missing_upsampler_fails_its_rows_and_leaves_the_others(
     )
     assert "--upsampler-checkpoint simfeatup=FILE" in capsys.readouterr().err
     assert main([*arguments, "--methods", "segearth-ov"]) == 2
+    capsys.readouterr()
+    assert main([*arguments, "--methods", "segearth-ov", "--fresh", "--dry-run"]) == 1
+    told = capsys.readouterr().out
+    assert "dataset" in told.splitlines()[0] and "not every cell can be run" in told and "about" not in told
 
 
 MISTAKES = {
