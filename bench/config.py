@@ -1,7 +1,6 @@
 """benchmark.yaml, validated: protocol, backbones, upsamplers, rows and tables.
 
-A *row* of a table is a method plus overrides. The command line may also spell a row that the file does not
-list:
+A *row* of a table is a method plus overrides. The command line may also spell a row that the file does not list:
 
     sclip              a method with its own defaults
     sclip+ours         the same with a modifier of `modifiers:`

@@ -36,7 +36,7 @@ def demo_config(config: Config) -> Config:
             upsamplers[name] = spec
         else:
             upsamplers[name] = UpsamplerSpec(kind=spec.kind, seed=1)  # drawn, not trained
-    # Every second model is the embedded tower; SAM's takes squares, here of a quarter of its own size.
+    # Every second model is the embedded tower; SAM's takes squares, here of a quarter of its usual size.
     models = {
         name: SecondSpec(library="tower", name=DEMO, side=256 if "sam" in spec.name else None)
         for name, spec in config.models.items()

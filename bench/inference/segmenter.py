@@ -123,7 +123,7 @@ class Segmenter:
                 if not is_out_of_memory(error) or self.batch == 1:
                     raise
             self.batch //= 2
-            warnings.warn(f"out of memory on {self.backbone.device}; going on with --batch {self.batch}", stacklevel=2)
+            warnings.warn(f"out of memory on {self.backbone.device}; retrying with --batch {self.batch}", stacklevel=2)
             torch.cuda.empty_cache()
 
     @torch.inference_mode()

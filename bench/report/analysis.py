@@ -39,7 +39,7 @@ def per_class_table(cells: Iterable[StoredResult]) -> pd.DataFrame:
 
 
 def threshold_table(cells: Iterable[StoredResult]) -> pd.DataFrame:
-    """The score at the protocol's threshold, at 0, and at the best of all hundredths, in per cent.
+    """Return the score at the protocol's threshold, at 0, and at the best of all hundredths, in per cent.
 
     The best is chosen by the labels that it is scored on: an upper bound, no result.
     """
@@ -66,7 +66,7 @@ def threshold_table(cells: Iterable[StoredResult]) -> pd.DataFrame:
 
 
 def threshold_curve(cell: StoredResult) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Scores (100,) at the thresholds 0, 0.01, … 0.99, as fractions."""
+    """Return the scores (100,) at the thresholds 0, 0.01, … 0.99, as fractions."""
     confusions = sweep(cell.histogram(), cell.settings.background)
     return np.array([float(score(confusion, cell.metric)) for confusion in confusions])
 
@@ -85,10 +85,10 @@ def threshold_curves(cells: Iterable[StoredResult]) -> pd.DataFrame:
 
 
 def vocabulary_table(cells: Sequence[StoredResult], permutations: int = PERMUTATIONS) -> pd.DataFrame:
-    """What a vocabulary or protocol adds to a row, against the default one: paired difference with interval, in points.
+    """Return how many points each vocabulary or protocol adds to a row against the default one, with interval.
 
-    Rows that differ in it alone are compared, on the images and labels that both counted; p_holm is over all lines.
-    Also the score without the background class, and the background's own.
+    The differences are paired. Rows that differ in it alone are compared, on the images and labels that both counted;
+    p_holm is over all lines. Also given: the score without the background class, and the background's own.
     """
     lines: list[dict[str, Any]] = []
     for (dataset, row), of_words in _by_words(cells).items():
@@ -148,9 +148,10 @@ def rank_changes(cells: Sequence[StoredResult], permutations: int = PERMUTATIONS
 
 
 def synonym_table(cells: Sequence[StoredResult]) -> pd.DataFrame:
-    """What the synonyms of each class add to its IoU, against the first word alone (vocabulary NAME/first), in points.
+    """Return how many points of IoU the synonyms of each class add against its first word alone.
 
-    One line for each class of a row that was counted with both; `score` is what they add to the row's.
+    The first words are the vocabulary NAME/first. One line for each class of a row that was counted with both; `score`
+    is what they add to the row's.
     """
     lines: list[dict[str, Any]] = []
     for (dataset, row), of_words in _by_words(cells).items():
@@ -173,7 +174,7 @@ def synonym_table(cells: Sequence[StoredResult]) -> pd.DataFrame:
 def _possible_tau(
     rows: Sequence[str], scores: Sequence[Mapping[str, float]], tests: Sequence[Mapping[tuple[str, str], float]]
 ) -> tuple[float, float]:
-    """The least and the greatest Kendall's τ of two orders that the tests of their pairs of rows leave open."""
+    """Return the least and the greatest Kendall's τ of two orders that the tests of their pairs of rows leave open."""
     pairs = list(combinations(rows, 2))
     p_values = [of.get(pair, of.get(pair[::-1], np.nan)) for of in tests for pair in pairs]
     if np.isnan(p_values).all():
@@ -185,7 +186,7 @@ def _possible_tau(
 
 
 def _paired(first: StoredResult, second: StoredResult) -> tuple[Scenes, Scenes] | None:
-    """Counts of both by scene; None where they were not counted on the same images and labels."""
+    """Return the counts of both by scene; None where they were not counted on the same images and labels."""
     if first.indices != second.indices:
         return None
     ours, theirs = (by_scene(cell.areas(), cell.scenes, cell.metric) for cell in (first, second))
@@ -193,7 +194,7 @@ def _paired(first: StoredResult, second: StoredResult) -> tuple[Scenes, Scenes] 
 
 
 def _by_words(cells: Sequence[StoredResult]) -> dict[tuple[str, str], dict[str, StoredResult]]:
-    """(dataset, row without its words) -> vocabulary, or "protocol NAME" -> cell."""
+    """Group cells by (dataset, row without its words): vocabulary, or "protocol NAME" -> cell."""
     found: dict[tuple[str, str], dict[str, StoredResult]] = {}
     for cell in cells:
         base, pairs = split_name(cell.row)
@@ -209,10 +210,10 @@ def _per_cent(value: float | None) -> float | None:
 
 
 def others_table(cells: Sequence[StoredResult], file: Path) -> pd.DataFrame:
-    """Published numbers of other papers (results/published/others.csv), with the measured one beside them.
+    """Return the published numbers of other papers (results/published/others.csv), with the measured one beside each.
 
     cells: that may stand beside published numbers. A measured number is the score of the cell of the method's label
-    that has no settings of its own but the vocabulary.
+    whose settings differ from the protocol's in the vocabulary at most.
     """
     published = pd.read_csv(file, comment="#")
     measured = {

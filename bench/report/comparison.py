@@ -21,10 +21,13 @@ Scores: TypeAlias = Mapping[tuple[str, str], Score]  # by row and dataset
 
 @dataclass(frozen=True)
 class Pair:
-    """One dataset. first, second: scores, fractions.
+    """Two rows on one dataset.
 
-    interval: of first - second. adjusted: the test's p-value, by Holm over all pairs of rows and datasets that are
-    shown. improvement: share of the scenes on which the first is ahead. blind_spots: what the interval cannot see.
+    first, second: their scores, as fractions.
+    interval: of first - second.
+    adjusted: the test's p-value, by Holm over all pairs of rows and datasets that are shown.
+    improvement: share of the scenes on which the first is ahead.
+    blind_spots: what the interval cannot see.
     """
 
     dataset: str
@@ -44,8 +47,9 @@ class Pair:
 class OverDatasets:
     """Mean difference over the datasets of a comparison, and whether the first row tends to win.
 
-    interval, test: about these datasets, the scenes of all swapped at once. adjusted: by Holm over the rows that are
-    shown. wilcoxon: about datasets to come.
+    interval, test: about these datasets, the scenes of all swapped at once.
+    adjusted: by Holm over the rows that are shown.
+    wilcoxon: about datasets to come.
     """
 
     interval: Interval
@@ -56,8 +60,12 @@ class OverDatasets:
 
 @dataclass(frozen=True)
 class Comparison:
-    """pairs: one a dataset. left_out: dataset -> why. over_datasets: None for no pair. demo: no real data.
+    """Two stored rows on all datasets that both have.
 
+    pairs: one for each dataset.
+    left_out: dataset -> why.
+    over_datasets: None for no pair.
+    demo: no real data.
     family: over how many tests of single datasets Holm's correction goes.
     """
 
@@ -78,10 +86,11 @@ def compare(
     permutations: int = PERMUTATIONS,
     scores: Scores | None = None,
 ) -> Comparison:
-    """Paired differences first - second of two stored rows, on these datasets or all that hold one of them.
+    """Return the paired differences first - second of two stored rows, on these datasets or all that hold one of them.
 
-    Each cell is scored at its own threshold; one that may not be ranked is left out with what its verdict says. scores:
-    of `scores_of`, where they are known. Raises BenchError for a row of which nothing is stored.
+    Each cell is scored at its own threshold; one that may not be ranked is left out with what its verdict says.
+    scores: of `scores_of`, where they are known.
+    Raises BenchError for a row of which nothing is stored.
     """
     found = scores_of(store, load_config(), datasets=datasets) if scores is None else scores
     return _adjusted([_compared(store, found, first, second, datasets, permutations)])[0]
@@ -94,7 +103,10 @@ def against_all(
     permutations: int = PERMUTATIONS,
     scores: Scores | None = None,
 ) -> list[Comparison]:
-    """A stored row against each other one that shares a dataset with it. Raises BenchError as `compare` does."""
+    """Compare a stored row with each other one that shares a dataset with it.
+
+    Raises BenchError as `compare` does.
+    """
     known = scores_of(store, load_config(), datasets=datasets) if scores is None else scores
     others = list(dict.fromkeys(name for name, _ in known if name != row))
     found = [_compared(store, known, row, other, datasets, permutations) for other in others]
@@ -137,7 +149,7 @@ def _over_datasets(pairs: Sequence[Pair], permutations: int) -> OverDatasets | N
 
 
 def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
-    """The same with p-values by Holm: one family of all rows and datasets, and one of all rows' means."""
+    """Correct the p-values by Holm: one family of all rows and datasets, and one of all rows' means."""
     tests = [pair.test.p_value for one in found for pair in one.pairs]
     single = iter(holm(tests).tolist())
     means = iter(holm([one.over_datasets.test.p_value for one in found if one.over_datasets]).tolist())
@@ -153,7 +165,7 @@ def _adjusted(found: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _pair(dataset: str, first: Score | None, second: Score | None, permutations: int) -> Pair | str:
-    """The paired numbers of one dataset, or why there are none."""
+    """Return the paired numbers of one dataset, or why there are none."""
     barred = [f"{score.row}: {score.verdict.words}" for score in (first, second) if score and not score.complete]
     if barred:
         return "; ".join(dict.fromkeys(barred))

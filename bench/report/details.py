@@ -47,7 +47,7 @@ def show(
     config: str | Path | None = None,
     cards: Paths = (),
 ) -> Details:
-    """All that is known of one stored result: score, verdict, history, settings, hashes, provenance, classes.
+    """Collect all that is known of one stored result: score, verdict, history, settings, hashes, provenance, classes.
 
     limit: of a run on the first N images. Raises BenchError where nothing is stored.
     """

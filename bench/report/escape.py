@@ -22,7 +22,7 @@ _TEX = {
 
 
 def markdown_text(text: str) -> str:
-    """The text for a paragraph or a cell of a Markdown table: no columns, lines, marks, links or elements of its own.
+    """Escape text for a paragraph or a table cell of Markdown: it yields no columns, lines, marks, links or elements.
 
     >>> print(markdown_text("SCLIP | <b>*best*</b>"))
     SCLIP \\| \\<b>\\*best\\*\\</b>
@@ -31,7 +31,7 @@ def markdown_text(text: str) -> str:
 
 
 def tex_text(text: str) -> str:
-    """The text for LaTeX: no commands, groups or mathematics.
+    """Escape text for LaTeX: it yields no commands, groups or mathematics.
 
     >>> print(tex_text("50 % of \\\\input{x}"))
     50 \\% of \\textbackslash{}input\\{x\\}
@@ -40,7 +40,7 @@ def tex_text(text: str) -> str:
 
 
 def csv_value(value: Any) -> Any:
-    """The value for a cell of a CSV file: text that a spreadsheet would compute gets an apostrophe before it.
+    """Return the value for a cell of a CSV file: text that a spreadsheet would compute gets an apostrophe before it.
 
     >>> csv_value("=1+1"), csv_value("sclip+ours"), csv_value(-1.5)
     ("'=1+1", 'sclip+ours', -1.5)
@@ -52,7 +52,7 @@ def csv_value(value: Any) -> Any:
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """The frame as CSV without its index."""
+    """Return the frame as CSV without its index."""
     import pandas as pd
 
     numbers = set(frame.select_dtypes("number"))

@@ -21,9 +21,11 @@ WIDTH = 7.16  # inches: two columns of a paper
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One sample with what rows made of it.
+    """One sample with the predictions of some rows.
 
-    image: (H, W, 3) uint8. label: (H, W) uint8, 255 where ignored. predictions: label maps (H, W) by row.
+    image: (H, W, 3) uint8.
+    label: (H, W) uint8, 255 where ignored.
+    predictions: label maps (H, W) by row.
     """
 
     id: str
@@ -42,16 +44,18 @@ class FigureBlock:
 
 
 def draw(examples: Sequence[Example], card: Card, labels: Mapping[str, str], out: Path, note: str = "") -> None:
-    """Writes a figure with a line for each example: image, ground truth, and each row with its score on that image.
+    """Write a figure with a line for each example: image, ground truth, and each row with its score on that image.
 
-    labels: what each row is called. out: .png (300 dpi) or .pdf. note: small print below, such as "demo". Raises
-    BenchError for another ending and where the file cannot be written.
+    labels: what each row is called.
+    out: .png (300 dpi) or .pdf.
+    note: small print below, such as "demo".
+    Raises BenchError for another ending and where the file cannot be written.
     """
     draw_blocks([FigureBlock(examples, card, labels)], out, note)
 
 
 def draw_blocks(blocks: Sequence[FigureBlock], out: Path, note: str = "") -> None:
-    """The same for samples of several datasets, one block below the other."""
+    """Write a figure as `draw` does, of samples of several datasets, one block below the other."""
     heights = [_height(block) for block in blocks]
     figure = new_figure(out, WIDTH, sum(heights) + (0.15 if note else 0))
     parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -63,7 +67,10 @@ def draw_blocks(blocks: Sequence[FigureBlock], out: Path, note: str = "") -> Non
 
 
 def new_figure(out: Path, width: float, height: float) -> Any:
-    """An empty figure of that many inches, to be saved at `out`. BenchError for an ending other than .png and .pdf."""
+    """Make an empty figure, its size in inches, that `save` is to write to `out`.
+
+    Raises BenchError for an ending other than .png and .pdf.
+    """
     if out.suffix.lower() not in (".png", ".pdf"):
         raise BenchError(f"-o {out}: figures are written as .png or .pdf; change the name")
     try:
@@ -74,14 +81,17 @@ def new_figure(out: Path, width: float, height: float) -> Any:
 
 
 def save(figure: Any, out: Path) -> None:
-    """Writes it, the same bytes each time. BenchError where that cannot be done."""
+    """Write the figure, the same bytes each time.
+
+    Raises BenchError where that cannot be done.
+    """
     with writing(f"-o {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, metadata={"CreationDate": None} if out.suffix.lower() == ".pdf" else {"Software": None})
 
 
 def _height(block: FigureBlock) -> float:
-    """Inches."""
+    """Return the height of a block in inches."""
     height, width = block.examples[0].image.shape[:2]
     panel = WIDTH / (2 + len(block.examples[0].predictions))
     tall: float = len(block.examples) * panel * height / width
@@ -113,7 +123,7 @@ def _draw_block(part: Any, block: FigureBlock, titles: bool) -> None:
 
 
 def coloured(label: NDArray[np.uint8], card: Card) -> NDArray[np.uint8]:
-    """(H, W, 3) in the card's colours; grey where the label is ignored or no class."""
+    """Return the label map (H, W, 3) in the card's colours; grey where the label is ignored or no class."""
     table = np.full((256, 3), IGNORED_COLOUR, np.uint8)
     table[: len(card.classes)] = card.colours
     table[IGNORED] = IGNORED_COLOUR

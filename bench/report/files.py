@@ -31,7 +31,7 @@ def write_tables(
     formats: Names[str],
     only: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Tables of benchmark.yaml, leaderboard, headline gains and costs of each collection; the files written.
+    """Write tables of benchmark.yaml, leaderboard, headline gains and costs of each collection; return the files.
 
     Names say what they hold: table1.md, table1-demo.csv, leaderboard-limited-20.md. `only` names tables of
     benchmark.yaml and leaves out the rest. Raises BenchError where `out` cannot be written.
@@ -64,7 +64,7 @@ def write_tables(
 
 
 def to_csv(grid: Grid) -> str:
-    """The grid as tidy CSV, columns in fixed order."""
+    """Return the grid as tidy CSV, columns in fixed order."""
     import pandas as pd
 
     lines: list[dict[str, Any]] = csv_lines(grid)

@@ -92,13 +92,13 @@ def per_class(
 
 
 def _readable(store: Store, known: Mapping[tuple[str, str], Score]) -> list[StoredResult]:
-    """The stored cells among `known` whose counts can be read."""
+    """Return the stored cells among `known` whose counts can be read."""
     cells = [cell for cell in store.cells() if (cell.row, cell.dataset) in known]
     return [cell for cell in cells if known[cell.row, cell.dataset].verdict.images != "damaged"]
 
 
 def _judged(frame: pd.DataFrame, known: Mapping[tuple[str, str], Score]) -> pd.DataFrame:
-    """The frame, a line for each row and dataset or several, with the verdict on each."""
+    """Return the frame, a line for each row and dataset or several, with the verdict on each."""
     if not len(frame):
         return frame
     said = [known[key].said for key in zip(frame["row"], frame["dataset"], strict=True)]
@@ -178,7 +178,7 @@ def tables(  # noqa: PLR0913 (each is a flag)
 
 
 def _analysis(results: Path, collection: Collection) -> dict[str, pd.DataFrame]:
-    """File name -> its frame: per class, by threshold, by vocabulary, beside other papers.
+    """Return the further tables by file name: per class, by threshold, by vocabulary, beside other papers.
 
     The last two hold cells that may be ranked alone; the first say of each cell whether it may.
     """
@@ -240,7 +240,7 @@ def export(
     datasets: str | Sequence[str] | None = None,
     limit: int | None = None,
 ) -> Path:
-    """Write stored results to one archive (.zip), which `bench import` takes in; returns it.
+    """Write stored results to one archive (.zip), which `bench import` takes in; return it.
 
     methods, datasets: only these. limit: of the results of runs on the first N images.
     """

@@ -16,7 +16,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#9
 
 
 def draw_radar(scores: Mapping[str, Mapping[str, float]], out: Path, note: str = "") -> None:
-    """Figure 1: a spoke for each dataset, a line for each row; per cent, from 0 to the best of the spoke.
+    """Draw figure 1: a spoke for each dataset, a line for each row; per cent, from 0 to the best of the spoke.
 
     scores: label of a row -> dataset -> fraction, the same datasets for all. Raises BenchError for fewer than three
     datasets, and as `save` does.
@@ -46,7 +46,7 @@ def draw_radar(scores: Mapping[str, Mapping[str, float]], out: Path, note: str =
 
 
 def draw_bias(examples: Sequence[Mapping[str, NDArray[Any]]], out: Path, note: str = "") -> None:
-    """Figure 5: a line for each image, with its pictures by title, and how the values of the last two are spread.
+    """Draw figure 5: a line for each image, with its pictures by title, and how the values of the last two are spread.
 
     The last two are the similarity with a word before and after the bias was alleviated.
     """

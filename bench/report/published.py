@@ -66,14 +66,14 @@ def load_published(name: str | None) -> dict[str, PublishedRow]:
 
 
 def marks(values: Mapping[str, Any]) -> dict[str, Mark]:
-    """Which rows are best and second best of a column; rows that print the same number share their mark."""
+    """Mark the best and the second best rows of a column; rows that print the same number share their mark."""
     distinct = sorted(set(values.values()), reverse=True)
     of_value: dict[Any, Mark] = dict(zip(distinct, ("best", "second"), strict=False))
     return {row: of_value[value] for row, value in values.items() if value in of_value}
 
 
 def one_digit(points: Decimal) -> Decimal:
-    """To 0.1, halves away from zero, as on paper: the road gain of the abstract is 3.95 printed as 4.0."""
+    """Round to 0.1, halves away from zero, as on paper: the road gain of the abstract is 3.95 printed as 4.0."""
     return points.quantize(Decimal("0.1"), ROUND_HALF_UP)
 
 
@@ -98,7 +98,7 @@ class Gain(NamedTuple):
 
 
 def headline_gains(score: Callable[[str, str], Decimal | None]) -> list[Gain]:
-    """The four improvements of the abstract from `score(row, dataset)`, per cent or None."""
+    """Return the four improvements of the abstract from `score(row, dataset)`, per cent or None."""
     return [_gain(task, datasets, score) for task, datasets in TASKS.items()]
 
 
@@ -113,7 +113,7 @@ def _gain(task: str, datasets: tuple[str, ...], score: Callable[[str, str], Deci
 
 
 def published_score() -> Callable[[str, str], Decimal | None]:
-    """`score(row, dataset)` of Tables 1 and 2 of the paper."""
+    """Return the function `score(row, dataset)` for Tables 1 and 2 of the paper."""
     tables = [load_published("table1.csv"), load_published("table2.csv")]
 
     def score(row: str, dataset: str) -> Decimal | None:

@@ -64,11 +64,11 @@ CSV_COLUMNS = (
     "limit",
 )
 COST_COLUMNS = ("row", "dataset", "seconds_per_image", "peak_memory_mib")
-"""Of a table of its own: what a cell took differs from machine to machine, and scores do not."""
+"""Columns of the costs, a separate table: what a cell took differs from machine to machine, and scores do not."""
 
 
 def title(text: str, collection: str) -> str:
-    """The title with what marks the collection: "Table 1 [demo]: …"."""
+    """Return the title with what marks the collection: "Table 1 [demo]: …"."""
     if not collection:
         return text
     head, colon, tail = text.partition(":")
@@ -76,7 +76,7 @@ def title(text: str, collection: str) -> str:
 
 
 def markdown(grid: Grid) -> str:
-    """The table with up to four lines a row (measured, published, difference, interval) and footnotes."""
+    """Render a table with up to four lines a row (measured, published, difference, interval) and footnotes."""
     from tabulate import tabulate
 
     notes: list[str] = []
@@ -92,7 +92,7 @@ def markdown(grid: Grid) -> str:
 
 
 def html_table(grid: Grid) -> str:
-    """The same as a fragment of HTML: a heading, the table, and its notes as paragraphs."""
+    """Render a table as a fragment of HTML: a heading, the table, and its notes as paragraphs."""
     notes: list[str] = []
     lines = [text for line in grid.lines for text in _line(line, grid, notes, one_line)]
     warnings = [text for word, text in WARNINGS.items() if word in grid.collection]
@@ -117,7 +117,7 @@ def _html_cell(text: str, place: int) -> str:
 
 
 def _html_text(markdown_text: str) -> str:
-    """Markdown's ** and * as bold and italics; nothing else of it is used in tables."""
+    """Render Markdown's ** and * as bold and italics; nothing else of it is used in tables."""
     text = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(markdown_text, quote=False))
     return re.sub(r"\*(.+?)\*", r"<i>\1</i>", text)
 
@@ -162,17 +162,19 @@ def _interval(entry: TableEntry) -> str:
 
 
 def _undecided(grid: Grid) -> list[str]:
-    """Which rows cannot be told from the best of a column."""
+    """Say which rows cannot be distinguished from the best of a column."""
     if (found := grid.undecided) is None:
         return []
     told = [f"{column}: {', '.join(labels) or 'none'}" for column, labels in found.rows.items()]
-    lines = [f"Not told apart from the best (scenes swapped; 5 %, Holm over {found.tests} tests): {'; '.join(told)}."]
+    lines = [
+        f"Not distinguishable from the best (scenes swapped; 5 %, Holm over {found.tests} tests): {'; '.join(told)}."
+    ]
     too_few = f"No test (too few scenes, or other images): {', '.join(found.untested)}."
     return [*(lines if told else []), *([too_few] if found.untested else [])]
 
 
 def _images(grid: Grid) -> list[str]:
-    """Of each dataset: images and scenes, and what its intervals cannot see."""
+    """Say for each dataset how many images and scenes it has, and what its intervals cannot see."""
     told: dict[str, str] = {}
     unseen: dict[str, None] = {}
     for line in grid.lines:
@@ -187,7 +189,7 @@ def _images(grid: Grid) -> list[str]:
 
 
 def _differences(grid: Grid) -> list[str]:
-    """In what the rows of a dataset differ, in one line."""
+    """Say in one line in what the rows of a dataset differ."""
     scores = [entry.score for line in grid.lines for entry in line.entries.values() if entry.score]
     line = differences({(score.row, score.dataset): score.verdict for score in scores})
     return [line] if line else []
@@ -198,7 +200,7 @@ def _marked(text: str, mark: Mark | None) -> str:
 
 
 def signed(points: float | Decimal | None) -> str:
-    """+1.2, −0.4 or 0.0; "" for None, – for nan."""
+    """Format points with their sign: +1.2, −0.4 or 0.0; "" for None, – for nan."""
     if points is None:
         return ""
     if math.isnan(points):
@@ -259,7 +261,7 @@ def cost_lines(collection: Collection) -> list[dict[str, Any]]:
 
 
 def _csv_status(entry: TableEntry, is_average: bool) -> str:
-    """Of an entry without a score of its own."""
+    """Return the status of an entry that has no score."""
     if is_average:
         return f"{entry.counted}/{entry.total}"
     return "not run" if math.isnan(entry.value) else "computed from the labels"
@@ -275,7 +277,7 @@ def _points(value: float | None, scale: float = 100) -> float | None:
 
 
 def gains_table(pairs: Sequence[tuple[Gain, Gain]], collection: str) -> str:
-    """The abstract's improvements over the best previous method, measured and published."""
+    """Render the abstract's improvements over the best previous method, measured and published."""
     from tabulate import tabulate
 
     lines = [[mine.task, _gain(mine), _means(mine), _gain(published), _means(published)] for mine, published in pairs]
@@ -297,7 +299,7 @@ def _means(gain: Gain) -> str:
 
 
 def latex(grid: Grid, intervals: bool = False) -> str:
-    """The table for a paper: booktabs, best bold and second best underlined, published numbers in grey below.
+    """Render the table for a paper: booktabs, best bold and second best underlined, published numbers in grey below.
 
     intervals: with the 95 % interval below each number. A number that may not be ranked is a dash; the marks of both
     that and of numbers that may not stand beside published ones are explained below. Needs the packages booktabs and

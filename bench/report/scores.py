@@ -1,4 +1,4 @@
-"""What tables show of a stored cell: its score, how far it can be trusted, and the verdict on it."""
+"""Scores of stored cells as tables show them: how good, how far to be trusted, and the verdict on each."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from bench.store.store import Store, limits
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """One cell; value and interval are fractions.
+    """Score of one cell with its verdict; value and interval are fractions.
 
-    value: nan where nothing was counted. constant, chance: what the best constant prediction and a random one
-    score on the same labels. scenes, interval: only of whole cells. peak_memory: bytes. boundary: mean boundary IoU;
-    nan where it was not counted. history: earlier scores and what changed, newest first. settings: None where cell.json
-    cannot be read.
+    value: nan where nothing was counted.
+    constant, chance: what the best constant prediction and a random one score on the same labels.
+    scenes, interval: only of whole cells.
+    peak_memory: bytes.
+    boundary: mean boundary IoU; nan where it was not counted.
+    history: earlier scores and what changed, newest first.
+    settings: None where cell.json cannot be read.
     """
 
     row: str
@@ -63,12 +66,12 @@ class Score:
 
     @property
     def blind_spots(self) -> list[str]:
-        """What its interval cannot see, one phrase each."""
+        """Limits of its interval: what it cannot see, one phrase each."""
         return blind_spots(self.scenes, self.classes) if self.scenes and self.interval and self.interval.known else []
 
     @property
     def said(self) -> dict[str, Any]:
-        """What every frame and CSV says of the cell: the verdict, and what it was counted with."""
+        """Columns that every frame and CSV has of the cell: the verdict, and what it was counted with."""
         known, settings = self.verdict, self.settings
         return {
             "status": known.status,
@@ -116,7 +119,7 @@ class Collection:
     def p_values(
         self, rows: Sequence[str], datasets: Sequence[str], best: str | None = None
     ) -> dict[tuple[str, str], float]:
-        """p of the mean difference over these datasets, of all pairs of these rows, or of those with `best` alone.
+        """Return p of the mean difference over these datasets, for all pairs of these rows or only those with `best`.
 
         Rows that are not complete, and pairs that were not counted on the same images, have none. What was computed
         once is remembered, for several tables show it.
@@ -139,7 +142,10 @@ class Collection:
 def collect(
     results: Path, config: Config, permutations: int = PERMUTATIONS, cards: Sequence[Path] = ()
 ) -> list[Collection]:
-    """Everything below a results folder; if that is nothing, one empty collection. cards: folders of further cards."""
+    """Collect everything below a results folder; if that is nothing, one empty collection.
+
+    cards: folders of further cards.
+    """
     found: dict[str, dict[tuple[str, str], Score]] = {}
     for store in [Store(results, limit=limit) for limit in (None, *limits(results))]:
         for key, score in scores_of(store, config, cards).items():
@@ -152,7 +158,7 @@ def collect(
 def scores_of(
     store: Store, config: Config, cards: Sequence[Path] = (), datasets: Sequence[str] | None = None
 ) -> dict[tuple[str, str], Score]:
-    """(row, dataset) -> the score of each stored cell with the verdict on it, on these datasets or all."""
+    """Return the score of each stored cell by (row, dataset) with the verdict on it, on these datasets or all."""
     stored, unread = store.listing()
     cells = [cell for cell in stored if datasets is None or cell.dataset in datasets]
     now = {name: card_of(name, cards) for name in {cell.dataset for cell in cells}}
@@ -177,7 +183,7 @@ def scores_of(
 
 
 def _numbers(cell: StoredResult) -> dict[str, Any]:
-    """What a `Score` holds besides the verdict, from one cell's counts."""
+    """Compute what a `Score` holds besides the verdict, from one cell's counts."""
     info, cost = cell.info, cell.record.cost
     found: dict[str, Any] = {
         "row": cell.row,

@@ -24,9 +24,9 @@ def summary_table(
     cards: Sequence[Path] = (),
     width: int | None = None,
 ) -> str:
-    """Rows and datasets as they are stored: per cent, or what is wrong; with the mean of rows that have all datasets.
+    """Render rows and datasets as they are stored: per cent, or what is wrong, and the mean of rows with all datasets.
 
-    Stands on its side where it is wider than the terminal (`width`, columns), and in parts where that is too wide too.
+    Transposed where it is wider than the terminal (`width`, columns), and in parts where that is too wide too.
     """
     width = width or shutil.get_terminal_size().columns
     marks = [*(["demo"] if store.demo else []), *([f"first {store.limit} images only"] if store.limit else [])]
@@ -63,7 +63,7 @@ def _width(table: str) -> int:
 
 
 def _mean(scores: Sequence[Score | None]) -> str:
-    """Of rows that have all datasets alone."""
+    """Return the mean as text, only for rows that have all datasets."""
     values = [100 * score.value for score in scores if score and score.complete]
     return f"{sum(values) / len(values):.1f}" if values and len(values) == len(scores) else ""
 

@@ -30,11 +30,14 @@ GUESSES = (("constant", "Best constant prediction"), ("chance", "Random predicti
 
 @dataclass
 class TableEntry:
-    """What stands where a row meets a column. value and interval are fractions, published is per cent.
+    """Entry of a table, where a row meets a column.
 
-    value: nan unless there is a number. counted of total: images, or datasets of an average. complete: the
-    number may be ranked. comparable: it may be held against a published one. score: None for an average and
-    where nothing is stored.
+    value, interval: fractions; value is nan unless there is a number.
+    published: per cent.
+    counted of total: images, or datasets of an average.
+    complete: the number may be ranked.
+    comparable: it may be held against a published one.
+    score: None for an average and where nothing is stored.
     """
 
     value: float = float("nan")
@@ -79,8 +82,10 @@ class Line:
 class Undecided(NamedTuple):
     """Tests of the rows of each column against its best.
 
-    rows: column -> labels of the rows that no test decides. untested: columns whose best row has no test, with too few
-    scenes. tests: how many Holm's correction is over. p_values: (column, row) -> p, and p by Holm.
+    rows: column -> labels of the rows that no test decides.
+    untested: columns whose best row has no test, with too few scenes.
+    tests: how many Holm's correction is over.
+    p_values: (column, row) -> p, and p by Holm.
     """
 
     rows: dict[str, list[str]]
@@ -102,7 +107,7 @@ class Grid:
 
 
 def build(name: str, table: Table, config: Config, collection: Collection) -> Grid:
-    """One table of benchmark.yaml. Lines that only the paper has stand where the paper has them."""
+    """Build one table of benchmark.yaml. Lines that only the paper has stand where the paper has them."""
     published = load_published(table.published)
     lines = []
     for row in [*published, *(row for row in table.rows if row not in published)]:
@@ -121,13 +126,13 @@ def build(name: str, table: Table, config: Config, collection: Collection) -> Gr
 
 
 def _label(row: str, config: Config, collection: Collection) -> str:
-    """What the run that stored the row called it, else what benchmark.yaml does."""
+    """Return the label that the run that stored the row gave it, else the one of benchmark.yaml."""
     stored = (score.label for (name, _), score in collection.scores.items() if name == row)
     return next(stored, config.row(row).title())
 
 
 def leaderboard(config: Config, collection: Collection) -> Grid:
-    """Every stored row on every stored dataset, the highest mean at the top.
+    """Rank every stored row on every stored dataset, the highest mean at the top.
 
     A mean is over the datasets that all rows with a mean have, so that means can be compared; other rows stand below.
     """
@@ -153,7 +158,7 @@ def leaderboard(config: Config, collection: Collection) -> Grid:
 
 
 def boundary_table(collection: Collection) -> Grid | None:
-    """Mean boundary IoU of every stored row and dataset; None where nothing has it."""
+    """Build the table of mean boundary IoU of every stored row and dataset; None where nothing has it."""
     counted = [score for score in collection.scores.values() if not np.isnan(score.boundary)]
     if not counted:
         return None
@@ -174,7 +179,7 @@ def boundary_table(collection: Collection) -> Grid | None:
 
 
 def _guesses(collection: Collection, datasets: Sequence[str], name: str, label: str) -> Line:
-    """What a prediction that never looks at the image scores: computed from the labels of any complete cell."""
+    """Return the scores of a prediction that ignores the image, computed from the labels of any complete cell."""
     complete = {score.dataset: score for score in collection.scores.values() if score.complete}
     entries = {
         dataset: TableEntry(getattr(complete[dataset], name)) if dataset in complete else TableEntry()
@@ -184,7 +189,7 @@ def _guesses(collection: Collection, datasets: Sequence[str], name: str, label: 
 
 
 def gains(collection: Collection) -> list[tuple[Gain, Gain]]:
-    """(measured, published) improvement over the best previous method for each task of the abstract."""
+    """Return the (measured, published) improvement over the best previous method for each task of the abstract."""
 
     def measured(row: str, dataset: str) -> Decimal | None:
         score = collection.scores.get((row, dataset))
@@ -209,7 +214,7 @@ def _entry(score: Score | None, published: Decimal | None) -> TableEntry:
 
 
 def _average(entries: Sequence[TableEntry], published: Decimal | None) -> TableEntry:
-    """Mean over the complete cells; a number of its own standing only if that is all of them."""
+    """Return the mean over the complete cells; it may be ranked only if those are all of them."""
     done = [entry for entry in entries if entry.complete]
     complete = len(done) == len(entries)
     intervals = [entry.interval for entry in done if entry.interval]
@@ -225,7 +230,7 @@ def _average(entries: Sequence[TableEntry], published: Decimal | None) -> TableE
 
 
 def _mark(lines: Sequence[Line], columns: Sequence[str]) -> None:
-    """Best and second best of each column, measured among measured and published among published."""
+    """Mark the best and second best of each column, measured among measured and published among published."""
     for column in columns:
         entries = {line.row: line.entries[column] for line in lines}
         mine = marks({row: entry.shown for row, entry in entries.items() if entry.complete})
@@ -237,7 +242,7 @@ def _mark(lines: Sequence[Line], columns: Sequence[str]) -> None:
 def _undecided(
     lines: Sequence[Line], columns: Sequence[str], collection: Collection, averaged: Sequence[str] | None = None
 ) -> Undecided | None:
-    """By the tests of each column's best row against the others, as if all pairs of rows had been tested.
+    """Test each column's best row against the others, as if all pairs of rows had been tested.
 
     averaged: the datasets of the average; all of the table unless given.
     """

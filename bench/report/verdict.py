@@ -27,10 +27,12 @@ GAPS: Final = ("failed", "no data", "no labels", "damaged")
 
 @dataclass(frozen=True)
 class Facts:
-    """What the results of one dataset have to agree in to be ranked together; None where it is not known.
+    """Values that the results of one dataset must share to be ranked together; None where one is not known.
 
-    labels: hash of the label pixels of all images, where these are as many as expected. pixels: how many were counted.
-    images: index -> checksum of the file. backbone: AS_CONFIGURED, or its name where the row should have another one.
+    labels: hash of the label pixels of all images, where these are as many as expected.
+    pixels: how many were counted.
+    images: index -> checksum of the file.
+    backbone: AS_CONFIGURED, or its name where the row should have another one.
     weights: backbone, and their hash.
     """
 
@@ -46,9 +48,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Column:
-    """What a result is judged by: the configuration, the dataset's card as it is now, what most results have.
+    """Basis on which a result is judged: the configuration, the dataset's card as it is now, what most results have.
 
-    card: None where there is none. usual: None for a result that stands alone. weights: of each backbone.
+    card: None where there is none.
+    usual: None for a result that stands alone.
+    weights: of each backbone.
     """
 
     config: Config
@@ -59,13 +63,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a result is, why, and what it may stand beside.
+    """State of a result, the reasons for it, and what the result may stand beside.
 
     images: "ok" (all are counted), "incomplete" (all that there are, but the card expects more), "too many" (it expects
-    fewer), "partial" (not all are counted yet), or one of GAPS. counted of expected: their number. reason: of a gap.
-    stale: what changed since, "name old -> new". upper_bound: set where the threshold is not the protocol's. differs:
-    "labels", "images", "weights", "backbone" or "dtype" -> how it departs from most results of its dataset. caveats:
-    why it may not stand beside a published number. footnote: what else to know of its data. notes: how it was made.
+        fewer), "partial" (not all are counted yet), or one of GAPS.
+    counted of expected: their number.
+    reason: of a gap.
+    stale: what changed since, "name old -> new".
+    upper_bound: set where the threshold is not the protocol's.
+    differs: "labels", "images", "weights", "backbone" or "dtype" -> how it departs from most results of its dataset.
+    caveats: why it may not stand beside a published number.
+    footnote: what else to know of its data.
+    notes: how it was made.
     """
 
     images: str
@@ -101,7 +110,7 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """What stands beside the number, in a few words; "" where there is nothing to say."""
+        """Short remark that stands beside the number; "" where there is nothing to say."""
         of = f"{self.counted:,} of {self.expected:,} images"
         words = {
             "ok": [],
@@ -116,7 +125,7 @@ class Verdict:
 
     @property
     def why(self) -> tuple[str, ...]:
-        """Why it is not ranked, or in what it differs, a sentence each."""
+        """Reasons why it is not ranked, or in what it differs, a sentence each."""
         stale = f"changed since it was counted: {', '.join(self.stale)}" if self.stale else None
         return tuple(text for text in (self.reason, stale, self.upper_bound, *self.differs.values()) if text)
 
@@ -132,18 +141,18 @@ class Verdict:
         return reasons if reasons.startswith(f"{self.text}: ") else ": ".join(filter(None, (self.text, reasons)))
 
     def beside(self, number: str) -> str:
-        """The number with `text`: "41.8 (10 of 12 images)"; `text` alone where there is no number."""
+        """Return the number with `text`: "41.8 (10 of 12 images)"; `text` alone where there is no number."""
         return f"{number} ({self.text})" if number and self.text else number or self.text
 
     def footnotes(self, row: str, dataset: str) -> list[str]:
-        """`sentences` for below a table: each says which result or dataset it is about, unless it is about many."""
+        """Return `sentences` for below a table: each names its result or dataset, unless it is about many."""
         about_data = [f"{dataset}: {self.footnote}"] if self.footnote else []
         own = [[f"{row} on {dataset}: {text}" for text in these] for these in (self.why, self.notes)]
         return [*own[0], *about_data, *self.caveats, *own[1]]
 
 
 def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
-    """What of a result is held against the others of its dataset; reads its counts."""
+    """Return what of a result is held against the others of its dataset; reads its counts."""
     labels = label_area(cell.areas()) if cell.images.num_rows else None  # (images, classes)
     whole = cell.counted == cell.total == _expected(cell, card)
     own = cell.settings.method != EXTERNAL
@@ -165,7 +174,7 @@ def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
 def columns(
     found: Sequence[tuple[StoredResult, Facts]], config: Config, cards: Mapping[str, Card | None]
 ) -> dict[tuple[str, bool], Column]:
-    """(dataset, whether of the demo) -> what its results are judged by. cards: those of now, by dataset."""
+    """Return what results are judged by: (dataset, whether of the demo) -> column. cards: those of now, by dataset."""
     together: dict[tuple[str, bool], list[Facts]] = {}
     for cell, of_cell in found:
         together.setdefault((cell.dataset, cell.record.demo), []).append(of_cell)
@@ -175,7 +184,7 @@ def columns(
 
 
 def card_of(dataset: str, cards: Sequence[Path] = ()) -> Card | None:
-    """The dataset's card as it is now, shipped or in one of the folders; None where there is none."""
+    """Return the dataset's card as it is now, shipped or in one of the folders; None where there is none."""
     try:
         return load_card(dataset, cards)
     except BenchError as error:
@@ -185,7 +194,7 @@ def card_of(dataset: str, cards: Sequence[Path] = ()) -> Card | None:
 
 
 def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
-    """The verdict on a result, from what is stored in it, the card and configuration of now, and its column."""
+    """Judge a result by what is stored in it, the card and configuration of now, and its column."""
     record, info = cell.record, cell.info
     found = Verdict(
         images=cell.status,
@@ -218,12 +227,12 @@ def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
 
 
 def damaged(reason: str, demo: bool = False, limit: int | None = None) -> Verdict:
-    """The verdict on a result that cannot be read."""
+    """Return the verdict on a result that cannot be read."""
     return Verdict("damaged", reason=reason, demo=demo, limit=limit)
 
 
 def differences(verdicts: Mapping[tuple[str, str], Verdict]) -> str | None:
-    """One line that says on which datasets rows differ in what: "Rows differ: vdd in dtype, images.", or None."""
+    """Say in one line on which datasets rows differ in what: "Rows differ: vdd in dtype, images.", or None."""
     kinds: dict[str, dict[str, None]] = {}
     for (_, dataset), one in verdicts.items():
         for kind in one.differs:
@@ -233,14 +242,14 @@ def differences(verdicts: Mapping[tuple[str, str], Verdict]) -> str | None:
 
 
 def _expected(cell: StoredResult, card: Card | None) -> int:
-    """Images that the dataset should have; as many as it has where nothing says otherwise."""
+    """Return how many images the dataset should have; as many as it has where nothing says otherwise."""
     kept = card or cell.record.card
     expected = kept.expected_count if kept else cell.record.images.expected
     return cell.total if cell.record.demo or cell.record.limit is not None else expected or cell.total
 
 
 def _settings_now(cell: StoredResult, config: Config, card: Card | None, row: str | None = None) -> Any:
-    """Settings that the row would have now; None where there is neither a card nor what a result keeps of it."""
+    """Return the settings that the row would have now; None without a card and without what a result keeps of it."""
     kept: Card | DatasetFacts | None = card or cell.record.card
     if kept is None:
         return None
@@ -248,7 +257,7 @@ def _settings_now(cell: StoredResult, config: Config, card: Card | None, row: st
 
 
 def _stale(cell: StoredResult, column: Column) -> list[str]:
-    """What benchmark.yaml and the card say otherwise than when the result was counted."""
+    """List where benchmark.yaml and the card differ from what the result was counted with."""
     record, card = cell.record, column.card
     layout, changed = cell.info.layout, []
     if card is not None and layout in card.layouts and record.inputs.get("card", "") != recipe(card, layout):
@@ -276,7 +285,7 @@ def _other_backbone(cell: StoredResult, column: Column) -> list[str]:
 
 
 def _upper_bound(cell: StoredResult, column: Column) -> str | None:
-    """Why the score is an upper bound: its row's name sets another threshold than the protocol's."""
+    """Say why the score is an upper bound: its row's name sets another threshold than the protocol's."""
     base, pairs = split_name(cell.row)
     kept = [(key, text) for key, text in pairs if key != "threshold"]
     if len(kept) == len(pairs):
@@ -291,7 +300,7 @@ def _upper_bound(cell: StoredResult, column: Column) -> str | None:
 
 
 def _usual(results: Sequence[Facts]) -> Facts:
-    """What most results have."""
+    """Return the facts that most results share."""
     layout = _most(results, lambda one: one.layout)
     images = _most(results, lambda one: tuple(sorted(one.images.items())) if one.layout == layout else None)
     return Facts(
@@ -305,7 +314,7 @@ def _usual(results: Sequence[Facts]) -> Facts:
 
 
 def _usual_weights(results: Sequence[Facts]) -> dict[str, str]:
-    """Backbone -> the weights that most results on it have."""
+    """Return the weights that most results on each backbone have."""
     by_backbone: dict[str, list[Facts]] = {}
     for one in results:
         if one.weights:
@@ -314,7 +323,7 @@ def _usual_weights(results: Sequence[Facts]) -> dict[str, str]:
 
 
 def _most(results: Sequence[Facts], value: Callable[[Facts], Any]) -> Any:
-    """The value that most results have; of as many the configured one, then that of the newest result."""
+    """Return the value that most results have; of as many the configured one, then that of the newest result."""
     votes: dict[Any, tuple[int, bool, str]] = {}
     for one in results:
         if own := value(one):
@@ -324,7 +333,7 @@ def _most(results: Sequence[Facts], value: Callable[[Facts], Any]) -> Any:
 
 
 def _differs(one: Facts, usual: Facts, weights: Mapping[str, str]) -> dict[str, str]:
-    """How a result departs from most results of its dataset."""
+    """Say how a result departs from most results of its dataset."""
     found = {}
     if one.labels and usual.labels and one.labels != usual.labels:
         found["labels"] = "its labels are not those of most rows"

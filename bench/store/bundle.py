@@ -43,7 +43,7 @@ class Manifest(Part):
 
 
 def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = lambda _: True) -> list[StoredResult]:
-    """Writes the stored cells to an archive (.zip), shards put together; equal cells give equal bytes.
+    """Write the stored cells to an archive (.zip), shards put together; equal cells give equal bytes.
 
     Returns what was written. Raises BenchError where there is nothing, and where the file cannot be written.
     """
@@ -82,7 +82,7 @@ def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = la
 
 
 def _whole(cell: StoredResult, place: Path) -> tuple[bytes, bytes | None]:
-    """cell.json and counts of a cell; of one in shards as if one process had written it."""
+    """Return cell.json and counts of a cell; of one in shards as if one process had written it."""
     counts = place / COUNTS
     whole = [piece.folder for piece in cell.pieces] == [place] and not any(place.glob(PARTS))
     if whole and counts.is_file() == bool(cell.record.counts_sha256):
@@ -98,7 +98,7 @@ def _whole(cell: StoredResult, place: Path) -> tuple[bytes, bytes | None]:
 
 
 def take_in(store: Store, archives: Sequence[Path], replace: bool = False) -> list[Record]:
-    """Puts the cells of archives into a results folder; returns their records.
+    """Put the cells of archives into a results folder; return their records.
 
     All of it is checked first. A cell that is there with other content is refused unless `replace`. Raises BenchError
     for what does not fit; nothing is written then.
@@ -146,7 +146,7 @@ def _differs(target: Path, files: dict[str, bytes]) -> bool:
 
 
 def _cells(file: Path, store: Store) -> dict[str, tuple[Record, dict[str, bytes]]]:
-    """Folder -> record and files of the archive's cells, each of which could be read back if it were in `store`."""
+    """Return record and files of the archive's cells by folder; each could be read back if it were in `store`."""
     cells: dict[str, dict[str, bytes]] = {}
     for name, data in _read(file).items():
         folder, _, name = name.rpartition("/")
@@ -157,7 +157,10 @@ def _cells(file: Path, store: Store) -> dict[str, tuple[Record, dict[str, bytes]
 
 
 def _checked(file: Path, folder: str, files: dict[str, bytes], store: Store) -> Record:
-    """The record of a cell of the archive. BenchError where it disagrees with its folder, its counts or the store."""
+    """Return the record of a cell of the archive.
+
+    Raises BenchError where it disagrees with its folder, its counts or the store.
+    """
     try:
         record = Record.parse(files[RECORD])
         place = str(store.place(record.row, record.dataset).relative_to(store.cells_folder))
@@ -187,7 +190,7 @@ def _checked(file: Path, folder: str, files: dict[str, bytes], store: Store) -> 
 
 
 def _check_counts(counts: bytes, folder: str, files: dict[str, bytes], limit: int | None) -> None:
-    """Raises where counts are far larger than their file, or no result can be read from them."""
+    """Raise where counts are far larger than their file, or no result can be read from them."""
     with pq.ParquetFile(io.BytesIO(counts)) as file:
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     columns = [group.column(number) for group in groups for number in range(group.num_columns)]
@@ -209,7 +212,10 @@ def _check_counts(counts: bytes, folder: str, files: dict[str, bytes], limit: in
 
 
 def _read(file: Path) -> dict[str, bytes]:
-    """The archive's files by name, without the manifest, which they agree with; sizes are looked at before any file."""
+    """Return the archive's files by name, without the manifest, which they agree with.
+
+    Sizes are looked at before any file.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -239,5 +245,5 @@ def _read(file: Path) -> dict[str, bytes]:
 
 
 def chosen(rows: Sequence[str] | None, datasets: Sequence[str] | None) -> Callable[[StoredResult], bool]:
-    """Whether a cell is of these rows and datasets; None for all."""
+    """Return the test whether a cell is of these rows and datasets; None for all."""
     return lambda cell: (rows is None or cell.row in rows) and (datasets is None or cell.dataset in datasets)

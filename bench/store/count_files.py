@@ -34,14 +34,14 @@ class Piece(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What the files of a cell hold. damaged: file -> why it is left out."""
+    """Content of the files of a cell. damaged: file -> why it is left out."""
 
     table: pa.Table
     damaged: dict[Path, str]
 
 
 def read_counts(pieces: Sequence[Piece], columns: Sequence[str] = tuple(SCHEMA.names)) -> Reading:
-    """One line per image that the pieces hold, by index; files of other settings are absent."""
+    """Read one line per image that the pieces hold, by index; files of other settings are absent."""
     tables, damaged = [], {}
     for piece in pieces:
         for file in count_files(*piece):
@@ -55,9 +55,9 @@ def read_counts(pieces: Sequence[Piece], columns: Sequence[str] = tuple(SCHEMA.n
 
 
 def count_files(folder: Path, record: Record) -> list[Path]:
-    """The files that a record speaks of: the merged one, then the parts, oldest first.
+    """Return the files that a record speaks of: the merged one, then the parts, oldest first.
 
-    Of a record that is done, parts beside its merged file were left by a kill; they are in it.
+    Where the record is done, parts beside its merged file were left by a kill; they are in it.
     """
     parts = sorted(folder.glob(PARTS))
     whole = [part for part in parts if record.counts_sha256 and _named_hash(part) == record.counts_sha256]
@@ -69,7 +69,7 @@ def count_files(folder: Path, record: Record) -> list[Path]:
 
 
 def read_file(file: Path, record: Record, columns: Sequence[str] = tuple(SCHEMA.names)) -> pa.Table | None:
-    """The columns of one count file; None where it is of other settings.
+    """Read the columns of one count file; None where it is of other settings.
 
     All columns are read and checked when a content is first seen in a process. Raises OSError for a file that is not
     there, ValueError for one that is damaged.
@@ -96,7 +96,7 @@ _checked: set[tuple[str, str, int, int]] = set()
 
 
 def sound_counts(folder: Path) -> str | None:
-    """The SHA-256 of counts.parquet, after an interrupted merge is finished; None unless cell.json vouches for it.
+    """Return the SHA-256 of counts.parquet, after finishing an interrupted merge; None unless cell.json vouches for it.
 
     A damaged cell.json vouches for the hash that is still found in its bytes. One without checksum and hash, as
     versions without checksums left it when they were killed, vouches for any file.
@@ -117,7 +117,7 @@ def sound_counts(folder: Path) -> str | None:
 
 
 def finish_merge(folder: Path, record: Record) -> None:
-    """Makes the part that holds all images counts.parquet, if cell.json names it and this was not done yet."""
+    """Turn the part that holds all images into counts.parquet, if cell.json names it and this was not done yet."""
     for part in folder.glob(PARTS):
         if record.counts_sha256 and _named_hash(part) == record.counts_sha256:
             part.replace(folder / COUNTS)
@@ -134,7 +134,7 @@ def _bytes(file: Path) -> bytes:
 
 
 def part_file(folder: Path, number: int, data: bytes) -> Path:
-    """Where a part with this content belongs."""
+    """Return where a part with this content belongs."""
     return folder / f"part-{number:06d}-{hashlib.sha256(data).hexdigest()}.parquet"
 
 
@@ -143,6 +143,6 @@ def part_number(part: Path) -> int:
 
 
 def _named_hash(part: Path) -> str | None:
-    """The hash in a part's name; None in those of versions without checksums."""
+    """Return the hash in a part's name; None in those of versions without checksums."""
     names = part.stem.split("-")
     return names[2] if len(names) > 2 else None

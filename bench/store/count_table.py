@@ -53,7 +53,7 @@ _ENCODINGS = {
 
 @dataclass(frozen=True, eq=False)
 class ImageCounts:
-    """What is stored of one image: its counts, or the error that kept it from having any.
+    """Stored form of one image: its counts, or the error that kept it from having any.
 
     boundary: as in the column of that name, see `boundary_line`. content: checksum of its files.
     """
@@ -67,7 +67,7 @@ class ImageCounts:
 
 
 def to_table(images: Sequence[ImageCounts], names: Sequence[tuple[str, str | None]]) -> pa.Table:
-    """The table of some images; `names` holds (id, scene) of every image of the dataset."""
+    """Return the table of some images; `names` holds (id, scene) of every image of the dataset."""
     columns: dict[str, list[Any]] = {
         "index": [image.index for image in images],
         "id": [names[image.index][0] for image in images],
@@ -82,7 +82,7 @@ def to_table(images: Sequence[ImageCounts], names: Sequence[tuple[str, str | Non
 
 
 def encode(table: pa.Table, fingerprint: str) -> bytes:
-    """The table as a Parquet file that carries the fingerprint of its cell."""
+    """Return the table as a Parquet file that carries the fingerprint of its cell."""
     buffer = io.BytesIO()
     pq.write_table(
         table.combine_chunks().replace_schema_metadata({_FINGERPRINT: fingerprint.encode()}),
@@ -98,7 +98,10 @@ def encode(table: pa.Table, fingerprint: str) -> bytes:
 
 
 def decode(data: bytes, fingerprint: str, columns: Sequence[str] = tuple(SCHEMA.names)) -> pa.Table | None:
-    """The columns of the table in a Parquet file; None where it is of other settings. ValueError for damage."""
+    """Read the columns of the table in a Parquet file; None where it is of other settings.
+
+    Raises ValueError for damage.
+    """
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             if (file.schema_arrow.metadata or {}).get(_FINGERPRINT, b"").decode() != fingerprint:
@@ -114,7 +117,10 @@ def decode(data: bytes, fingerprint: str, columns: Sequence[str] = tuple(SCHEMA.
 
 
 def check(table: pa.Table, classes: int, total: int) -> None:
-    """Raises ValueError for a table that no run writes. classes, total: classes and images of the dataset."""
+    """Raise ValueError for a table that no run writes.
+
+    classes, total: classes and images of the dataset.
+    """
     if table.schema != SCHEMA:
         raise ValueError("its columns are not those of counts")
     if table.column("index").null_count or table.column("id").null_count:
@@ -142,7 +148,10 @@ def check(table: pa.Table, classes: int, total: int) -> None:
 
 
 def merge(tables: Sequence[pa.Table]) -> pa.Table:
-    """One line an image, by index. Of several lines of an image the last with counts wins, else the last."""
+    """Merge tables to one line an image, by index.
+
+    Where an image has several lines, the last with counts wins, else the last.
+    """
     table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
     index = table.column("index").to_numpy()
     if (np.diff(index) > 0).all():
@@ -154,7 +163,7 @@ def merge(tables: Sequence[pa.Table]) -> pa.Table:
 
 
 def renamed(table: pa.Table, names: Sequence[tuple[str, str | None]]) -> pa.Table:
-    """The table with the ids and scenes of `names`, which may be newer than the counts."""
+    """Return the table with the ids and scenes of `names`, which may be newer than the counts."""
     index = table.column("index").to_pylist()
     for place, column in ((0, "id"), (1, "scene")):
         values = pa.array([names[i][place] for i in index], pa.string())
@@ -163,18 +172,18 @@ def renamed(table: pa.Table, names: Sequence[tuple[str, str | None]]) -> pa.Tabl
 
 
 def counted(table: pa.Table) -> pa.Table:
-    """Only the images that have counts."""
+    """Return only the images that have counts."""
     errors = table.column("error")
     return table if errors.null_count == table.num_rows else table.filter(pc.is_null(errors))
 
 
 def boundary_line(boundary: Ints, threshold: float, background: int) -> Ints:
-    """The stored form of boundary counts (K, 2), which unlike the others depend on the threshold."""
+    """Return the stored form of boundary counts (K, 2), which unlike the others depend on the threshold."""
     return np.concatenate([_scoring(threshold, background), boundary.ravel()])
 
 
 def boundary_lines(table: pa.Table, classes: int, threshold: float, background: int) -> dict[int, Ints]:
-    """Index -> boundary counts (K, 2) of the images that have them at this threshold and background."""
+    """Return the boundary counts (K, 2), by index, of the images that have them at this threshold and background."""
     found = {}
     for index, line in zip(table.column("index").to_pylist(), table.column("boundary"), strict=True):
         values = np.asarray(line.values if line.is_valid else [], np.int64)
@@ -188,7 +197,10 @@ def _scoring(threshold: float, background: int) -> Ints:
 
 
 def flat(table: pa.Table, column: str) -> tuple[Any, Ints]:
-    """Values of a list column one after the other, and the N + 1 offsets of its N lists. ValueError for null values."""
+    """Return the values of a list column one after the other, and the N + 1 offsets of its N lists.
+
+    Raises ValueError for null values.
+    """
     lists = table.column(column).combine_chunks()
     if lists.values.null_count:
         raise ValueError(f"a value of {column} is null")

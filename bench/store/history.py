@@ -1,4 +1,4 @@
-"""What a cell showed before it was counted or scored again, and what changed in between."""
+"""Earlier scores of a cell: what it showed before it was counted or scored again, and what changed in between."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAIN = {
 def history_of(
     old: StoredResult | None, new: Record, contents: Sequence[str | None] | None, fresh: bool
 ) -> list[Previous]:
-    """The history of a record that takes the place of a stored cell: the cell's own and, if it was whole, its score.
+    """Return the history of a record that replaces a stored cell: the cell's own and, if it was whole, its score.
 
     A run that continues, and a return to what was stored last, add nothing. contents: checksums of the images' files
     now.
@@ -49,7 +49,7 @@ def history_of(
 
 
 def history_of_gap(old: StoredResult | None, why: str) -> list[Previous]:
-    """The history of a cell that could not be started: what was there is its last entry."""
+    """Return the history of a cell that could not be started: what was there is its last entry."""
     if old is None:
         return []
     if old.status not in DONE:
@@ -59,14 +59,14 @@ def history_of_gap(old: StoredResult | None, why: str) -> list[Previous]:
 
 
 def without_repeats(history: Sequence[Previous], counts_sha256: str) -> list[Previous]:
-    """The history without a last entry that was counted again from the start to the same counts."""
+    """Return the history without a last entry that was counted again from the start to the same counts."""
     last = history[-1] if history else None
     repeated = last is not None and last.changed == [AGAIN] and last.counts_sha256 == counts_sha256
     return list(history[:-1] if repeated else history)
 
 
 def differences(previous: Previous, new: Record) -> list[str]:
-    """What changed between a previous score and a record, in plain words; empty where nothing did."""
+    """Describe what changed between a previous score and a record, in plain words; empty where nothing did."""
     names = sorted({*previous.inputs, *new.inputs})
     changed = [name for name in names if previous.inputs.get(name) != new.inputs.get(name)]
     if set(changed) == {"data list"} and previous.total != new.images.total:
@@ -79,7 +79,7 @@ def differences(previous: Previous, new: Record) -> list[str]:
 
 
 def sentence(previous: Previous) -> str:
-    """ "was 36.42 until 2026-11-20: words changed"."""
+    """Describe a previous score: "was 36.42 until 2026-11-20: words changed"."""
     value = "undefined" if previous.score is None else f"{100 * previous.score:.2f}"
     return f"was {value} until {previous.until[:10]}: {'; '.join(previous.changed)}"
 
@@ -87,7 +87,7 @@ def sentence(previous: Previous) -> str:
 def setting_changes(
     old: Settings, new: Settings, only: Collection[str] = (), without: Collection[str] = ()
 ) -> list[str]:
-    """ "name old -> new" for the settings that differ, options of the method one by one."""
+    """List the settings that differ as "name old -> new", options of the method one by one."""
     before, after = _flat(old), _flat(new)
     names = [name for name in {**before, **after} if (not only or name in only) and name not in (*without, *NAMING)]
     missing = "none"
@@ -99,7 +99,7 @@ def setting_changes(
 
 
 def changes_for_recount(old: StoredResult, settings: Settings, inputs: Mapping[str, str]) -> list[str]:
-    """Settings and inputs that differ from those that decided the stored counts."""
+    """List settings and inputs that differ from those that decided the stored counts."""
     stored = old.record.inputs
     named = sorted(name for name in {**stored, **inputs} if stored.get(name) != inputs.get(name))
     return setting_changes(old.settings, settings, without=SCORING) + [f"{name} changed" for name in named]

@@ -8,12 +8,12 @@ from typing import TypeVar
 
 from bench.errors import BenchError
 
-FOLDER = "ovss-bench"  # of the repository, in which archives lie
+FOLDER = "ovss-bench"  # of the repository, for archives
 Result = TypeVar("Result")
 
 
 def push(file: Path, repository: str, name: str, private: bool = False) -> str:
-    """Uploads an archive as `ovss-bench/NAME.zip`; the repository is made if it is not there. Returns its address.
+    """Upload an archive as `ovss-bench/NAME.zip` and return its address; a missing repository is made.
 
     Raises BenchError where the token, the right to write or the network is missing.
     """
@@ -36,7 +36,7 @@ def push(file: Path, repository: str, name: str, private: bool = False) -> str:
 
 
 def pull(repository: str, name: str | None = None, revision: str | None = None) -> list[Path]:
-    """Downloads the archives of a repository, or the one called `name`, into the cache of Hugging Face.
+    """Download the archives of a repository, or the one called `name`, into the cache of Hugging Face.
 
     Raises BenchError for a repository, revision or archive that is not there, and where the network is missing.
     """

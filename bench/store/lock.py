@@ -17,7 +17,7 @@ from bench.errors import BenchError
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Holds `folder`/`name` for the calling process; readers need no lock.
+    """Hold `folder`/`name` for the calling process; readers need no lock.
 
     The operating system releases it when the process ends, however that happens, so a lock file that is left behind
     says nothing. Beside it, `name`.holder says which process holds it. Raises BenchError when another process does,

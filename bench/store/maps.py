@@ -24,14 +24,19 @@ class LabelMaps:
     """The label maps of one cell. They belong to its counts, threshold and background; others are forgotten."""
 
     def __init__(self, folder: Path, fingerprint: str, settings: Settings) -> None:
-        """folder: of the cell. fingerprint: see `bench.store.record.identity`."""
+        """Open the label maps in a cell's folder.
+
+        folder: of the cell.
+        fingerprint: see `bench.store.record.identity`.
+        settings: of the cell.
+        """
         self._folder = folder / FOLDER
         final = f"{fingerprint} {settings.threshold} {settings.background}"
         self._key = hashlib.sha256(final.encode()).hexdigest()
 
     @classmethod
     def of(cls, cell: StoredResult) -> LabelMaps:
-        """Those of a stored cell."""
+        """Return the label maps of a stored cell."""
         folder = cell.pieces[0].folder
         return cls(folder.parent if cell.record.shard else folder, cell.record.fingerprint, cell.settings)
 
@@ -44,7 +49,7 @@ class LabelMaps:
             return False
 
     def begin(self) -> None:
-        """Forgets what other settings left. To be called before `write`."""
+        """Forget what other settings left. To be called before `write`."""
         if self.valid:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -53,15 +58,15 @@ class LabelMaps:
         write_atomic(self._folder / KEY, self._key.encode())
 
     def write(self, sample: str, png: bytes) -> None:
-        """Keeps the label map of a sample, an indexed PNG whose values are the numbers of the classes.
+        """Keep the label map of a sample, an indexed PNG whose values are the numbers of the classes.
 
-        BenchError where the disk is full or not writable.
+        Raises BenchError where the disk is full or not writable.
         """
         with naming(self._folder):
             write_atomic(self._place(sample), self._sealed(png, sample))
 
     def find(self, sample: str) -> bytes | None:
-        """The PNG of a sample; None where it was not kept, or is not as it was written."""
+        """Return the PNG of a sample; None where it was not kept, or is not as it was written."""
         if not self.valid:
             return None
         try:
@@ -72,14 +77,14 @@ class LabelMaps:
         return data if self._sealed(bare, sample) == data else None
 
     def missing(self, samples: Iterable[tuple[int, str]]) -> set[int]:
-        """Numbers of those samples (number, id) for which `find` finds nothing."""
+        """Return the numbers of the samples (number, id) for which `find` finds nothing."""
         return {index for index, sample in samples if self.find(sample) is None}
 
     def _sealed(self, png: bytes, sample: str) -> bytes:
         return png[:-_END] + self._seal(png, sample) + png[-_END:]
 
     def _seal(self, png: bytes, sample: str) -> bytes:
-        """The chunk of a PNG with the checksum of its other bytes, of the sample and of what it was made with."""
+        """Return the chunk of a PNG with the checksum of its other bytes, the sample, and what it was made with."""
         digest = hashlib.sha256(b"\0".join((self._key.encode(), sample.encode(errors="surrogateescape"), png)))
         text = b"tEXtChecksum\0" + digest.hexdigest().encode()
         return (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")

@@ -1,4 +1,4 @@
-"""``cell.json``: what is written beside the counts of one result. docs/results.md describes its keys."""
+"""The content of ``cell.json``, written beside the counts of one result. docs/results.md describes its keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMAT: Final = 1
 """Version of the store. A reader refuses versions that are newer than itself."""
 MOST_CLASSES: Final = 254  # label maps are bytes, and 255 is ignored
 SCORING = ("threshold", "background")  # settings that are applied to stored counts
-NAMING = ("row", "dataset")  # settings that say where a cell lies
+NAMING = ("row", "dataset")  # settings that say where a cell is stored
 
 Status: TypeAlias = Literal["ok", "incomplete", "partial", "failed", "no data"]
 """ok: all images are counted. incomplete: they are, but the dataset has fewer than its card expects."""
@@ -39,14 +39,18 @@ class Damaged(BenchError):
 
 
 class Part(BaseModel):
-    """Of cell.json: keys of later versions are passed over."""
+    """A part of cell.json; keys of later versions are passed over."""
 
     model_config = ConfigDict(extra="ignore", defer_build=True)
 
 
 class ImageNumbers(Part):
-    """total: of the dataset as it was found. expected: of its card, None where it does not say, for the demo and with a
-    limit. planned: that fell to this process. counted, failed: of these.
+    """Numbers of images of a cell.
+
+    total: of the dataset as it was found.
+    expected: of its card; None where it does not say, for the demo and with a limit.
+    planned: how many of them this process had to do.
+    counted, failed: of the planned ones.
     """
 
     total: int = Field(ge=0)
@@ -57,7 +61,11 @@ class ImageNumbers(Part):
 
 
 class Cost(Part):
-    """Of the last run that added images. seconds: of all of them. peak_memory_bytes: None where it is not known."""
+    """Cost of the last run that added images.
+
+    seconds: of all of them.
+    peak_memory_bytes: None where it is not known.
+    """
 
     images: int = Field(gt=0)
     seconds: float = Field(ge=0, allow_inf_nan=False)
@@ -65,9 +73,10 @@ class Cost(Part):
 
 
 class Info(Part):
-    """What tables print of a result, and what it was made on.
+    """Description of a result for tables, and of what it was made on.
 
-    caveat: why its numbers cannot be held against published ones. footnote: what else a reader must know.
+    caveat: why its numbers cannot be held against published ones.
+    footnote: what else a reader must know.
     method_defaults: what the plug-in overrides.
     """
 
@@ -85,8 +94,10 @@ class Info(Part):
 class Previous(Part):
     """A score that the cell had before it was counted or scored again.
 
-    score: a fraction, None where it was undefined. written, until: when it was stored, and when it was replaced.
-    changed: what made it so, in plain words. The rest is what it was made with.
+    score: a fraction, None where it was undefined.
+    written, until: when it was stored, and when it was replaced.
+    changed: what made it so, in plain words.
+    The rest is what it was made with.
     """
 
     score: float | None
@@ -132,7 +143,7 @@ class Record(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:
-        """Refuses what no run writes, so that nobody who reads a record has to expect it."""
+        """Refuse what no run writes, so that nobody who reads a record has to expect it."""
         settings, classes = self.settings, len(self.classes)
         if (self.row, self.dataset) != (settings.row, settings.dataset):
             raise ValueError(
@@ -148,17 +159,24 @@ class Record(Part):
 
     @classmethod
     def parse(cls, data: bytes) -> Record:
-        """The record in the bytes of a cell.json, checked. Raises ValueError for one that is damaged."""
+        """Read and check the record in the bytes of a cell.json.
+
+        Raises ValueError for one that is damaged.
+        """
         unsealed(data, cls.model_fields)
         return cls.model_validate_json(data)
 
     def write(self, folder: Path, written: str | None = None) -> None:
-        """Writes cell.json into the folder. written: its time, now by default. Raises OSError."""
+        """Write cell.json into the folder.
+
+        written: its time, now by default.
+        Raises OSError.
+        """
         self.written = written or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         write_atomic(folder / RECORD, self.encoded())
 
     def encoded(self) -> bytes:
-        """The bytes of cell.json, with their checksum."""
+        """Return the bytes of cell.json, with their checksum."""
         content = sealed(json.loads(self.model_dump_json()))  # nan has become null
         self.checksum = content[CHECKSUM]
         return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
@@ -166,12 +184,15 @@ class Record(Part):
 
 @dataclass(frozen=True)
 class ResultSpec:
-    """What one result is of: settings, the hashes of its inputs, and its dataset.
+    """Identity of one result: settings, the hashes of its inputs, and its dataset.
 
     inputs: hashes by name of all that decides the counts besides the settings: weights, upsampler, card (without its
-    threshold), plug-in, data list, vocabulary. images: (id, scene) of every image of the dataset in its fixed order.
-    classes, metric: the card's. contents: for each image the checksum of its files, None where it is not known; images
-    that were counted with another one are to be done again. expected: how many images the card says there are.
+        threshold), plug-in, data list, vocabulary.
+    images: (id, scene) of every image of the dataset in its fixed order.
+    classes, metric: the card's.
+    contents: for each image the checksum of its files, None where it is not known; images that were counted with
+        another one are to be done again.
+    expected: how many images the card says there are.
     card: what tables and verdicts need of the dataset's card.
     """
 
@@ -187,11 +208,11 @@ class ResultSpec:
 
     @property
     def fingerprint(self) -> str:
-        """See `identity`."""
+        """Hash of all that decides the counts, see `identity`."""
         return identity(self.settings, self.inputs)
 
     def record(self) -> Record:
-        """A new record of this result, with nothing counted yet."""
+        """Return a new record of this result, with nothing counted yet."""
         total = len(self.images)
         return Record(
             row=self.settings.row,
@@ -209,7 +230,7 @@ class ResultSpec:
 
 
 def identity(settings: Settings, inputs: Mapping[str, str]) -> str:
-    """sha256 over all that decides the counts."""
+    """Return the SHA-256 over all that decides the counts."""
     deciding = settings.model_dump(mode="json", exclude={*SCORING, *NAMING})
     silent_values = {"refine": "none", "models": {}, "aggregate": "max", "tau": 4.0, "templates": "imagenet"}
     for key, silent in silent_values.items():  # results of before there were such keep their identity
@@ -220,7 +241,10 @@ def identity(settings: Settings, inputs: Mapping[str, str]) -> str:
 
 
 def read_record(file: Path) -> Record:
-    """The record in a cell.json. Raises Damaged where it is not whole, BenchError where it may not be read."""
+    """Read the record in a cell.json.
+
+    Raises Damaged where it is not whole, BenchError where it may not be read.
+    """
     try:
         return Record.parse(file.read_bytes())
     except PermissionError as error:
@@ -230,7 +254,7 @@ def read_record(file: Path) -> Record:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a record could not be read, in one line."""
+    """Say why a record could not be read, in one line."""
     if isinstance(error, ValidationError):
         first: Any = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")

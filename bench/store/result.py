@@ -64,7 +64,7 @@ class StoredResult:
 
     @property
     def info(self) -> Info:
-        """What the run recorded about itself: label, venue, device …"""
+        """Description that the run recorded: label, venue, device …, see `bench.store.record.Info`."""
         return self.record.info
 
     @property
@@ -91,7 +91,7 @@ class StoredResult:
 
     @functools.cached_property
     def _outline(self) -> Reading:
-        """The narrow columns of the same: what is there, without its counts."""
+        """The narrow columns of `table`: what is there, without its counts."""
         narrow = ["index", "id", "error", "content"]
         if "_reading" in vars(self):
             return self._reading._replace(table=self.table.select(narrow))
@@ -102,7 +102,7 @@ class StoredResult:
 
     @property
     def damage(self) -> str | None:
-        """Which file of counts is not as it was written, and why; None where all is sound.
+        """Name of a file of counts that is not as it was written, and why; None where all is sound.
 
         A damaged part is none: its images are missing, and `reason` says so.
         """
@@ -123,7 +123,7 @@ class StoredResult:
 
     @property
     def contents(self) -> dict[int, str]:
-        """Index -> checksum of the files of the images that have counts, as far as it is known."""
+        """Checksums of the files of the images that have counts, by index, as far as they are known."""
         table = counted(self._sound(self._outline))
         pairs = zip(table.column("index").to_pylist(), table.column("content").to_pylist(), strict=True)
         return {index: content for index, content in pairs if content is not None}
@@ -134,14 +134,15 @@ class StoredResult:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Id -> reason of the images that could not be evaluated."""
+        """Reasons, by id, of the images that could not be evaluated."""
         lines = self._sound(self._outline).to_pylist()
         return {line["id"]: line["error"] for line in lines if line["error"] is not None}
 
     @property
     def status(self) -> Standing:
-        """Whatever cell.json says, a cell is "ok" when all of its images are counted, and only then; "incomplete" where
-        the dataset has fewer images than its card expects.
+        """Standing of the cell: "ok" only when all of its images are counted, whatever cell.json says.
+
+        "incomplete": the dataset has fewer images than its card expects.
         """
         if self.damage:
             return "damaged"
@@ -164,7 +165,7 @@ class StoredResult:
 
     @property
     def mixture(self) -> str | None:
-        """How the machines differ that counted this cell, in one line; None where it is one machine, as far as known.
+        """Differences of the machines that counted this cell, in one line; None where one machine did, as far as known.
 
         A cell's images may come from several runs and shards; cell.json keeps what each was made with.
         """
@@ -188,14 +189,14 @@ class StoredResult:
         return "; ".join([*dict.fromkeys(recorded), *self.notes]) or None
 
     def confusion(self, threshold: float | None = None) -> Ints:
-        """(n, K + 1, K) of the n counted images; at the cell's own threshold unless another is given.
+        """Return (n, K + 1, K) confusion of the n counted images; at the cell's own threshold unless another is given.
 
         For COCO-Stuff that is a gigabyte; metrics are satisfied with `areas`.
         """
         return confusions_at(self._counts, *self._final(threshold))
 
     def areas(self, threshold: float | None = None) -> Areas:
-        """Areas (n) of the same."""
+        """Return the areas of the n counted images; at the cell's own threshold unless another is given."""
         return areas_at(self._counts, *self._final(threshold))
 
     def _final(self, threshold: float | None) -> tuple[float, int]:
@@ -206,28 +207,28 @@ class StoredResult:
         return sparse_counts(self.images, len(self.classes))
 
     def histogram(self) -> Ints:
-        """(K + 1, K, 100) counts over the winning probability of all images, for `bench.metrics.sweep`."""
+        """Return (K + 1, K, 100) counts over the winning probability of all images, for `bench.metrics.sweep`."""
         return probability_histogram(self._counts.keys, self._counts.counts, len(self.classes))
 
     def boundary(self) -> Ints | None:
-        """Boundary counts (n, K, 2) of the counted images, or None where they were not asked for."""
+        """Return boundary counts (n, K, 2) of the counted images, or None where they were not asked for."""
         return boundary_counts(self.images, self.settings, len(self.classes))
 
 
 def sparse_counts(images: pa.Table, classes: int) -> SparseCounts:
-    """The counts of a table whose lines all have some."""
+    """Return the counts of a table whose lines all have some."""
     keys, offsets = flat(images, "keys")
     return SparseCounts(keys, flat(images, "counts")[0], offsets, classes)
 
 
 def boundary_counts(images: pa.Table, settings: Settings, classes: int) -> Ints | None:
-    """(n, K, 2) of a table of counted images; None unless all have boundary counts at this threshold."""
+    """Return boundary counts (n, K, 2) of a table of counted images; None unless all have some at this threshold."""
     found = boundary_lines(images, classes, settings.threshold, settings.background)
     return np.stack(list(found.values())) if found and len(found) == images.num_rows else None
 
 
 def numbers(images: pa.Table, settings: Settings, classes: int, metric: str) -> Numbers:
-    """The metrics of cell.json: `bench.metrics.summary` and, if counted, boundary IoU; {} for no images."""
+    """Return the metrics of cell.json: `bench.metrics.summary` and, if counted, boundary IoU; {} for no images."""
     if not images.num_rows:
         return {}
     found = summary(areas_at(sparse_counts(images, classes), settings.threshold, settings.background), metric)
@@ -244,7 +245,7 @@ def _damage(reading: Reading) -> str | None:
 
 
 def load_result(folder: Path, limit: int | None = None) -> StoredResult | None:
-    """The cell stored in a folder, its shards put together; None where there is none.
+    """Load the cell stored in a folder, its shards put together; None where there is none.
 
     limit: of the results that it is among. Shards of other settings than the newest piece are left out and named in
     `notes`. Raises Damaged where a record is not whole or not in its place, BenchError where it may not be read.
@@ -267,7 +268,7 @@ def load_result(folder: Path, limit: int | None = None) -> StoredResult | None:
 
 
 def _check_place(piece: Piece, folder: Path, limit: int | None) -> None:
-    """Raises Damaged for a record that was written elsewhere, so that no number is shown under another's name."""
+    """Raise Damaged for a record that was written elsewhere, so that no number is shown under another's name."""
     record, file = piece.record, piece.folder / RECORD
     home = folder.parent.parent / cell_folder(record.row, record.dataset)
     if home != folder:
@@ -283,7 +284,10 @@ def _check_place(piece: Piece, folder: Path, limit: int | None) -> None:
 
 
 def cell_folder(row: str, dataset: str) -> Path:
-    """Where a cell belongs below cells/. BenchError for names that are no names of folders."""
+    """Return where a cell belongs below cells/.
+
+    Raises BenchError for names that are no names of folders.
+    """
     names = dataset, quote(row, safe="+@")
     for name in names:
         if name in ("", ".", "..") or "/" in name or "\0" in name or len(name.encode(errors="surrogateescape")) > 255:

@@ -38,7 +38,7 @@ from bench.store.writer import ResultWriter, naming
 
 
 class Changes(NamedTuple):
-    """What differs between a stored cell and a run: "debias 0.0 -> 0.3", "weights changed".
+    """Differences between a stored cell and a run: "debias 0.0 -> 0.3", "weights changed".
 
     recount: the cell is stale, its images have to be done again. rescore: `open` and `finish` alone bring it
     up to date, because counts do not depend on the threshold.
@@ -51,9 +51,9 @@ class Changes(NamedTuple):
 class Store:
     """A results folder.
 
-    limit: results of the first N images only live apart from full ones, in limited-<N>/. demo: results of the
-    embedded demo, which never replace real ones. shard: (i, n) for one of n processes that share a run; each
-    writes files of its own and readers put them together.
+    limit: results of the first N images only live apart from full ones, in limited-<N>/.
+    demo: results of the embedded demo, which never replace real ones.
+    shard: (i, n) for one of n processes that share a run; each writes separate files and readers put them together.
     """
 
     def __init__(
@@ -76,16 +76,20 @@ class Store:
         return self._cells
 
     def lock(self) -> AbstractContextManager[None]:
-        """To be held while writing; a shard locks out its like only. BenchError if another process has it."""
+        """Return the lock to hold while writing; a shard excludes only other processes of the same shard.
+
+        Raises BenchError if another process has it.
+        """
         return folder_lock(self.folder, f".lock-{self.shard}" if self.shard else ".lock")
 
     def open(
         self, spec: ResultSpec, indices: Collection[int] | None = None, *, boundary: bool = False, fresh: bool = False
     ) -> ResultWriter:
-        """The writer of one result, which knows what is on the disk already.
+        """Return the writer of one result, which knows what is on the disk already.
 
-        indices: which images fall to this process; all by default. boundary: images without boundary counts are to
-        be done again. fresh: forget what is stored.
+        indices: which images this process has to do; all by default.
+        boundary: images without boundary counts are to be done again.
+        fresh: forget what is stored.
         """
         record = self._record(spec)
         planned = range(len(spec.images)) if indices is None else indices
@@ -101,7 +105,7 @@ class Store:
         return ResultWriter(self._place(spec.settings), record, spec, planned, boundary, fresh)
 
     def record_gap(self, spec: ResultSpec, status: Literal["failed", "no data"], reason: str) -> None:
-        """Notes that a cell could not even be started; missing data never hide what was stored before."""
+        """Record that a cell could not even be started; missing data never hide what was stored before."""
         old = self._guarded(spec.settings)
         if status == "no data" and old and old.counted:
             return
@@ -115,7 +119,7 @@ class Store:
             record.write(folder)
 
     def seal(self, row: str, dataset: str) -> None:
-        """Gives a whole cell of a version without checksums its checksum, if its score is that of its counts."""
+        """Give a whole cell of a version without checksums its checksum, if its score is that of its counts."""
         cell = self.cell(row, dataset)
         if cell is None or cell.status not in DONE or len(cell.pieces) > 1 or cell.record.checksum:
             return
@@ -127,7 +131,7 @@ class Store:
                 record.write(cell.pieces[0].folder, record.written)
 
     def changes(self, settings: Settings, inputs: Mapping[str, str]) -> Changes | None:
-        """What changed since the cell was stored; None where nothing is stored."""
+        """Return what changed since the cell was stored; None where nothing is stored."""
         old = self.cell(settings.row, settings.dataset)
         if old is None:
             return None
@@ -135,7 +139,7 @@ class Store:
         return Changes(recount, setting_changes(old.settings, settings, only=SCORING))
 
     def cell(self, row: str, dataset: str) -> StoredResult | None:
-        """One stored cell; None where there is none, or one whose cell.json is damaged."""
+        """Return one stored cell; None where there is none, or one whose cell.json is damaged."""
         return self._load(self.place(row, dataset))
 
     def _load(self, folder: Path) -> StoredResult | None:
@@ -145,7 +149,7 @@ class Store:
             return None
 
     def damage(self, row: str, dataset: str) -> str | None:
-        """What is damaged of one cell, its cell.json or its counts; None where all is sound, or nothing is stored."""
+        """Say what is damaged of a cell, its cell.json or its counts; None where all is sound, or nothing is stored."""
         try:
             cell = load_result(self.place(row, dataset), self.limit)
         except Damaged as error:
@@ -153,15 +157,18 @@ class Store:
         return cell.damage if cell is not None else None
 
     def cells(self) -> list[StoredResult]:
-        """All stored cells, by dataset and row; without those that `damaged` names."""
+        """Return all stored cells, by dataset and row; without those that `damaged` names."""
         return self.listing()[0]
 
     def damaged(self) -> dict[tuple[str, str], str]:
-        """(row, dataset) -> why, of cells whose cell.json is damaged or misplaced; a run counts the former again."""
+        """Return why cells are damaged or misplaced, by (row, dataset); a run counts the damaged ones again."""
         return self.listing()[1]
 
     def listing(self) -> tuple[list[StoredResult], dict[tuple[str, str], str]]:
-        """`cells` and `damaged`, from one look at the folder. Raises BenchError for folders that may not be read."""
+        """Return `cells` and `damaged`, from one look at the folder.
+
+        Raises BenchError for folders that may not be read.
+        """
         cells, damaged = [], {}
         for folder in [cell for dataset in _folders(self._cells) for cell in _folders(dataset)]:
             try:
@@ -173,7 +180,7 @@ class Store:
         return cells, damaged
 
     def twin(self, settings: Settings, identity: str) -> StoredResult | None:
-        """A whole result of the same dataset and identity that another row has, such as one with another threshold."""
+        """Return a whole result of another row with the same dataset and identity, such as at another threshold."""
         for folder in _folders(self._cells / settings.dataset):
             other = self._load(folder)
             if other is None or other.row == settings.row or other.record.fingerprint != identity:
@@ -183,7 +190,7 @@ class Store:
         return None
 
     def _take_counts(self, settings: Settings, identity: str) -> None:
-        """Copies the counts of a twin, if there is one."""
+        """Copy the counts of a twin, if there is one."""
         twin = self.twin(settings, identity)
         if twin is None or len(twin.pieces) > 1:
             return
@@ -194,14 +201,17 @@ class Store:
             write_atomic(part_file(folder, 0, data), data)
 
     def place(self, row: str, dataset: str) -> Path:
-        """The folder of a cell."""
+        """Return the folder of a cell."""
         return self._cells / cell_folder(row, dataset)
 
     def _place(self, settings: Settings) -> Path:
         return self.place(settings.row, settings.dataset) / self.shard
 
     def _guarded(self, settings: Settings) -> StoredResult | None:
-        """What is stored of a cell; BenchError where a demo's result would meet a real one."""
+        """Return what is stored of a cell.
+
+        Raises BenchError where a demo's result would meet a real one.
+        """
         old = self.cell(settings.row, settings.dataset)
         if old and old.record.demo != self.demo:
             held = "results of the demo" if old.record.demo else "results of real data"
@@ -218,7 +228,10 @@ class Store:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted; none where it is not there. BenchError where it may not be read."""
+    """Return the folders in a folder, sorted; none where it is not there.
+
+    Raises BenchError where it may not be read.
+    """
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir())
     except PermissionError as error:
@@ -228,6 +241,6 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def limits(folder: str | Path) -> list[int]:
-    """The N of all limited-<N> folders below a results folder, ascending."""
+    """Return the N of all limited-<N> folders below a results folder, ascending."""
     found = (re.fullmatch(r"limited-(\d+)", path.name) for path in Path(folder).glob("limited-*"))
     return sorted(int(match[1]) for match in found if match)

@@ -49,9 +49,9 @@ class ResultWriter:
     done: indices whose counts are on the disk, from this run or an earlier one; the others are to be done.
     background: writes part files while others count, so that a slow disk keeps nobody waiting; None at first.
 
-    What was added goes to the disk as a part file of its own every few seconds; `finish` puts all parts
-    together. Every method raises BenchError naming the folder when the disk is full or not writable; what was
-    stored before stays valid.
+    Every few seconds, what was added goes to the disk as a separate part file; `finish` puts all parts together.
+    Every method raises BenchError naming the folder when the disk is full or not writable; what was stored before
+    stays valid.
     """
 
     def __init__(
@@ -83,8 +83,11 @@ class ResultWriter:
     def add(
         self, index: int, keys: Int32s, counts: Ints, boundary: Ints | None = None, content: str | None = None
     ) -> None:
-        """Counts of one image: of `bench.metrics.count`, and (K, 2) of `bench.metrics.boundary.boundary_counts`.
+        """Add the counts of one image.
 
+        index: of the image.
+        keys, counts: of `bench.metrics.count`.
+        boundary: (K, 2), of `bench.metrics.boundary.boundary_counts`.
         content: checksum of its files.
         """
         if boundary is not None:
@@ -92,7 +95,7 @@ class ResultWriter:
         self.take(ImageCounts(index, keys, counts, boundary, content=content))
 
     def flush(self) -> None:
-        """Puts on the disk what was added since the last time; it is there when this returns."""
+        """Put on the disk what was added since the last time; it is there when this returns."""
         self._wait()
         self._flushed = time.monotonic()
         if self._buffer:
@@ -100,10 +103,11 @@ class ResultWriter:
             self._buffer.clear()
 
     def finish(self, seconds: float = 0.0, peak_memory: int | None = None, reason: str | None = None) -> None:
-        """Merges the parts and writes cell.json; to be called last, even if there was nothing to do.
+        """Merge the parts and write cell.json; to be called last, even if there was nothing to do.
 
-        seconds: what the images added by this run took. peak_memory: bytes. reason: why the cell as a whole
-        failed; without one it is "ok", or "partial" if images are missing.
+        seconds: what the images added by this run took.
+        peak_memory: bytes.
+        reason: why the cell as a whole failed; without one it is "ok", or "partial" if images are missing.
         """
         self.flush()
         table = renamed(self._read(), self._images)
@@ -124,7 +128,7 @@ class ResultWriter:
                 part.unlink()
 
     def take(self, image: ImageCounts) -> None:
-        """One image: its counts, or the error for which a later run tries it again."""
+        """Take one image: its counts, or the error for which a later run tries it again."""
         self._buffer.append(image)
         self._added += 1
         if time.monotonic() - self._flushed < FLUSH_SECONDS:
@@ -138,7 +142,10 @@ class ResultWriter:
         self._writing = self.background.submit(self._write_part, number, images), images
 
     def _wait(self) -> None:
-        """Until the part that is being written is on the disk. Where it cannot be written, its images are due again."""
+        """Wait until the part that is being written is on the disk.
+
+        Where it cannot be written, its images are due again.
+        """
         if self._writing is None:
             return
         written, images = self._writing
@@ -160,7 +167,7 @@ class ResultWriter:
         self.done.update(image.index for image in images if image.error is None)
 
     def _clear(self, fresh: bool) -> int:
-        """Removes what is torn, damaged, or a part of other settings; returns the number of the next part."""
+        """Remove what is torn, damaged, or a part of other settings; return the number of the next part."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for name in (RECORD, COUNTS):
             if (self._folder / name).is_dir():  # nothing of ours, but not ours to delete either
@@ -195,7 +202,7 @@ class ResultWriter:
         return set(boundary_lines(table, classes, self._settings.threshold, self._settings.background))
 
     def _enter_numbers(self, table: pa.Table) -> str | None:
-        """Puts metrics and image numbers into the record; what to say of images that failed."""
+        """Put metrics and image numbers into the record; return what to say of images that failed."""
         images = counted(table)
         failures = table.filter(pc.is_valid(table.column("error")))
         classes, metric = len(self._record.classes), self._record.metric
@@ -212,7 +219,7 @@ class ResultWriter:
 
 
 def unchanged(table: pa.Table, contents: Sequence[str | None]) -> list[bool]:
-    """For each line whether the files of its image hold what was counted, or at least one of both is not known."""
+    """Return for each line whether its image still holds what was counted; true where that is not known."""
     columns = (table.column(name).to_pylist() for name in ("index", "content"))
     return [
         index < len(contents) and (content is None or contents[index] in (None, content))
@@ -222,7 +229,7 @@ def unchanged(table: pa.Table, contents: Sequence[str | None]) -> list[bool]:
 
 @contextlib.contextmanager
 def naming(folder: Path) -> Iterator[None]:
-    """Turns an OSError into a BenchError that names the folder."""
+    """Turn an OSError into a BenchError that names the folder."""
     try:
         yield
     except OSError as error:

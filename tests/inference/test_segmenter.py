@@ -132,7 +132,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     good = _row(backbone, "clip")
     row = Row("hungry", hungry, good.text, good.classes)
     segmenter = Segmenter(backbone, [row], 224, 112, batch=9)
-    with pytest.warns(UserWarning, match="out of memory on cpu; going on with --batch 2"):
+    with pytest.warns(UserWarning, match="out of memory on cpu; retrying with --batch 2"):
         scores = segmenter.scores(_image(448, 448))["hungry"]
     assert sizes[:3] == [9, 4, 2]
     assert torch.allclose(scores, Segmenter(backbone, [good], 224, 112).scores(_image(448, 448))["clip"], atol=1e-5)

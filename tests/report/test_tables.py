@@ -315,7 +315,7 @@ def test_rows_that_no_test_tells_from_the_best_are_named(tmp_path: Path) -> None
     assert lines["maskclip", "openearthmap"] == lines["sclip", "whu_aerial"] == (None, None)
     text = markdown(grid)
     assert (
-        "Not told apart from the best (scenes swapped; 5 %, Holm over 6 tests): openearthmap: none; average: none."
+        "Not distinguishable from the best (scenes swapped; 5 %, Holm over 6 tests): openearthmap: none; average: none."
         in text
     )
     assert "No test (too few scenes, or other images): whu_aerial." in text

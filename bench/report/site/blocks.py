@@ -1,4 +1,4 @@
-"""What the page shows beyond tables: single images, confusion, pairs of rows, ranks over datasets."""
+"""Data of the page beyond tables: single images, confusion, pairs of rows, ranks over datasets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUDGET: Final = 300_000  # characters of all thumbnails
 
 
 def image_scores(cell: StoredResult) -> dict[str, Any]:
-    """Scores of single images, in per cent with one digit: of some that are spread over the dataset, and the worst.
+    """Return scores of single images, in per cent with one digit: some that are spread over the dataset, and the worst.
 
     `at` and `each` go together; two cells of one dataset with equal `at` can be set against each other.
     """
@@ -40,7 +40,7 @@ def image_scores(cell: StoredResult) -> dict[str, Any]:
 
 
 def thumbnails(cells: Iterable[StoredResult]) -> dict[str, dict[str, str]]:
-    """ "row, tab, dataset" -> image id -> small PNG (data URI) of each worst image whose label map was kept.
+    """Return small PNGs (data URI) of worst images whose label map was kept: "row, tab, dataset" -> image id -> PNG.
 
     The worst image of each cell, then the second worst of each, until the budget is spent.
     """
@@ -67,7 +67,7 @@ def _thumbnail(png: bytes) -> str:
 
 
 def confusion_shares(cell: StoredResult) -> list[list[float | None]]:
-    """Of the pixels of each true class (a line), per cent that were given each class (a column); None for no pixel.
+    """Return per cent of each true class's pixels (a line) that were given each class (a column); None for no pixel.
 
     Pixels that were given no class are missing from a line.
     """
@@ -78,9 +78,10 @@ def confusion_shares(cell: StoredResult) -> list[list[float | None]]:
 
 
 def paired(collection: Collection, rows: Sequence[str], datasets: Sequence[str]) -> dict[str, Any]:
-    """ "first, tab, second" -> dataset -> [low, high, p, p by Holm over all that is here]; the ends in points.
+    """Return the paired tests of first - second: "first, tab, second" -> dataset -> [low, high, p, p by Holm].
 
-    Of first - second; None where there are too few scenes. Rows that were not counted on the same images have no entry.
+    The ends are in points, Holm's correction is over all that is here; None where there are too few scenes.
+    Rows that were not counted on the same images have no entry.
     """
     p_values = {(*pair, dataset): p for dataset in datasets for pair, p in collection.p_values(rows, [dataset]).items()}
     adjusted = holm(list(p_values.values())).tolist()

@@ -288,7 +288,7 @@ function ranks() {
   }
   const rows = Object.entries(DATA.ranks.ranks).sort((a, b) => a[1] - b[1]);
   const [friedman, critical] = [DATA.ranks.p === null ? "" : ` Friedman's test: p = ${DATA.ranks.p.toFixed(3)}.`, DATA.ranks.critical];
-  const nemenyi = critical ? ` Two rows differ by Nemenyi's test where their mean ranks are ${critical.toFixed(2)} apart (5 %).` : " No row is told apart by ranks.";
+  const nemenyi = critical ? ` Two rows differ by Nemenyi's test where their mean ranks are ${critical.toFixed(2)} apart (5 %).` : " No rows are distinguishable by ranks.";
   $("ranks-note").textContent = `Over ${DATA.ranks.datasets} datasets that all rows have; 1 is best. Bars: the least and the greatest mean rank with one dataset left out.${friedman}${nemenyi}`;
   draw("ranks", {
     type: "bar",

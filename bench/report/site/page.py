@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def page(results: Path, collection: Collection, config: Config, cards: Sequence[Path] = ()) -> str:
-    """The whole page of one collection of cells, with scripts, styles and data inside."""
+    """Render the whole page of one collection of cells, with scripts, styles and data inside."""
     data = page_data(results, collection, config, cards)
     text = (HERE / "page.html").read_text(encoding="utf-8")
     parts = {
@@ -46,7 +46,7 @@ def page(results: Path, collection: Collection, config: Config, cards: Sequence[
 
 
 def page_data(results: Path, collection: Collection, config: Config, cards: Sequence[Path] = ()) -> dict[str, Any]:
-    """Everything that the page shows: per cent, rounded to hundredths; None for what is not known."""
+    """Collect everything that the page shows: per cent, rounded to hundredths; None for what is not known."""
     cells_of = Store(results, limit=collection.limit).cells()
     stored = {
         key: cell
@@ -104,7 +104,7 @@ def _ranked(board: Grid) -> list[str]:
 
 
 def _mean_ranks(board: Grid) -> dict[str, Any] | None:
-    """Of all rows that were measured, on the datasets that all of them have."""
+    """Return the mean ranks of all rows that were measured, on the datasets that all of them have."""
     names = _common(board)
     found = mean_ranks({row: [_line_of(board, row).entries[name].value for name in names] for row in _ranked(board)})
     if found is None:
@@ -151,7 +151,7 @@ def _head(collection: Collection, stored: dict[tuple[str, str], StoredResult]) -
 def _dataset(
     name: str, collection: Collection, stored: dict[tuple[str, str], StoredResult], cards: Sequence[Path]
 ) -> dict[str, Any]:
-    """What the page says of a dataset: of its card, else of what the newest result that may be ranked kept of it."""
+    """Describe a dataset: by its card, else by what the newest result that may be ranked kept of it."""
     of_name = [(collection.scores[key].complete, cell.record.written, key, cell) for key, cell in stored.items()]
     newest = max((one for one in of_name if one[-1].dataset == name), default=(*[None] * 3, None))[-1]
     card = card_of(name, cards)
@@ -200,7 +200,7 @@ def _cell(score: Score, cell: StoredResult | None, published: float | None, clas
 
 
 def _published(config: Config) -> dict[tuple[str, str], float]:
-    """(row, dataset) -> the paper's number, of whichever table has it first."""
+    """Return the paper's number for each (row, dataset), of whichever table has it first."""
     found: dict[tuple[str, str], float] = {}
     for table in config.tables.values():
         for row, line in load_published(table.published).items():
