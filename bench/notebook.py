@@ -159,6 +159,9 @@ def score(  # noqa: PLR0913 (each is a flag)
     folder: of label maps, PNG, TIFF (class numbers or palette), npy or npz. label: of the row in tables. pattern: file
     name of a sample, as in "{id}_pred.png". layout: of the dataset, the first that is there otherwise. progress:
     called with how many files of how many are counted. Raises BenchError for what is not there or does not fit.
+
+    >>> bench.score("maps", "whu_aerial", "mine", data_root="data", results="results/scored").value
+    1.0
     """
     folder, config, folders = Path(folder), load_config(), each_path(cards)
     if not folder.is_dir():

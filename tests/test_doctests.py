@@ -10,8 +10,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from data_helpers import scene
 
 import bench
+from bench.data.cards import load_card
+from bench.data.prepared import find_samples
+from bench.demo.writers import write_dataset
 
 MODULES = (
     "bench.config",
@@ -24,7 +28,7 @@ MODULES = (
     "bench.report.escape",
     "bench.spec",
 )
-FACE = ("bench.figures", "bench.notebook", "bench.report.frames")  # modules of bench.__all__
+FACE = ("bench.figures", "bench.notebook", "bench.report.details", "bench.report.frames")  # modules of bench.__all__
 
 
 def functions(module: ModuleType) -> dict[str, str]:
@@ -47,8 +51,13 @@ def test_each_function_of_metrics_has_an_example(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the results that examples of the Python face show."""
+    """A folder with the results, the data and the label maps that examples of the Python face show."""
     made = tmp_path_factory.mktemp("examples")
+    card = load_card("whu_aerial")
+    write_dataset(card, made / "data", [scene(card, 48, 64, 0)])
+    samples = find_samples(card, made / "data")
+    (made / "maps").mkdir()
+    np.save(made / "maps" / f"{samples.ids[0]}.npy", np.where(samples.read(0).label == 1, 1, 0))
     bench.run("clip,sclip", "wbs_si", demo=True, device="cpu", results=made / "results/demo-run")
     return made
 

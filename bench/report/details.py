@@ -50,6 +50,9 @@ def show(
     """Collect all that is known of one stored result: score, verdict, history, settings, hashes, provenance, classes.
 
     limit: of a run on the first N images. Raises BenchError where nothing is stored.
+
+    >>> bench.show("clip", "wbs_si", "results/demo-run").blocks["clip on wbs_si"]["verdict"]
+    'complete'
     """
     store, loaded, folders = Store(results, limit=limit), load_config(config), each_path(cards)
     cell = store.cell(row, dataset)

@@ -243,6 +243,9 @@ def export(
     """Write stored results to one archive (.zip), which `bench import` takes in; return it.
 
     methods, datasets: only these. limit: of the results of runs on the first N images.
+
+    >>> bench.export("demo.zip", "results/demo-run").name
+    'demo.zip'
     """
     wanted = chosen(listed(methods, "--methods"), listed(datasets, "--datasets"))
     write_archive(Store(results, limit=limit), Path(file), wanted)
