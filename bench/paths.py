@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Paths: TypeAlias = str | Path | Sequence[str | Path]
 """One path or several."""
+
+DEMO_RESULTS: Final = "results/demo-run"
+"""Results folder of `run --demo`."""
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -42,3 +45,9 @@ def weights_dir() -> Path:
 def data_root(flag: str | Path | None = None) -> Path:
     """Folder that holds all datasets: --data-root, else $OVSS_BENCH_DATA, else ./data."""
     return Path(flag or os.environ.get("OVSS_BENCH_DATA") or "data").expanduser()
+
+
+def demo_hint(results: str | Path) -> str:
+    """Write the tail of a "nothing is stored" message where the demo's results are the ones that were meant."""
+    meant = Path(results) == Path("results") and any(Path(DEMO_RESULTS, "cells").glob("*/*"))
+    return f"; `--demo` reads {DEMO_RESULTS}" if meant else ""

@@ -30,7 +30,7 @@ from bench.data.cards import Card, card_names, load_card
 from bench.data.vocabularies import VocabularyFile, read_vocabulary
 from bench.demo.config import DEMO, with_backbone
 from bench.errors import BenchError, check_known, did_you_mean, listed
-from bench.paths import Paths
+from bench.paths import DEMO_RESULTS, Paths
 from bench.registry import declared_methods
 from bench.settings import Model, Pixels, Probability
 
@@ -345,7 +345,7 @@ class RunSpec(ModelSpec):
     @property
     def folder(self) -> Path:
         """The results folder."""
-        return self.results or Path("results/demo-run" if self.demo else "results")
+        return self.results or Path(DEMO_RESULTS if self.demo else "results")
 
 
 def _pair(text: str, flag: str, form: str) -> tuple[str, str]:

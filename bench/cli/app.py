@@ -21,10 +21,10 @@ from bench.runtime.memory import keep_freed_memory
 
 COMMANDS = {  # name -> what it does, an example
     "run": ("evaluate methods on datasets and store every cell", "run --demo --methods clip,sclip --datasets loveda"),
-    "tables": ("write the paper's tables from what is stored", "tables --results results/demo-run --format latex"),
-    "compare": ("paired comparison of two stored rows", "compare segearth-ov sclip --results results/demo-run"),
-    "report": ("write one page with everything that is stored", "report --results results/demo-run"),
-    "show": ("print all that is known of one stored result", "show sclip loveda --results results/demo-run"),
+    "tables": ("write the paper's tables from what is stored", "tables --demo --format latex"),
+    "compare": ("paired comparison of two stored rows", "compare segearth-ov sclip --demo"),
+    "report": ("write one page with everything that is stored", "report --demo"),
+    "show": ("print all that is known of one stored result", "show sclip loveda --demo"),
     "score": ("count label maps that another program made", "score maps/ --dataset loveda --row my-model"),
     "export": ("write stored results to one archive", "export sclip.zip --methods sclip"),
     "import": ("take in results that `export` wrote", "import sclip.zip"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="A", help="a stored row, e.g. segearth-ov")
     parser.add_argument("second", metavar="B", nargs="?", help="the row it is held against (default: each other one)")
-    add_shared(parser, "--datasets", "--results", "--limit", "--draws", "--config", "--cards")
+    add_shared(parser, "--datasets", "--results", "--demo", "--limit", "--draws", "--config", "--cards")
     parser.add_argument("--out", metavar="FILE", help="write the numbers as CSV, too")
 
 

@@ -10,7 +10,7 @@ from bench.cli.options import add_shared
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.zip", help="the archive to write")
-    add_shared(parser, "--methods", "--datasets", "--results", "--limit")
+    add_shared(parser, "--methods", "--datasets", "--results", "--demo", "--limit")
 
 
 def main(args: argparse.Namespace) -> int:

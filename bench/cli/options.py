@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, reading
+from bench.paths import DEMO_RESULTS
 from bench.runtime.atomic import write_asked
 from bench.spec import ModelSpec, flag
 
@@ -55,6 +56,13 @@ SHARED: dict[str, dict[str, Any]] = {
     "--methods": {"metavar": "A,B", "help": "only these rows (all)"},
     "--datasets": {"metavar": "X,Y", "help": "only these datasets (all)"},
     "--results": {"metavar": "D", "default": "results", "help": "results folder (results)"},
+    "--demo": {
+        "dest": "results",
+        "action": "store_const",
+        "const": DEMO_RESULTS,
+        "default": "results",
+        "help": f"as --results {DEMO_RESULTS}",
+    },
     "--limit": {"type": positive, "metavar": "N", "help": "results of runs with --limit N"},
     "--draws": {"type": positive, "metavar": "B", "help": "swaps of the permutation tests (20000)"},
     "--config": {"metavar": "FILE", "help": "a file laid over benchmark.yaml"},

@@ -9,7 +9,7 @@ from bench.cli.options import add_shared
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="FILE", help="the page to write (report.html in the results folder)")
-    add_shared(parser, "--results", "--limit", "--draws", "--config", "--cards")
+    add_shared(parser, "--results", "--demo", "--limit", "--draws", "--config", "--cards")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from bench.cli.options import add_shared
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("row", metavar="ROW", help="a stored row")
     parser.add_argument("dataset", metavar="DATASET", help="a dataset that it was evaluated on")
-    add_shared(parser, "--results", "--limit", "--config", "--cards")
+    add_shared(parser, "--results", "--demo", "--limit", "--config", "--cards")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from bench.config import load_config
 from bench.errors import BenchError, did_you_mean
 from bench.metrics.intervals import Interval, Scenes, average, blind_spots, improvement, interval
 from bench.metrics.significance import PERMUTATIONS, PermutationTest, Wilcoxon, holm, permutation_test, wilcoxon
+from bench.paths import demo_hint
 from bench.report.scores import Score, scores_of
 from bench.store.store import Store
 
@@ -123,7 +124,8 @@ def _compared(
     rows = {cell.row for cell in store.cells()}
     for row in (first, second):
         if row not in rows:
-            raise BenchError(f"nothing is stored of row '{row}' in {store.folder}; {did_you_mean(row, rows)}")
+            hint = did_you_mean(row, rows) + demo_hint(store.folder)
+            raise BenchError(f"nothing is stored of row '{row}' in {store.folder}; {hint}")
     known = dict.fromkeys(dataset for row, dataset in scores if row in (first, second))
     pairs, left_out = [], {}
     for dataset in datasets or known:

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from bench.config import Config, load_config
 from bench.errors import BenchError, did_you_mean
-from bench.paths import Paths, each_path
+from bench.paths import Paths, demo_hint, each_path
 from bench.report.analysis import per_class_table
 from bench.report.published import load_published
 from bench.report.scores import Score, scores_of
@@ -58,7 +58,7 @@ def show(
     cell = store.cell(row, dataset)
     if cell is None:
         names = [f"{one.row} {one.dataset}" for one in store.cells()]
-        hint = did_you_mean(f"{row} {dataset}", names)
+        hint = did_you_mean(f"{row} {dataset}", names) + demo_hint(results)
         damaged = store.damaged().get((row, dataset))
         raise BenchError(damaged or f"{results}: nothing is stored of {row} on {dataset}; {hint}")
     score = scores_of(store, loaded, cards=folders, datasets=[dataset])[row, dataset]

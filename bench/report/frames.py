@@ -14,7 +14,7 @@ from bench.data.cards import card_names
 from bench.errors import BenchError, check_known, listed
 from bench.metrics import score, summary
 from bench.metrics.significance import PERMUTATIONS
-from bench.paths import Paths, each_path, shipped
+from bench.paths import Paths, demo_hint, each_path, shipped
 from bench.report.analysis import (
     others_table,
     per_class_table,
@@ -139,6 +139,14 @@ def compare(
     return compare_rows(store, first, second, names, scores=scores)
 
 
+def _existing(results: str | Path) -> Path:
+    folder = Path(results)
+    if not folder.is_dir():
+        advice = f"run something first, or give another --results{demo_hint(folder)}"
+        raise BenchError(f"results folder {folder}: does not exist; {advice}")
+    return folder
+
+
 def tables(  # noqa: PLR0913 (each is a flag)
     results: str | Path = "results",
     out: str | Path | None = None,
@@ -159,11 +167,9 @@ def tables(  # noqa: PLR0913 (each is a flag)
     kinds, only = listed(formats, "--format") or (), listed(only, "--table")
     for name in kinds:
         check_known(name, FORMATS, f"--format {','.join(kinds)}: unknown format '{name}'")
-    loaded, folder = load_config(config), Path(results)
+    loaded, folder = load_config(config), _existing(results)
     for name in only or ():
         check_known(name, loaded.tables, f"--table {name}: no such table")
-    if not folder.is_dir():
-        raise BenchError(f"results folder {folder}: does not exist; run something first, or give another --results")
     folders = each_path(cards)
     loaded.check_datasets(card_names(folders), config)
     collections = collect(folder, loaded, draws or PERMUTATIONS, folders)
@@ -220,14 +226,14 @@ def html_report(
     >>> bench.html_report("results/demo-run").name
     'report.html'
     """
-    loaded, folder = load_config(config), Path(results)
-    if not folder.is_dir():
-        raise BenchError(f"results folder {folder}: does not exist; run something first, or give another --results")
+    loaded, folder = load_config(config), _existing(results)
     found = [one for one in collect(folder, loaded, draws or PERMUTATIONS, each_path(cards)) if one.scores]
     fitting = [one for one in found if one.limit == limit]
     if not fitting:
         names = ", ".join(one.name or "full runs" for one in found) or "nothing"
-        raise BenchError(f"results folder {folder}: holds {names}; give --limit, or run something first")
+        raise BenchError(
+            f"results folder {folder}: holds {names}; give --limit, or run something first{demo_hint(folder)}"
+        )
     file = Path(out) if out else folder / "report.html"
     _write(file, page(folder, fitting[0], loaded, each_path(cards)))
     return file

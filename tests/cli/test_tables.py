@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from table_helpers import FAIR, GOOD, put
 
+from bench.cli import main
 from bench.cli import tables as command
 from bench.errors import BenchError
 
@@ -88,3 +89,21 @@ for command, flags in ((tables, []), (compare, ["clip", "gem"])):
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
     assert (tmp_path / "tables/table2.md").exists()
+
+
+def test_the_demos_results_are_named_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for row in ("clip", "sclip"):
+        put(Path("results/demo-run"), row, "vdd", [GOOD, FAIR])
+    commands = (["show", "clip", "vdd"], ["compare", "clip", "sclip"], ["report"])
+    for arguments in commands:
+        assert main(arguments) == 2
+        assert capsys.readouterr().err.endswith("; `--demo` reads results/demo-run\n"), arguments
+        assert main([*arguments, "--demo"]) == 0
+    assert main(["export", "all.zip", "--demo"]) == 0 and Path("all.zip").is_file()
+    assert main(["tables", "--demo"]) == 0 and Path("results/demo-run/tables/leaderboard.md").is_file()
+    capsys.readouterr()
+    assert main(["show", "clip", "vdd", "--results", "elsewhere"]) == 2
+    assert "--demo" not in capsys.readouterr().err
