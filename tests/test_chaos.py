@@ -57,7 +57,7 @@ def test_breakage(name: str, whole: Project, tmp_path: Path, request: pytest.Fix
         assert checked.code == 1  # too few images in any case
     else:
         tables = bench("tables", "--results", str(root / "results"), "--draws", "10")
-        assert tables.code == 0 and (root / "results" / "tables" / "table1.csv").exists()
+        assert tables.code == 0 and (root / "results" / "tables" / "leaderboard.csv").exists()
     ran = bench(*arguments, "--datasets", "all")
     told += ran.text
 

@@ -64,7 +64,7 @@ with Image.open("labels.png") as image:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "script.py"], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("body") == 1 and (folder / "tables" / "table1-demo.md").exists()
+    assert done.stdout.count("body") == 1 and (folder / "tables" / "leaderboard-demo.md").exists()
 
 
 @pytest.mark.slow

@@ -180,7 +180,8 @@ def _close(run: Run, strict: bool) -> int:
     shown = [dataset.card.name for dataset in run.datasets if dataset.samples]
     print(f"\n{summary_table(run.store, run.rows, shown, load_config(spec.config), spec.cards)}\n")
     files = tables(folder, config=spec.config, cards=spec.cards)  # what the command line changed shows as stale
-    print(f"{len(files)} tables in {folder / 'tables'}")
+    boards = [str(file) for file in files if file.name.startswith("leaderboard") and file.suffix == ".md"]
+    print(f"{len(files)} tables in {folder / 'tables'}; the leaderboard: {', '.join(boards)}")
     failed, gaps = failures(run), [f"{name}: no data" for name in run.missing] if strict else []
     if _without_data(run, strict):
         gaps.append(_missing(run))

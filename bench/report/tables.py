@@ -105,6 +105,11 @@ class Grid:
     collection: str
     undecided: Undecided | None = None
 
+    @property
+    def measured(self) -> bool:
+        """Whether any entry has a measured number."""
+        return any(entry.counted for line in self.lines for entry in line.entries.values())
+
 
 def build(name: str, table: Table, config: Config, collection: Collection) -> Grid:
     """Build one table of benchmark.yaml. Lines that only the paper has stand where the paper has them."""

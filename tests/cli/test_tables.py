@@ -30,9 +30,9 @@ def test_the_command_writes_all_tables(tmp_path: Path, capsys: pytest.CaptureFix
     assert run("--results", str(tmp_path)) == 0
     names_written = {Path(line).name for line in capsys.readouterr().out.splitlines()}
     assert names_written == {path.name for path in (tmp_path / "tables").iterdir()}
+    assert not names_written & {"table2.md", "table6.csv", "table2-limited-2.csv"}  # vdd is not in them
     assert {
         "table1.md",
-        "table6.csv",
         "leaderboard.md",
         "headline.md",
         "table1-limited-2.csv",
@@ -43,6 +43,21 @@ def test_the_command_writes_all_tables(tmp_path: Path, capsys: pytest.CaptureFix
     before = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     run("--results", str(tmp_path))
     assert before == {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+
+
+def test_a_table_that_holds_nothing_any_more_is_removed_and_a_users_file_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--results", str(tmp_path)) == 0  # nothing is stored: all tables, with published numbers
+    tables = tmp_path / "tables"
+    assert (tables / "table2.md").exists() and (tables / "table2.csv").exists()
+    (tables / "table3.md").write_text("# Mine\n")
+    put(tmp_path, "clip", "vdd", [GOOD, FAIR])
+    capsys.readouterr()
+    assert run("--results", str(tmp_path)) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tables / "leaderboard.md")
+    assert not (tables / "table2.md").exists() and not (tables / "table2.csv").exists()
+    assert (tables / "table1.md").exists() and (tables / "table3.md").read_text() == "# Mine\n"
 
 
 def test_one_table_in_one_format(tmp_path: Path) -> None:
