@@ -75,7 +75,7 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 2) -> str:
     'did you mean segearth-ov?'
     """
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=most)
+    close = difflib.get_close_matches(name, names, n=most, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN + 1 else ""
