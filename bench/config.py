@@ -47,7 +47,7 @@ class Protocol(Model):
 
     backbone: str
     upsampler: str = "none"
-    debias: float = Field(0.0, ge=0)
+    debias: float = Field(0.0, ge=0, le=1e6)
     debias_on: Literal["scores", "features"] = "scores"
     resize: ResizeRule
     window: Pixels
@@ -285,12 +285,12 @@ class Config(Model):
             )
         return own
 
-    def _protocol(self, row: RowEntry) -> NamedProtocol:
-        """Find the protocol that a row names. BenchError for an unknown one."""
-        if row.protocol is None:
+    def _protocol(self, name: str | None) -> NamedProtocol:
+        """Find the protocol of that name. BenchError for an unknown one."""
+        if name is None:
             return NamedProtocol()
-        check_known(row.protocol, self.protocols, f"unknown protocol '{row.protocol}'")
-        return self.protocols[row.protocol]
+        check_known(name, self.protocols, f"unknown protocol '{name}'")
+        return self.protocols[name]
 
     def resolve(
         self,
@@ -305,7 +305,7 @@ class Config(Model):
         Later wins: `protocol:`, the dataset's card, the method's defaults, the named protocol, what that says of the
         dataset, the row (its brackets last), the command line. Options and second models are overridden one by one.
         """
-        named = self._protocol(row)
+        named = self._protocol(method.protocol if row.protocol is None else row.protocol)
         layers = (method, named, named.on(dataset), row)
         chosen = self.protocol.model_dump() | card
         for layer in layers:
@@ -323,7 +323,10 @@ class Config(Model):
         """
         row = row or self.row(name)
         of_card = card.overrides() | {"threshold": card.threshold, "background": card.background}
-        chosen = self.resolve(row, method, of_card, dataset=card.name)
+        try:
+            chosen = self.resolve(row, method, of_card, dataset=card.name)
+        except BenchError as error:
+            raise BenchError(f"row '{name}': {error}") from None
         if chosen["debias"] and card.debias is not None:
             chosen["debias"] = card.debias
         classes = len(next(iter(card.vocabularies.values())))

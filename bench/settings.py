@@ -103,7 +103,7 @@ class Overrides(Model):
 
     backbone: str | None = None
     upsampler: str | None = None  # a name of `upsamplers:`, or "none"
-    debias: float | None = Field(None, ge=0)  # λ of eq. 9
+    debias: float | None = Field(None, ge=0, le=1e6)  # λ of eq. 9; products stay finite in float32
     debias_on: Literal["scores", "features"] | None = None
     resize: ResizeRule | None = None
     window: Pixels | None = None

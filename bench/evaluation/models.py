@@ -12,7 +12,7 @@ import torch
 
 import bench
 from bench.config import Config
-from bench.errors import BenchError, SharedStateLost, did_you_mean
+from bench.errors import BenchError, SharedStateLost, check_known, did_you_mean
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
 from bench.models.backbone import Backbone
@@ -60,8 +60,6 @@ class ModelCache:
 
     def upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
         """Return the upsampler called `name` in benchmark.yaml for `dim` channels, and the hash of its file."""
-        if name not in self.config.upsamplers:
-            raise BenchError(f"unknown upsampler '{name}'; {did_you_mean(name, self.config.upsamplers)}")
         if (name, dim) not in self._upsamplers:
             loaded, fingerprint = self._load_upsampler(name, dim)
             if not kind_file(type(loaded)).is_relative_to(Path(bench.__file__).resolve().parent):
@@ -87,8 +85,6 @@ class ModelCache:
 
     def second(self, name: str) -> SecondModel:
         """Return the second model called `name` in `models:` of benchmark.yaml."""
-        if name not in self.config.models:
-            raise BenchError(f"unknown second model '{name}'; {did_you_mean(name, self.config.models)}")
         if name not in self._seconds:
             self._seconds[name] = self._load_second(name)
         return self._seconds[name]
@@ -98,6 +94,21 @@ class ModelCache:
         if spec.library == "tower":
             return TowerModel(name, self.backbone(spec.name), spec.side)
         return load_second(name, spec, weights_dir() / (spec.file or f"{name}.pth"), self.device, self.dtype)
+
+
+def _check(settings: Settings, method: Method, config: Config) -> None:
+    """Raise BenchError, with row and key, for options and names of models that do not exist."""
+    row = f"row '{settings.row}':"
+    check_known(settings.backbone, config.backbones, f"{row} unknown backbone '{settings.backbone}'")
+    check_known(settings.upsampler, ("none", *config.upsamplers), f"{row} unknown upsampler '{settings.upsampler}'")
+    for role, name in settings.models.items():
+        check_known(name, config.models, f"{row} models.{role}: unknown second model '{name}'")
+    try:
+        method.check(settings.options)
+        if settings.refine != "none":
+            find_refinement(settings.refine)
+    except BenchError as error:
+        raise BenchError(f"{row} {error}") from None
 
 
 def build_row(
@@ -121,6 +132,7 @@ def build_row(
         role = min(undeclared)
         known = ", ".join(method.defaults.models) or "none"
         raise BenchError(f"row '{settings.row}': models.{role}: {method.name} has no such role ({known})")
+    _check(settings, method, models.config)
     if method.makes_scores and (settings.upsampler != "none" or settings.debias):
         raise BenchError(
             f"row '{settings.row}': {method.name} makes its own scores, on which upsampler and debias cannot act; "
