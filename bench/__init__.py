@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bench.report.frames import scores as scores
     from bench.report.frames import tables as tables
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _OFFERED = {
     "BenchError": "bench.errors",
     "Progress": "bench.evaluation.dataset_run",
