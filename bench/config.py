@@ -168,17 +168,13 @@ class Config(Model):
         for name, sentences in self.templates.items():
             if not sentences or any("{}" not in sentence for sentence in sentences):
                 raise ValueError(f"templates.{name}: sentences with {{}} in the place of the word are needed")
-        changed: dict[str, Protocol | Overrides] = {
-            "protocol": self.protocol,
-            **{f"protocols.{name}": one for name, one in self.protocols.items()},
-            **{
-                f"protocols.{k}.datasets.{d}": own
-                for k, one in self.protocols.items()
-                for d, own in one.datasets.items()
-            },
-            **self.modifiers,
-            **self.rows,
-        }
+        for name, spec in self.models.items():
+            if spec.library == "tower" and spec.name not in self.backbones:
+                raise ValueError(f"models.{name}.name '{spec.name}' is not in `backbones:`")
+        changed: dict[str, Protocol | Overrides] = {"protocol": self.protocol, **self.modifiers, **self.rows}
+        for name, one in self.protocols.items():
+            changed |= {f"protocols.{name}": one}
+            changed |= {f"protocols.{name}.datasets.{dataset}": own for dataset, own in one.datasets.items()}
         for name, row in changed.items():
             models = row.models if isinstance(row, Overrides) else {}
             for key, value, section, known in (

@@ -63,6 +63,7 @@ def test_later_overrides_win() -> None:
         ({"rows": {"clip": {"method": "clip", "debais": 1}}}, r"unknown key 'rows\.clip\.debais'"),
         ({"default_rows": ["nobody"]}, "default_rows names the row 'nobody'"),
         ({"modifiers": {"ours": {"upsampler": "simfetup"}}}, r"ours\.upsampler 'simfetup' is not in"),
+        ({"models": {"x": {"library": "tower", "name": "nope"}}}, r"models\.x\.name 'nope' is not in `backbones:`"),
     ],
 )
 def test_mistakes_name_file_and_key(tmp_path: Path, change: dict, message: str) -> None:
