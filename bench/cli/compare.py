@@ -75,6 +75,7 @@ def markdown(result: Comparison, limit: int | None = None) -> str:
             "Ahead: share of the scenes on which the first row scores higher. Effect: difference over the standard "
             "deviation between scenes. For 1 point: how many would find a difference of one point in 80 % of the cases."
         )
+    blocks += [markdown_text(note) for note in _too_few(result.pairs)]
     blocks += [markdown_text(note) for pair in result.pairs for note in _notes(pair, result.family)]
     if over and not math.isnan(over.wilcoxon.p_value):
         test = over.wilcoxon
@@ -179,13 +180,22 @@ def _numbers(interval: Interval) -> list[str]:
     return [signed(100 * interval.estimate), ends]
 
 
-def _notes(pair: Pair, family: int) -> list[str]:
-    """Name what the numbers of a dataset cannot say."""
+def _too_few(pairs: Sequence[Pair]) -> list[str]:
+    """Name the datasets with too few scenes, in one line or none."""
     from bench.metrics.intervals import LEAST, units
 
-    scenes = units(pair.test.scenes, pair.test.unit)
+    few = [pair for pair in pairs if pair.test.scenes < LEAST]
+    named = ", ".join(f"{pair.dataset} ({units(pair.test.scenes, pair.test.unit)})" for pair in few)
+    return [f"Too few scenes for an interval or a test: {named}."] if few else []
+
+
+def _notes(pair: Pair, family: int) -> list[str]:
+    """Name what the numbers of a dataset with enough scenes cannot say."""
+    from bench.metrics.intervals import LEAST, units
+
     if pair.test.scenes < LEAST:
-        return [f"{pair.dataset}: {scenes}, too few for an interval or a test."]
+        return []
+    scenes = units(pair.test.scenes, pair.test.unit)
     notes = [
         f"{pair.dataset}: {spot}; the interval cannot see what other scenes would do." for spot in pair.blind_spots
     ]

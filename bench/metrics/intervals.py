@@ -247,17 +247,16 @@ def improvement(first: Scenes, second: Scenes) -> float:
 
 
 def blind_spots(row: Scenes, classes: Sequence[str]) -> list[str]:
-    """Classes by which an interval cannot see how far the score would move with other scenes, one phrase each.
+    """Classes by which an interval cannot see how far the score would move with other scenes, a phrase each kind.
 
     >>> row = by_scene(Areas(np.array([[[1, 0], [1, 0], [1, 2]]])), ["a"], "miou")
     >>> blind_spots(row, ["road", "water"])
-    ['road is labelled in one scene only', 'water is predicted but labelled nowhere (IoU 0)']
+    ['labelled in one scene only: road', 'predicted but labelled nowhere (IoU 0): water']
     """
-    labelled, predicted = label_area(row.areas) > 0, predicted_area(row.areas).sum(0) > 0
-    found = []
-    for name, scenes, somewhere in zip(classes, labelled.sum(0), predicted, strict=True):
-        if scenes == 0 and somewhere:
-            found.append(f"{name} is predicted but labelled nowhere (IoU 0)")
-        if scenes == 1:
-            found.append(f"{name} is labelled in one {row.unit} only")
-    return found
+    scenes = (label_area(row.areas) > 0).sum(0)
+    predicted = predicted_area(row.areas).sum(0) > 0
+    kinds = {
+        f"labelled in one {row.unit} only": scenes == 1,
+        "predicted but labelled nowhere (IoU 0)": (scenes == 0) & predicted,
+    }
+    return [f"{kind}: {', '.join(np.array(classes)[of])}" for kind, of in kinds.items() if of.any()]

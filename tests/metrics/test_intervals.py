@@ -216,8 +216,8 @@ def test_classes_that_an_interval_cannot_judge_are_named():
     confusions[2, 1, 1] = 5  # labelled in one scene
     confusions[3, 0, 2] = 1  # predicted alone
     assert intervals.blind_spots(scenes_of(confusions), ["road", "car", "tree"]) == [
-        "car is labelled in one scene only",
-        "tree is predicted but labelled nowhere (IoU 0)",
+        "labelled in one scene only: car",
+        "predicted but labelled nowhere (IoU 0): tree",
     ]
 
 

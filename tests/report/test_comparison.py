@@ -90,7 +90,7 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
          "6 scenes (12 images)"],
         ["mean", "", "", "", "", "+10.0", "+10.0 to +10.0", "< 0.001", "", "", "", ""],
     ]  # fmt: skip
-    assert "udd5: 3 scenes, too few for an interval or a test." in text
+    assert "Too few scenes for an interval or a test: udd5 (3 scenes)" in text
     assert "Wilcoxon" not in text
     assert "Left out: loveda: not stored for both rows." in text
     with out.open() as file:
@@ -108,7 +108,7 @@ def test_what_no_number_can_say_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     assert run("a", "b", "--results", str(tmp_path)) == 0
     text = capsys.readouterr().out
     assert "vdd: 6 scenes: no p below 0.031, so none below 0.05 after Holm." in text
-    assert "loveda: class1 is labelled in one scene only" in text
+    assert "loveda: labelled in one scene only: class1" in text
 
 
 def test_limited_results_are_compared_among_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -299,7 +299,7 @@ def test_a_class_of_one_scene_is_named_below_the_table(tmp_path: Path) -> None:
     put(tmp_path, "clip", "whu_aerial", [[[8, 1], [0, 0]]] * 12 + [GOOD])
     put(tmp_path, "sclip", "whu_aerial", [[[8, 1], [0, 0]]] * 12 + [GOOD])
     text = markdown(build("2", CONFIG.tables["2"], CONFIG, only(tmp_path)))
-    assert "Not seen by intervals: whu_aerial: class1 is labelled in one scene only.\n" in text
+    assert "Not seen by intervals: whu_aerial: labelled in one scene only: class1.\n" in text
 
 
 def test_rows_that_no_test_tells_from_the_best_are_named(tmp_path: Path) -> None:
