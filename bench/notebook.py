@@ -14,7 +14,7 @@ from bench.config import load_config
 from bench.data.cards import Card, load_card
 from bench.data.prepared import find_samples
 from bench.demo.config import DEMO
-from bench.demo.words import unknown_words
+from bench.demo.content import unknown_words
 from bench.errors import BenchError
 from bench.evaluation.dataset_run import Progress
 from bench.evaluation.external import Predictions, score_predictions

@@ -155,7 +155,7 @@ def _without_data(run: Run, strict: bool) -> bool:
 
 def _unlearned(run: Run) -> list[str]:
     """Name the words that the demo's CLIP has not learned, in one line for each vocabulary of a dataset."""
-    from bench.demo.words import unknown_words
+    from bench.demo.content import unknown_words
 
     lines: dict[str, None] = {}
     for dataset in run.datasets:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import cv2
+import numpy as np
+
 from bench.data.cards import Card, load_card
-from bench.demo import plans as sets
 from bench.demo import writers
-from bench.demo.plans import dataset_scenes, default_count
-from bench.demo.render import canvas, landmarks, recipes, scenes, structures, taxonomy, textures
-from bench.demo.render.taxonomy import CARDS
+from bench.demo.content import CARDS, FILE, PLANS, class_table
+from bench.demo.render.scenes import DEMO_SEEDS, Image, Label, scene
 from bench.errors import BenchError
 from bench.paths import cache_dir
 
-_MADE_BY: Final = (canvas, landmarks, recipes, scenes, sets, structures, taxonomy, textures, writers)
+_HERE: Final = Path(__file__).parent
+_MADE_BY: Final = (FILE, Path(__file__), _HERE / "content.py", _HERE / "writers.py", *sorted(_HERE.glob("render/*.py")))
 _MARKERS: Final = ".demo"
 
 
@@ -41,7 +43,7 @@ def write_demo(root: Path, datasets: Iterable[str] = CARDS, seed: int = 0) -> tu
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.write_text("being written")
         layout = "original" if "original" in card.layouts else next(iter(card.layouts))
-        writers.write_dataset(card, root, dataset_scenes(name, default_count(name), seed), layout)
+        writers.write_dataset(card, root, dataset_scenes(name, len(PLANS[name].shots), seed), layout)
         marker.write_text(version)
         written.append(name)
     return tuple(written)
@@ -54,9 +56,37 @@ def demo_data_root(names: Iterable[str] = CARDS) -> Path:
     return root
 
 
+def dataset_scenes(name: str, count: int, seed: int) -> Iterator[tuple[Image, Label]]:
+    """Images (H, W, 3) and label maps (H, W) in the class indices of a dataset; endless plans start over.
+
+    Where a scene lacks a class that its place in the plan asks for, the next seed is tried.
+    """
+    card, plan = load_card(name), PLANS[name]
+    table = class_table(card)
+    rng = np.random.default_rng([seed, CARDS.index(name)])
+    for index in range(count):
+        shot = plan.shots[index % len(plan.shots)]
+        wanted = {card.classes.index(shown) for shown in shot.shows}
+        while True:
+            drawn = int(rng.integers(DEMO_SEEDS.start, DEMO_SEEDS.stop))
+            image, master = scene(drawn, shot.size, shot.kind, plan.false_colour)
+            label = table[master]
+            if wanted <= set(np.unique(label).tolist()):
+                break
+        yield _enlarge(image, label, plan.enlarged)
+
+
+def _enlarge(image: Image, label: Label, factor: float) -> tuple[Image, Label]:
+    if factor == 1:
+        return image, label
+    size = (round(label.shape[1] * factor), round(label.shape[0] * factor))
+    larger = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+    return larger.astype(np.uint8), cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
+
+
 def _version(card: Card) -> str:
     """Hash of the card and of the code that renders and writes."""
     digest = hashlib.sha256(card.model_dump_json().encode())
-    for module in _MADE_BY:
-        digest.update(Path(str(module.__file__)).read_bytes())
+    for file in _MADE_BY:
+        digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -9,17 +9,20 @@ import pytest
 
 from bench.data.cards import load_card
 from bench.data.samples import open_samples
-from bench.demo import plans as sets
-from bench.demo.datasets import write_demo
-from bench.demo.plans import Plan, Shot, dataset_scenes
+from bench.demo.content import PLANS, Shot
+from bench.demo.datasets import dataset_scenes, write_demo
 from bench.errors import BenchError
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
     """Two datasets of one small image each."""
-    monkeypatch.setitem(sets._PLANS, "loveda", Plan((Shot("rural", (40, 56)),)))
-    monkeypatch.setitem(sets._PLANS, "potsdam", Plan((Shot("close", (130, 150)),), enlarged=4.0))
+    for name, shot, enlarged in (
+        ("loveda", Shot(kind="rural", size=(40, 56)), 1.0),
+        ("potsdam", Shot(kind="close", size=(130, 150)), 4.0),
+    ):
+        changes = {"shots": (shot,), "enlarged": enlarged}
+        monkeypatch.setitem(PLANS, name, PLANS[name].model_copy(update=changes))
     return ("loveda", "potsdam")
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from bench.config import load_config
 from bench.data.cards import load_card
-from bench.demo import plans as sets
-from bench.demo.plans import Plan, Shot, dataset_scenes, default_count
+from bench.demo import datasets
+from bench.demo.content import CARDS, MASTER, MASTER_INDEX, PLANS, Shot, class_table
+from bench.demo.datasets import dataset_scenes
 from bench.demo.render.canvas import SceneCanvas, ellipse, rectangle
 from bench.demo.render.scenes import DEMO_SEEDS, HELD_OUT_SEEDS, KINDS, TRAIN_SEEDS, scene
-from bench.demo.render.taxonomy import CARDS, MASTER, MASTER_INDEX, class_table
 from bench.demo.render.textures import TEXTURES, smooth_noise
 from bench.errors import BenchError
 
@@ -61,9 +61,9 @@ def test_the_demo_draws_its_seeds_from_its_own_range(monkeypatch: pytest.MonkeyP
         drawn.append(seed)
         return np.zeros((8, 8, 3), np.uint8), np.arange(64, dtype=np.uint8).reshape(8, 8) % len(MASTER)
 
-    monkeypatch.setattr(sets, "scene", watched)
+    monkeypatch.setattr(datasets, "scene", watched)
     for name in CARDS:
-        assert len(list(dataset_scenes(name, default_count(name), 0))) == default_count(name)
+        assert len(list(dataset_scenes(name, len(PLANS[name].shots), 0))) == len(PLANS[name].shots)
     assert drawn and all(seed in DEMO_SEEDS for seed in drawn)
     assert len(set(drawn)) == len(drawn)
 
@@ -119,7 +119,7 @@ def test_every_class_of_every_dataset_is_asked_for(name: str) -> None:
     table = class_table(card)
     assert set(table.tolist()) == set(range(len(card.classes)))
     rest = card.classes[card.background]
-    assert {shown for shot in sets._PLANS[name].shots for shown in shot.shows} | {rest} == set(card.classes)
+    assert {shown for shot in PLANS[name].shots for shown in shot.shows} | {rest} == set(card.classes)
 
 
 def test_what_a_dataset_of_natural_images_has_no_class_for_is_not_labelled() -> None:
@@ -130,8 +130,9 @@ def test_what_a_dataset_of_natural_images_has_no_class_for_is_not_labelled() -> 
 
 
 def test_a_scene_shows_what_its_plan_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    shots = (Shot("wild", (64, 80), ("road", "water")), Shot("rural", (48, 48), ("agricultural",)))
-    monkeypatch.setitem(sets._PLANS, "loveda", Plan(shots, enlarged=2.0))
+    wild = Shot(kind="wild", size=(64, 80), shows=("road", "water"))
+    shots = (wild, Shot(kind="rural", size=(48, 48), shows=("agricultural",)))
+    monkeypatch.setitem(PLANS, "loveda", PLANS["loveda"].model_copy(update={"shots": shots, "enlarged": 2.0}))
     card = load_card("loveda")
     (first, first_label), (second, second_label), (third, _) = dataset_scenes("loveda", 3, seed=4)
     assert first.shape == (128, 160, 3) and second.shape == (96, 96, 3) and third.shape == first.shape

@@ -6,7 +6,7 @@ import pytest
 
 from bench.config import load_config
 from bench.data.cards import load_card
-from bench.demo.words import unknown_words
+from bench.demo.content import unknown_words
 
 
 @pytest.mark.parametrize("name", load_config().default_datasets)

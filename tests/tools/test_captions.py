@@ -6,8 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 
-from bench.demo.render.taxonomy import MASTER, MASTER_INDEX
-from bench.demo.words import WORDS
+from bench.demo.content import MASTER, MASTER_INDEX, WORDS
 from tools.demo.captions import Captions, draw_captions, matches, sentences_of_training, word_shares
 
 

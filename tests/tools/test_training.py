@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.demo.config import CONFIG_FILE, WEIGHTS
-from bench.demo.render.taxonomy import MASTER, MASTER_INDEX
+from bench.demo.content import MASTER, MASTER_INDEX
 from bench.errors import BenchError
 from bench.models.attention import attention, last_block
 from bench.models.backbone import Backbone

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 
-from bench.demo.render.taxonomy import MASTER, MASTER_INDEX
-from bench.demo.words import CONCEPTS, WORDS
+from bench.demo.content import CONCEPTS, MASTER, MASTER_INDEX, WORDS
 
 # "background" is true of every picture, but counts as this small a share of it: as a full positive it would keep the
 # probability of every other word below the thresholds.

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from bench.demo.content import MASTER
 from bench.demo.render.scenes import KINDS, TRAIN_SEEDS, Image, Label, scene
-from bench.demo.render.taxonomy import MASTER
 from bench.errors import BenchError
 
 SIDE: Final = 256

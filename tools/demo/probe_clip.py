@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bench.data.cards import load_card
 from bench.demo.config import load_demo_backbone
+from bench.demo.content import class_table
 from bench.demo.render.scenes import HELD_OUT_SEEDS, Image, Label, scene
-from bench.demo.render.taxonomy import class_table
 from bench.inference.postprocess import classify
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.demo.render.taxonomy import MASTER_INDEX
+from bench.demo.content import MASTER_INDEX
 from bench.demo.render.textures import TEXTURES, Field
 
 Points = NDArray[np.float64]  # (n, 2) x, y in pixels

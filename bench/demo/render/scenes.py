@@ -8,17 +8,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.demo.content import CONTENT, MASTER_INDEX, Kind
 from bench.demo.render.canvas import Points, SceneCanvas, rectangle, unit
-from bench.demo.render.recipes import RECIPES, THINGS, Recipe, Thing
 from bench.demo.render.structures import along, car, road, truck
-from bench.demo.render.taxonomy import MASTER_INDEX
 from bench.demo.render.textures import fractal_noise, smooth_noise
+from bench.demo.render.things import THINGS, Thing
 from bench.errors import BenchError, did_you_mean
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Label = NDArray[np.uint8]  # (H, W)
 
-KINDS: Final = tuple(RECIPES)
+KINDS: Final = tuple(CONTENT.scenes)
 TRAIN_SEEDS: Final = range(0, 1_000_000)
 HELD_OUT_SEEDS: Final = range(1_000_000, 2_000_000)  # the probe's scenes
 DEMO_SEEDS: Final = range(2_000_000, 2_000_000_000)  # the demo datasets' scenes
@@ -33,13 +33,13 @@ def scene(seed: int, size: int | tuple[int, int], kind: str, false_colour: bool 
     kind: one of KINDS
     false_colour: the channels are near infrared, red and green
 
-    Returns the RGB image (H, W, 3) and the label map (H, W) of indices into `taxonomy.MASTER`.
+    Returns the RGB image (H, W, 3) and the label map (H, W) of indices into `bench.demo.content.MASTER`.
     """
-    if kind not in RECIPES:
-        raise BenchError(f"unknown kind of scene {kind!r}; {did_you_mean(kind, RECIPES)}")
+    if kind not in CONTENT.scenes:
+        raise BenchError(f"unknown kind of scene {kind!r}; {did_you_mean(kind, CONTENT.scenes)}")
     shape = (size, size) if isinstance(size, int) else size
     rng = np.random.default_rng([seed, KINDS.index(kind)])
-    recipe = RECIPES[kind]
+    recipe = CONTENT.scenes[kind]
     canvas = SceneCanvas(rng, shape, float(rng.uniform(*recipe.metre)))
     _lay_ground(canvas, recipe)
     heading = float(rng.uniform(0, np.pi))
@@ -50,7 +50,7 @@ def scene(seed: int, size: int | tuple[int, int], kind: str, false_colour: bool 
     return _photograph(canvas, false_colour), canvas.label
 
 
-def _lay_ground(canvas: SceneCanvas, recipe: Recipe) -> None:
+def _lay_ground(canvas: SceneCanvas, recipe: Kind) -> None:
     """Split the ground among the recipe's classes where one of several smooth fields is the highest."""
     cell = recipe.patch * canvas.metre
     names = list(recipe.ground)
@@ -65,7 +65,7 @@ def _lay_ground(canvas: SceneCanvas, recipe: Recipe) -> None:
             canvas.cover(mask, name)
 
 
-def _lay_roads(canvas: SceneCanvas, recipe: Recipe, heading: float) -> list[Points]:
+def _lay_roads(canvas: SceneCanvas, recipe: Kind, heading: float) -> list[Points]:
     rng, (height, width) = canvas.rng, canvas.shape
     paths: list[tuple[Points, float, bool]] = []
     middle, reach = np.array([width, height]) / 2, float(np.hypot(width, height))

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.demo.content import MASTER_INDEX
 from bench.demo.render.canvas import Points, SceneCanvas, blob, ellipse, rectangle, to_frame, unit
-from bench.demo.render.taxonomy import MASTER_INDEX
 from bench.demo.render.textures import pick_colour
 
 _ROOFS = {
