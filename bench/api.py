@@ -15,7 +15,9 @@ A plug-in that needs more is a class: it is built once per cell with its options
 
     encode_text(backbone, vocabulary) -> Tensor      its own text side: (Q, C) of unit length, or what `scores` takes
     scores(trunk, text) -> (B, Q, h, w)              its own scores, at any resolution; no `Features` are asked for
-                                                     then, and upsampler and λ cannot act
+                                                     then, and upsampler and λ cannot act; with `scale="none"` in
+                                                     @method they are probabilities; with `per_class = True` in the
+                                                     class there is one for each class instead of each word
     collect(image: WholeImage) -> Collector          sees all windows of an image before it gives scores: see
                                                      `methods/lposs.py`; with `whole_image = 1024` in the class
                                                      the original image, too, with that long side

@@ -25,13 +25,15 @@ from bench.settings import (
     IGNORED,
     Aggregate,
     DatasetDefaults,
+    Library,
     Model,
     Overrides,
-    Pixels,
     Probability,
     ResizeRule,
+    Scale,
     Settings,
     Stride,
+    Window,
     Words,
 )
 
@@ -50,9 +52,9 @@ class Protocol(Model):
     debias: float = Field(0.0, ge=0, le=1e6)
     debias_on: Literal["scores", "features"] = "scores"
     resize: ResizeRule
-    window: Pixels
+    window: Window
     stride: Stride
-    scale: float = Field(gt=0)
+    scale: Scale
     vocabulary: str
     aggregate: Aggregate = "max"
     tau: float = Field(4.0, gt=0)
@@ -86,13 +88,21 @@ class RowEntry(Overrides):
 
 
 class BackboneSpec(Model):
-    """An open_clip model. `file` is a checkpoint below the weights folder for weights that open_clip does not know."""
+    """A frozen model that sees images and reads words.
 
+    library: what builds it; a method says which it needs. model: as the library calls it. file: checkpoint below the
+    weights folder, for weights that the library does not fetch. seed: instead, weights of a tiny model drawn by a
+    recipe (the demo).
+    """
+
+    library: Library = "open_clip"
     model: str
     pretrained: str | None = None
     file: str | None = None
     url: str | None = None
     license: str | None = None
+    gated: bool = False
+    seed: int | None = None
     note: str | None = None
 
 
@@ -247,7 +257,7 @@ class Config(Model):
                 changes["resize"] = {key: value}
             elif key.startswith("models."):
                 models[key.removeprefix("models.")] = value
-            elif key in Overrides.model_fields and key not in ("options", "resize", "models"):
+            elif key in Overrides.model_fields and key not in ("options", "models"):
                 changes[key] = value
             else:
                 options[key.removeprefix("options.")] = value

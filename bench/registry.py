@@ -21,24 +21,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import ConfigDict, ValidationError, create_model
 
 from bench import methods
-from bench.errors import BenchError, check_known, validation_message
+from bench.errors import BenchError, check_known, did_you_mean, validation_message
 from bench.paths import shipped
 from bench.runtime.sources import source_hash as source_hash
 from bench.runtime.sources import source_of, text_hash, watching
 from bench.runtime.yaml_files import read_yaml
-from bench.settings import Overrides
+from bench.settings import Library, Overrides
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Method:
-    """A registered plug-in. `defaults` are overrides that hold wherever a row does not say otherwise."""
+    """A registered plug-in.
+
+    defaults: overrides that hold wherever a row does not say otherwise. tower: library of the backbones that it reads.
+    """
 
     name: str
     label: str
@@ -46,6 +49,7 @@ class Method:
     factory: Callable[..., Any]
     defaults: Overrides
     file: Path
+    tower: Library = "open_clip"
 
     def build(self, options: dict[str, Any]) -> Callable[..., Any]:
         """Make the callable ``trunk -> Features`` with these options (validated against the plug-in's signature)."""
@@ -171,12 +175,17 @@ def find_refinement(name: str) -> Refinement:
     return _refinements[name]
 
 
-def method(name: str, *, label: str | None = None, venue: str = "", **defaults: Any) -> Callable[[Factory], Factory]:
+def method(
+    name: str, *, label: str | None = None, venue: str = "", tower: Library = "open_clip", **defaults: Any
+) -> Callable[[Factory], Factory]:
     """Register the decorated function or class as a method.
 
-    name: what `--methods` and benchmark.yaml call it. label, venue: how tables print it. defaults: any of
-    `bench.settings.Overrides`, e.g. ``upsampler="simfeatup", debias=0.3``.
+    name: what `--methods` and benchmark.yaml call it. label, venue: how tables print it. tower: library of the
+    backbones that it is made for. defaults: any of `bench.settings.Overrides`, e.g. ``upsampler="simfeatup",
+    debias=0.3``.
     """
+    if tower not in get_args(Library):
+        raise BenchError(f"method '{name}': tower '{tower}'; {did_you_mean(tower, get_args(Library))}")
 
     def register(factory: Factory) -> Factory:
         file = source_of(factory)
@@ -184,7 +193,7 @@ def method(name: str, *, label: str | None = None, venue: str = "", **defaults: 
             overrides = Overrides(**defaults)
         except ValidationError as error:
             raise BenchError(f"method '{name}' in {validation_message(file, error)}") from None
-        new = Method(name, label or name, venue, factory, overrides, file)
+        new = Method(name, label or name, venue, factory, overrides, file, tower)
         old = _registry.get(name)
         cells = old is not None and not old.file.is_file() and not file.is_file()  # an edited cell has another name
         if old is not None and not cells and old.file.resolve() != file.resolve():

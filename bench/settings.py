@@ -27,7 +27,27 @@ def _storable(options: dict[str, Any]) -> dict[str, Any]:
 
 
 Aggregate: TypeAlias = Literal["max", "sum", "logsumexp"]
+Library: TypeAlias = Literal["open_clip", "sam3", "radio", "dinotxt"]
+"""Kind of a backbone: what builds it, and what its methods are made for."""
 Pixels = Annotated[int, Field(ge=16, le=32768)]
+WHOLE: Final = 0
+"""A window as large as the image: `window: none`."""
+PROBABILITIES: Final = 0.0
+"""The scale of scores that are probabilities, of which no softmax is taken: `scale: none`."""
+
+
+def _or_none(silent: float) -> BeforeValidator:
+    return BeforeValidator(lambda value: silent if value == "none" else value)
+
+
+def _whole_or_pixels(value: int) -> int:
+    if value != WHOLE and not 16 <= value <= 32768:
+        raise ValueError("give `none`, for the whole image, or a number from 16 to 32768")
+    return value
+
+
+Window = Annotated[int, _or_none(WHOLE), AfterValidator(_whole_or_pixels)]
+Scale = Annotated[float, _or_none(PROBABILITIES), Field(ge=0)]
 Stride = Annotated[int, Field(ge=1, le=32768)]
 Probability = Annotated[float, Field(ge=0, lt=1), AfterValidator(_hundredth)]
 """A threshold: counts are kept by hundredths of the probability."""
@@ -66,21 +86,37 @@ class Model(BaseModel):
 
 
 class ResizeRule(Model):
-    """Size of the network's input: the long side, or the short side with a bound on the long one; pixels."""
+    """Size of the network's input: the long side, or the short side with a bound on the long one; pixels.
+
+    `original` stands for neither: the image's own size.
+    """
 
     long_side: Pixels | None = None
     short_side: Pixels | None = None
     long_max: Pixels | None = None
     antialias: ClassVar[bool] = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"long_side": None} if value == "original" else value
+
     @model_validator(mode="after")
     def _one_of(self) -> ResizeRule:
-        if (self.long_side is None) == (self.short_side is None):
-            raise ValueError("give either long_side or short_side")
+        nothing = self.original and (self.long_max or not self.model_fields_set)
+        if nothing or (self.long_side and self.short_side):
+            raise ValueError("give either long_side or short_side, or `original`")
         return self
+
+    @property
+    def original(self) -> bool:
+        """True where images keep their own size."""
+        return self.long_side is None and self.short_side is None
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) after the resize; up or down, halves rounded up."""
+        if self.original:
+            return height, width
         long, short = max(height, width), min(height, width)
         if self.short_side is None:
             scale = (self.long_side or 0) / long
@@ -89,6 +125,8 @@ class ResizeRule(Model):
         return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
     def __str__(self) -> str:
+        if self.original:
+            return "the original size"
         return f"long side {self.long_side}" if self.long_side else f"short side {self.short_side}"
 
 
@@ -106,9 +144,9 @@ class Overrides(Model):
     debias: float | None = Field(None, ge=0, le=1e6)  # λ of eq. 9; products stay finite in float32
     debias_on: Literal["scores", "features"] | None = None
     resize: ResizeRule | None = None
-    window: Pixels | None = None
+    window: Window | None = None  # or "none": the whole image
     stride: Stride | None = None
-    scale: float | None = Field(None, gt=0)  # of the scores before the softmax
+    scale: Scale | None = None  # of the scores before the softmax, or "none": they are probabilities
     vocabulary: str | None = None
     threshold: Probability | None = None
     background: ClassNumber | None = None  # class of the pixels below the threshold, or "none"

@@ -8,8 +8,9 @@ import yaml
 from bench.config import load_config
 from bench.data.cards import load_card
 from bench.errors import BenchError
+from bench.notebook import load_segmenter, run
 from bench.paths import shipped
-from bench.settings import Overrides, ResizeRule
+from bench.settings import PROBABILITIES, WHOLE, Overrides, ResizeRule
 
 OURS = Overrides(upsampler="simfeatup", debias=0.3)
 
@@ -133,3 +134,26 @@ def test_mistakes_in_a_rows_name_are_one_line(name: str, message: str) -> None:
     with pytest.raises(BenchError, match=message) as error:
         load_config().row(name)
     assert "\n" not in str(error.value)
+
+
+def test_a_row_may_have_no_scale_no_window_and_no_resize() -> None:
+    config, card = load_config(), load_card("wbs_si")
+    row = config.row("floss[scale=none,window=none,resize=original]")
+    settings = config.settings_of("mine", card, Overrides(), row)
+    assert (settings.scale, settings.window, settings.resize.size(30, 50)) == (PROBABILITIES, WHOLE, (30, 50))
+    assert type(settings).model_validate_json(settings.model_dump_json()) == settings
+    for wrong in ("window=8", "resize=large", "scale=-1"):
+        with pytest.raises(BenchError, match=wrong.partition("=")[0]):
+            config.row(f"floss[{wrong}]")
+    for mapping in ({}, {"long_max": 9000}, {"long_side": 448, "short_side": 336}):
+        with pytest.raises(ValueError, match="either long_side or short_side"):
+            ResizeRule(**mapping)
+
+
+def test_a_method_is_refused_on_a_backbone_that_it_is_not_made_for(tmp_path: Path) -> None:
+    file = tmp_path / "towers.yaml"
+    file.write_text("backbones: {other: {library: sam3, model: facebook/sam3}}\n")
+    with pytest.raises(BenchError, match=r"row 'clip@other': clip needs a backbone of library open_clip, and 'other'"):
+        run("clip@other", "wbs_si", config=file, data_root=tmp_path, results=tmp_path / "results")
+    with pytest.raises(BenchError, match="scale none is for methods that make probabilities"):
+        load_segmenter("clip[scale=none]", "road; water", backbone="demo", device="cpu")

@@ -112,7 +112,7 @@ def main(args: argparse.Namespace) -> int:
     with init_distributed(device) as distributed:
         if distributed.is_main:
             print(f"{len(images.paths)} images below {args.images}; {images.others} other files passed over")
-        backbone = ModelCache(config, {}, checkpoint, device=device).backbone(config.protocol.backbone)
+        backbone = ModelCache(config, {}, checkpoint, device=device).clip(config.protocol.backbone)
         train(backbone, images, settings, plan, distributed)
         if distributed.is_main:
             print(f"{plan.out}: use it with --upsampler-checkpoint {plan.out / 'upsampler.safetensors'}")

@@ -100,9 +100,8 @@ def _counted(loaded: Loaded, group: Stitched, scoring: Scoring) -> Iterator[Outc
     """Start counting; the outcomes are read when they are asked for."""
     finite = to_host(group.scores.sum((1, 2, 3)).isfinite())  # a sum holds what any of its terms is, NaN or infinite
     maps = scoring.boundary or any(scoring.keeps(row, loaded.index) for row in group.rows)
-    on_device = (
-        group.scores.device.type != "cpu" and not maps and all(row.join.aggregate == "max" for row in group.rows)
-    )
+    alike = len({row.scale > 0 for row in group.rows}) == 1 and all(row.join.aggregate == "max" for row in group.rows)
+    on_device = group.scores.device.type != "cpu" and not maps and alike
     counts = _on_device(loaded, group, scoring) if on_device else _by_maps(loaded, group, scoring)
     return _checked(loaded, group, finite, counts)
 

@@ -20,6 +20,7 @@ from bench.models.clip_weights import load_backbone
 from bench.models.second import SecondModel
 from bench.models.second_kinds import TowerModel, load_second
 from bench.models.text import TEMPLATES, Vocabulary, encode, filled
+from bench.models.tower import Tower, reader_of
 from bench.models.upsamplers import Upsampler, find_kind, kind_file, load_upsampler
 from bench.paths import weights_dir
 from bench.registry import Method, find_method, find_refinement, source_hash
@@ -47,16 +48,23 @@ class ModelCache:
     device: str = "cpu"
     dtype: str = "fp32"
     time_limit: float | None = None
-    _backbones: dict[str, Backbone] = field(default_factory=dict, init=False)
+    _backbones: dict[str, Tower] = field(default_factory=dict, init=False)
     _seconds: dict[str, SecondModel] = field(default_factory=dict, init=False)
     _upsamplers: dict[tuple[str, int], tuple[Upsampler, str]] = field(default_factory=dict, init=False)
 
-    def backbone(self, name: str) -> Backbone:
+    def backbone(self, name: str) -> Tower:
         """Return the backbone called `name` in benchmark.yaml."""
         if name not in self._backbones:
             given = self.checkpoint if name == self.config.protocol.backbone else None
             self._backbones[name] = load_backbone(self.config.backbones[name], given, self.device, self.dtype)
         return self._backbones[name]
+
+    def clip(self, name: str) -> Backbone:
+        """Return the backbone called `name` as one of open_clip. BenchError for another library's."""
+        backbone = self.backbone(name)
+        if not isinstance(backbone, Backbone):
+            raise BenchError(f"backbone '{name}' is of library {backbone.library}; one of open_clip is needed")
+        return backbone
 
     def upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
         """Return the upsampler called `name` in benchmark.yaml for `dim` channels, and the hash of its file."""
@@ -92,8 +100,19 @@ class ModelCache:
     def _load_second(self, name: str) -> SecondModel:
         spec = self.config.models[name]
         if spec.library == "tower":
-            return TowerModel(name, self.backbone(spec.name), spec.side)
+            return TowerModel(name, self.clip(spec.name), spec.side)
         return load_second(name, spec, weights_dir() / (spec.file or f"{name}.pth"), self.device, self.dtype)
+
+
+def check_tower(settings: Settings, method: Method, config: Config) -> None:
+    """Raise BenchError for a method on a backbone that it is not made for."""
+    spec = config.backbones.get(settings.backbone)
+    if spec is not None and spec.library != method.tower:
+        fitting = [name for name, other in config.backbones.items() if other.library == method.tower]
+        raise BenchError(
+            f"row '{settings.row}': {method.name} needs a backbone of library {method.tower}, and "
+            f"'{settings.backbone}' is one of {spec.library}; leave it out or give one of: {', '.join(fitting)}"
+        )
 
 
 def _check(settings: Settings, method: Method, config: Config) -> None:
@@ -103,6 +122,9 @@ def _check(settings: Settings, method: Method, config: Config) -> None:
     check_known(settings.upsampler, ("none", *config.upsamplers), f"{row} unknown upsampler '{settings.upsampler}'")
     for role, name in settings.models.items():
         check_known(name, config.models, f"{row} models.{role}: unknown second model '{name}'")
+    check_tower(settings, method, config)
+    if not settings.scale and (not method.makes_scores or settings.aggregate != "max"):
+        raise BenchError(f"{row} scale none is for methods that make probabilities, with aggregate max; give a number")
     try:
         method.check(settings.options)
         if settings.refine != "none":
@@ -151,7 +173,10 @@ def build_row(
         if changed := backbone.weights.changed(closely=True):
             raise SharedStateLost(f"row '{settings.row}': encode_text changed {changed}, which all rows share")
     else:
-        text = encode(backbone, vocabulary, report=report, templates=filled(sentences) if sentences else TEMPLATES)
+        text = encode(
+            reader_of(backbone), vocabulary, report=report, templates=filled(sentences) if sentences else TEMPLATES
+        )
+    classes = range(vocabulary.size) if getattr(built, "per_class", False) else vocabulary.classes
     inputs = {"weights": backbone.fingerprint, "vocabulary": vocabulary.fingerprint, "plug-in": method.source_hash}
     if sentences:
         inputs["templates"] = hashlib.sha256("\n".join(sentences).encode()).hexdigest()
@@ -174,7 +199,7 @@ def build_row(
         name=settings.row,
         method=built,
         text=text,
-        classes=torch.tensor(vocabulary.classes, device=backbone.device),
+        classes=torch.tensor(classes, device=backbone.device),
         upsampler=upsampler,
         debias=settings.debias,
         debias_on=settings.debias_on,

@@ -19,7 +19,7 @@ from bench.data.samples import SampleSet
 from bench.data.vocabularies import shared_vocabularies
 from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError, SharedStateLost
-from bench.evaluation.models import ModelCache, build_row
+from bench.evaluation.models import ModelCache, build_row, check_tower
 from bench.inference.row import Row
 from bench.paths import data_root
 from bench.registry import Method, earlier_hashes, find_method, find_refinement
@@ -160,6 +160,7 @@ def _settings_on(spec: RunSpec, card: Card, methods: Mapping[str, Method]) -> li
     for name, row in spec.rows.items():
         method = find_method(row.method, methods)
         settings = spec.configuration.settings_of(name, card, method.defaults, row)
+        check_tower(settings, method, spec.configuration)
         cell = Cell(settings, row.title(method.label), method)
         try:
             spec.configuration.words(card, settings.vocabulary)

@@ -17,9 +17,9 @@ from bench.inference.first_look import check_equal, check_scores
 from bench.inference.row import Row
 from bench.inference.window_batch import Failures, WindowBatch, multiple_of
 from bench.inference.windows import WindowMean, padded_size
-from bench.models.backbone import Backbone, Trunk
 from bench.models.collector import Box, Collector, WholeImage
 from bench.models.second import SecondTrunk
+from bench.models.tower import Tower, TowerTrunk
 from bench.runtime.device import to_device
 from bench.runtime.process_state import other_randomness
 from bench.runtime.timing import stage
@@ -33,7 +33,7 @@ class Collecting:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Tower,
         rows: Sequence[Row],
         pixels: Tensor,
         boxes: Sequence[Box],
@@ -86,7 +86,7 @@ class Collecting:
                     found.append((row, own[0]))
         return found
 
-    def _asked(self, row: Row, calls: Sequence[Callable[[], Any]], trunk: Trunk | None = None) -> list[Any]:
+    def _asked(self, row: Row, calls: Sequence[Callable[[], Any]], trunk: TowerTrunk | None = None) -> list[Any]:
         """Return what each collector answers; where there are two, the second sees other random numbers."""
         found = []
         for number, call in enumerate(calls):
@@ -100,7 +100,7 @@ class Collecting:
 
 
 def _whole_image(
-    backbone: Backbone,
+    backbone: Tower,
     row: Row,
     pixels: Tensor,
     boxes: Sequence[Box],

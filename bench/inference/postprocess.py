@@ -51,7 +51,7 @@ def classify(
     classes: (Q,) class of each query
 
     The scores are resized bilinearly, multiplied by `scale` and passed through a softmax over all queries; a class is
-    as probable as its best query, and not renormalised.
+    as probable as its best query, and not renormalised. scale 0: the scores are probabilities, and no softmax is taken.
 
     join: aggregate "sum" instead adds the probabilities of a class's queries; "logsumexp" makes a score of each class
     first, (1/τ) log Σ exp(τ x) over its scaled queries x, and its softmax is over the classes.
@@ -72,6 +72,8 @@ def _classified(
 ) -> tuple[Uint8s, NDArray[Any]]:
     """Winning class (H, W), and its probability or the bin of that."""
     with stage("post-processing"):
+        if not scale:
+            return _textbook(scores, size, classes, binned, softmax=False)
         scaled = scores * scale
         if join.aggregate != "max":
             return _aggregated(scaled, size, classes, join, binned)
@@ -83,9 +85,11 @@ def _classified(
         return _textbook(scaled, size, classes, binned)
 
 
-def _textbook(scaled: Tensor, size: tuple[int, int], classes: Tensor, binned: bool) -> tuple[Uint8s, NDArray[Any]]:
+def _textbook(
+    scaled: Tensor, size: tuple[int, int], classes: Tensor, binned: bool, softmax: bool = True
+) -> tuple[Uint8s, NDArray[Any]]:
     winners, certainties = [], []
-    for _, winner, probability in _strips(scaled[None], size):
+    for _, winner, probability in _strips(scaled[None], size, softmax):
         winners.append(classes[winner[0]].to(torch.uint8).cpu())
         certainties.append((probability_bin(probability[0]) if binned else probability[0]).cpu())
     return torch.cat(winners).numpy(), torch.cat(certainties).numpy()
@@ -114,12 +118,12 @@ def of_classes(scaled: Tensor, classes: Tensor, join: Join) -> Tensor:
 
 
 @torch.inference_mode()
-def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor, label: Tensor, count: int) -> Tensor:
+def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor | None, label: Tensor, count: int) -> Tensor:
     """Count `classify_binned` as `bench.metrics.count` does, for R rows at once and on their own device.
 
     scores: (R, Q, h, w)
     classes: (R, Q) int64
-    scales: (R,)
+    scales: (R,), or None where the scores of all rows are probabilities
     label: (H, W) uint8
     count: number of classes K
 
@@ -132,8 +136,8 @@ def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor, label: Ten
     spare = rows * keys  # counts what is ignored
     histogram = torch.zeros(copies, spare + 1, dtype=torch.int32, device=label.device)
     one = histogram.new_ones(())
-    scaled = scores * scales[:, None, None, None]
-    for lines, winner, probability in _strips(scaled, (label.shape[0], label.shape[1])):
+    scaled = scores if scales is None else scores * scales[:, None, None, None]
+    for lines, winner, probability in _strips(scaled, (label.shape[0], label.shape[1]), scales is not None):
         labels = label[lines].long()  # (m, W)
         of_class = classes.gather(1, winner.flatten(1)).view_as(winner)  # (R, m, W)
         bins = probability_bin(probability.nan_to_num_(0.0))  # rows with such scores fail, but must not count elsewhere
@@ -144,19 +148,23 @@ def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor, label: Ten
     return histogram.sum(0, dtype=torch.int32)[:-1].view(rows, keys)
 
 
-def _strips(scaled: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor, Tensor]]:
+def _strips(scaled: Tensor, size: tuple[int, int], softmax: bool) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Lines of the image, winning query and its probability (R, lines, W), of scaled scores (R, Q, h, w)."""
     for lines, blended in enlarged_strips(scaled, size):
-        probability, winner = torch.softmax(blended, dim=1).max(dim=1)
+        probability, winner = (torch.softmax(blended, dim=1) if softmax else blended.clamp(0, 1)).max(dim=1)
         yield lines, winner, probability
 
 
 def enlarged_strips(scaled: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
     """Lines of the image and their scores (R, Q, lines, W): bilinear enlargement of (R, Q, h, w), across first."""
     rows, queries, height, width = scaled.shape
+    count = max(1, _VALUES // (rows * queries * size[1]))
+    if (height, width) == size:
+        for start in range(0, height, count):
+            yield slice(start, min(start + count, height)), scaled[:, :, start : start + count]
+        return
     wide = F.interpolate(scaled.reshape(1, 1, -1, width), size=(rows * queries * height, size[1]), mode="bilinear")
     wide = wide.view(rows, queries, height, size[1])
-    count = max(1, _VALUES // (rows * queries * size[1]))
     position = ((torch.arange(size[0], device=scaled.device) + 0.5) * (height / size[0]) - 0.5).clamp_min(0)
     upper = position.long().clamp_max(height - 1)
     lower, weight = (upper + 1).clamp_max(height - 1), (position - upper)[:, None]

@@ -19,6 +19,7 @@ from bench.inference.postprocess import BinnedPrediction, classify_binned, pixel
 from bench.metrics import first_kept_bin
 from bench.models.backbone import Features, Trunk
 from bench.models.second import SecondModel
+from bench.models.tower import TowerTrunk
 from bench.models.upsamplers import ScoreRequest, Upsampler
 from bench.runtime.process_state import foreign_call
 from bench.runtime.shared_tensors import SharedTensors
@@ -45,7 +46,7 @@ class Row:
     debias_on: str = "scores"
     """Where λ is subtracted: "scores" (released code) or upsampled "features" (the equation as printed)."""
     scale: float = 50.0
-    """Factor of the scores before the softmax."""
+    """Factor of the scores before the softmax; 0: they are probabilities."""
     takes_text: bool = False
     """Whether the method's features depend on the words."""
     refine: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
@@ -104,7 +105,7 @@ class Row:
         return self.identity, id(self.text) if self.takes_text or self.makes_scores else None
 
     @contextlib.contextmanager
-    def guarded(self, trunk: Trunk | None = None, closely: bool = False) -> Iterator[None]:
+    def guarded(self, trunk: TowerTrunk | None = None, closely: bool = False) -> Iterator[None]:
         """Call a plug-in of the row: BenchError where it changes what others share, which is then put back.
 
         trunk: the tower on the windows that it is asked about.
@@ -128,19 +129,19 @@ class Row:
                     f"row '{self.name}' changed {changed} in place, which other rows share; write k = 2 * k, not k *= 2"
                 )
 
-    def features(self, trunk: Trunk, closely: bool = False) -> Found:
+    def features(self, trunk: TowerTrunk, closely: bool = False) -> Found:
         """Ask the method about a batch of windows.
 
         trunk: the tower on the windows, padded to (B, 3, H, W).
         closely: as of `guarded`.
         """
-        trunk, method = trunk.having(self.models), self.method
-        found: Any
+        trunk = trunk.having(self.models)
+        method: Any = self.method
         with self.guarded(trunk, closely):
             if self.makes_scores:
-                found = method.scores(trunk, self.text)  # type: ignore[attr-defined]
+                found = method.scores(trunk, self.text)
             else:
-                found = method(trunk, text=self.text) if self.takes_text else method(trunk)  # type: ignore[call-arg]
+                found = method(trunk, text=self.text) if self.takes_text else method(trunk)
         return found  # type: ignore[no-any-return]
 
     def request(self, features: Features) -> ScoreRequest:
@@ -154,7 +155,7 @@ class Row:
             shift = -self.debias * features.cls
         return ScoreRequest(features.patches, self.text, shift)
 
-    def scores(self, found: Found, trunk: Trunk, at_pixels: Tensor | None = None) -> Tensor:
+    def scores(self, found: Found, trunk: TowerTrunk, at_pixels: Tensor | None = None) -> Tensor:
         """Cosine scores (B, Q, H, W) at the size of the padded windows, debiased.
 
         found: what `features` gave.
@@ -207,7 +208,7 @@ class Row:
 
 
 def histograms(rows: Sequence[Row], scores: Tensor, label: Tensor, count: int) -> Tensor:
-    """Count the winners of rows that all take the best query of a class, on their own device.
+    """Count the winners of rows that all take the best query of a class and give one kind of scores, on their device.
 
     scores: (R, Q, h, w).
     label: (H, W) uint8 on the same device.
@@ -215,7 +216,8 @@ def histograms(rows: Sequence[Row], scores: Tensor, label: Tensor, count: int) -
     Returns (R, (K + 1) · K · 100) int32; nothing here waits for the device.
     """
     classes = torch.stack([row.classes for row in rows])
-    return pixel_histograms(scores, classes, _scales(tuple(row.scale for row in rows), scores.device), label, count)
+    scales = _scales(tuple(row.scale for row in rows), scores.device) if rows[0].scale else None
+    return pixel_histograms(scores, classes, scales, label, count)
 
 
 @functools.lru_cache

@@ -23,8 +23,8 @@ from bench.inference.first_look import look_at
 from bench.inference.row import Row
 from bench.inference.window_batch import Failures, WindowBatch, window_batches
 from bench.inference.windows import WindowMean, window_boxes
-from bench.models.backbone import Backbone
 from bench.models.collector import Box
+from bench.models.tower import Tower
 from bench.runtime.device import is_out_of_memory, to_device
 from bench.runtime.timing import stage
 from bench.settings import ResizeRule
@@ -50,7 +50,7 @@ class Segmenter:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Tower,
         rows: Sequence[Row],
         window: int,
         stride: int,

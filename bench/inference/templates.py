@@ -15,6 +15,7 @@ from bench.errors import BenchError
 from bench.inference.postprocess import enlarged_strips
 from bench.inference.segmenter import Segmenter
 from bench.models.text import TEMPLATES, encode_words
+from bench.models.tower import reader_of
 
 SHARPNESS = 100.0  # of cosines before the softmax
 _AT_ONCE = 1 << 27  # scores of an image that are held: 0.5 GB
@@ -32,7 +33,7 @@ def rank_templates(
     """
     (row,) = segmenter.rows
     backbone = segmenter.backbone
-    texts = [encode_words(backbone, words, [template]) for template in TEMPLATES]
+    texts = [encode_words(reader_of(backbone), words, [template]) for template in TEMPLATES]
     sums = torch.zeros(len(TEMPLATES), len(words), dtype=torch.float64)
     counts = torch.zeros_like(sums)
     classes = torch.arange(len(words), device=backbone.device)

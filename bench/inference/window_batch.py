@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.errors import BenchError, SharedStateLost
 from bench.inference.row import Found, Row
 from bench.inference.windows import pad_to_multiple
-from bench.models.backbone import Backbone, Trunk
+from bench.models.tower import Tower, TowerTrunk
 from bench.models.upsamplers import ScoreRequest, Upsampler
 from bench.runtime.device import is_out_of_memory
 from bench.runtime.threads import in_threads
@@ -37,14 +37,14 @@ class Failures(dict[str, Exception]):
             self.update(dict.fromkeys(names, error))
 
 
-def multiple_of(backbone: Backbone, row: Row, height: int, width: int) -> int:
+def multiple_of(backbone: Tower, row: Row, height: int, width: int) -> int:
     """Return the number that both window sides must be multiples of, for the tower and second models."""
     sizes = [model.patch_size for model in row.models.values() if model.side is None]
     multiple = math.lcm(backbone.patch_size, *sizes)
     return backbone.patch_size if height % multiple == 0 and width % multiple == 0 else multiple
 
 
-def window_batches(backbone: Backbone, windows: Tensor, rows: Sequence[Row]) -> Iterator[WindowBatch]:
+def window_batches(backbone: Tower, windows: Tensor, rows: Sequence[Row]) -> Iterator[WindowBatch]:
     """Yield the windows (B, 3, h, w) for all rows; rows whose second model needs wider padding share another batch."""
     by_multiple: dict[int, list[Row]] = {}
     for row in rows:
@@ -56,13 +56,13 @@ def window_batches(backbone: Backbone, windows: Tensor, rows: Sequence[Row]) -> 
 class WindowBatch:
     """A batch of equal windows, padded, with their trunk, for rows that share them."""
 
-    def __init__(self, backbone: Backbone, windows: Tensor, rows: Sequence[Row], multiple: int) -> None:
+    def __init__(self, backbone: Tower, windows: Tensor, rows: Sequence[Row], multiple: int) -> None:
         """windows: (B, 3, h, w), normalised. multiple: of which their sides are made multiples."""
         self.backbone = backbone
         self.windows = windows
         self.rows = rows
         self.padded, self.inside = pad_to_multiple(windows, multiple)
-        self.trunk: Trunk = backbone.trunk(self.padded)
+        self.trunk: TowerTrunk = backbone.trunk(self.padded)
 
     def features(self, failures: Failures) -> dict[str, Found]:
         """Ask the methods of all rows about the windows, once for rows that may share the answer."""

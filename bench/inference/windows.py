@@ -18,7 +18,12 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 
 
 def window_boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
-    """All windows of an image, row by row; each is `window` long, or the image's side where that is shorter."""
+    """All windows of an image, row by row; each is `window` long, or the image's side where that is shorter.
+
+    window: 0 for one window, the whole image.
+    """
+    if not window:
+        return [Box(0, 0, height, width)]
     return [
         Box(top, left, min(top + window, height), min(left + window, width))
         for top in window_starts(height, window, stride)
@@ -64,8 +69,8 @@ class WindowMean:
         self._sum[..., rows, columns] += together
 
     def mean(self) -> Tensor:
-        """(…, H, W); every pixel must be in at least one window."""
-        return self._sum / self._count
+        """(…, H, W), once, after the last window; every pixel must be in at least one."""
+        return self._sum.div_(self._count)
 
 
 class RollingMean(WindowMean):

@@ -10,17 +10,15 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from bench.errors import BenchError
 from bench.models.block import Block, Heads
-from bench.models.second import IMAGENET_MEAN, IMAGENET_STD, SecondModel, SecondTrunk, in_role
+from bench.models.second import SecondModel, SecondTrunk, in_role
+from bench.models.tower import PIXEL_MEAN, PIXEL_STD, Windows, normalised
 from bench.runtime.device import exact_float32
 from bench.runtime.shared_tensors import SharedTensors, counting_changes
-
-# CLIP's normalisation on the 0..255 scale, rounded as in the released configuration.
-PIXEL_MEAN = (122.771, 116.746, 104.094)
-PIXEL_STD = (68.501, 66.632, 70.323)
-
+from bench.settings import Library
 
 Rule: TypeAlias = Literal["released", "antialiased", "bilinear", "bicubic"]
 
@@ -38,7 +36,7 @@ class Features(NamedTuple):
     grid: tuple[int, int] | None = None
 
 
-class Trunk:
+class Trunk(Windows):
     """The frozen image tower on one batch of windows.
 
     The input of each block is computed on demand and remembered for as long as the batch lives, so all
@@ -52,39 +50,18 @@ class Trunk:
         images: (B, 3, H, W) normalised, H and W multiples of the patch size
         rule: by which the position embedding is resampled, see `resampled`
         """
-        self.visual: Any = visual
-        self.made = SharedTensors()
-        with counting_changes():
-            self.images = self.made.keep("the windows", images.clone())
-        self._original = images
         tower: Any = visual
+        super().__init__(images, tower.patch_size[0])
+        self.visual = tower
         self.blocks: Any = tower.transformer.resblocks
         self.depth = len(self.blocks)
         self._computed = blocks
-        patch_h, patch_w = tower.patch_size
-        self.grid = (images.shape[2] // patch_h, images.shape[3] // patch_w)
         self._rule = rule
         self._inputs: list[Tensor] = []
         self._qkv: dict[int, Heads] = {}
         self._resampled: dict[str, Trunk] = {}
         self._second: dict[str, SecondTrunk] = {}  # by the model's name, shared with the views of `having`
         self._models: Mapping[str, SecondModel] = {}
-        self._rgb: list[Tensor] = []
-
-    @property
-    def rgb(self) -> Tensor:
-        """The windows (B, 3, H, W) in 0..1; padding has CLIP's mean colour."""
-        if not self._rgb:
-            with counting_changes():
-                self._rgb.append(self.made.keep("the windows in 0..1", to_rgb(self.images)))
-        return self._rgb[0]
-
-    def guidance(self, statistics: Literal["clip", "imagenet"]) -> Tensor:
-        """Return the windows (B, 3, H, W) as an upsampler wants them normalised."""
-        if statistics == "clip":
-            return self.images
-        mean, std = (torch.tensor(v, device=self.images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        return (self.rgb - mean) / std
 
     def second(self, role: str) -> SecondTrunk:
         """Return the same windows through the second model in that role, once for all rows that use the model.
@@ -96,7 +73,7 @@ class Trunk:
             self._second[model.name] = model.trunk(self.rgb)
         return self._second[model.name]
 
-    def having(self, models: Mapping[str, SecondModel]) -> Trunk:
+    def having(self, models: Mapping[str, SecondModel]) -> Self:
         """Return this trunk, all that it remembers shared, with the second models (role -> model) of one row."""
         if not models:
             return self
@@ -198,11 +175,13 @@ class Trunk:
 
     def renew(self) -> None:
         """Forget all that was computed, and take the windows as they were given."""
-        for trunk in self._trunks():
-            for kept in (trunk._inputs, trunk._qkv, trunk._rgb, trunk._second, trunk.made):
-                kept.clear()  # also for the views of `having`
-            with counting_changes():
-                trunk.made.keep("the windows", trunk.images.copy_(trunk._original))
+        super().renew()
+        for trunk in self._resampled.values():
+            trunk.renew()
+
+    def forget(self) -> None:
+        for kept in (self._inputs, self._qkv, self._second):
+            kept.clear()  # also for the views of `having`
 
     def _trunks(self) -> list[Trunk]:
         return [self, *self._resampled.values()]
@@ -256,6 +235,8 @@ class Backbone:
     weights, of which nothing is kept.
     """
 
+    library: Library = "open_clip"
+
     def __init__(self, name: str, model: nn.Module, tokenizer: Any, fingerprint: str) -> None:
         self.name = name
         self.model: Any = model
@@ -279,8 +260,7 @@ class Backbone:
 
     def normalise(self, image: Tensor) -> Tensor:
         """uint8 RGB (H, W, 3) -> float32 (3, H, W) on the backbone's device, in units of CLIP's pixel statistics."""
-        pixels = image.to(self.device).permute(2, 0, 1).float()
-        return (pixels - self._mean) / self._std
+        return normalised(image, self.device)
 
     def normalise_rgb(self, rgb: Tensor) -> Tensor:
         """(…, 3, H, W) in 0..1 -> the same in units of CLIP's pixel statistics."""
@@ -296,12 +276,6 @@ class Backbone:
         with exact_float32():
             embeddings: Tensor = self.model.encode_text(tokens)
         return embeddings.float()
-
-
-def to_rgb(images: Tensor) -> Tensor:
-    """(…, 3, H, W) in units of CLIP's pixel statistics -> the same in 0..1."""
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) / 255 for values in (PIXEL_MEAN, PIXEL_STD))
-    return images * std + mean
 
 
 def _check_tower(name: str, visual: Any) -> None:

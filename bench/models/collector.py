@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.models.backbone import Trunk, to_rgb
 from bench.models.second import SecondModel, SecondTrunk, in_role
+from bench.models.tower import to_rgb
 
 
 class Box(NamedTuple):
@@ -77,8 +77,8 @@ class WholeImage:
 class Collector(Protocol):
     """Object that a method's `collect(image)` returns."""
 
-    def add(self, trunk: Trunk, boxes: Sequence[Box]) -> None:
-        """Take a batch of windows; called with all of an image's, in order."""
+    def add(self, trunk: Any, boxes: Sequence[Box]) -> None:
+        """Take a batch of windows, the trunk of the backbone on them; called with all of an image's, in order."""
 
     def scores(self, text: Tensor) -> Tensor:
         """After the last batch: (W, Q, h, w) of each window, to be stitched, or (Q, h, w) of the whole image."""

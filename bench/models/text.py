@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,11 +20,9 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from bench.errors import BenchError
+from bench.models.tower import Sentences
 from bench.paths import cache_dir
 from bench.runtime.atomic import write_atomic
-
-if TYPE_CHECKING:
-    from bench.models.backbone import Backbone
 
 Template = Callable[[str], str]
 TEMPLATES: tuple[Template, ...] = tuple(OPENAI_IMAGENET_TEMPLATES)  # the 80 sentences of Radford et al. 2021
@@ -84,7 +81,7 @@ class Vocabulary:
 
 @torch.inference_mode()
 def encode_words(
-    backbone: Backbone,
+    backbone: Sentences,
     words: Sequence[str],
     templates: Sequence[Template] = TEMPLATES,
     report: Callable[[str], None] = lambda _: None,
@@ -100,14 +97,14 @@ def encode_words(
     return torch.stack([_remembered(folder, backbone, word, report, templates) for word in words]).to(backbone.device)
 
 
-def ensemble(backbone: Backbone, word: str, templates: Sequence[Template] = TEMPLATES) -> Tensor:
+def ensemble(backbone: Sentences, word: str, templates: Sequence[Template] = TEMPLATES) -> Tensor:
     """(C,) unit embedding of a word: mean of the normalised embeddings of its sentences, normalised again."""
     embeddings = F.normalize(backbone.encode_prompts([template(word) for template in templates]), dim=-1)
     return F.normalize(embeddings.mean(dim=0), dim=0)
 
 
 def encode(
-    backbone: Backbone,
+    backbone: Sentences,
     vocabulary: Vocabulary,
     cache: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
@@ -117,14 +114,14 @@ def encode(
     return encode_words(backbone, vocabulary.queries, templates, report, cache)
 
 
-def _folder(cache: Path, backbone: Backbone, templates: Sequence[Template]) -> Path | None:
+def _folder(cache: Path, backbone: Sentences, templates: Sequence[Template]) -> Path | None:
     """Where embeddings of words are kept; None for random weights, which have no fingerprint."""
     return cache / f"{backbone.fingerprint[:16]}-{_templates_hash(templates)[:8]}" if backbone.fingerprint else None
 
 
 def _remembered(
     folder: Path | None,
-    backbone: Backbone,
+    backbone: Sentences,
     word: str,
     report: Callable[[str], None],
     templates: Sequence[Template],

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.data.images import read_image
 from bench.errors import BenchError, reading
-from bench.models.backbone import PIXEL_MEAN, PIXEL_STD
 from bench.models.second import IMAGENET_MEAN, IMAGENET_STD
+from bench.models.tower import PIXEL_MEAN, PIXEL_STD
 from bench.training.seeds import Purpose, numpy_generator
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".ppm"}

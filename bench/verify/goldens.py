@@ -18,7 +18,6 @@ from bench.evaluation.loop import Scoring, evaluate
 from bench.evaluation.models import ModelCache, build_row, build_segmenter
 from bench.inference.segmenter import Segmenter
 from bench.metrics import Ints, probability_histogram
-from bench.models.backbone import Backbone
 from bench.models.text import Vocabulary
 from bench.models.upsamplers import BilateralUpsampler
 from bench.paths import shipped
@@ -140,7 +139,7 @@ class Bed:
             self.models = ModelCache(config, load_methods([]), weights, files, device, dtype)
             self.upsamplers = {kind: self.models.upsampler(kind, recipe.DIM)[0] for kind in kinds}
             self.rows = [build_row(_settings(name), vocabulary.words, self.models) for name in RUNS]
-        self.backbone: Backbone = self.models.backbone("tiny")
+        self.backbone = self.models.clip("tiny")
         self.methods = self.models.methods
         self.text, self.classes = self.rows[0].text, self.rows[0].classes
 

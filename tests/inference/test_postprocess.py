@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bench import metrics
 from bench.inference import postprocess as module
 from bench.inference import postprocess_cpu
-from bench.inference.postprocess import classify, classify_binned, probability_bin
+from bench.inference.postprocess import classify, classify_binned, pixel_histograms, probability_bin
 from bench.inference.row import Row
 
 
@@ -148,3 +148,22 @@ def test_histograms_on_a_device_count_what_maps_count(values: int, monkeypatch: 
         expected = np.zeros(5 * 4 * 100, np.int64)
         expected[keys] = counts
         assert np.array_equal(found[row].numpy(), expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 20), st.integers(1, 40), st.booleans())
+def test_probabilities_are_enlarged_and_taken_as_they_are(side: int, enlarged: int, same: bool) -> None:
+    size = (side, side) if same else (enlarged, enlarged)
+    scores = torch.rand(4, side, side, generator=torch.Generator().manual_seed(side))
+    classes = torch.tensor([0, 1, 1, 2])
+    best, query = F.interpolate(scores[None], size=size, mode="bilinear")[0].max(dim=0)
+    found = classify(scores, size, classes, 0.0)
+    assert np.allclose(found.probability, best.numpy(), atol=1e-6)
+    clear = best.numpy() == found.probability
+    assert np.array_equal(found.classes[clear], classes[query].to(torch.uint8).numpy()[clear])
+    label = torch.zeros(size, dtype=torch.uint8)
+    counted = pixel_histograms(scores[None], classes[None], None, label, 3)
+    binned = classify_binned(scores, size, classes, 0.0)
+    assert counted.sum() == label.numel()
+    keys, counts = metrics.count(label.numpy(), *binned, 3)
+    assert np.array_equal(counted[0].numpy()[keys], counts)

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.inference.windows import Box, WindowMean, pad_to_multiple, window_boxes, window_starts
+from bench.settings import WHOLE
 
 
 def test_starts_of_the_paper() -> None:
@@ -50,3 +51,7 @@ def test_canvas_averages_overlapping_windows() -> None:
     for box, values in ((Box(0, 0, 1, 2), [1.0, 3.0]), (Box(0, 1, 1, 3), [5.0, 7.0])):
         canvas.add(box, torch.tensor([[[values]], [[[10 * value for value in values]]]]).view(2, 1, 1, 2))
     assert canvas.mean().tolist() == [[[[1.0, 4.0, 7.0]]], [[[10.0, 40.0, 70.0]]]]
+
+
+def test_no_window_is_the_whole_image() -> None:
+    assert window_boxes(30, 50, WHOLE, 1) == [Box(0, 0, 30, 50)]
