@@ -113,10 +113,17 @@ def one_line(text: str) -> str:
 
 
 def validation_message(file: Path, error: ValidationError) -> str:
-    """One line for what pydantic found wrong in a file: file, key, value, reason; unknown keys come first."""
-    found = sorted(error.errors(), key=lambda one: one["type"] not in ("extra_forbidden", "unknown_key"))
+    """One line for what pydantic found wrong in a file: file, key, value, reason.
+
+    Unknown keys come first, then all keys that are missing.
+    """
+    order = {"extra_forbidden": 0, "unknown_key": 0, "missing": 1}
+    found = sorted(error.errors(), key=lambda one: order.get(one["type"], 2))
     first = found[0]
     key = ".".join(str(part) for part in first["loc"]) or "top level"
+    if first["type"] == "missing":
+        missing = [".".join(map(str, one["loc"])) for one in found if one["type"] == "missing"]
+        return f"{file}: lacks {', '.join(missing)}"
     if first["type"] == "extra_forbidden":
         return f"{file}: unknown key '{key}'; remove or correct it"
     value = "" if isinstance(first["input"], dict) else f" (value {first['input']!r})"

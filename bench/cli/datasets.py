@@ -1,4 +1,4 @@
-"""``bench datasets``: what is on disk; ``check``: whether it is right; ``schema``: what a card may say."""
+"""``bench datasets``: what is on disk; ``check``: whether it is right; ``new``: a card; ``schema``: its keys."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.options import add_shared
-from bench.errors import BenchError
+from bench.cli.options import add_shared, read_classes
+from bench.errors import BenchError, did_you_mean
 
 if TYPE_CHECKING:
     from bench.data.cards import Card
@@ -18,9 +18,29 @@ if TYPE_CHECKING:
     from bench.data.inventory import DatasetStatus
 
 
+ACTIONS = ("list", "check", "new", "schema")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", choices=["list", "check", "schema"], default="list", help="default: list")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="datasets to check; `all` means those on disk")
+    parser.add_argument(
+        "action",
+        nargs="?",
+        metavar="ACTION",
+        default="list",
+        help="list (default) or check datasets, "
+        "new: write the card of a folder with images and labels, schema: print what a card may say",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="datasets; `all` means those on disk; new: NAME FOLDER"
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="WORDS",
+        help="new: 'background; building, house' or a text file, in the order of the labels' values",
+    )
+    parser.add_argument(
+        "--ignore", metavar="V,…", help="new: values of the labels that are no class, such as 0 or ffffff"
+    )
     parser.add_argument("--all", action="store_true", help="check every image and label, not a sample of them")
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode for check (0: none)")
@@ -33,9 +53,19 @@ def main(args: argparse.Namespace) -> int:
     from bench.paths import data_root
 
     root = data_root(args.data_root)
+    if args.action not in ACTIONS:
+        known = [*ACTIONS, *card_names(args.cards)]
+        hint = (
+            f"did you mean `datasets check {args.action}`?"
+            if args.action in known
+            else did_you_mean(args.action, ACTIONS, 1)
+        )
+        raise BenchError(f"datasets: unknown action '{args.action}'; {hint}")
     if args.action == "schema":
         print(json.dumps(card_schema(), indent=2))
         return 0
+    if args.action == "new":
+        return _new(args, root)
     if args.action == "check":
         return _check(_cards(args, root), root, args)
     entries = [look(load_card(name, args.cards), root) for name in args.names or card_names(args.cards)]
@@ -44,6 +74,35 @@ def main(args: argparse.Namespace) -> int:
     else:
         print(_table(entries))
         print(f"\nlooked in {root.resolve()}; `bench download NAME` fetches a dataset or tells how to get it")
+    return 0
+
+
+def _new(args: argparse.Namespace, root: Path) -> int:
+    from tabulate import tabulate
+
+    from bench.data.new_card import new_card, spelled
+    from bench.errors import listed
+
+    if len(args.names) != 2:
+        raise BenchError("datasets new: give a name and a folder, as in `datasets new mytown ~/mytown`")
+    cards, folder = Path(args.cards[0] if args.cards else "cards"), Path(args.names[1]).expanduser()
+    words = [part.split(",") for part in read_classes(args.classes).split(";")] if args.classes else []
+    classes = [[word.strip() for word in part if word.strip()] for part in words]
+    file = cards / f"{args.names[0]}.yaml"
+    card, found = new_card(file, folder, root, classes, listed(args.ignore, "--ignore") or ())
+    print(f"{file}: {len(found.pairs):,} images, {found.image} with labels {found.label}")
+    print(f"sizes: {', '.join(f'{size} ({count:,})' for size, count in found.sizes.most_common(5))}\n")
+    names = dict(zip(found.classes, card.classes, strict=True))
+    lines = [
+        (spelled(value), found.share(value), f"{found.present[value]:,}", names.get(value, "ignored"))
+        for value in [*found.classes, *(value for value in found.pixels if value not in names)]
+    ]
+    heads = ["value", "of the pixels", f"in labels (of {found.looked_at:,})", "class"]
+    print(tabulate(lines, headers=heads, colalign=("left", "right", "right", "left"), disable_numparse=True))
+    where = f"--cards {cards}" + (f" --data-root {args.data_root}" if args.data_root else "")
+    print(f"\nnext:{'' if classes else f' name the classes in {file}, then'}")
+    print(f"  python -m bench datasets check {card.name} {where}")
+    print(f"  python -m bench run --methods segearth-ov,clip --datasets {card.name} {where}")
     return 0
 
 

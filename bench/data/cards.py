@@ -19,19 +19,27 @@ from bench.settings import DatasetFacts, Probability, Words
 
 
 class Card(Strict):
-    """Everything known of one dataset. Immutable; `load_card` makes it from YAML."""
+    """Everything known of one dataset. Immutable; `load_card` makes it from YAML.
+
+    What a private dataset need not say has a default.
+    """
 
     name: str = Field(pattern="^[a-z0-9_]+$", description="as the file is called, and on the command line")
     aliases: tuple[str, ...] = ()
-    title: str
-    task: Literal["semantic", "building", "road", "water"]
-    modality: str
-    licence: str
-    access: Literal["open", "registration", "request"]
-    obtain: str = Field(description="how to get the files, in a sentence or two")
+    title: str = Field("", description="default: the name")
+    task: Literal["semantic", "building", "road", "water"] = "semantic"
+    modality: str = "modality not stated"
+    licence: str = "private"
+    access: Literal["open", "registration", "request", "private"] = "private"
+    obtain: str = Field(
+        "The dataset is private: put its files there, or correct `folders` of the card.",
+        description="how to get the files, in a sentence or two",
+    )
     sources: tuple[str, ...] = ()
     downloads: tuple[Download, ...] = ()
-    folders: Annotated[tuple[str, ...], Field(min_length=1, description="below the data root, in any case")]
+    folders: tuple[str, ...] = Field(
+        (), description="below the data root, in any case, or from the root of the disk; default: the name"
+    )
 
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     palette: tuple[Colour, ...] = Field((), description="display colours; default: PASCAL VOC's map")
@@ -43,17 +51,25 @@ class Card(Strict):
     geometry: Geometry | None = None
 
     fields: dict[str, str] = Field({}, description="regular expression of each field of the patterns")
-    id: str = Field(description="pattern of the sample id; the same in every layout")
-    example: dict[str, str] = Field(description="fields of one sample, as the dataset names it")
+    id: str = Field("{n}", description="pattern of the sample id; the same in every layout")
+    example: dict[str, str] = Field({}, description="fields of one sample, as the dataset names it")
     scene: str | None = Field(None, description="regular expression: the part of an id that names its scene")
     split: Split | None = None
-    split_note: str
+    split_note: str = "all images"
     tiling: Tiling | None = None
     expected_count: int | None = Field(None, ge=1)
     layouts: Annotated[dict[str, Layout], Field(min_length=1, description="the first that is found is used")]
 
     notes: tuple[str, ...] = ()
     unverified: tuple[str, ...] = Field((), description="statements of this card that no source could confirm")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, data: Any) -> Any:
+        """Fill in what the name says, where the card does not."""
+        if not isinstance(data, dict) or "name" not in data:
+            return data
+        return {"title": data["name"], **data, "folders": data.get("folders") or [data["name"]]}
 
     @model_validator(mode="after")
     def _classes_agree(self) -> Card:
@@ -137,6 +153,11 @@ def load_card(name: str, folders: Sequence[Path] = ()) -> Card:
     raise BenchError(f"unknown dataset '{name}'; {did_you_mean(wanted, files)}")
 
 
+def is_shipped(name: str) -> bool:
+    """Return whether the card of that name is one of the shipped ones, whose keys are known to be right."""
+    return name in _files(())
+
+
 def card_schema() -> dict[str, Any]:
     """JSON schema of a card file, for editors."""
     return Card.model_json_schema()
@@ -168,7 +189,9 @@ def _read(file: Path) -> Card:
     try:
         card = Card.model_validate(content)
     except ValidationError as error:
-        raise BenchError(validation_message(file, error)) from None
+        missing = any(one["type"] == "missing" for one in error.errors())
+        hint = "; `bench datasets new` writes a whole card from a folder" if missing else ""
+        raise BenchError(validation_message(file, error) + hint) from None
     if card.name != file.stem:
         raise BenchError(f"{file}: name is '{card.name}'; it must be the file's, '{file.stem}'")
     return card

@@ -12,11 +12,12 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from bench.data.cards import Card
+from bench.data.cards import Card, is_shipped
 from bench.data.inventory import count_is_unverified, shortfall
-from bench.data.label_faults import suspicious
+from bench.data.label_faults import MOST_HOLD, suspicious
 from bench.data.layouts import DatasetMissing
 from bench.data.loader import Loaded, load
+from bench.data.new_card import UNNAMED
 from bench.data.prepared import PreparedSamples, find_samples
 from bench.data.samples import SampleSet
 from bench.errors import BenchError
@@ -88,9 +89,13 @@ def check(card: Card, data_root: Path, all_labels: bool = False, layout: str | N
     report.problems += _count(card, samples)
     indices = _chosen(samples, all_labels)
     unreadable = _decode(report, samples, indices, workers)
-    report.problems += _unreadable(samples, unreadable)
+    reasons = suspicious(samples)
+    most = any(reason.startswith(MOST_HOLD) for reason in reasons)
+    single = [item for item in unreadable if not (most and item.no_class)]
+    report.problems += _unreadable(samples, single)
     report.problems += _never(report)
-    report.problems += _wrong(samples, report, known={item.error or "" for item in unreadable})
+    report.problems += _wrong(samples, report, [one for one in reasons if one not in {item.error for item in single}])
+    report.problems += _unnamed(card)
     return report
 
 
@@ -162,16 +167,23 @@ def _never(report: Report) -> Iterator[Problem]:
         yield Problem("note", where, what, "look at all labels with --all")
 
 
-def _wrong(samples: SampleSet, report: Report, known: set[str]) -> Iterator[Problem]:
-    """Values that are no class, and what upstream tools are known to spoil, unless `known` already."""
+def _wrong(samples: SampleSet, report: Report, reasons: list[str]) -> Iterator[Problem]:
+    """Values that are no class, and what upstream tools are known to spoil."""
     where = str(samples.root)
     rule = samples.card.layouts[samples.layout].labels
-    reasons = [reason for reason in suspicious(samples) if reason not in known]
+    advice = "do not evaluate on these labels" if is_shipped(samples.card.name) else "correct that, then check again"
     for reason in reasons:
-        yield Problem("error", where, reason, "do not evaluate on these labels")
+        yield Problem("error", where, reason, advice)
     for value, pixels in report.beyond.items():
         what = f"label value {value} on {pixels:,} pixels is no class"
         if value in rule.stray:
             yield Problem("note", where, f"{what}; it counts in the union, as in the reference", "nothing to do")
         elif not any(f"value {value}," in reason for reason in reasons):
             yield Problem("error", where, what, rule.foreign.get(value, "get the labels of the original download"))
+
+
+def _unnamed(card: Card) -> Iterator[Problem]:
+    """Classes that still have the names that `datasets new` gave them."""
+    if unnamed := [name for name in card.classes if UNNAMED.fullmatch(name)]:
+        what = f"classes are called {', '.join(unnamed)}, which no model knows"
+        yield Problem("warning", f"card {card.name}", what, "name them under `classes` and `vocabularies`")

@@ -41,7 +41,7 @@ def read_label(data: bytes, rule: LabelRule, card: Card, name: str, scene: bytes
     """
     if isinstance(rule, LinesRule):
         return draw_lines(data, scene, rule.width_m, name)
-    image = _open(data, name)
+    image = open_label(data, name)
     if isinstance(rule, PaletteRule):
         return _from_colours(image, rule, card, name)
     if isinstance(rule, ThresholdRule):
@@ -63,7 +63,8 @@ def jpeg_round_trip(label: Label, quality: int) -> Label:
     return np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE), dtype=np.uint8)
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def open_label(data: bytes, name: str) -> Image.Image:
+    """Decode a label file; BenchError for one that is damaged or has more than 8 bits a channel."""
     check_complete(data, name)
     with pillow_errors(name):
         image = Image.open(io.BytesIO(data))
@@ -80,7 +81,9 @@ def _one_bit_png(data: bytes) -> bool:
 def _from_index(image: Image.Image, rule: IndexRule, name: str) -> Label:
     values = np.asarray(image.convert("L") if image.mode in ("LA", "PA") else image)
     if values.ndim != 2:
-        raise BenchError(f"{name}: the label has colours where class numbers are expected; see the dataset's layouts")
+        raise BenchError(
+            f"{name}: the label has colours where class numbers are expected; colours need `rule: palette`"
+        )
     values = values.astype(np.uint8)
     if rule.raw_ids:
         table = np.full(256, IGNORED, np.uint8)

@@ -118,6 +118,8 @@ def _rank(sample_id: str, fields: Mapping[str, str]) -> tuple[list[str], list[in
 
 def _existing(data_root: Path, folder: str) -> Path | None:
     """Return a folder below another one, upper and lower case taken as equal; None if there is none."""
+    if (absolute := Path(folder).expanduser()).is_absolute():
+        return absolute if absolute.exists() else None
     path = data_root
     for part in folder.split("/"):
         if not path.is_dir():

@@ -44,6 +44,7 @@ class Loaded:
     images: for each rule the RGB uint8 (h, w, 3) at its size
     error: why the sample cannot be evaluated, in one line that names the file; label (0, 0) and images are empty then
     content: checksum of the files, see `SampleSet.content`
+    no_class: whether the error is that the label holds values that are no class
     """
 
     index: int
@@ -52,6 +53,7 @@ class Loaded:
     images: dict[ResizeRule, NDArray[np.uint8]]
     error: str | None = None
     content: str | None = None
+    no_class: bool = False
 
 
 def load(samples: SampleSet, indices: Iterable[int], rules: Sequence[ResizeRule], workers: int) -> Iterator[Loaded]:
@@ -122,7 +124,7 @@ def _checked(samples: SampleSet, sample: Sample, rules: Sequence[ResizeRule], co
     """Return the sample at the rules' sizes; an error where its label holds values that are no class."""
     reason = impossible_values(samples, sample.id, sample.label)
     if reason:
-        return Loaded(sample.index, sample.id, np.zeros((0, 0), np.uint8), {}, reason, content)
+        return Loaded(sample.index, sample.id, np.zeros((0, 0), np.uint8), {}, reason, content, no_class=True)
     return Loaded(sample.index, sample.id, sample.label, at_sizes(sample.image, rules), None, content)
 
 

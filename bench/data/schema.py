@@ -139,7 +139,7 @@ class Layout(Strict):
     id, split, example: instead of the card's
     """
 
-    about: str
+    about: str = "as it is"
     image: str
     label: str
     labels: LabelRule = IndexRule()

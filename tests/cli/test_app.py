@@ -99,7 +99,8 @@ def test_methods_lists_plug_ins_modifiers_and_rows(capsys: pytest.CaptureFixture
         ("run --method=clip", "unknown flag --method; did you mean --methods?"),
         ("--xyzzy run", "unknown flag --xyzzy; `python -m bench -h` shows what it takes"),
         ("tables 1", "unexpected argument '1'; `python -m bench tables -h` shows what it takes"),
-        ("datasets loveda", "argument action: invalid choice: 'loveda' (choose from "),
+        ("datasets loveda", "datasets: unknown action 'loveda'; did you mean `datasets check loveda`?"),
+        ("datasets chekc x", "datasets: unknown action 'chekc'; did you mean check?"),
         ("run --methods xyzzy", "--methods: unknown row or method 'xyzzy'; `python -m bench methods` lists them"),
     ],
 )

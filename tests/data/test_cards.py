@@ -51,6 +51,8 @@ def test_there_are_twenty_cards():
 def test_shipped_card(name):
     card = load_card(name)
     assert len(card.colours) == len(card.classes)
+    said = {"title", "task", "modality", "licence", "access", "obtain", "sources", "folders", "example", "split_note"}
+    assert said <= card.model_fields_set and card.access != "private"
     assert (card.metric == "foreground_iou") == (len(card.classes) == 2)
     for layout in card.layouts.values():
         split = layout.split or card.split

@@ -119,7 +119,7 @@ NO_RECORDS = {
     None: "No such file or directory",
     "{": "Invalid JSON",
     "[]": "top level: Input should be",
-    '{"model": "x"}': "dtype: Field required",
+    '{"model": "x"}': "lacks dtype",
 }
 
 

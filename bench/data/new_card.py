@@ -1,0 +1,312 @@
+"""``bench datasets new``: a card from a folder of images and labels."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from bench.data.cards import Card, card_names
+from bench.data.images import read_image
+from bench.data.labels import open_label
+from bench.data.layouts import locate
+from bench.data.patterns import fields_of
+from bench.errors import BenchError
+from bench.runtime.atomic import write_asked
+from bench.settings import IGNORED
+
+UNNAMED: Final = re.compile(r"class_\d+")
+"""Names that classes get here, until somebody writes better ones."""
+
+_ENDINGS = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
+_LABEL = re.compile(r"label|mask|(?<![a-z])gt(?![a-z])|annot|ann_dir|truth|target|seg|index", re.IGNORECASE)
+_PATTERNS = 60  # the most frequent ones, of which two are looked for that belong together
+_LABELS = 500  # decoded, spread evenly
+_SEED = 3  # files of each kind that tell images from labels
+_COLOURS = 256  # a file with more holds a picture
+_PICTURE = 1 << 24  # colours of a file that is no label
+_CLEAR = 0.95  # share of black and white in a mask that was compressed with loss
+
+Value: TypeAlias = int | tuple[int, int, int]
+"""A grey value or index, or a colour."""
+
+
+@dataclass
+class Findings:
+    """Images of a folder with their labels, and what these hold.
+
+    image, label: path patterns; pairs: the files that both spell; alone: images without a label
+    pixels, present: of each value, and labels that hold it; classes: the value of each class
+    colours: the palette of the labels, red, green, blue of each index; stretch: images have 16 bits
+    """
+
+    image: str
+    label: str
+    pairs: dict[tuple[str, ...], tuple[str, str]]
+    alone: int
+    looked_at: int = 0
+    sizes: Counter[str] = field(default_factory=Counter)
+    pixels: Counter[Value] = field(default_factory=Counter)
+    present: Counter[Value] = field(default_factory=Counter)
+    classes: list[Value] = field(default_factory=list)
+    colours: list[int] | None = None
+    stretch: bool = False
+
+    def share(self, value: Value) -> str:
+        """Share of the pixels that have a value, in per cent."""
+        return f"{self.pixels[value] / sum(self.pixels.values()):.1%}"
+
+
+def new_card(
+    file: Path, folder: Path, data_root: Path, classes: Sequence[Sequence[str]] = (), ignored: Sequence[str] = ()
+) -> tuple[Card, Findings]:
+    """Write the card of a folder with images and labels; return it with what was found.
+
+    file: the card, called like the dataset
+    classes: words of each class, in the order of the labels' values; none: to be written by hand
+    ignored: values that are no class, as `spelled` has them
+
+    Raises BenchError where there is such a card, where no pairs are found, where labels cannot be read or hold no
+    classes, and where there are more or fewer classes than values.
+    """
+    if not re.fullmatch("[a-z0-9_]+", file.stem):
+        raise BenchError(f"{file.stem}: names of datasets are made of a to z, 0 to 9 and _")
+    if file.exists() or file.stem in card_names():
+        raise BenchError(
+            f"{file.stem}: there is a card of that name; give another" + f", or remove {file}" * file.exists()
+        )
+    found = find_pairs(folder)
+    _look(folder, found)
+    labels, found.classes = _rule(found, ignored)
+    if classes and len(classes) != len(found.classes):
+        shown = ", ".join(f"{spelled(value)} ({found.share(value)})" for value in found.classes)
+        raise BenchError(
+            f"--classes names {len(classes)} classes, the labels hold {len(found.classes)} values: {shown}; name each, "
+            "or leave values out with --ignore"
+        )
+    text = _text(file.stem, _below(folder, data_root), found, labels, classes)
+    card = Card.model_validate(yaml.safe_load(text))
+    if len(locate(card, [folder]).pairs) != len(found.pairs):
+        raise BenchError(
+            f"{folder}: file names that patterns cannot tell apart; rename them, or write the card by hand"
+        )
+    write_asked(file, text.encode())
+    return card, found
+
+
+def find_pairs(folder: Path) -> Findings:
+    """Find the images below a folder and their labels: files of one name but for a folder, the ending, or affixes.
+
+    Of two such kinds of files, that with fewer colours holds the labels. Raises BenchError where there are none.
+    """
+    if not folder.is_dir():
+        raise BenchError(f"{folder}: no such folder; give the folder of images and labels, unpacked")
+    paths = [PurePosixPath(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in paths if path.suffix.lower() in _ENDINGS and not path.name.startswith(".")]
+    patterns: dict[str, dict[tuple[str, ...], str]] = {}
+    for file in files:
+        for pattern, fields in _spellings(file):
+            patterns.setdefault(pattern, {})[fields] = str(file)
+    frequent = sorted(patterns, key=lambda name: (-len(patterns[name]), len(fields_of(name)), len(name), name))
+    together: list[tuple[int, str, str]] = []
+    for one, other in combinations(frequent[:_PATTERNS], 2):
+        shared = patterns[one].keys() & patterns[other].keys() if fields_of(one) == fields_of(other) else set()
+        if {patterns[one][key] for key in shared}.isdisjoint(patterns[other][key] for key in shared):
+            together.append((len(shared), one, other))
+    most = max((count for count, *_ in together), default=0)
+    if not most:
+        raise BenchError(
+            f"{folder}: {len(files):,} images, but no two of one name, such as images/a.png and labels/a.png, or a.jpg "
+            "and a_mask.png; rename them, or write the card by hand"
+        )
+    best = [(one, other) for count, one, other in together if count == most]
+    looks = {name: _colours(folder, list(patterns[name].values())) for pair in best for name in pair}
+    ordered = [(one, other) if looks[one] > looks[other] else (other, one) for one, other in best]
+    image, label = min(ordered, key=lambda pair: _rank(pair[0], pair[1], looks))
+    if looks[label] > _COLOURS:
+        raise BenchError(f"{folder}: {image} and {label} both hold pictures; no labels were found")
+    pairs = {key: (file, patterns[label][key]) for key, file in patterns[image].items() if key in patterns[label]}
+    alone = set(patterns[image].values()) - {file for pair in pairs.values() for file in pair}
+    return Findings(image, label, pairs, len(alone))
+
+
+def spelled(value: Value) -> str:
+    """Spell a value as on the command line: a number, or a colour in hexadecimal digits."""
+    return f"{value}" if isinstance(value, int) else "{:02x}{:02x}{:02x}".format(*value)
+
+
+def _spellings(file: PurePosixPath) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Patterns that spell a path, each with its fields: one folder may be a field, the name may have affixes."""
+    folders, stem, ending = file.parts[:-1], file.stem, file.suffix.lower()
+    names = [("", stem, "")]
+    names += [("", stem[: at.start()], stem[at.start() :]) for at in re.finditer(r"[_\-. ](?=[A-Za-z])", stem)][-3:]
+    names += [(stem[: at.end()], stem[at.end() :], "") for at in re.finditer(r"[_\-. ]", stem)][:2]
+    for place in (None, *range(len(folders))):
+        parts = ["{part}" if at == place else folder for at, folder in enumerate(folders)]
+        group = () if place is None else (folders[place],)
+        for before, name, after in names:
+            if name:
+                yield "/".join([*parts, f"{before}{{n}}{after}{ending}"]), (*group, name)
+
+
+def _rank(image: str, label: str, looks: Mapping[str, int]) -> tuple[bool, bool, bool, int, int, int]:
+    """Order of two patterns as those of images and labels, the likeliest first."""
+    named, simple = (not _LABEL.search(label), bool(_LABEL.search(image))), len(fields_of(image))
+    return (looks[label] > _COLOURS, *named, simple, looks[label], len(image) + len(label))
+
+
+def _colours(folder: Path, files: Sequence[str]) -> int:
+    """Return how many colours or grey values a file has, the most of some; more than any label for pictures."""
+    most = 0
+    for file in files[:_SEED]:
+        try:
+            picture = open_label((folder / file).read_bytes(), file)
+        except BenchError:  # bands or bits that labels do not have
+            return _PICTURE
+        pixels = np.asarray(picture)
+        pixels = pixels.reshape(-1, *pixels.shape[2:])
+        found = len(np.unique(pixels[:: max(1, len(pixels) // 100_000)], axis=0))
+        most = max(most, 2 if _is_lossy(file) and _is_mask(picture) else found)
+    return most
+
+
+def _look(folder: Path, found: Findings) -> None:
+    """Fill in what the labels hold, of some where there are many, and whether the images have more than 8 bits."""
+    pairs = list(found.pairs.values())
+    for _, label in pairs[:: -(-len(pairs) // _LABELS)]:
+        picture = open_label((folder / label).read_bytes(), str(folder / label))
+        found.looked_at += 1
+        found.sizes[f"{picture.width}x{picture.height}"] += 1
+        if picture.mode == "P" and found.colours is None:
+            found.colours = picture.getpalette()
+        values, counts = _values(picture, folder / label)
+        for value, count in zip(values, counts, strict=True):
+            found.pixels[value] += count
+            found.present[value] += 1
+    image = folder / pairs[0][0]
+    try:
+        read_image(image)
+    except BenchError:
+        read_image(image, stretch=(2, 98))
+        found.stretch = True
+
+
+def _values(picture: Image.Image, file: Path) -> tuple[list[Value], list[int]]:
+    """Grey values or colours of a label, and how many pixels have each."""
+    if _is_lossy(file.name):
+        if not _is_mask(picture):
+            raise BenchError(f"{file}: classes are lost where labels are compressed as JPEG; get them as PNG")
+        pixels = np.where(np.asarray(picture.convert("L")) >= 128, 255, 0)
+    else:
+        pixels = np.asarray(picture.convert("L") if picture.mode in ("1", "LA", "PA") else picture)
+    if pixels.ndim == 2:
+        grey, counts = np.unique(pixels, return_counts=True)
+        return grey.tolist(), counts.tolist()
+    codes, counts = np.unique(pixels[..., :3].astype(np.int32) @ np.array([1 << 16, 1 << 8, 1]), return_counts=True)
+    if len(codes) > _COLOURS:
+        raise BenchError(f"{file}: {len(codes):,} colours; it is an overlay, or was compressed with loss")
+    return [(code >> 16, code >> 8 & 255, code & 255) for code in codes.tolist()], counts.tolist()
+
+
+def _is_lossy(file: str) -> bool:
+    return file.lower().endswith((".jpg", ".jpeg"))
+
+
+def _is_mask(picture: Image.Image) -> bool:
+    """Return whether a picture is black and white, but for what a JPEG makes of it."""
+    grey, colours = np.asarray(picture.convert("L")), np.asarray(picture.convert("RGB")).astype(int)
+    return bool(((grey < 32) | (grey > 223)).mean() > _CLEAR and np.ptp(colours, axis=-1).max() < 64)
+
+
+def _rule(found: Findings, ignored: Sequence[str]) -> tuple[dict[str, Any], list[Value]]:
+    """How the labels store classes, and the value of each class."""
+    numbers = {value for value in found.pixels if isinstance(value, int)}
+    colours = {value for value in found.pixels if isinstance(value, tuple)}
+    if numbers and colours:
+        raise BenchError(f"{found.label}: some labels are grey and some have colours; convert them to one kind")
+    known: dict[str, Value] = {spelled(value): value for value in sorted(numbers) + sorted(colours)}
+    names = [text.lower().removeprefix("#") for text in ignored]
+    for name in names:
+        if name not in known:
+            raise BenchError(f"--ignore {name}: the labels hold {', '.join(known)}")
+    if numbers == {0, IGNORED} and not names:
+        return {"rule": "threshold", "at": 128}, [0, IGNORED]
+    left_out = [known[name] for name in names]
+    values = [value for value in known.values() if value not in left_out and value != IGNORED]
+    if len(values) < 2:
+        raise BenchError(f"{found.label}: the labels hold {', '.join(known)}: fewer than two classes")
+    if colours:
+        also = [[*value, IGNORED] for value in sorted(colours) if value in left_out]
+        return {"rule": "palette"} | ({"also": also} if also else {}), values
+    if values == list(range(len(values))):
+        return {"rule": "index"}, values
+    if values == list(range(1, len(values) + 1)):
+        return {"rule": "index", "reduce_zero": True}, values
+    return {"rule": "index", "raw_ids": values}, values
+
+
+def _text(name: str, folder: str, found: Findings, labels: Mapping[str, Any], classes: Sequence[Sequence[str]]) -> str:
+    """Text of the card, with a comment where somebody has to decide."""
+    words = [list(one) for one in classes] or [[f"class_{number}"] for number in range(len(found.classes))]
+    key = "_".join(f"{{{one}}}" for one in fields_of(found.image))
+    content: dict[str, Any] = {"name": name, "folders": [folder], "classes": [one[0] for one in words]}
+    content |= {"palette": _palette(found), "vocabularies": {"cvpr2025": words}, "threshold": 0.0, "background": 0}
+    content |= {"metric": "miou" if len(words) == 2 else None, "fields": _fields(found), "id": key}
+    names = ["_".join(one) for one in found.pairs]
+    content |= {"split": {"key": key, "names": names} if found.alone else None, "expected_count": len(names)}
+    layout = {"image": found.image, "label": found.label, "labels": dict(labels)}
+    content["layouts"] = {"original": layout | ({"stretch": [2, 98]} if found.stretch else {})}
+    notes = {
+        "classes": f"names in tables, of the labels' values {', '.join(map(spelled, found.classes))}",
+        "vocabularies": "words to prompt with, for each class",
+        "threshold": "pixels less probable than this become the class `background`",
+        "metric": "or foreground_iou, of the second class alone",
+        "split": f"{found.alone:,} images have no label",
+    }
+    lines = ["# Written by `python -m bench datasets new`; docs/adding-a-dataset.md says what the keys mean.\n"]
+    for part, value in content.items():
+        if value in (None, [], {}):
+            continue
+        lines += [f"# {notes[part]}\n"] if part in notes else []
+        lines.append(_yaml(part, value))
+    return "".join(lines)
+
+
+def _yaml(key: str, value: Any) -> str:
+    """One key of a card: in one line, but for mappings of mappings and lists."""
+    deep = isinstance(value, dict) and any(isinstance(one, dict | list) for one in value.values())
+    flow = {"sort_keys": False, "allow_unicode": True, "width": 1 << 20}
+    if deep:
+        return str(yaml.safe_dump({key: value}, default_flow_style=None, **flow))
+    return f"{key}: {yaml.safe_dump(value, default_flow_style=True, **flow).removesuffix('...' + chr(10)).strip()}\n"
+
+
+def _below(folder: Path, data_root: Path) -> str:
+    """Return the folder as a card names it: below the data root, else from the root of the disk."""
+    whole, root = folder.expanduser().resolve(), data_root.resolve()
+    return str(whole.relative_to(root) if root in whole.parents else whole)
+
+
+def _palette(found: Findings) -> list[list[int]]:
+    """Colours of the classes, where the labels have some."""
+    if found.colours is None:
+        return [list(value) for value in found.classes if isinstance(value, tuple)]
+    colours = [found.colours[3 * value : 3 * value + 3] for value in found.classes if isinstance(value, int)]
+    return colours if all(len(colour) == 3 for colour in colours) else []
+
+
+def _fields(found: Findings) -> dict[str, str]:
+    """Expression of the name that keeps labels out, where the pattern of the images would take them as well."""
+    image, label = PurePosixPath(found.image), PurePosixPath(found.label)
+    if (image.parent, image.suffix, image.stem) != (label.parent, label.suffix, "{n}"):
+        return {}
+    before, after = label.stem.split("{n}")
+    return {"n": f"(?!{re.escape(before)})[^/]+" if before else f"[^/]+(?<!{re.escape(after)})"}
