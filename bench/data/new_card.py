@@ -33,6 +33,7 @@ _LABELS = 500  # decoded, spread evenly
 _SEED = 3  # files of each kind that tell images from labels
 _COLOURS = 256  # a file with more holds a picture
 _PICTURE = 1 << 24  # colours of a file that is no label
+_END = "...\n"  # of a YAML document that is a plain scalar
 _CLEAR = 0.95  # share of black and white in a mask that was compressed with loss
 
 Value: TypeAlias = int | tuple[int, int, int]
@@ -283,10 +284,11 @@ def _text(name: str, folder: str, found: Findings, labels: Mapping[str, Any], cl
 def _yaml(key: str, value: Any) -> str:
     """One key of a card: in one line, but for mappings of mappings and lists."""
     deep = isinstance(value, dict) and any(isinstance(one, dict | list) for one in value.values())
-    flow = {"sort_keys": False, "allow_unicode": True, "width": 1 << 20}
+    flow: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 1 << 20}
     if deep:
         return str(yaml.safe_dump({key: value}, default_flow_style=None, **flow))
-    return f"{key}: {yaml.safe_dump(value, default_flow_style=True, **flow).removesuffix('...' + chr(10)).strip()}\n"
+    text: str = yaml.safe_dump(value, default_flow_style=True, **flow)
+    return f"{key}: {text.removesuffix(_END).strip()}\n"
 
 
 def _below(folder: Path, data_root: Path) -> str:

@@ -76,7 +76,7 @@ def folders(root: Path) -> dict[str, Callable[[int], None]]:
     }
 
 
-EXPECTED = {
+EXPECTED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ids": ("images/{n}.png", "labels/{n}.png", {"rule": "index", "raw_ids": (0, 17, 42)}),
     "beside": ("{n}.png", "{n}_mask.png", {"rule": "threshold", "at": 128}),
     "before": ("{n}.png", "gt_{n}.png", {"rule": "index"}),
