@@ -217,6 +217,17 @@ class DatasetFacts(Model):
         return dict(self.geometry)
 
 
+def miscount(images: int, expected: int | None) -> str | None:
+    """Say how many images there are where the card expects fewer or more; None where they are as many, or no number.
+
+    >>> miscount(4, 1669), miscount(46, 40)
+    ('4 of 1,669 images', '46 images, 40 expected')
+    """
+    if expected is None or images == expected:
+        return None
+    return f"{images:,} of {expected:,} images" if images < expected else f"{images:,} images, {expected:,} expected"
+
+
 class DatasetDefaults(typing.Protocol):
     """What settings take from a dataset's card."""
 

@@ -239,7 +239,7 @@ class RunSpec(ModelSpec):
     save_predictions: int = Field(0, ge=0)
     """Keep label maps (indexed PNG) of N images of each dataset, spread evenly over it; without N: of all."""
     allow_incomplete: bool = False
-    """A dataset with fewer images than its card expects is no failure."""
+    """A dataset with fewer or more images than its card expects is no failure."""
     workers: int | None = Field(None, ge=0)
     """Processes that decode images (2 beside a CPU, up to 8 for a GPU); 0: none."""
     time_limit: float | None = Field(None, gt=0, allow_inf_nan=False)

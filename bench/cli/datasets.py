@@ -1,4 +1,4 @@
-"""``bench datasets``: what is on disk; ``check``: whether it is right; ``new``: a card; ``schema``: its keys."""
+"""``bench datasets``: what is on disk; ``check``: whether it is right; ``new``: a card; ``clean``; ``schema``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.data.inventory import DatasetStatus
 
 
-ACTIONS = ("list", "check", "new", "schema")
+ACTIONS = ("list", "check", "new", "clean", "schema")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ACTION",
         default="list",
         help="list (default) or check datasets, "
-        "new: write the card of a folder with images and labels, schema: print what a card may say",
+        "new: write the card of a folder with images and labels, clean: delete copies of archives, "
+        "schema: print what a card may say",
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="datasets; `all` means those on disk; new: NAME FOLDER"
@@ -48,9 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from bench.data.archives import clean
     from bench.data.cards import card_names, card_schema, load_card
     from bench.data.inventory import look
-    from bench.paths import data_root
+    from bench.paths import cache_dir, data_root
 
     root = data_root(args.data_root)
     if args.action not in ACTIONS:
@@ -66,6 +68,10 @@ def main(args: argparse.Namespace) -> int:
         return 0
     if args.action == "new":
         return _new(args, root)
+    if args.action == "clean":
+        files, size = clean()
+        print(f"{cache_dir() / 'archives'}: {files} files deleted, {size / 1e9:.2f} GB")
+        return 0
     if args.action == "check":
         return _check(_cards(args, root), root, args)
     entries = [look(load_card(name, args.cards), root) for name in args.names or card_names(args.cards)]
@@ -181,5 +187,6 @@ def _show(report: Report) -> None:
         print(tabulate(rows, headers=["class", "of the pixels", "in images"], colalign=("left", "right", "right")))
         print(f"  and {report.ignored:,} ignored pixels")
     for problem in report.problems:
-        print(f"  {problem.severity}: {problem.where}: {problem.what}; {problem.advice}")
+        what = f"{problem.where}: {problem.what}" if problem.where else problem.what
+        print(f"  {problem.severity}: {what}; {problem.advice}")
     print()

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import builtins
+import copy
 import gzip
 import hashlib
+import io
+import json
 import lzma
 import os
+import shutil
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
+from tqdm import tqdm
+
+from bench.data.fetch import check_room
+from bench.data.patterns import same_name
 from bench.errors import BenchError, reading
 from bench.paths import cache_dir
-from bench.runtime.atomic import replacing
+from bench.runtime.atomic import replacing, write_atomic
+from bench.runtime.checksum import sealed, unsealed
 
 _ROOM, _PACKED = 256 << 20, 100  # bytes, and times what they are packed into: more is no image, and no set of images
 _DAMAGED = (EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
+_ZIPPED = (".tar.gz", ".tgz")
+_POINTER = b"version https://git-lfs"
+_UNFINISHED = "an unfinished download; finish it"
+_CLOSED = {
+    **dict.fromkeys((".7z", ".rar"), "not opened; unpack it there (7z x)"),
+    **dict.fromkeys((".xz", ".bz2", ".zst", ".lzma", ".txz", ".tbz2"), "not opened; unpack it there (tar xf)"),
+    **dict.fromkeys((".part", ".crdownload", ".aria2", ".download", ".partial"), _UNFINISHED),
+    **dict.fromkeys((".001", ".z01"), "a part of a split archive; unpack it there with all parts beside it (7z x)"),
+}
+"""What to do with files that are no archive that can be read here."""
 
 
 class File(NamedTuple):
@@ -31,10 +52,6 @@ class File(NamedTuple):
 
     def __str__(self) -> str:
         return str(self.path) if self.member is None else f"{self.path}!{self.member}"
-
-    @property
-    def suffix(self) -> str:
-        return PurePosixPath(self.member or self.path.name).suffix.lower()
 
     def size(self) -> int:
         """Bytes, unpacked; -1 where the file cannot be reached, as behind a broken link."""
@@ -59,30 +76,67 @@ class File(NamedTuple):
 
     def read(self) -> bytes:
         """All bytes. Raises BenchError where the file or its archive cannot be read."""
+        with self.open() as stream:
+            try:
+                data = stream.read()
+            except (*_DAMAGED, OSError, RuntimeError) as error:
+                raise BenchError(f"{self}: cannot be read ({error}); get the file again") from None
+        if data.startswith(_POINTER):
+            raise BenchError(f"{self}: a pointer of Git LFS, not the file itself; run `git lfs pull` there")
+        return data
+
+    def make_ready(self) -> None:
+        """Decompress the archive that the file is in, if it has to be before anything is read. Raises as `read`."""
+        if self.member is not None and isinstance(archive := _archive(self.path), _Tar):
+            archive.unpack()
+
+    def open(self) -> BinaryIO:
+        """Open for reading from any place; of an archive's member only what is read is inflated. Raises as `read`."""
         try:
-            if self.member is None and not stat.S_ISREG(self.path.stat().st_mode):
+            if self.member is not None:
+                return _archive(self.path).open(self.member)
+            if not stat.S_ISREG(self.path.stat().st_mode):
                 raise BenchError(f"{self}: not a regular file; remove it, or put the file itself there")
-            return self.path.read_bytes() if self.member is None else _archive(self.path).read(self.member)
+            return self.path.open("rb")
+        except NotImplementedError as error:
+            raise BenchError(f"{self}: cannot be read here ({error}); unpack {self.path.name} by hand") from None
         except (*_DAMAGED, OSError, RuntimeError) as error:
-            raise BenchError(f"{self}: cannot be read ({error}); get the file again") from None
+            advice = f"unpack {self.path.name} by hand" if "encrypted" in str(error) else "get the file again"
+            raise BenchError(f"{self}: cannot be read ({error}); {advice}") from None
 
 
 class Tree:
     """A folder, with the archives in it laid over it as if unpacked in place; or one archive alone.
 
-    `archives` are globs below the folder. Where a file is on disk as well, that one is taken.
+    archives: globs below the folder. Where a file is on disk as well, that one is taken.
+    closed: names of archives that hold nothing that is wanted.
+    odd: archives that cannot be read, and archives in archives, each with what to do.
     """
 
-    def __init__(self, root: Path, archives: Sequence[str] = ()) -> None:
+    def __init__(self, root: Path, archives: Sequence[str] = (), closed: Collection[str] = ()) -> None:
         self.root = root
+        self.odd: builtins.list[str] = []
+        self._base = ""
+        self._spellings: dict[str, str] = {}
         self._packed: dict[str, dict[str, File | None]] = {}
         self._listed: dict[str, Mapping[str, File | None]] = {}
-        found = [root] if root.is_file() else _archives_in(root, archives)
-        for path in found:
-            self._lay_over(path, "" if path == root else path.parent.relative_to(root).as_posix())
+        if root.is_file():
+            self._lay_over(root, "")
+        for path in () if root.is_file() else archives_in(root, archives, closed):
+            try:
+                self._lay_over(path, path.parent.relative_to(root).as_posix())
+            except BenchError as error:
+                self.odd.append(str(error))
+
+    def at(self, folder: str) -> Tree:
+        """Return the tree of a folder below this one; paths begin there."""
+        below = copy.copy(self)
+        below._base, below._spellings = self._below(folder), {}
+        return below
 
     def list(self, folder: str) -> Mapping[str, File | None]:
         """Return the content of a folder ("" is the root): name -> file, None for a folder. Without hidden files."""
+        folder = self._below(folder)
         if folder not in self._listed:
             children = dict(self._packed.get(folder, {}))
             on_disk = self.root / folder
@@ -94,38 +148,61 @@ class Tree:
         return self._listed[folder]
 
     def get(self, path: str) -> File | None:
-        """Return the file at a path below the root, or None."""
+        """Return the file at a path below the root, or None; see `same_name` for how it may be spelled."""
         folder, _, name = path.rpartition("/")
-        return self.list(folder).get(name)
+        listed = self.list(self._spelled(folder))
+        found = same_name(name, listed)
+        return listed[found] if found is not None else None
 
-    def get_any_case(self, path: str) -> File | None:
-        """As `get`; the letter case of the ending does not matter."""
-        folder, _, name = path.rpartition("/")
-        listed = self.list(folder)
-        if name in listed:
-            return listed[name]
-        stem, dot, ending = name.rpartition(".")
-        spellings = [f"{stem}{dot}{ending.lower()}", f"{stem}{dot}{ending.upper()}"]
-        return next((listed[spelling] for spelling in spellings if listed.get(spelling)), None)
+    def _spelled(self, folder: str) -> str:
+        if folder not in self._spellings:
+            above, _, name = folder.rpartition("/")
+            above = self._spelled(above) if above else above
+            found = same_name(name, self.list(above)) if name else None
+            self._spellings[folder] = "/".join(filter(None, (above, found or name)))
+        return self._spellings[folder]
+
+    def refused(self) -> builtins.list[str]:
+        """`odd`, and files in the root that look like archives but cannot be read here."""
+        names = self.list("") if self.root.is_dir() else ()
+        closed = [(name, _CLOSED.get(PurePosixPath(name).suffix.lower())) for name in sorted(names)]
+        return [*self.odd, *(f"{self.root / self._base / name}: {advice}" for name, advice in closed if advice)]
+
+    def _below(self, folder: str) -> str:
+        return f"{self._base}/{folder}" if self._base and folder else self._base or folder
 
     def _lay_over(self, path: Path, folder: str) -> None:
-        archive = _plain(path)
-        for member in _archive(archive).names():
+        inner = None
+        for member in _archive(path).names():
             parts = PurePosixPath("" if folder == "." else folder, member).parts
             for depth in range(1, len(parts)):
                 self._packed.setdefault("/".join(parts[: depth - 1]), {}).setdefault(parts[depth - 1])
-            self._packed.setdefault("/".join(parts[:-1]), {}).setdefault(parts[-1], File(archive, member))
+            self._packed.setdefault("/".join(parts[:-1]), {}).setdefault(parts[-1], File(path, member))
+            if member.lower().endswith((".zip", ".tar", ".7z", ".rar", *_ZIPPED)) and "__MACOSX" not in parts:
+                inner = inner or member
+        if inner:
+            self.odd.append(f"{path}: holds the archive {inner}, which is not opened; unpack {path.name} there")
 
 
-def _archives_in(root: Path, globs: Sequence[str]) -> list[Path]:
-    """Return the archives that the globs name; `*.zip` finds a .tar.gz of that name as well."""
+def archives_in(root: Path, globs: Sequence[str], closed: Collection[str] = ()) -> list[Path]:
+    """Return the archives that the globs name but those called `closed`; `*.zip` finds a .tar.gz of that name too."""
     found: dict[Path, None] = {}
+    without = {name.casefold() for name in closed}
     with reading(root, "correct its permissions"):
         for glob in globs:
             stem = glob.removesuffix(".gz").removesuffix(".tar").removesuffix(".zip")
-            for ending in dict.fromkeys((glob.removeprefix(stem), ".zip", ".tar", ".tar.gz", ".tgz")):
+            for ending in dict.fromkeys((glob.removeprefix(stem), ".zip", ".tar", *_ZIPPED)):
                 found |= dict.fromkeys(path for path in sorted(root.glob(stem + ending)) if path.is_file())
-    return list(found)
+    return [path for path in found if path.name.casefold() not in without]
+
+
+def clean() -> tuple[int, int]:
+    """Delete the uncompressed copies and lists of archives in the cache folder; gives how many files, and bytes."""
+    files = [path for path in (cache_dir() / "archives").glob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    for path in files:
+        path.unlink()
+    return len(files), size
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -138,28 +215,43 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 class _Zip:
     def __init__(self, path: Path) -> None:
         self._file = zipfile.ZipFile(path)
+        self._members = {_spelled(member): member for member in self._file.infolist() if not member.is_dir()}
 
     def names(self) -> list[str]:
-        return [member.filename for member in self._file.infolist() if member.filename[-1:] not in ("", "/")]
+        return [name for name in self._members if name]
 
     def size(self, name: str) -> int:
-        return self._file.getinfo(name).file_size
+        return self._members[name].file_size
 
     def crc(self, name: str) -> int | None:
-        return self._file.getinfo(name).CRC
+        return self._members[name].CRC
 
-    def read(self, name: str) -> bytes:
-        member = self._file.getinfo(name)
+    def open(self, name: str) -> BinaryIO:
+        member = self._members[name]
         _check_size(f"{self._file.filename}!{name}", member.file_size, member.compress_size)
-        with self._file.open(member) as stream:
-            return stream.read(member.file_size)
+        return cast("BinaryIO", self._file.open(member))
+
+
+def _spelled(member: zipfile.ZipInfo) -> str:
+    """Return a member's path as it was meant: Windows writes backslashes, and names in the country's encoding."""
+    name = member.filename
+    if not name.isascii() and not member.flag_bits & 0x800:  # no mark of UTF-8: zipfile took it for cp437
+        for encoding in ("utf-8", "gb18030"):
+            try:
+                name = name.encode("cp437").decode(encoding)
+                break
+            except UnicodeError:
+                continue
+    return name.replace("\\", "/")
 
 
 class _Tar:
+    """members: where each begins, and its size; of a compressed archive in the copy that is made for the first read."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
-        with tarfile.open(path, "r:") as archive:
-            self._where = {m.name: (m.offset_data, m.size) for m in archive if m.isfile()}
+        self._zipped = path.name.lower().endswith(_ZIPPED)
+        self._where = _listed_gzip(path) if self._zipped else _listed(path)
 
     def names(self) -> list[str]:
         return list(self._where)
@@ -170,11 +262,80 @@ class _Tar:
     def crc(self, name: str) -> int | None:
         return None
 
-    def read(self, name: str) -> bytes:
+    def open(self, name: str) -> BinaryIO:
         offset, size = self._where[name]
-        with self._path.open("rb") as file:
+        with self.unpack().open("rb") as file:
             file.seek(offset)
-            return file.read(size)
+            return io.BytesIO(file.read(size))
+
+    def unpack(self) -> Path:
+        """Return the archive, or the uncompressed copy in the cache folder, which is made once."""
+        if not self._zipped:
+            return self._path
+        plain = _in_cache(self._path, ".tar")
+        if not plain.exists():
+            size = max((offset + length for offset, length in self._where.values()), default=0)
+            _check_size(str(self._path), size, self._path.stat().st_size)
+            _unpack_gzip(self._path, plain, size)
+        return plain
+
+
+def _listed(path: Path, stream: Any = None) -> dict[str, tuple[int, int]]:
+    """Return where each member begins, and its size; read from the beginning to the end of a compressed stream."""
+    with tarfile.open(path, "r:") if stream is None else tarfile.open(fileobj=stream, mode="r|gz") as archive:
+        return {member.name: (member.offset_data, member.size) for member in archive if member.isfile()}
+
+
+def _listed_gzip(path: Path) -> dict[str, tuple[int, int]]:
+    """List a .tar.gz. It is read to its end for that, so the list is kept in the cache folder."""
+    kept = _in_cache(path, ".json")
+    try:
+        members = unsealed(kept.read_bytes())["members"]
+        return {name: (int(offset), int(size)) for name, (offset, size) in members.items()}
+    except (OSError, ValueError, KeyError):
+        pass
+    with path.open("rb") as file, _bar(file, path, "listing") as stream:
+        found = _listed(path, stream)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, json.dumps(sealed({"members": found})).encode())
+    except OSError:
+        pass  # costs time, nothing else
+    return found
+
+
+def _unpack_gzip(path: Path, plain: Path, size: int) -> None:
+    try:
+        plain.parent.mkdir(parents=True, exist_ok=True)
+        check_room(plain.parent, size)
+        print(
+            f"bench: {path}: decompressed once to {plain} ({size / 1e9:.1f} GB); `bench datasets clean` deletes it",
+            file=sys.stderr,
+        )
+        with (
+            replacing(plain) as temporary,
+            path.open("rb") as file,
+            _bar(file, path, "decompressing") as stream,
+            gzip.open(stream) as packed,
+            temporary.open("wb") as target,
+        ):
+            shutil.copyfileobj(packed, target, 1 << 20)
+    except (*_DAMAGED, gzip.BadGzipFile) as error:
+        raise BenchError(f"{path}: the archive is cut off or damaged ({error}); get it again") from None
+    except OSError as error:
+        raise BenchError(
+            f"{path}: cannot be decompressed to {plain.parent} ({error}); unpack it by hand, or set OVSS_BENCH_CACHE"
+        ) from None
+
+
+def _bar(file: BinaryIO, path: Path, does: str) -> Any:
+    return tqdm.wrapattr(file, "read", total=path.stat().st_size, desc=f"{does} {path.name}", disable=None)
+
+
+def _in_cache(path: Path, ending: str) -> Path:
+    facts = path.stat()
+    key = hashlib.sha256(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:16]
+    return cache_dir() / "archives" / f"{path.name.partition('.')[0]}-{key}{ending}"
 
 
 def _check_size(what: str, unpacked: int, packed: int) -> None:
@@ -196,29 +357,3 @@ def _opened(path: Path, changed: int, process: int) -> _Zip | _Tar:
             return _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
     except (*_DAMAGED, NotImplementedError) as error:
         raise BenchError(f"{path}: not a whole zip or tar archive ({error}); get it again") from None
-
-
-def _plain(path: Path) -> Path:
-    """Return the archive itself, or an uncompressed copy of a .tar.gz, which can be read out of order.
-
-    The copy is in the cache folder and is made once.
-    """
-    if path.suffix not in (".gz", ".tgz"):
-        return path
-    facts = path.stat()
-    key = hashlib.sha256(f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:16]
-    copy = cache_dir() / "archives" / f"{path.name.partition('.')[0]}-{key}.tar"
-    if not copy.exists():
-        try:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(copy) as temporary, gzip.open(path) as packed, temporary.open("wb") as file:
-                while block := packed.read(1 << 20):
-                    file.write(block)
-                    _check_size(str(path), file.tell(), facts.st_size)
-        except (*_DAMAGED, gzip.BadGzipFile) as error:
-            raise BenchError(f"{path}: the archive is cut off or damaged ({error}); get it again") from None
-        except OSError as error:
-            raise BenchError(
-                f"{path}: cannot be decompressed to {copy.parent} ({error}); unpack it by hand, or set OVSS_BENCH_CACHE"
-            ) from None
-    return copy

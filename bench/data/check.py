@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.data.cards import Card, is_shipped
-from bench.data.inventory import count_is_unverified, shortfall
+from bench.data.inventory import count_is_unverified
 from bench.data.label_faults import MOST_HOLD, suspicious
 from bench.data.layouts import DatasetMissing
 from bench.data.loader import Loaded, load
@@ -21,7 +21,7 @@ from bench.data.new_card import UNNAMED
 from bench.data.prepared import PreparedSamples, find_samples
 from bench.data.samples import SampleSet
 from bench.errors import BenchError
-from bench.settings import IGNORED
+from bench.settings import IGNORED, miscount
 
 _SOURCES = 24  # decoded where not all are asked for
 _SHOWN = 10  # unreadable files that are named
@@ -29,7 +29,10 @@ _SHOWN = 10  # unreadable files that are named
 
 @dataclass(frozen=True)
 class Problem:
-    """severity: with an error, results would be wrong or incomplete; a note is good to know."""
+    """severity: with an error, results would be wrong or incomplete; a note is good to know.
+
+    where: "" where `what` begins with a file.
+    """
 
     severity: Literal["error", "warning", "note"]
     where: str
@@ -103,12 +106,9 @@ def _count(card: Card, samples: SampleSet) -> Iterator[Problem]:
     where = str(samples.root)
     for warning in samples.warnings:
         yield Problem("warning", where, warning, "see the notes of the card")
-    if short := shortfall(card, len(samples)):
+    if wrong := miscount(len(samples), card.expected_count):
         doubt = " (a number that is not verified)" if count_is_unverified(card) else ""
-        yield Problem("error", where, f"incomplete: {short}{doubt}", f"compare with the split: {card.split_note}")
-    elif card.expected_count is not None and len(samples) > card.expected_count:
-        what = f"{len(samples):,} images, the card expects {card.expected_count:,}"
-        yield Problem("error", where, what, f"compare with the split: {card.split_note}")
+        yield Problem("error", where, f"incomplete: {wrong}{doubt}", f"compare with the split: {card.split_note}")
 
 
 def _chosen(samples: SampleSet, everything: bool) -> list[int]:
@@ -150,7 +150,7 @@ def _decode(report: Report, samples: SampleSet, indices: list[int], workers: int
 def _unreadable(samples: SampleSet, items: list[Loaded]) -> Iterator[Problem]:
     reasons = Counter(item.error or "" for item in items)
     for reason, images in list(reasons.items())[:_SHOWN]:
-        yield Problem("error", str(samples.root), reason, f"{images:,} images cannot be evaluated")
+        yield Problem("error", "", reason, f"{images:,} images cannot be evaluated")
     if len(reasons) > _SHOWN:
         what = f"{len(reasons) - _SHOWN:,} more files cannot be read"
         yield Problem("error", str(samples.root), what, "correct the above, then check again")

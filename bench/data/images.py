@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,8 +83,8 @@ def check_complete(data: bytes, name: str) -> None:
 
     A JPEG is decoded for that, in grey and at an eighth of its size. Data after its end do no harm.
     """
-    if data.startswith(b"\x89PNG") and data.rfind(b"IEND") <= 0:
-        raise BenchError(f"{name}: the file is cut off; get it again")
+    if data.startswith(b"\x89PNG"):
+        _check_chunks(data, name)
     if data.startswith(b"\xff\xd8"):
         try:
             simplejpeg.decode_jpeg(
@@ -93,6 +94,19 @@ def check_complete(data: bytes, name: str) -> None:
             reason = str(error)
             if "extraneous" not in reason:  # bytes between two markers, which some cameras write
                 raise BenchError(f"{name}: the file is cut off or damaged ({reason}); get it again") from None
+
+
+def _check_chunks(png: bytes, name: str) -> None:
+    view, at = memoryview(png), 8
+    while (end := at + 12 + int.from_bytes(view[at : at + 4], "big")) <= len(png):
+        kind = png[at + 4 : at + 8]
+        needed = kind[:1].isupper()  # libpng passes over what is wrong in other chunks
+        if needed and zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            raise BenchError(f"{name}: the file is damaged, its checksum is wrong; get it again")
+        if kind == b"IEND":
+            return
+        at = end
+    raise BenchError(f"{name}: the file is cut off; get it again")
 
 
 def _decode(data: bytes) -> NDArray[np.uint8 | np.uint16] | None:

@@ -11,6 +11,7 @@ from bench.data.cards import Card
 from bench.data.layouts import DatasetMissing, dataset_folders, locate
 from bench.data.prepared import PreparedManifest, prepared_folder, read_manifest
 from bench.errors import BenchError
+from bench.settings import miscount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ def look(card: Card, data_root: Path) -> DatasetStatus:
     shards, folders = prepared_folder(card, data_root), dataset_folders(card, data_root)
     try:
         manifest = read_manifest(shards)
+        if manifest is not None and not folders and not manifest.fits(card):
+            raise BenchError(f"{shards} was prepared with another version of the card; run `bench prepare` again")
         if manifest is not None and not _outgrown(card, folders, manifest):
             status = replace(status, folder=str(shards), prepared=True)
             layout, images, absent = manifest.layout, len(manifest.ids), manifest.absent
@@ -68,7 +71,7 @@ def look(card: Card, data_root: Path) -> DatasetStatus:
         return replace(status, state="incomplete", folder=str(folders[0]), problem=problem)
     except BenchError as error:
         return replace(status, state="incomplete", problem=str(error))
-    problem = None if status.whole_scenes else shortfall(card, images)
+    problem = None if status.whole_scenes else miscount(images, card.expected_count)
     if absent:
         problem = f"{len(absent)} names of the split have no file, e.g. {absent[0]}"
     return replace(status, state="incomplete" if problem else "found", layout=layout, images=images, problem=problem)
@@ -80,13 +83,6 @@ def _outgrown(card: Card, folders: Sequence[Path], manifest: PreparedManifest) -
         return bool(folders) and manifest.pairs not in (None, len(locate(card, folders, manifest.layout).pairs))
     except BenchError:
         return False
-
-
-def shortfall(card: Card, images: int) -> str | None:
-    """ "4 of 1,669 images" where there are fewer than the card expects; None where there are enough, or no number."""
-    if card.expected_count is None or images >= card.expected_count:
-        return None
-    return f"{images:,} of {card.expected_count:,} images"
 
 
 def count_is_unverified(card: Card) -> bool:

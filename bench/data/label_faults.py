@@ -18,8 +18,8 @@ _PIXELS = 100_000_000  # after so many, `_ENOUGH` labels will do
 MOST_HOLD = "labels hold "  # how the reason begins where most labels hold values that are no class
 
 
-def impossible_values(samples: SampleSet, name: str, label: NDArray[np.uint8]) -> str | None:
-    """Say why a label is impossible, because it holds values that are no class; None for a right one.
+def impossible_values(samples: SampleSet, source: int, label: NDArray[np.uint8]) -> str | None:
+    """Say why a label of a source is impossible, because it holds values that are no class; None for a right one.
 
     Values that the released labels are known to hold (`stray` of the card's layout) are right.
     """
@@ -34,7 +34,7 @@ def impossible_values(samples: SampleSet, name: str, label: NDArray[np.uint8]) -
     other = "get the original label" if is_shipped(samples.card.name) else "correct the label, or `labels` of the card"
     reason = next((rule.foreign[value] for value in found if value in rule.foreign), other)
     return (
-        f"{samples.root}: the label of {name} holds {shown}{shift} on {pixels:,} pixels, "
+        f"{samples.label_file(source)}: holds {shown}{shift} on {pixels:,} pixels, "
         f"but the classes are 0 to {classes - 1}: {reason}"
     )
 

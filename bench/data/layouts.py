@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.data.archives import File, Tree
+from bench.data.archives import File, Tree, archives_in
 from bench.data.cards import Card
 from bench.data.patterns import COORDINATES, expand, fields_of, fill, find
 from bench.errors import BenchError, did_you_mean, reading
+
+_WRAPPERS = 3  # folders around what was packed, as "extract to folder" makes them
+_SHOWN = 4  # names that say what a folder holds
 
 
 class DatasetMissing(BenchError):
@@ -35,6 +39,14 @@ class Found:
     absent: tuple[str, ...]  # names of the split without a file
     extra_labels: tuple[str, ...]  # labels without an image
     outside: int  # images that the split leaves out
+    odd: tuple[str, ...] = ()  # what else to know of the folder: archives that were not read, other copies
+
+    def share(self, card: Card) -> float | None:
+        """Return how complete it is, 1 for all that is evaluated; None where only the tiles could tell."""
+        layout, images = card.layouts[self.layout], len(self.pairs)
+        split = layout.split or card.split
+        expected = len(split.names) if split else None if layout.cut else card.expected_count
+        return min(images / expected, expected / images) if expected else None
 
 
 def dataset_folders(card: Card, data_root: Path) -> list[Path]:
@@ -46,45 +58,80 @@ def dataset_folders(card: Card, data_root: Path) -> list[Path]:
 def locate(card: Card, folders: Sequence[Path], layout: str | None = None) -> Found:
     """Find the first layout, in the card's order, that a folder or an archive in its place has; or the one named.
 
+    Where that one is not complete, the most complete of all is taken. Archives are opened only where the files
+    beside them are not known to be all.
+
     Raises DatasetMissing where nothing is found, BenchError for an unknown layout and for an image without a
     label.
     """
     if layout is not None and layout not in card.layouts:
         raise BenchError(f"{card.name} has no layout '{layout}'; {did_you_mean(layout, card.layouts)}")
-    reasons = []
-    for name in [layout] if layout else [name for name, spec in card.layouts.items() if not spec.on_request]:
-        for folder in folders:
-            found = _match(card, name, Tree(folder, card.layouts[name].archives))
-            if isinstance(found, Found):
-                return found
-            reasons.append(f"layout {name}: {found}")
-    where = ", ".join(map(str, folders))
-    raise DatasetMissing(f"{card.name}: nothing to evaluate in {where} ({'; '.join(reasons)}). {card.obtain}")
+    names = [layout] if layout else [name for name, spec in card.layouts.items() if not spec.on_request]
+    places = [(name, folder) for name in names for folder in folders]
+    not_needed = [Path(item.file).name for item in card.downloads if not item.needed]
+    for name, folder in places:
+        if folder.is_dir() and archives_in(folder, card.layouts[name].archives, not_needed):
+            unpacked = _find(card, name, Tree(folder))
+            if isinstance(unpacked, Found) and unpacked.share(card) == 1:
+                return unpacked
+    found: list[Found] = []
+    reasons: dict[str, None] = {}
+    for name, folder in places:
+        tree = Tree(folder, card.layouts[name].archives, not_needed)
+        match = _find(card, name, tree)
+        if not isinstance(match, Found):
+            reasons |= dict.fromkeys((f"layout {name}: {match}", *tree.refused()))
+            continue
+        share = match.share(card)
+        if not found and share in (None, 1):
+            return replace(match, odd=(*match.odd, *tree.odd))
+        found.append(replace(match, odd=(*match.odd, *tree.refused())))
+    if not found:
+        where = ", ".join(map(str, folders))
+        raise DatasetMissing(f"{card.name}: nothing to evaluate in {where} ({'; '.join(reasons)}). {card.obtain}")
+    best = max(found, key=lambda one: (card.layouts[one.layout].comparable, one.share(card) or 0))
+    others = [one for one in found if one is not best and one.pairs[0].image != best.pairs[0].image]
+    told = (f"layout {one.layout} in {one.root} has {len(one.pairs):,} images and is left out" for one in others)
+    return replace(best, odd=(*best.odd, *told))
+
+
+def _find(card: Card, name: str, tree: Tree, depth: int = _WRAPPERS) -> Found | str:
+    """Return what the layout finds in the tree, or in the only folder that is in it; or why it finds nothing."""
+    found = _match(card, name, tree)
+    folders = [name for name, file in tree.list("").items() if file is None and name != "__MACOSX"]
+    if isinstance(found, str) and depth and len(folders) == 1:
+        inner = _find(card, name, tree.at(folders[0]), depth - 1)
+        return inner if isinstance(inner, Found) else found
+    return found
 
 
 def _match(card: Card, name: str, tree: Tree) -> Found | str:
     """Return what the layout finds, or the reason why it finds nothing."""
     layout = card.layouts[name]
-    images = _first_spelling(tree, layout.image, card)
+    images, elsewhere = _first_spelling(tree, layout.image, card)
     if not images:
-        return f"no {layout.image}"
+        return f"no {layout.image}{_there(tree, layout.image)}"
     split = layout.split or card.split
     names = set(split.names) if split else set()
     chosen = [(f, image) for f, image in images if split is None or fill(split.key, f) in names]
     if not chosen:
-        return f"{len(images)} images, none of them in the split that is evaluated"
+        assert split is not None
+        examples = f"such as '{fill(split.key, images[0][0])}', where '{split.names[0]}' is expected"
+        return f"{len(images)} images, none of them in the split that is evaluated ({examples})"
     pairs = _pairs(tree, layout.label, chosen)
     if not pairs:
-        return f"images, but no {layout.label}"
-    with_image = {pair.label for pair in pairs}
-    labels = [] if split else [label for _, label in _first_spelling(tree, layout.label, card)]
+        return f"images, but no {layout.label}{_there(tree, fill(layout.label, chosen[0][0]))}"
+    with_image = {id(pair.label) for pair in pairs}  # a tree has each file once
+    labels = [] if split else [label for _, label in _first_spelling(tree, layout.label, card)[0]]
+    order = _rank(layout.id or card.id)
     return Found(
         layout=name,
         root=tree.root,
-        pairs=tuple(sorted(pairs, key=lambda pair: _rank(layout.id or card.id, pair.fields))),
+        pairs=tuple(sorted(pairs, key=lambda pair: order(pair.fields))),
         absent=tuple(sorted(names - {fill(split.key, f) for f, _ in chosen})) if split else (),
-        extra_labels=tuple(str(label) for label in labels if label not in with_image),
+        extra_labels=tuple(str(label) for label in labels if id(label) not in with_image),
         outside=len(images) - len(chosen),
+        odd=(f"images are in {elsewhere} as well, which are left out",) if elsewhere else (),
     )
 
 
@@ -92,9 +139,10 @@ def _pairs(tree: Tree, pattern: str, images: list[tuple[dict[str, str], File]]) 
     """Each image with its label; none where no image has one. Raises BenchError where only some have one."""
     pairs = []
     alone = None
+    spellings = expand(pattern)
     for fields, image in images:
-        places = [fill(spelling, fields) for spelling in expand(pattern)]
-        label = next(filter(None, map(tree.get_any_case, places)), None)
+        places = [fill(spelling, fields) for spelling in spellings]
+        label = next(filter(None, map(tree.get, places)), None)
         if label is not None:
             pairs.append(SourcePair(fields, image, label))
         elif alone is None:
@@ -104,16 +152,33 @@ def _pairs(tree: Tree, pattern: str, images: list[tuple[dict[str, str], File]]) 
     return pairs
 
 
-def _first_spelling(tree: Tree, pattern: str, card: Card) -> list[tuple[dict[str, str], File]]:
-    """Return the files of the first spelling of a pattern that has any."""
-    found = ([*find(tree, spelling, card.fields)] for spelling in expand(pattern))
-    return next(filter(None, found), [])
+def _first_spelling(tree: Tree, pattern: str, card: Card) -> tuple[list[tuple[dict[str, str], File]], str | None]:
+    """Return the files of the first spelling of a pattern that has any, and a further spelling that has others."""
+    found: list[tuple[dict[str, str], File]] = []
+    for spelling in expand(pattern):
+        these = [*find(tree, spelling, card.fields)] if not found else [*islice(find(tree, spelling, card.fields), 1)]
+        if found and these and id(these[0][1]) not in {id(file) for _, file in found}:
+            return found, spelling.rpartition("/")[0] or spelling
+        found = found or these
+    return found, None
 
 
-def _rank(sample_id: str, fields: Mapping[str, str]) -> tuple[list[str], list[int]]:
-    """Place in the order of samples: by the scene's fields, then by the tile's place, row by row."""
-    scene = [fields[field] for field in fields_of(sample_id) if field in fields and field not in COORDINATES]
-    return scene, [int(fields[field]) for field in ("y0", "x0") if field in fields]
+def _there(tree: Tree, pattern: str) -> str:
+    """Say what is where the pattern's files should be: the last of its folders that exists, and what it holds."""
+    folder, rest = "", expand(pattern)[0].split("/")
+    while len(rest) > 1 and rest[0] in tree.list(folder):
+        folder = f"{folder}/{rest.pop(0)}".lstrip("/")
+    holds = sorted(tree.list(folder))[:_SHOWN]
+    return f"; {folder or 'the folder'} holds {', '.join(holds)}" if holds else ""
+
+
+def _rank(sample_id: str) -> Callable[[Mapping[str, str]], tuple[list[str], list[int]]]:
+    """Return the place of fields in the order of samples: by the scene's, then by the tile's place, row by row."""
+    scene = [field for field in fields_of(sample_id) if field not in COORDINATES]
+    return lambda fields: (
+        [fields[field] for field in scene if field in fields],
+        [int(fields[field]) for field in ("y0", "x0") if field in fields],
+    )
 
 
 def _existing(data_root: Path, folder: str) -> Path | None:

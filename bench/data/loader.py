@@ -70,6 +70,7 @@ def load(samples: SampleSet, indices: Iterable[int], rules: Sequence[ResizeRule]
         for task in tasks:
             yield from _read(samples, task, rules)
         return
+    samples.make_ready()
     with contextlib.ExitStack() as stack:
         running = [
             stack.enter_context(_worker(samples, tasks[first::workers], rules))
@@ -107,7 +108,7 @@ def _read(samples: SampleSet, task: _Task, rules: Sequence[ResizeRule]) -> Itera
         content = samples.content(task.source) or None
         for sample in samples.read_source(task.source):
             if sample.index == left[0]:
-                yield _checked(samples, sample, rules, content)
+                yield _checked(samples, task.source, sample, rules, content)
                 del left[0]
             if not left:
                 return
@@ -120,9 +121,11 @@ def _read(samples: SampleSet, task: _Task, rules: Sequence[ResizeRule]) -> Itera
         yield Loaded(index, samples.ids[index], np.zeros((0, 0), np.uint8), {}, reason, content)
 
 
-def _checked(samples: SampleSet, sample: Sample, rules: Sequence[ResizeRule], content: str | None) -> Loaded:
+def _checked(
+    samples: SampleSet, source: int, sample: Sample, rules: Sequence[ResizeRule], content: str | None
+) -> Loaded:
     """Return the sample at the rules' sizes; an error where its label holds values that are no class."""
-    reason = impossible_values(samples, sample.id, sample.label)
+    reason = impossible_values(samples, source, sample.label)
     if reason:
         return Loaded(sample.index, sample.id, np.zeros((0, 0), np.uint8), {}, reason, content, no_class=True)
     return Loaded(sample.index, sample.id, sample.label, at_sizes(sample.image, rules), None, content)

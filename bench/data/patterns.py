@@ -17,6 +17,8 @@ from typing import Protocol, TypeVar
 COORDINATES = ("x0", "y0", "x1", "y1")  # fields of a tile: its box in the scene, pixels
 _FIELD = re.compile(r"{(\w+)}")
 _CHOICE = re.compile(r"<([^<>]*)>")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+_SAME_ENDINGS = {"jpeg": "jpg", "tiff": "tif"}
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -60,13 +62,13 @@ def find(
     first, _, rest = spelling.partition("/")
     listing = tree.list(folder)
     if fields_of(first).keys() <= known.keys():
-        name = fill(first, known)
-        matches = [(name, dict[str, str]())] if name in listing else []
+        name = same_name(fill(first, known), listing)
+        matches = [(name, dict[str, str]())] if name is not None else []
     else:
         expression = re.compile(_regex(first, regexes, known))
-        matches = [
-            (name, m.groupdict()) for name in sorted(listing) if (m := expression.fullmatch(_plain(name, first)))
-        ]
+        _, dot, ending = first.rpartition(".")
+        spelled = ((name, _with_ending(name, ending) if dot else name) for name in sorted(listing))
+        matches = [(name, m.groupdict()) for name, plain in spelled if (m := expression.fullmatch(plain))]
     for name, values in matches:
         file = listing[name]
         path = f"{folder}/{name}" if folder else name
@@ -76,11 +78,35 @@ def find(
             yield {**known, **values}, file
 
 
-def _plain(name: str, pattern: str) -> str:
-    """Return the name with the pattern's letter case in its ending, so that D1.JPG and D2.jpg both match."""
-    _, dot, wanted = pattern.rpartition(".")
+def same_name(name: str, listing: Mapping[str, object]) -> str | None:
+    """Return how a folder spells a name; None where it does not hold it.
+
+    A file may have another ending of the same kind; a folder other letter case, and other signs for those beyond
+    ASCII, which programs spell in many ways.
+
+    >>> same_name("a.tif", {"A.tif": 0, "a.TIFF": 0}), same_name("Val", {"VAL": None})
+    ('a.TIFF', 'VAL')
+    """
+    if name in listing:
+        return name
     stem, _, ending = name.rpartition(".")
-    return f"{stem}.{wanted}" if dot and ending.lower() == wanted.lower() else name
+    known = (ending.lower(), *_SAME_ENDINGS, *_SAME_ENDINGS.values())
+    kinds = dict.fromkeys(kind for kind in known if stem and _kind(kind) == _kind(ending))
+    for spelling in (f"{stem}.{case}" for kind in kinds for case in (kind, kind.upper())):
+        if spelling in listing:
+            return spelling
+    like = re.compile(".+".join(map(re.escape, _BEYOND_ASCII.split(name))), re.IGNORECASE)
+    return next((other for other in listing if listing[other] is None and like.fullmatch(other)), None)
+
+
+def _with_ending(name: str, wanted: str) -> str:
+    """Return the name with the wanted ending where its own is of the same kind: D1.JPG, D2.jpg and D3.jpeg."""
+    stem, _, ending = name.rpartition(".")
+    return f"{stem}.{wanted}" if ending != wanted and _kind(ending) == _kind(wanted) else name
+
+
+def _kind(ending: str) -> str:
+    return _SAME_ENDINGS.get(ending.lower(), ending.lower())
 
 
 def _regex(pattern: str, regexes: Mapping[str, str], known: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -20,6 +22,7 @@ from bench.data.prepared import MANIFEST, PreparedManifest, Shard, prepared_fold
 from bench.data.samples import Sample, SampleSet, open_folder, open_samples
 from bench.errors import BenchError, writing
 from bench.runtime.atomic import replacing, write_atomic
+from bench.settings import IGNORED
 
 _SHARD_BYTES = 256 << 20
 _PROBES = 3  # sources that the size is estimated from
@@ -50,12 +53,13 @@ def prepare(card: Card, source: Path | None, data_root: Path, layout: str | None
         pairs=len(samples.sources),
     )
     present = _present(folder)
-    if present and present.model_copy(update={"shards": ()}) == manifest:
+    if present and present.model_copy(update={"shards": (), "warnings": manifest.warnings}) == manifest:
         return present
     again = "make room or correct the permissions, then start the same command again: finished shards are kept"
     with writing(folder, again):
         part = _working_folder(folder, manifest)
         manifest = manifest.model_copy(update={"shards": tuple(_write_shards(samples, part))})
+        write_atomic(part / "README.md", _readme(card, manifest).encode())
         write_atomic(part / MANIFEST, manifest.encoded())
         _replace_folder(part, folder)
         (folder / _PLAN).unlink()
@@ -100,6 +104,7 @@ def _write_shards(samples: SampleSet, part: Path) -> Iterator[Shard]:
 
 def _write_shard(file: Path, samples: SampleSet, sources: Iterable[int], bar: tqdm[Any]) -> None:
     from datasets import Dataset, Features, Image, Value, disable_progress_bars
+    from pyarrow.parquet import write_table
 
     disable_progress_bars()  # ours counts images
     features = Features({"id": Value("string"), "scene": Value("string"), "image": Image(), "label": Image()})
@@ -109,8 +114,9 @@ def _write_shard(file: Path, samples: SampleSet, sources: Iterable[int], bar: tq
             rows.append(_row(samples, sample))
             bar.update()
     with replacing(file) as temporary:
-        shard = Dataset.from_list(rows, features=features)
-        shard.to_parquet(temporary, batch_size=1, write_page_checksum=True)  # a row group for each sample
+        table = Dataset.from_list(rows, features=features).data.table
+        table = table.replace_schema_metadata({**table.schema.metadata, **_metadata(samples.card)})
+        write_table(table, temporary, row_group_size=1, write_page_checksum=True)  # a row group for each sample
 
 
 def _row(samples: SampleSet, sample: Sample) -> dict[str, Any]:
@@ -120,6 +126,30 @@ def _row(samples: SampleSet, sample: Sample) -> dict[str, Any]:
         "image": {"bytes": _png(sample.image[..., ::-1]), "path": None},
         "label": {"bytes": _png(sample.label), "path": None},
     }
+
+
+def _metadata(card: Card) -> dict[str, str]:
+    """Return what a shard says of its labels, in the metadata of its schema."""
+    return {"classes": json.dumps(card.classes), "ignored label": str(IGNORED), "licence": card.licence}
+
+
+def _readme(card: Card, manifest: PreparedManifest) -> str:
+    """Return the folder's README.md, whose header the Hub and `load_dataset` read."""
+    header = {
+        "pretty_name": card.title,
+        "license": "other",
+        "license_name": card.licence,
+        "task_categories": ["image-segmentation"],
+        "configs": [{"config_name": "default", "data_files": [{"split": "test", "path": "samples-*.parquet"}]}],
+    }
+    rows = "".join(f"| {value} | {name} |\n" for value, name in enumerate(card.classes))
+    sources = "".join(f"- {source}\n" for source in card.sources)
+    return (
+        f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n\n# {card.title}\n\n"
+        f"{len(manifest.ids):,} images of {card.split_note}, with labels, written by `bench prepare {card.name}` from "
+        f"layout {manifest.layout}.\n\n| label | class |\n| --- | --- |\n{rows}| {IGNORED} | ignored |\n\n"
+        f"Licence: {card.licence}\n\n{sources}"
+    )
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

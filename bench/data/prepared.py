@@ -20,7 +20,7 @@ from bench.data.cards import Card
 from bench.data.contents import ContentCache
 from bench.data.layouts import DatasetMissing
 from bench.data.samples import Sample, SampleSet, open_samples
-from bench.errors import BenchError
+from bench.errors import BenchError, reading
 from bench.runtime.checksum import sealed, unsealed
 
 MANIFEST = "manifest.json"
@@ -58,6 +58,10 @@ class PreparedManifest(BaseModel):
         if self.shards and (rows != len(self.ids) or len(self.contents) not in (0, rows)):
             raise ValueError(f"{rows} samples in shards, {len(self.ids)} names")
         return self
+
+    def fits(self, card: Card) -> bool:
+        """Whether the card, as it is now, would make the same samples."""
+        return self.layout in card.layouts and self.recipe == recipe(card, self.layout)
 
     def encoded(self) -> bytes:
         """Return the bytes of manifest.json, with their checksum."""
@@ -124,7 +128,7 @@ def find_samples(card: Card, data_root: Path, layout: str | None = None) -> Samp
     manifest = read_manifest(folder)
     if manifest is None or layout not in (None, manifest.layout):
         return open_samples(card, data_root, layout)
-    if manifest.layout in card.layouts and manifest.recipe == recipe(card, manifest.layout):
+    if manifest.fits(card):
         originals = _other_originals(card, data_root, manifest)
         if originals is not None:
             warnings.warn(
@@ -176,13 +180,14 @@ def recipe(card: Card, layout: str) -> str:
 def read_manifest(folder: Path) -> PreparedManifest | None:
     """Return the manifest of a prepared folder, None where there is none. Raises BenchError for a damaged one."""
     file = folder / MANIFEST
-    if not file.exists():
-        return None
-    try:
+    with reading(file, "correct its permissions"):
+        if not file.exists():
+            return None
         data = file.read_bytes()
+    try:
         unsealed(data, PreparedManifest.model_fields)
         return PreparedManifest.model_validate_json(data)
-    except (OSError, ValueError):
+    except ValueError:
         raise BenchError(f"{file}: damaged; delete {folder} and run `bench prepare` again") from None
 
 

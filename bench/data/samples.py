@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -63,6 +63,10 @@ class SampleSet(ABC):
     def read_label(self, source: int) -> NDArray[np.uint8]:
         """Return the label of one whole source, before it is cut; cheaper than reading the samples."""
 
+    def label_file(self, source: int) -> str:
+        """Name of the file that holds the label of a source, for errors."""
+        return f"{self.root}: the label of {self.ids[self.sources[source].start]}"
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a hash that changes when a file is added, removed, renamed or of another size. Reads no file."""
@@ -74,6 +78,10 @@ class SampleSet(ABC):
     @abstractmethod
     def stamp(self, source: int) -> str:
         """Size and time of change of the files of a source. Reads no file."""
+
+    def make_ready(self) -> None:
+        """Do once what each worker would do for itself. Raises BenchError where that cannot be done."""
+        return
 
     def names_fingerprint(self) -> str:
         """Return a hash that changes when a sample is added, removed or renamed."""
@@ -96,7 +104,7 @@ class FileSamples(SampleSet):
     def __init__(self, card: Card, found: Found) -> None:
         self._layout = card.layouts[found.layout]
         self._pairs = found.pairs
-        self._boxes = tuple(self._cut(card, pair.image) for pair in found.pairs)
+        self._boxes = tuple(self._cut(card, pair) for pair in found.pairs)
         pattern = self._layout.id or card.id
         ids = [_ids(pattern, pair, cut) for pair, cut in zip(found.pairs, self._boxes, strict=True)]
         super().__init__(card, found.layout, found.root, ids)
@@ -110,14 +118,22 @@ class FileSamples(SampleSet):
         label = self.read_label(source)
         image = read_image(pair.image.read(), str(pair.image), self._layout.stretch)
         if image.shape[:2] != label.shape:
+            turned = image.shape[1::-1] == label.shape
+            advice = "one of them was turned (EXIF, or by a program)" if turned else "they are no pair"
             raise BenchError(
                 f"{pair.image} has {_by(image)} pixels, its label {pair.label} has {_by(label)}; "
-                "they are no pair, get both again"
+                f"{advice}, get both again"
             )
         if not cut:
             yield Sample(indices[0], self.ids[indices[0]], image, label)
             return
         assert self.card.tiling is not None
+        try:
+            right = boxes(self.card.tiling, *label.shape) == cut
+        except BenchError as error:
+            raise BenchError(f"{pair.image}: {error}") from None
+        if not right:
+            raise BenchError(f"{pair.image}: another size than at first; run the same command again")
         image, label = pad(image, label, self.card.tiling)
         for index, box in zip(indices, cut, strict=True):
             yield Sample(index, self.ids[index], crop(image, box), crop(label, box))
@@ -127,6 +143,9 @@ class FileSamples(SampleSet):
         rule = self._layout.labels
         scene = pair.image.read() if rule.rule == "lines" else b""
         return read_label(pair.label.read(), rule, self.card, str(pair.label), scene)
+
+    def label_file(self, source: int) -> str:
+        return str(self._pairs[source].label)
 
     def content(self, source: int) -> str:
         pair = self._pairs[source]
@@ -143,16 +162,24 @@ class FileSamples(SampleSet):
             digest.update(f"{names} {pair.image.size()} {pair.label.size()}\n".encode())
         return digest.hexdigest()[:16]
 
-    def _cut(self, card: Card, image: File) -> tuple[TileBox, ...]:
-        """Return the tiles of a scene; none if it is taken whole."""
+    def make_ready(self) -> None:
+        for file in {file.path: file for pair in self._pairs for file in (pair.image, pair.label)}.values():
+            file.make_ready()
+
+    def _cut(self, card: Card, pair: SourcePair) -> tuple[TileBox, ...]:
+        """Return the tiles of a scene; none if it is taken whole.
+
+        Where the image cannot be measured the label is; where neither has a tile's size there is one tile, which
+        `read_source` refuses.
+        """
         if not self._layout.cut:
             return ()
         assert card.tiling is not None
-        width, height = _image_size(image)
-        try:
-            return boxes(card.tiling, height, width)
-        except BenchError as error:
-            raise BenchError(f"{image}: {error}") from None
+        for file in (pair.image, pair.label):
+            with contextlib.suppress(BenchError):
+                width, height = _image_size(file)
+                return boxes(card.tiling, height, width)
+        return (TileBox(0, 0, card.tiling.width, card.tiling.height),)
 
     def _refuse_odd_names(self) -> None:
         for name in self.ids:
@@ -204,6 +231,7 @@ def _warnings(card: Card, found: Found) -> tuple[str, ...]:
         warnings.append(f"layout {found.layout} is not comparable with published numbers: {layout.about}")
     if found.absent:
         warnings.append(f"{len(found.absent)} names of the split have no file, e.g. {found.absent[0]}")
+    warnings += found.odd
     if found.extra_labels:
         warnings.append(f"{len(found.extra_labels)} labels have no image, e.g. {found.extra_labels[0]}")
     if found.outside:
@@ -213,8 +241,7 @@ def _warnings(card: Card, found: Found) -> tuple[str, ...]:
 
 def _image_size(file: File) -> tuple[int, int]:
     """(width, height), from the header."""
-    source = file.path if file.member is None else io.BytesIO(file.read())
-    with pillow_errors(str(file)), Image.open(source) as image:
+    with file.open() as stream, pillow_errors(str(file)), Image.open(stream) as image:
         width, height = image.size
         return width, height
 

@@ -68,7 +68,7 @@ def score_predictions(
     counted = []
     for done, source in enumerate(range(len(samples.sources))):
         for sample in samples.read_source(source):
-            reason = impossible_values(samples, sample.id, sample.label)
+            reason = impossible_values(samples, source, sample.label)
             if reason:
                 raise BenchError(reason)
             predicted = read_prediction(files[sample.index], card, sample.label.shape)

@@ -11,7 +11,6 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from bench.config import FIRST, NoWords
 from bench.data.cards import Card
 from bench.data.contents import ContentCache
-from bench.data.inventory import shortfall
 from bench.data.label_faults import suspicious
 from bench.data.layouts import DatasetMissing
 from bench.data.prepared import find_samples, recipe
@@ -24,7 +23,7 @@ from bench.inference.row import Row
 from bench.paths import data_root
 from bench.registry import Method, earlier_hashes, find_method, find_refinement
 from bench.runtime.distributed import Distributed
-from bench.settings import Settings
+from bench.settings import Settings, miscount
 from bench.spec import RunSpec
 from bench.store.maps import LabelMaps
 from bench.store.record import DONE, identity
@@ -92,7 +91,7 @@ class DatasetPlan:
     expected: int | None = None
     """Images that the card expects; None where it does not say, for the demo, and with a limit."""
     incomplete: str | None = None
-    """ "4 of 1,669 images" where there are fewer than the card expects."""
+    """ "4 of 1,669 images" where there are fewer or more than the card expects."""
     contents: Sequence[str | None] | None = None
     """Checksums of the samples' files, where results hold some; on the main process."""
     cells: tuple[Cell, ...] = ()
@@ -206,7 +205,7 @@ def _find(spec: RunSpec, card: Card, root: Path) -> DatasetPlan:
         indices=indices,
         kept=tuple((index, samples.ids[index]) for index in spread if index in indices),
         expected=expected,
-        incomplete=None if spec.demo else shortfall(card, len(samples)),
+        incomplete=None if spec.demo else miscount(len(samples), card.expected_count),
     )
 
 

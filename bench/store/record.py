@@ -27,7 +27,7 @@ SCORING = ("threshold", "background")  # settings that are applied to stored cou
 NAMING = ("row", "dataset")  # settings that say where a cell is stored
 
 Status: TypeAlias = Literal["ok", "incomplete", "partial", "failed", "no data"]
-"""ok: all images are counted. incomplete: they are, but the dataset has fewer than its card expects."""
+"""ok: all images are counted. incomplete: they are, but the dataset has fewer or more than its card expects."""
 Standing: TypeAlias = Status | Literal["damaged"]
 """damaged: its counts are not as they were written."""
 DONE: Final = ("ok", "incomplete")  # every image is counted

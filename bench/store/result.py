@@ -24,7 +24,7 @@ from bench.metrics import (
 )
 from bench.metrics.boundary import boundary_iou
 from bench.runtime.provenance import differing
-from bench.settings import Settings
+from bench.settings import Settings, miscount
 from bench.store.count_files import COUNTS, IMPORTED, Piece, Reading, read_counts
 from bench.store.count_table import boundary_lines, counted, flat
 from bench.store.record import RECORD, Damaged, Info, Numbers, Record, Standing, read_record
@@ -142,12 +142,12 @@ class StoredResult:
     def status(self) -> Standing:
         """Standing of the cell: "ok" only when all of its images are counted, whatever cell.json says.
 
-        "incomplete": the dataset has fewer images than its card expects.
+        "incomplete": the dataset has fewer or more images than its card expects.
         """
         if self.damage:
             return "damaged"
         if self.total and self.counted == self.total:
-            return "incomplete" if self.total < (self.record.images.expected or 0) else "ok"
+            return "ok" if miscount(self.total, self.record.images.expected) is None else "incomplete"
         recorded = {piece.record.status for piece in self.pieces}
         if "failed" in recorded:
             return "failed"
@@ -181,7 +181,7 @@ class StoredResult:
         if self.status == "ok":
             return None
         if self.status == "incomplete":
-            return f"{self.total:,} of {self.record.images.expected:,} images"
+            return miscount(self.total, self.record.images.expected)
         if self.damage:
             return self.damage
         recorded = [piece.record.reason for piece in self.pieces if piece.record.reason]

@@ -105,7 +105,9 @@ def test_too_few_images_are_incomplete_here_and_in_the_inventory(tmp_path: Path)
     doubtful = card.model_copy(update={"unverified": ("the count, 1,669",)})
     assert problems(check(doubtful, tmp_path), "error")[0].what.endswith("images (a number that is not verified)")
     (error,) = problems(check(small("loveda", 1), tmp_path), "error")
-    assert error.what == "2 images, the card expects 1"
+    assert error.what == "incomplete: 2 images, 1 expected"
+    many = look(small("loveda", 1), tmp_path)
+    assert (many.state, many.problem) == ("incomplete", "2 images, 1 expected")
 
 
 def test_an_image_without_a_label_is_an_error(tmp_path: Path) -> None:
@@ -241,7 +243,7 @@ def test_the_check_command_and_its_exit_codes(
     write(load_card("loveda"), tmp_path, 3)
     assert main(["datasets", "check", "loveda", "--data-root", str(tmp_path)]) == 1
     assert "error: " in (shown := capsys.readouterr().out) and "incomplete: 3 of 1,669 images" in shown
-    monkeypatch.setattr("bench.data.check.shortfall", lambda *_: None)
+    monkeypatch.setattr("bench.data.check.miscount", lambda *_: None)
     assert main(["datasets", "check", "loveda", "--data-root", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "loveda: fine" in shown and "agricultural" in shown and "3 images, 3 looked at" in shown

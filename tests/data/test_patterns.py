@@ -65,6 +65,12 @@ def test_signs_of_regular_expressions_are_plain_text():
     assert [path for _, path in find(shelf, "1. The (cropped)/{n}.tif", {})] == ["1. The (cropped)/x.tif"]
 
 
+@pytest.mark.parametrize("spelled", [f"Dataset {sign} (Asia)" for sign in ("Ⅱ", "II", "ó≥", "\udca2\udcf2")])
+def test_signs_beyond_ascii_are_spelled_in_many_ways(spelled):
+    found = find(Shelf(f"{spelled}/test/x.TIFF", "Dataset I/test/y.tif"), "Dataset Ⅱ (Asia)/test/{n}.tif", {})
+    assert [fields for fields, _ in found] == [{"n": "x"}]
+
+
 def test_parse_is_the_inverse_of_fill():
     pattern = "{tile}_{x0}_{y0}"
     values = {"tile": "2_13", "x0": "-512", "y0": "0"}

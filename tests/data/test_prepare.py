@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import datasets as hugging_face
 import numpy as np
 import pytest
+import yaml
 from data_helpers import pack, scene
 
 from bench.cli import main
@@ -139,7 +141,7 @@ def test_an_interrupted_run_goes_on_after_its_finished_shards(tmp_path: Path, mo
     prepare(card, None, tmp_path)
     assert before.items() <= {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}.items()
     assert sorted(file.name for file in folder.parent.iterdir()) == ["potsdam"]
-    assert sorted(file.suffix for file in folder.iterdir()) == [".json", ".parquet", ".parquet", ".parquet"]
+    assert sorted(file.suffix for file in folder.iterdir()) == [".json", ".md", ".parquet", ".parquet", ".parquet"]
     assert_same(open_samples(card, tmp_path), find_samples(card, tmp_path))
 
 
@@ -252,6 +254,22 @@ def test_damaged_shards_are_refused(tmp_path: Path) -> None:
     assert_same(open_samples(card, tmp_path), find_samples(card, tmp_path))
 
 
+def test_shards_say_what_their_labels_mean(tmp_path: Path) -> None:
+    from pyarrow.parquet import read_schema
+
+    card = load_card("loveda")
+    write(card, tmp_path)
+    folder = prepared_folder(card, tmp_path)
+    metadata = read_schema(folder / prepare(card, None, tmp_path).shards[0].file).metadata
+    assert json.loads(metadata[b"classes"]) == [*card.classes]
+    assert (metadata[b"ignored label"], metadata[b"licence"].decode()) == (b"255", card.licence)
+    _, header, text = (folder / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(header)["license_name"] == card.licence
+    assert "| 6 | agricultural |" in text and "| 255 | ignored |" in text
+    (other,) = hugging_face.load_dataset(str(folder), cache_dir=str(tmp_path / "cache")).values()
+    assert [row["id"] for row in other] == [*open_samples(card, tmp_path).ids]
+
+
 def test_nothing_to_prepare(tmp_path: Path) -> None:
     with pytest.raises(DatasetMissing, match="loveda"):
         prepare(load_card("loveda"), tmp_path / "nowhere", tmp_path)
@@ -263,7 +281,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     card = load_card("loveda")
     source = write(card, tmp_path / "downloads")
     root = tmp_path / "data"
-    assert main(["prepare", "loveda", "--source", str(source), "--data-root", str(root)]) == 0
-    assert f"{root / 'prepared' / 'loveda'}: 3 images in 1 shards" in capsys.readouterr().out
+    assert main(["prepare", "loveda", "--source", str(source), "--data-root", str(root)]) == 1
+    told = capsys.readouterr().out
+    assert f"{root / 'prepared' / 'loveda'}: 3 images in 1 shards" in told
+    assert "incomplete: 3 of 1,669 images" in told
     assert main(["prepare", "lovda", "--data-root", str(root)]) == 2
     assert "did you mean loveda" in capsys.readouterr().err

@@ -43,12 +43,45 @@ def test_images_without_any_label(loveda):
         open_samples(card, root)
 
 
+def test_an_archive_that_is_not_needed_blocks_nothing(loveda):
+    card, root, folder = loveda
+    whole = card.model_copy(update={"expected_count": 2})
+    for name in ("Train.zip", "readme.zip"):
+        (folder / name).write_text("<html>quota exceeded</html>")
+    assert open_samples(whole, root).warnings == ()
+    (warning,) = open_samples(card, root).warnings  # more is expected, and may be in it
+    assert "readme.zip: not a whole zip" in warning
+    shutil.rmtree(folder / "Val")
+    with pytest.raises(DatasetMissing, match=r"readme\.zip: not a whole zip or tar archive"):
+        open_samples(card, root)
+
+
+def test_the_more_complete_of_two_layouts_is_taken_and_said(tmp_path):
+    card = load_card("loveda").model_copy(update={"expected_count": 4})
+    write_dataset(card, tmp_path, scenes(card, 2))
+    write_dataset(card, tmp_path, scenes(card, 4), "prepared")
+    samples = open_samples(card, tmp_path)
+    assert (samples.layout, len(samples)) == ("prepared", 4)
+    assert samples.warnings == (f"layout original in {tmp_path / 'LoveDA'} has 2 images and is left out",)
+    write_dataset(card, tmp_path, scenes(card, 4))
+    assert (open_samples(card, tmp_path).layout, open_samples(card, tmp_path).warnings) == ("original", ())
+
+
+def test_folders_around_the_dataset_and_names_that_only_differ(tmp_path):
+    card = small("uavid")
+    folder = write_dataset(card, tmp_path, scenes(card))
+    inner = folder / "uavid_v1.5/uavid v1.5 image"
+    inner.parent.mkdir(parents=True)
+    shutil.move(folder / "test_gt", inner / "UAVID_TEST")
+    assert len(open_samples(card, tmp_path).sources) == 2
+
+
 def test_images_outside_the_split(tmp_path):
     card = load_card("wbs_si")
     folder = write_dataset(card, tmp_path, scenes(card, 1))
     for path in [*folder.rglob("*.jpg")]:
         path.rename(path.with_name("water_body_99999.jpg"))
-    with pytest.raises(DatasetMissing, match="1 images, none of them in the split"):
+    with pytest.raises(DatasetMissing, match=r"1 images, none of them in the split .*'water_body_99999', where 'wa"):
         open_samples(card, tmp_path)
 
 
@@ -100,16 +133,24 @@ def test_a_file_that_is_cut_off(loveda, kind):
 
 def test_a_scene_that_cannot_be_measured(tmp_path):
     card = small("potsdam")
-    folder = write_dataset(card, tmp_path, scenes(card, 1))
+    folder = write_dataset(card, tmp_path, scenes(card))
+    whole = len(open_samples(card, tmp_path))
     path = folder / "2_Ortho_RGB/top_potsdam_2_13_RGB.tif"
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(path)
-    with pytest.raises(
-        BenchError, match=r"top_potsdam_2_13_RGB\.tif: a scene of 20x20 pixels is smaller than the tile"
-    ):
-        open_samples(card, tmp_path)
-    path.write_text("no image")
-    with pytest.raises(BenchError, match=r"top_potsdam_2_13_RGB\.tif: not an image"):
-        open_samples(card, tmp_path)
+    samples = open_samples(card, tmp_path)
+    assert len(samples) == whole
+    with pytest.raises(BenchError, match=r"top_potsdam_2_13_RGB\.tif has 20x20 pixels, its label"):
+        samples.read(0)
+    label = next(folder.rglob("top_potsdam_2_13_label*"))
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(label)
+    samples = open_samples(card, tmp_path)
+    with pytest.raises(BenchError, match=r"_RGB\.tif: a scene of 20x20 pixels is smaller than the tile"):
+        samples.read(0)
+    assert samples.read(len(samples) - 1).id.startswith("2_14_")
+    for broken in ("no image", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", ""):
+        path.write_text(broken)
+        with pytest.raises(BenchError, match=r"top_potsdam_2_13_RGB\.tif: "):
+            open_samples(card, tmp_path).read(0)
 
 
 def spoilt(card: Card, root: Path, change) -> tuple[str, ...]:
