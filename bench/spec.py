@@ -94,33 +94,14 @@ Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Layouts: TypeAlias = Annotated[dict[str, str], BeforeValidator(_named)]
 Upsamplers: TypeAlias = Annotated[dict[str, Path], BeforeValidator(_upsamplers)]
 Shard: TypeAlias = Annotated[tuple[int, int], BeforeValidator(_shard)]
-Batch: TypeAlias = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_batch)]
+Positive: TypeAlias = Annotated[int, Field(ge=1)]
+Batch: TypeAlias = Annotated[Positive | None, BeforeValidator(_batch)]
 
 
-class ModelSpec(Model):
-    """Which models run, and where: the part that `run`, `predict`, `figure` and `templates` share.
-
-    Raises BenchError for the first option that is unknown or wrong.
-    """
+class Spec(Model):
+    """Options of a command; raises BenchError, in one line, for the first that is unknown or wrong."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
-
-    config: Path | None = None
-    """Another benchmark.yaml, laid over the shipped one."""
-    backbone: str | None = None
-    """A name of benchmark.yaml, an open_clip model NAME[:TAG], its config JSON, or `demo` (the protocol's)."""
-    checkpoint: Path | None = None
-    """Weights of that backbone: safetensors or torch file."""
-    upsamplers: Upsamplers = Field(default_factory=dict)
-    """Weights of upsamplers, by their name in benchmark.yaml; FILE alone: of simfeatup; may be repeated."""
-    plugins: Files = ()
-    """A file of methods, or a folder of such files; may be repeated."""
-    device: str | None = None
-    """cpu, cuda, cuda:1 … (cuda where there is one)."""
-    dtype: Literal["fp32", "tf32", "fp16", "bf16"] = "fp32"
-    """Precision of the image tower's products; tf32: of all products, on a GPU (fp32)."""
-    batch: Batch = None
-    """Windows at once, halved where memory runs out (auto: 4 on a CPU, on a GPU what fits)."""
 
     @classmethod
     def from_cli(cls, args: argparse.Namespace) -> Self:
@@ -143,6 +124,27 @@ class ModelSpec(Model):
             if first["type"] == "extra_forbidden":
                 raise BenchError(f"unknown option '{name}'; {did_you_mean(name, cls.model_fields)}") from None
             raise BenchError(f"{flag(name)} {values[name]}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+class ModelSpec(Spec):
+    """Which models run, and where: the part that `run`, `predict`, `figure` and `templates` share."""
+
+    config: Path | None = None
+    """Another benchmark.yaml, laid over the shipped one."""
+    backbone: str | None = None
+    """A name of benchmark.yaml, an open_clip model NAME[:TAG], its config JSON, or `demo` (the protocol's)."""
+    checkpoint: Path | None = None
+    """Weights of that backbone: safetensors or torch file."""
+    upsamplers: Upsamplers = Field(default_factory=dict)
+    """Weights of upsamplers, by their name in benchmark.yaml; FILE alone: of simfeatup; may be repeated."""
+    plugins: Files = ()
+    """A file of methods, or a folder of such files; may be repeated."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 … (cuda where there is one)."""
+    dtype: Literal["fp32", "tf32", "fp16", "bf16"] = "fp32"
+    """Precision of the image tower's products; tf32: of all products, on a GPU (fp32)."""
+    batch: Batch = None
+    """Windows at once, halved where memory runs out (auto: 4 on a CPU, on a GPU what fits)."""
 
     @model_validator(mode="after")
     def _files_exist(self) -> Self:
@@ -353,3 +355,64 @@ def _pair(text: str, flag: str, form: str) -> tuple[str, str]:
     if not key or not equals or not value:
         raise BenchError(f"{flag} {text}: {form} is needed, as in threshold=0.3")
     return key, value
+
+
+class TrainingConfig(Spec):
+    """All that decides the outcome of a training besides images and backbone.
+
+    Defaults are the released SimFeatUp code's; docs/training.md lists where the paper differs.
+    """
+
+    feature: Literal["x", "x-printed", "output", "maskclip"] = "x"
+    """What is upsampled: x (eq. 6: the last block's input; x-printed: without a layer norm), or FeatUp's output or
+    maskclip (x)."""
+    kind: Literal["jbu_one", "jbu_stack"] = "jbu_one"
+    """JBU_One or FeatUp's JBU_Stack (jbu_one)."""
+    radius: Positive = 5
+    """Of the kernels: 5 is 11x11 (jbu_one: 5, jbu_stack: 3)."""
+    batch: Positive = 4
+    """Images of each process in a step (4)."""
+    crop: Positive = 224
+    """Side of the random crops in pixels, a multiple of the patch size (224)."""
+    jitters: Positive = 5
+    """Transformed views in a step (5)."""
+    image_loss: float = Field(0.1, ge=0)
+    """γ of eq. 5; 0: without CRN (0.1)."""
+    lr: float = Field(1e-3, gt=0)
+    """Learning rate of NAdam (0.001)."""
+    projection: int = Field(30, ge=0)
+    """Random directions of eq. 3; 0: none (30)."""
+    uncertainty: bool = True
+    """Weigh eq. 3 by a predicted uncertainty, as the released code does."""
+    normalise: Literal["imagenet", "clip"] = "imagenet"
+    """Pixel statistics; inference has CLIP's (imagenet)."""
+    reference_gradient: bool = False
+    """Gradients only through the kernel taps 0, 1, 4, 9 …, as in the released CUDA code."""
+    upsample_once: bool = False
+    """One upsampling, and so one dropout, for all views of a step: faster."""
+    amp: bool = False
+    """bfloat16 in the trained nets."""
+    seed: int = Field(0, ge=0)
+    """Of all that is random (0)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _radius_of_kind(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {"radius": 3 if values.get("kind") == "jbu_stack" else 5, **values}
+
+
+class RunLength(Spec):
+    """Where a training goes to, and how far; none of it changes what a step does."""
+
+    out: Path
+    """Where checkpoint, upsampler, log and pictures go."""
+    steps: Positive | None = None
+    """Updates in all."""
+    epochs: Positive = 1
+    """Passes over the images (1)."""
+    workers: int = Field(2, ge=0)
+    """Processes that read images (2)."""
+    save_every: Positive = 100
+    """Steps between checkpoints and pictures (100)."""
+    resume: bool = False
+    """Continue from the checkpoint in --out."""

@@ -21,7 +21,7 @@ ALLOWED = {
     "models": BASE | {"config", "settings"},
     "data": BASE | {"config", "settings"},
     "inference": BASE | {"config", "settings", "models", "metrics", "data"},
-    "training": BASE | {"config", "settings", "models", "data"},
+    "training": BASE | {"config", "settings", "spec", "models", "data"},
     "store": BASE | {"config", "settings", "metrics"},
     "report": BASE | {"config", "settings", "store", "metrics", "data"},
     "spec": BASE | {"config", "settings", "data", "demo", "registry"},

@@ -11,13 +11,18 @@ from reference import tiny_backbone
 from torch import Tensor, nn
 
 from bench.runtime.distributed import Distributed
+from bench.spec import RunLength, TrainingConfig
 from bench.training.crops import Crops, find_images
-from bench.training.downsampler import AttentionDownsampler
-from bench.training.loop import RunLength, train
-from bench.training.settings import TrainingConfig
+from bench.training.loop import train
+from bench.training.losses import AttentionDownsampler
 from bench.training.trainer import Trainer
 
 SMALL = TrainingConfig(radius=2, crop=32, batch=2, jitters=2, projection=4)  # a grid of 4×4
+
+
+def small(**changes: Any) -> TrainingConfig:
+    """SMALL with other values."""
+    return SMALL.model_copy(update=changes)
 
 
 def write_images(folder: Path, count: int, size: int = 48) -> Path:
@@ -45,7 +50,7 @@ def batch_of(folder: Path, indices: range) -> Tensor:
 
 def train_small(images: Path, out: Path, steps: int, settings: TrainingConfig = SMALL, **plan: Any) -> Trainer:
     """A whole training in this process."""
-    wanted = RunLength(out, steps=steps, **plan)
+    wanted = RunLength(out=out, steps=steps, **plan)
     return train(tiny_backbone(8, 32), find_images(images), settings, wanted, Distributed())
 
 

@@ -11,16 +11,16 @@ from typing import Any
 from bench.errors import BenchError, reading
 from bench.paths import DEMO_RESULTS
 from bench.runtime.atomic import write_asked
-from bench.spec import ModelSpec, flag
+from bench.spec import ModelSpec, Spec, flag
 
 REPEATED = {"options", "sweeps", "cards", "layouts", "plugins", "upsamplers"}
 
 
-def add_fields(group: argparse._ActionsContainer, spec: type[ModelSpec], **metavars: str | None) -> None:
+def add_fields(group: argparse._ActionsContainer, spec: type[Spec], **metavars: str | None) -> None:
     """Add a flag for each of these fields of a spec, which documents and checks them; no metavar: a switch."""
     for name, metavar in metavars.items():
         about = " ".join((spec.model_fields[name].description or "").split()).removesuffix(".")
-        about = about[:1].lower() + about[1:]
+        about = about if about[:2].isupper() else about[:1].lower() + about[1:]
         names = ["-o", "--option"] if name == "options" else [flag(name)]
         if metavar is None:
             group.add_argument(*names, dest=name, action="store_true", help=about)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +59,14 @@ def restore_checkpoint(path: Path, trainer: Trainer, images: str) -> None:
 def save_upsampler(path: Path, trainer: Trainer) -> None:
     """Write the upsampler alone as safetensors, by its modules' names; settings are in the metadata."""
     state = {name: value.cpu().contiguous() for name, value in trainer.learner.upsampler.state_dict().items()}
-    training = {**asdict(trainer.settings), "steps": trainer.done}
+    training = {**trainer.settings.model_dump(), "steps": trainer.done}
     write_atomic(path, safetensors.torch.save(state, {"training": json.dumps(training)}))
 
 
 def _identity(trainer: Trainer, images: str) -> dict[str, Any]:
     """Return all that must not change between the parts of one training."""
     return {
-        **asdict(trainer.settings),
+        **trainer.settings.model_dump(),
         "processes": trainer.distributed.size,
         "backbone": trainer.backbone.fingerprint,
         "images": images,

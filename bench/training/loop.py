@@ -6,7 +6,6 @@ import hashlib
 import math
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -17,33 +16,14 @@ from bench.models.backbone import Backbone
 from bench.runtime.atomic import write_atomic
 from bench.runtime.device import is_out_of_memory, peak_memory
 from bench.runtime.distributed import Distributed
+from bench.spec import RunLength, TrainingConfig
 from bench.training.checkpoints import restore_checkpoint, save_checkpoint, save_upsampler
 from bench.training.crops import Crops, ImageList, Schedule, load_crops
 from bench.training.log import Log, LogRecord, feature_picture
-from bench.training.settings import TrainingConfig
 from bench.training.trainer import StepLosses, Trainer
 
 CHECKPOINT = "last.ckpt"
 UPSAMPLER = "upsampler.safetensors"
-
-
-@dataclass(frozen=True)
-class RunLength:
-    """Where to and how far; none of it changes what a step does.
-
-    out: folder of the results
-    steps: in all, or else whole `epochs`
-    save_every: steps between checkpoints and pictures
-    workers: processes that read images
-    resume: continue from the checkpoint in `out`
-    """
-
-    out: Path
-    steps: int | None = None
-    epochs: int = 1
-    save_every: int = 100
-    workers: int = 0
-    resume: bool = False
 
 
 def train(

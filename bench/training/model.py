@@ -10,12 +10,17 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models.upsamplers import BilateralUpsampler, JBUOne, JBUStack, steps_for
+from bench.models.upsamplers.jbu import JointBilateral, TapProducts
 from bench.models.upsamplers.trainable import upsample
-from bench.training.downsampler import AttentionDownsampler
+from bench.spec import TrainingConfig
 from bench.training.jitter import Jitter, apply_jitter
-from bench.training.losses import ContentRetentionNet, UncertaintyNet, image_loss, reconstruction_loss
-from bench.training.released import use_released_gradient
-from bench.training.settings import TrainingConfig
+from bench.training.losses import (
+    AttentionDownsampler,
+    ContentRetentionNet,
+    UncertaintyNet,
+    image_loss,
+    reconstruction_loss,
+)
 
 # Tokens a side. Reflect padding wants more pixels than the kernel's radius after the first doubling.
 MIN_GRID = 3
@@ -77,5 +82,22 @@ def _new_upsampler(settings: TrainingConfig, dim: int, steps: int) -> BilateralU
     one = settings.kind == "jbu_one"
     upsampler = JBUOne(dim, settings.radius) if one else JBUStack(dim, settings.radius, modules=steps)
     if settings.reference_gradient:
-        use_released_gradient(upsampler)
+        for name, module in list(upsampler.named_children()):
+            if isinstance(module, JointBilateral):
+                upsampler.add_module(name, ReleasedJointBilateral(module.radius))
     return upsampler
+
+
+class ReleasedJointBilateral(JointBilateral):
+    """Joint bilateral step whose gradients reach the kernels through the taps z² alone, for the released weights.
+
+    The CUDA backward pass of the adaptive convolution, in FeatUp and in SimFeatUp, computes the tap that a thread works
+    on as z·z. So of the kernel only the taps 0, 1, 4, 9 … ever get a gradient: 11 of 121, or 7 of 49. The C++ version
+    is right, and so is ours.
+    """
+
+    def kernels(self, guidance: Tensor, tap_products: TapProducts | None = None) -> Tensor:
+        kernels = super().kernels(guidance, tap_products)
+        trained = torch.zeros(self.diameter**2, dtype=torch.bool, device=kernels.device)
+        trained[torch.arange(self.diameter) ** 2] = True
+        return torch.where(trained[:, None, None], kernels, kernels.detach())

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench.models.backbone import Backbone
+from bench.models.attention import last_block
+from bench.models.backbone import Backbone, Trunk
 from bench.runtime.distributed import Distributed
+from bench.spec import TrainingConfig
 from bench.training.crops import normalise
-from bench.training.features import feature_map
 from bench.training.jitter import apply_jitter, draw_jitter
 from bench.training.losses import random_directions
 from bench.training.model import Learner, Losses
 from bench.training.seeds import Purpose, seed_layers, torch_generator
-from bench.training.settings import TrainingConfig
 
 CAUTIOUS_STEPS = 10  # whose gradients are clipped, to a norm of:
 CAUTIOUS_NORM = 1e-4
+FEATURES: Final[dict[str, Callable[[Trunk], Tensor]]] = {  # what an upsampler can be trained on, tokens (B, h*w, C)
+    "x": lambda trunk: trunk.project(trunk.input(-1)).patches,  # eq. 6 as in the released code
+    "x-printed": lambda trunk: _projected(trunk.input(-1)[:, 1:], trunk.visual.proj),  # eq. 6, without the layer norm
+    "output": lambda trunk: trunk.project(trunk.input(trunk.depth)).patches,  # eq. 2, CLIP's own: FeatUp (CLIP)
+    "maskclip": lambda trunk: last_block(trunk, lambda q, k, v: v, residual=False, ffn=False).patches,
+}
 
 
 class StepLosses(NamedTuple):
@@ -102,3 +109,13 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.parameters, CAUTIOUS_NORM)
         self.optimizer.step()
         self.done += 1
+
+
+def feature_map(trunk: Trunk, name: str) -> Tensor:
+    """Return the features of FEATURES[name] as a map (B, C, h, w), float32, neither L2- nor channel-normalised."""
+    patches = FEATURES[name](trunk)  # (B, h*w, C)
+    return patches.transpose(1, 2).reshape(*patches[:, 0].shape, *trunk.grid)
+
+
+def _projected(tokens: Tensor, proj: Tensor | None) -> Tensor:
+    return (tokens if proj is None else tokens @ proj).float()

@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.training.downsampler import AttentionDownsampler, blur
 from bench.training.jitter import MAX_PAD, Jitter, apply_jitter, draw_jitter
 from bench.training.losses import (
+    AttentionDownsampler,
     ContentRetentionNet,
     UncertaintyNet,
+    blur,
     image_loss,
     random_directions,
     reconstruction_loss,
