@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from bench.errors import BenchError, reading
 from bench.settings import ResizeRule
 
 # Pillow refuses more than twice this, OpenCV more than 1 << 30 pixels: large scenes are what tiling is for.
 Image.MAX_IMAGE_PIXELS = 1 << 29
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how they begin; + is BigTIFF
+_PHOTOMETRIC, _SAMPLES = 262, 277  # tags
 
 
 def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:
@@ -33,17 +40,27 @@ def at_sizes(image: NDArray[np.uint8], rules: Iterable[ResizeRule]) -> dict[Resi
     return {rule: resize(image, rule) for rule in rules}
 
 
-def read_image(
-    source: bytes | Path, name: str | None = None, stretch: tuple[float, float] | None = None
-) -> NDArray[np.uint8]:
+class Depth(NamedTuple):
+    """How values of more than 8 bits become 8.
+
+    stretch: percentiles of each channel that become 0 and 255
+    bits: the values' own, of which the largest becomes 255
+    """
+
+    stretch: tuple[float, float] | None = None
+    bits: int | None = None
+
+
+AS_IT_IS: Final = Depth()
+
+
+def read_image(source: bytes | Path, name: str | None = None, depth: Depth = AS_IT_IS) -> NDArray[np.uint8]:
     """RGB uint8 (H, W, 3) of an image file or its bytes; `name` is what errors call it.
 
     The content decides on the format, not the suffix. Grey images become RGB, an alpha channel is dropped,
-    and EXIF orientation is applied, as mmcv's reader does (to images; labels are read as stored). `stretch`
-    gives the percentiles of each channel that become 0 and 255 in a 16-bit image.
+    and EXIF orientation is applied, as mmcv's reader does (to images; labels are read as stored).
 
-    Raises BenchError for a file that is no image, is cut off, or has more than 8 bits where no stretch is
-    given.
+    Raises BenchError for a file that is no image, is cut off, or has more than 8 bits where no depth is given.
     """
     name = name or (str(source) if isinstance(source, Path) else "image")
     with reading(name):
@@ -54,17 +71,88 @@ def read_image(
     pixels = _decode(data)
     if pixels is None:
         advice = (
-            "OpenCV cannot read this TIFF; get the file again if it is cut off, else convert it to 8-bit RGB "
-            "(gdal_translate -ot Byte -b 1 -b 2 -b 3 -co COMPRESS=DEFLATE)"
-            if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+            "OpenCV cannot read this TIFF; get the file again if it is cut off, else install 'ovss-bench[geo]' or "
+            "convert it (gdal_translate -ot Byte -b 1 -b 2 -b 3 -co COMPRESS=DEFLATE)"
+            if data[:4] in _TIFF
             else "not an image that OpenCV can read; get the file again"
         )
         raise BenchError(f"{name}: {advice}")
-    if pixels.dtype != np.uint8:
-        if stretch is None:
-            raise BenchError(f"{name}: {pixels.dtype} pixels; convert the image to 8 bits a channel")
-        pixels = _stretched(pixels, *stretch)
+    pixels = _eight_bits(pixels, name, depth)
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), dtype=np.uint8)
+
+
+def read_bands(
+    data: bytes, name: str, bands: tuple[int, int, int] | None = None, depth: Depth = AS_IT_IS
+) -> NDArray[np.uint8]:
+    """RGB uint8 (H, W, 3) of an image of a dataset; bands: which ones of a TIFF are red, green and blue, from 1.
+
+    Files with chosen bands, and those that OpenCV reads wrongly or not at all, are read through GDAL (rasterio).
+
+    Raises BenchError as `read_image`, for more than three bands where none are chosen, and without rasterio.
+    """
+    count, grey = tiff_bands(data)
+    if bands is None and count > 3:
+        raise BenchError(
+            f"{name}: {count} bands; say in the layout of the card which are red, green and blue, "
+            "such as `bands: [1, 2, 3]`"
+        )
+    if bands is None and not (count == 3 and grey):
+        try:
+            return read_image(data, name, depth)
+        except BenchError:
+            if not count or importlib.util.find_spec("rasterio") is None or _decode(data) is not None:
+                raise
+    if count and max(bands or (1,)) > count:
+        raise BenchError(f"{name}: {count} bands, but the card says `bands: {[*(bands or ())]}`; correct the card")
+    return _eight_bits(_through_gdal(data, name, bands or ((1, 2, 3) if count == 3 else (1, 1, 1))), name, depth)
+
+
+def tiff_bands(data: bytes) -> tuple[int, bool]:
+    """Return how many bands a TIFF has (0: it is none), and whether they are tagged as shades of grey."""
+    if data[:4] not in _TIFF:
+        return 0, False
+    try:
+        tags = ImageFileDirectory_v2(data[: 16 if b"+" in data[2:4] else 8])
+        stream = io.BytesIO(data)
+        stream.seek(tags.next)
+        tags.load(stream)
+        return int(tags.get(_SAMPLES, 1)), tags.get(_PHOTOMETRIC) == 1
+    except Exception:  # whatever Pillow makes of a damaged header; decoding says what is wrong
+        return 1, False
+
+
+def _through_gdal(data: bytes, name: str, bands: tuple[int, int, int]) -> NDArray[Any]:
+    """Bands (H, W, 3) of whatever depth."""
+    try:
+        from rasterio.errors import RasterioError
+        from rasterio.io import MemoryFile
+    except ImportError:
+        raise BenchError(f"{name}: its bands are read with rasterio; pip install 'ovss-bench[geo]'") from None
+    try:
+        with warnings.catch_warnings(), MemoryFile(data) as memory:
+            warnings.simplefilter("ignore")  # that it has no georeference
+            with memory.open() as file:
+                return np.ascontiguousarray(file.read(bands).transpose(1, 2, 0))
+    except (RasterioError, OSError, IndexError) as error:
+        raise BenchError(f"{name}: GDAL cannot read it ({error}); get the file again") from None
+
+
+def _eight_bits(pixels: NDArray[Any], name: str, depth: Depth) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8:
+        return pixels
+    if depth.bits and pixels.dtype == np.uint16:
+        top = (1 << depth.bits) - 1
+        if (most := int(pixels.max(initial=0))) > top:
+            raise BenchError(
+                f"{name}: holds the value {most}, but the card says `bits: {depth.bits}`; correct the card"
+            )
+        return np.asarray(pixels * (255 / top) + 0.5, dtype=np.uint8)
+    if depth.stretch is None:
+        raise BenchError(
+            f"{name}: {pixels.dtype} pixels; convert the image to 8 bits a channel, or give `bits` or `stretch` in the "
+            "layout of its card"
+        )
+    return _stretched(pixels, *depth.stretch)
 
 
 @contextmanager
@@ -121,7 +209,7 @@ def _decode(data: bytes) -> NDArray[np.uint8 | np.uint16] | None:
         cv2.utils.logging.setLogLevel(level)
 
 
-def _stretched(pixels: NDArray[np.uint8 | np.uint16], low: float, high: float) -> NDArray[np.uint8]:
+def _stretched(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     floor, ceiling = np.percentile(pixels, (low, high), axis=(0, 1))  # (3,) each
     scaled = (pixels - floor) / np.maximum(ceiling - floor, 1) * 255
     stretched: NDArray[np.uint8] = np.clip(scaled + 0.5, 0, 255).astype(np.uint8)

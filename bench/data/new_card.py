@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from bench.data.cards import Card, card_names
-from bench.data.images import read_image
+from bench.data.images import Depth, read_bands, tiff_bands
 from bench.data.labels import open_label
 from bench.data.layouts import locate
 from bench.data.patterns import fields_of
@@ -46,7 +46,8 @@ class Findings:
 
     image, label: path patterns; pairs: the files that both spell; alone: images without a label
     pixels, present: of each value, and labels that hold it; classes: the value of each class
-    colours: the palette of the labels, red, green, blue of each index; stretch: images have 16 bits
+    colours: the palette of the labels, red, green, blue of each index; stretch: images have 16 bits; bands: have more
+    than three bands
     """
 
     image: str
@@ -60,6 +61,7 @@ class Findings:
     classes: list[Value] = field(default_factory=list)
     colours: list[int] | None = None
     stretch: bool = False
+    bands: bool = False
 
     def share(self, value: Value) -> str:
         """Share of the pixels that have a value, in per cent."""
@@ -193,10 +195,13 @@ def _look(folder: Path, found: Findings) -> None:
             found.pixels[value] += count
             found.present[value] += 1
     image = folder / pairs[0][0]
+    data = image.read_bytes()
+    found.bands = tiff_bands(data)[0] > 3
+    bands = (1, 2, 3) if found.bands else None
     try:
-        read_image(image)
+        read_bands(data, str(image), bands)
     except BenchError:
-        read_image(image, stretch=(2, 98))
+        read_bands(data, str(image), bands, Depth((2, 98)))
         found.stretch = True
 
 
@@ -264,7 +269,8 @@ def _text(name: str, folder: str, found: Findings, labels: Mapping[str, Any], cl
     names = ["_".join(one) for one in found.pairs]
     content |= {"split": {"key": key, "names": names} if found.alone else None, "expected_count": len(names)}
     layout = {"image": found.image, "label": found.label, "labels": dict(labels)}
-    content["layouts"] = {"original": layout | ({"stretch": [2, 98]} if found.stretch else {})}
+    channels = ({"bands": [1, 2, 3]} if found.bands else {}) | ({"stretch": [2, 98]} if found.stretch else {})
+    content["layouts"] = {"original": layout | channels}
     notes = {
         "classes": f"names in tables, of the labels' values {', '.join(map(spelled, found.classes))}",
         "vocabularies": "words to prompt with, for each class",

@@ -173,6 +173,7 @@ def recipe(card: Card, layout: str) -> str:
     rules = card.layouts[layout].model_dump(
         exclude={"about", "archives", "example", "on_request", "comparable", "footnote"}, mode="json"
     )
+    rules = {key: value for key, value in rules.items() if value is not None or key not in ("bands", "bits")}
     text = json.dumps([content, rules, card.colours, len(card.classes)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bench.data.archives import File
 from bench.data.cards import Card
-from bench.data.images import pillow_errors, read_image
+from bench.data.images import Depth, pillow_errors, read_bands
 from bench.data.labels import read_label
 from bench.data.layouts import DatasetMissing, Found, SourcePair, dataset_folders, locate
 from bench.data.patterns import fill
@@ -103,6 +103,7 @@ class FileSamples(SampleSet):
 
     def __init__(self, card: Card, found: Found) -> None:
         self._layout = card.layouts[found.layout]
+        self._depth = Depth(self._layout.stretch, self._layout.bits)
         self._pairs = found.pairs
         self._boxes = tuple(self._cut(card, pair) for pair in found.pairs)
         pattern = self._layout.id or card.id
@@ -116,7 +117,7 @@ class FileSamples(SampleSet):
     def read_source(self, source: int) -> Iterator[Sample]:
         pair, cut, indices = self._pairs[source], self._boxes[source], self.sources[source]
         label = self.read_label(source)
-        image = read_image(pair.image.read(), str(pair.image), self._layout.stretch)
+        image = read_bands(pair.image.read(), str(pair.image), self._layout.bands, self._depth)
         if image.shape[:2] != label.shape:
             turned = image.shape[1::-1] == label.shape
             advice = "one of them was turned (EXIF, or by a program)" if turned else "they are no pair"

@@ -12,6 +12,7 @@ from bench.errors import did_you_mean
 from bench.settings import IGNORED, ResizeRule
 
 Channel = Annotated[int, Field(ge=0, le=255)]
+Band = Annotated[int, Field(ge=1)]
 Colour = tuple[Channel, Channel, Channel]  # red, green, blue
 
 
@@ -135,6 +136,8 @@ class Layout(Strict):
     archives: globs of archives that are read as if they had been unpacked in place
     cut: files are whole scenes, to be cut by the card's tiling
     on_request: only used when asked for by name
+    bands: numbers of the red, green and blue band of a TIFF, from 1; without them more than three are refused
+    bits: of the values of 16-bit images, whose largest becomes 255; or
     stretch: percentiles of each channel that become 0 and 255 where an image has 16 bits
     id, split, example: instead of the card's
     """
@@ -148,6 +151,8 @@ class Layout(Strict):
     on_request: bool = False
     footnote: str | None = Field(None, description="what tables say of numbers that were computed in this layout")
     comparable: bool = Field(True, description="false: results cannot match published ones")
+    bands: tuple[Band, Band, Band] | None = None
+    bits: int | None = Field(None, ge=9, le=16)
     stretch: tuple[float, float] | None = None
     id: str | None = None
     split: Split | None = None
@@ -155,6 +160,8 @@ class Layout(Strict):
 
     @model_validator(mode="after")
     def _label_follows_image(self) -> Layout:
+        if self.bits and self.stretch:
+            raise ValueError("give bits or stretch, not both")
         for field in fields_of(self.label):
             if field not in fields_of(self.image):
                 raise ValueError(f"label has {{{field}}}, which the pattern of the image lacks")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import warnings
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.data.images import read_image
+from bench.data.images import Depth, read_bands, read_image, tiff_bands
 from bench.errors import BenchError
 from bench.settings import ResizeRule
 
@@ -105,8 +107,60 @@ def test_what_is_no_image_is_refused(tmp_path):
 def test_16_bits_need_a_stretch():
     deep = np.linspace(0, 1000, 300).reshape(10, 30, 1).repeat(3, axis=-1).astype(np.uint16)
     data = cv2.imencode(".tif", deep)[1].tobytes()
-    with pytest.raises(BenchError, match=r"deep\.tif: uint16 pixels; convert the image to 8 bits"):
+    with pytest.raises(
+        BenchError, match=r"deep\.tif: uint16 pixels; convert the image to 8 bits .* or give `bits` or `stretch`"
+    ):
         read_image(data, "deep.tif")
-    image = read_image(data, "deep.tif", stretch=(0, 100))
+    image = read_image(data, "deep.tif", Depth((0, 100)))
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image, np.floor(deep / 1000 * 255 + 0.5))
+
+
+def tiff(bands: np.ndarray, **options: str) -> bytes:
+    """GeoTIFF of bands (n, h, w)."""
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.io.MemoryFile() as memory:
+        shape = dict(zip(("count", "height", "width"), bands.shape, strict=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with memory.open(driver="GTiff", dtype=bands.dtype.name, **shape, **options) as file:
+                file.write(bands)
+        return memory.read()
+
+
+@pytest.mark.parametrize("options", [{"photometric": "RGB"}, {"photometric": "RGB", "alpha": "yes"}, {}])
+def test_four_bands_are_refused_until_the_card_says_which_are_which(options):
+    bands = np.random.default_rng(0).integers(0, 256, (4, 20, 30), dtype=np.uint8)
+    data = tiff(bands, **options)
+    with pytest.raises(BenchError, match=r"nir\.tif: 4 bands; say in the layout .*`bands: \[1, 2, 3\]`"):
+        read_bands(data, "nir.tif")
+    np.testing.assert_array_equal(read_bands(data, "nir.tif", (2, 3, 4)), bands[1:].transpose(1, 2, 0))
+    with pytest.raises(BenchError, match=r"nir\.tif: 4 bands, but the card says `bands: \[3, 4, 5\]`"):
+        read_bands(data, "nir.tif", (3, 4, 5))
+
+
+def test_what_opencv_cannot_read_or_reads_wrongly_gdal_reads():
+    bands = np.random.default_rng(0).integers(0, 256, (5, 20, 30), dtype=np.uint8)
+    np.testing.assert_array_equal(read_bands(tiff(bands), "five.tif", (3, 2, 1)), bands[2::-1].transpose(1, 2, 0))
+    grey = tiff(bands[:3], photometric="MINISBLACK")
+    assert tiff_bands(grey) == (3, True)
+    np.testing.assert_array_equal(read_bands(grey, "grey.tif"), bands[:3].transpose(1, 2, 0))
+    colours = tiff(bands[:3], photometric="RGB", bigtiff="yes")
+    assert tiff_bands(colours) == (3, False)
+    np.testing.assert_array_equal(read_bands(colours, "colours.tif"), read_image(colours))
+
+
+def test_without_rasterio_chosen_bands_are_refused(monkeypatch):
+    data = encoded(Image.fromarray(np.zeros((9, 9, 4), np.uint8)), "TIFF")
+    assert tiff_bands(data)[0] == 4
+    monkeypatch.setitem(sys.modules, "rasterio.errors", None)
+    with pytest.raises(BenchError, match=r"a\.tif: its bands are read with rasterio; pip install 'ovss-bench\[geo\]'"):
+        read_bands(data, "a.tif", (1, 2, 3))
+
+
+def test_bits_that_are_used_become_eight():
+    deep = np.arange(2048, dtype=np.uint16)[:1800].reshape(3, 20, 30)
+    image = read_bands(tiff(deep), "deep.tif", (1, 2, 3), Depth(bits=11))
+    np.testing.assert_array_equal(image, np.floor(deep / 2047 * 255 + 0.5).transpose(1, 2, 0))
+    with pytest.raises(BenchError, match=r"holds the value 1799, but the card says `bits: 10`"):
+        read_bands(tiff(deep), "deep.tif", (1, 2, 3), Depth(bits=10))

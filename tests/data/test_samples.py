@@ -120,7 +120,7 @@ def test_a_source_is_cut_from_one_decoding(tmp_path, monkeypatch):
     write_dataset(card, tmp_path, scenes(card, 1))
     samples = open_samples(card, tmp_path)
     reads = []
-    monkeypatch.setattr("bench.data.samples.read_image", lambda *args: reads.append(args) or scenes(card, 1)[0][0])
+    monkeypatch.setattr("bench.data.samples.read_bands", lambda *args: reads.append(args) or scenes(card, 1)[0][0])
     tiles = list(samples.read_source(0))
     assert len(tiles) == 4 and len(reads) == 1
     assert not np.shares_memory(tiles[0].image, tiles[1].image)
