@@ -27,7 +27,8 @@ def put(folder: Path, row: str, dataset: str, images: list[list[list[int]]], **o
     changes = {**as_configured(row, dataset), **options.pop("changes", {})}
     size = max([2, changes["background"] + 1, *map(len, images)])
     padded = [np.pad(image, (0, size - len(image))) for image in images]
-    stored(folder, row, dataset, padded, size=size, changes=changes, metric="foreground_iou", **options)
+    metric = "foreground_iou" if size == 2 else "miou"
+    stored(folder, row, dataset, padded, size=size, changes=changes, metric=metric, **options)
 
 
 def only(folder: Path) -> Collection:

@@ -22,6 +22,7 @@ from bench.store.result import StoredResult
 
 EXTERNAL: Final = "external"  # method of label maps that another program made
 AS_CONFIGURED: Final = "as benchmark.yaml has it"
+COMPARED: Final = ("vocabulary", "protocol", "backbone", "upsampler")  # what rows are compared in, not tuned
 GAPS: Final = ("failed", "no data", "no labels", "damaged")
 
 
@@ -53,12 +54,14 @@ class Column:
     card: None where there is none.
     usual: None for a result that stands alone.
     weights: of each backbone.
+    swept: row -> "3 values of scale", where so many of its settings are stored.
     """
 
     config: Config
     card: Card | None = None
     usual: Facts | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
+    swept: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Verdict:
     counted of expected: their number.
     reason: of a gap.
     stale: what changed since, "name old -> new".
-    upper_bound: set where the threshold is not the protocol's.
+    upper_bound: set where the threshold is not the protocol's, or where several values of a setting were tried.
     differs: "labels", "images", "weights", "backbone" or "dtype" -> how it departs from most results of its dataset.
     caveats: why it may not stand beside a published number.
     footnote: what else to know of its data.
@@ -104,7 +107,7 @@ class Verdict:
     @property
     def status(self) -> str:
         """One word for a program: "ok", or the first reason for which it is not ranked."""
-        others = [f"other {kind}" for kind in self.differs if kind != "dtype"]
+        others = [f"other {kind}" for kind in self.differs]
         found = [*(["stale"] if self.stale else []), *(["upper bound"] if self.upper_bound else []), *others]
         return found[0] if self.images == "ok" and found else self.images
 
@@ -174,13 +177,20 @@ def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
 def columns(
     found: Sequence[tuple[StoredResult, Facts]], config: Config, cards: Mapping[str, Card | None]
 ) -> dict[tuple[str, bool], Column]:
-    """Return what results are judged by: (dataset, whether of the demo) -> column. cards: those of now, by dataset."""
-    together: dict[tuple[str, bool], list[Facts]] = {}
+    """Return what results are judged by: (dataset, whether of the demo) -> column. cards: those of now, by dataset.
+
+    Only results that could be ranked decide what most have, unless there are none.
+    """
+    together: dict[tuple[str, bool], list[tuple[StoredResult, Facts]]] = {}
     for cell, of_cell in found:
-        together.setdefault((cell.dataset, cell.record.demo), []).append(of_cell)
-    return {
-        key: Column(config, cards.get(key[0]), _usual(these), _usual_weights(these)) for key, these in together.items()
-    }
+        together.setdefault((cell.dataset, cell.record.demo), []).append((cell, of_cell))
+    judged = {}
+    for key, these in together.items():
+        alone = Column(config, cards.get(key[0]), swept=_swept([cell.row for cell, _ in these], config))
+        sound = [of_cell for cell, of_cell in these if verdict(cell, alone, of_cell).ranked]
+        sound = sound or [of_cell for _, of_cell in these]
+        judged[key] = replace(alone, usual=_usual(sound), weights=_usual_weights(sound))
+    return judged
 
 
 def card_of(dataset: str, cards: Sequence[Path] = ()) -> Card | None:
@@ -211,8 +221,6 @@ def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
     )
     if of_cell.pixels == 0:
         found = replace(found, images="no labels", reason="nothing was counted: its labels ignore every pixel")
-    if record.demo:  # its data and protocol are its own
-        return found
     expected = _expected(cell, column.card)
     if cell.total and cell.total != expected and cell.status in ("ok", "incomplete", "partial"):
         whole = "incomplete" if cell.total < expected else "too many"
@@ -220,10 +228,14 @@ def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
     if not cell.counted:
         return found
     try:
+        found = replace(found, upper_bound=_upper_bound(cell, column))
+        if record.demo:  # its data and protocol are its own
+            return found
         stale, backbone = tuple(_stale(cell, column)), _other_backbone(cell, column)
-        return replace(found, stale=stale, upper_bound=_upper_bound(cell, column), caveats=(*found.caveats, *backbone))
+        return replace(found, stale=stale, caveats=(*found.caveats, *backbone))
     except BenchError as error:
-        return replace(found, caveats=(*found.caveats, f"cannot be held against benchmark.yaml: {error}"))
+        apart = () if record.demo else (f"cannot be held against benchmark.yaml: {error}",)
+        return replace(found, caveats=(*found.caveats, *apart))
 
 
 def damaged(reason: str, demo: bool = False, limit: int | None = None) -> Verdict:
@@ -285,18 +297,41 @@ def _other_backbone(cell: StoredResult, column: Column) -> list[str]:
 
 
 def _upper_bound(cell: StoredResult, column: Column) -> str | None:
-    """Say why the score is an upper bound: its row's name sets another threshold than the protocol's."""
-    base, pairs = split_name(cell.row)
-    kept = [(key, text) for key, text in pairs if key != "threshold"]
-    if len(kept) == len(pairs):
+    """Say why the score is an upper bound: what its row's name sets may have been chosen by the score itself."""
+    if cell.settings.method == EXTERNAL:
         return None
-    protocol = _settings_now(cell, column.config, column.card, spelled(base, kept))
-    if protocol.threshold == cell.settings.threshold:
+    base, fixed, _ = _tuned(cell.row, column.config)
+    protocol, now = (_settings_now(cell, column.config, column.card, row) for row in (spelled(base, fixed), cell.row))
+    if protocol is None or protocol == now.model_copy(update={"row": protocol.row}):
         return None
-    return (
-        f"upper bound: threshold {cell.settings.threshold:g}, the protocol has {protocol.threshold:g}; one that was "
-        "chosen on these labels is no result"
-    )
+    if protocol.threshold != now.threshold:
+        apart = f"threshold {now.threshold:g}, the protocol has {protocol.threshold:g}"
+        return f"upper bound: {apart}; one that was chosen on these labels is no result"
+    if several := column.swept.get(cell.row):
+        return f"upper bound: one of {several}; the best of them was chosen on these labels and is no result"
+    return None
+
+
+def _swept(rows: Sequence[str], config: Config) -> dict[str, str]:
+    """Name the rows that differ from others in nothing but the values of the same settings, with these settings."""
+    families: dict[Any, dict[str, tuple[str, ...]]] = {}
+    for row in rows:
+        base, fixed, tuned = _tuned(row, config)
+        values = {key: text for key, text in sorted(tuned) if key != "threshold"}
+        families.setdefault((base, tuple(fixed), tuple(values)), {})[row] = tuple(values.values())
+    return {
+        row: f"{len(set(family.values()))} values of {', '.join(keys)}"
+        for (*_, keys), family in families.items()
+        for row in family
+        if len(set(family.values())) > 1
+    }
+
+
+def _tuned(row: str, config: Config) -> tuple[str, list[tuple[str, str]], list[tuple[str, str]]]:
+    """Split a name that benchmark.yaml does not list: the row that it starts with, what is compared, what is tuned."""
+    base, pairs = (row, []) if row in config.rows else split_name(row)
+    fixed = [pair for pair in pairs if pair[0] in COMPARED or pair[0].startswith("models.")]
+    return base, fixed, [pair for pair in pairs if pair not in fixed]
 
 
 def _usual(results: Sequence[Facts]) -> Facts:

@@ -149,7 +149,7 @@ class Record(Part):
             raise ValueError(
                 f"holds {self.row} on {self.dataset}, with the settings of {settings.row} on {settings.dataset}"
             )
-        if self.metric not in METRICS or (self.metric == "foreground_iou" and classes < 2):
+        if self.metric not in METRICS or (self.metric == "foreground_iou" and classes != 2):
             raise ValueError(f"metric '{self.metric}' does not exist for {classes} classes")
         if not (0 <= settings.background < classes or settings.background == IGNORED):
             raise ValueError(f"background {settings.background} is none of the {classes} classes")

@@ -86,9 +86,9 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert lines == [
         ["vdd", "foreground_iou", "16 (8 scenes: few)", "60.0", "50.0", "+10.0", "+10.0 to +10.0", "0.008", "0.008",
          "100 %", "–", "6 scenes (12 images)"],
-        ["udd5", "foreground_iou", "6 (3 scenes: no interval)", "60.0", "50.0", "+10.0", "–", "–", "–", "100 %", "–",
+        ["udd5", "miou", "6 (3 scenes: no interval)", "52.7", "41.7", "+11.1", "–", "–", "–", "100 %", "–",
          "6 scenes (12 images)"],
-        ["mean", "", "", "", "", "+10.0", "+10.0 to +10.0", "< 0.001", "", "", "", ""],
+        ["mean", "", "", "", "", "+10.5", "+10.5 to +10.5", "< 0.001", "", "", "", ""],
     ]  # fmt: skip
     assert "Too few scenes for an interval or a test: udd5 (3 scenes)" in text
     assert "Wilcoxon" not in text
@@ -162,7 +162,7 @@ def test_one_row_against_all_others(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run("a", "--results", str(tmp_path), "--out", str(tmp_path / "all.csv")) == 0
     shown = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()[4:6]]
-    assert [line[:5] for line in lines] == [["b", "3", "1", "0", "+10.0"], ["c", "3", "0", "1", "−11.4"]]  # after Holm
+    assert [line[:5] for line in lines] == [["b", "3", "1", "0", "+10.4"], ["c", "3", "0", "1", "−11.9"]]  # after Holm
     with (tmp_path / "all.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [(line["row"], line["dataset"]) for line in lines[:3]] == [("b", "inria"), ("b", "udd5"), ("b", "vdd")]

@@ -35,7 +35,11 @@ SAID = {
     "clearclip": ("too many", "42 images, 40 expected"),
     "segearth-ov": ("stale", "stale"),
     "sclip[threshold=0.33]": ("upper bound", "upper bound"),
-    "maskclip+ours": ("ok", "other dtype"),
+    "sclip[scale=40]": ("upper bound", "upper bound"),
+    "sclip[scale=60]": ("upper bound", "upper bound"),
+    "sclip[scale=50]": ("ok", ""),
+    "sclip[debias=0.1]": ("ok", ""),
+    "maskclip+ours": ("other dtype", "other dtype"),
     "clip+ours": ("other weights", "other weights"),
     "gem+ours": ("other backbone", "other backbone"),
     "sclip+ours": ("other images", "other images"),
@@ -80,7 +84,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     put(folder, "gem", "udd5", IMAGES[:38])
     put(folder, "clearclip", "udd5", [*IMAGES, GOOD, FAIR])
     put(folder, "segearth-ov", "udd5", IMAGES, changes={"scale": 40.0})
-    put(folder, "sclip[threshold=0.33]", "udd5", IMAGES)
+    for settings_of_row in ("threshold=0.33", "scale=40", "scale=60", "scale=50", "debias=0.1"):
+        put(folder, f"sclip[{settings_of_row}]", "udd5", IMAGES)
     put(folder, "maskclip+ours", "udd5", IMAGES, inputs={**INPUTS, "dtype": "bf16"}, info={"dtype": "bf16"})
     put(folder, "clip+ours", "udd5", IMAGES, inputs={**INPUTS, "weights": "another"})
     put(folder, "gem+ours", "udd5", IMAGES, changes={"backbone": "/home/me/tiny.json"})
@@ -110,7 +115,9 @@ def test_each_kind_has_its_verdict(collections: dict[str, Collection]) -> None:
     found = {row: one.verdict for (row, dataset), one in collections[""].scores.items() if dataset == "udd5"}
     assert {row: (one.status, one.text) for row, one in found.items()} == SAID
     assert all(one.ranked == (one.status == "ok") for one in found.values())
-    assert {row for row, one in found.items() if one.comparable} == {"clip", "maskclip", "sclip", "maskclip+ours"}
+    tried = {"sclip[scale=50]", "sclip[debias=0.1]"}
+    assert {row for row, one in found.items() if one.comparable} == {"clip", "maskclip", "sclip", *tried}
+    assert "one of 3 values of scale" in found["sclip[scale=40]"].words
     assert "6 of 40 image files are not those of most rows" in found["sclip+ours"].words
     assert "scale 40.0 -> 50.0" in found["segearth-ov"].words and "{" not in found["broken"].text
     for name in ("demo", "limited-2"):
@@ -178,6 +185,25 @@ def test_nothing_foreign_ends_the_tables(folder: Path, tmp_path: Path) -> None:
     names = {file.name for file in tables(folder, tmp_path, formats=("md", "csv", "latex", "html"), draws=50)}
     assert {"leaderboard.md", "per_class.csv", "thresholds.csv", "per_class-demo.csv"} <= names
     assert {"per_class-limited-2.csv", "thresholds-limited-2.csv", "leaderboard-limited-2.tex"} <= names
+
+
+def test_stale_and_swept_results_do_not_decide_what_is_usual(tmp_path: Path) -> None:
+    put(tmp_path, "clip", "udd5", IMAGES, inputs={**INPUTS, "dtype": "fp32"})
+    for number in range(3):
+        other = {"inputs": {**INPUTS, "dtype": "bf16", "weights": "another"}}
+        put(tmp_path, f"gem[blocks={number + 1}]", "udd5", SWAPPED, changes={"scale": 40.0}, **other)
+        put(tmp_path, f"sclip[scale={number + 1}]", "udd5", SWAPPED, **other)
+    found = {row: one.verdict for (row, _), one in scores_of(Store(tmp_path), CONFIG).items()}
+    assert found["clip"].ranked and not found["clip"].differs
+    assert set(found["sclip[scale=1]"].differs) == {"labels", "weights", "dtype"}
+    assert found["gem[blocks=1]"].status == "stale" and found["sclip[scale=1]"].status == "upper bound"
+
+
+def test_a_sweep_of_the_demo_is_an_upper_bound_too(tmp_path: Path) -> None:
+    for row in ("sclip", "sclip[threshold=0.33]", "sclip[scale=1]", "sclip[scale=2]", "sclip[vocabulary=plain]"):
+        put(tmp_path, row, "udd5", IMAGES, demo=True)
+    found = {row: one.verdict.status for (row, _), one in scores_of(Store(tmp_path), CONFIG).items()}
+    assert [row for row, status in found.items() if status == "ok"] == ["sclip", "sclip[vocabulary=plain]"]
 
 
 def test_an_own_dataset_is_judged_and_named_without_its_card(folder: Path, collections: dict[str, Collection]) -> None:

@@ -161,6 +161,7 @@ def encode_any(table: pa.Table, fingerprint: str) -> bytes:
     [
         {"metric": "evil"},
         {"metric": "foreground_iou", "classes": ["a"]},
+        {"metric": "foreground_iou", "classes": ["a", "b", "c"]},
         {"classes": []},
         {"classes": ["a", "b"], "metric": "miou", "settings": {"background": 2}},
         {"settings": {"background": -1}},
