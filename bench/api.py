@@ -46,15 +46,19 @@ from bench.models.backbone import Backbone, Features, Trunk
 from bench.models.collector import Box, Collector, WholeImage
 from bench.models.second import SecondTrunk
 from bench.models.text import TEMPLATES, Vocabulary, encode_words, ensemble
+from bench.models.towers.sam3 import Answer, Sam3, Sam3Trunk
 from bench.models.upsamplers import Upsampler, upsampler
 from bench.registry import method, refinement
 
 __all__ = [
     "TEMPLATES",
+    "Answer",
     "Backbone",
     "Box",
     "Collector",
     "Features",
+    "Sam3",
+    "Sam3Trunk",
     "SecondTrunk",
     "Trunk",
     "Upsampler",

@@ -16,11 +16,16 @@ from bench.settings import Words
 
 
 class VocabularyFile(Strict):
-    """One file. words: for each dataset one list per class, in the order of the card's classes; synonyms in a list."""
+    """One file.
+
+    words: for each dataset one list per class, in the order of the card's classes; synonyms in a list. chosen: what
+    tables say of its words where they were chosen on the images that are evaluated.
+    """
 
     name: str
     about: str = ""
     source: str = ""
+    chosen: str | None = None
     words: dict[str, tuple[Words, ...]]
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 WEIGHTS: Final = Path(__file__).resolve().parent / "weights"
 CONFIG_FILE: Final = WEIGHTS / "tiny-clip.json"
 DEMO: Final = "demo"  # the embedded backbone, and the upsampler trained for it
+SEED: Final = 20261  # of the tiny towers that are no CLIP
 BACKBONE: Final = BackboneSpec(model=str(CONFIG_FILE), file=str(WEIGHTS / "tiny-clip.safetensors"))
 
 
@@ -25,7 +26,10 @@ def load_demo_backbone(device: str = "cpu", dtype: str = "fp32") -> Backbone:
 
 
 def demo_config(config: Config) -> Config:
-    """Return the configuration of `run --demo`: every row on the embedded backbone, with upsamplers trained for it."""
+    """Return the configuration of `run --demo`: every row on the embedded backbone, with upsamplers trained for it.
+
+    Rows of other towers are on tiny ones that are drawn.
+    """
     upsamplers = {}
     for name, spec in config.upsamplers.items():
         own = WEIGHTS / f"{name}.safetensors"  # Table 3's have none, as there is but one backbone
@@ -44,7 +48,12 @@ def demo_config(config: Config) -> Config:
     protocol = config.protocol.model_copy(update={"backbone": DEMO})
     rows = {name: row.model_copy(update={"backbone": None}) for name, row in config.rows.items()}
     changes = {"upsamplers": upsamplers, "models": models, "protocol": protocol, "rows": rows}
-    return config.model_copy(update={"backbones": {DEMO: BACKBONE}, **changes})
+    towers = {
+        name: spec.model_copy(update={"seed": SEED})
+        for name, spec in config.backbones.items()
+        if spec.library != "open_clip"
+    }
+    return config.model_copy(update={"backbones": {DEMO: BACKBONE, **towers}, **changes})
 
 
 def with_backbone(config: Config, flag: str | None) -> Config:

@@ -21,6 +21,7 @@ from bench.models.second import SecondModel
 from bench.models.second_kinds import TowerModel, load_second
 from bench.models.text import TEMPLATES, Vocabulary, encode, filled
 from bench.models.tower import Tower, reader_of
+from bench.models.towers.loading import load_tower
 from bench.models.upsamplers import Upsampler, find_kind, kind_file, load_upsampler
 from bench.paths import weights_dir
 from bench.registry import Method, find_method, find_refinement, source_hash
@@ -56,7 +57,11 @@ class ModelCache:
         """Return the backbone called `name` in benchmark.yaml."""
         if name not in self._backbones:
             given = self.checkpoint if name == self.config.protocol.backbone else None
-            self._backbones[name] = load_backbone(self.config.backbones[name], given, self.device, self.dtype)
+            spec = self.config.backbones[name]
+            if spec.library == "open_clip":
+                self._backbones[name] = load_backbone(spec, given, self.device, self.dtype)
+            else:
+                self._backbones[name] = load_tower(name, spec, given, self.device, self.dtype)
         return self._backbones[name]
 
     def clip(self, name: str) -> Backbone:

@@ -126,14 +126,26 @@ def _remembered(
     report: Callable[[str], None],
     templates: Sequence[Template],
 ) -> Tensor:
+    return _kept(folder, word, lambda: ensemble(backbone, word, templates), report)
+
+
+def remembered(
+    fingerprint: str, kind: str, word: str, make: Callable[[], Tensor], report: Callable[[str], None]
+) -> Tensor:
+    """Values (n,) float32 that a tower of its own kind makes of a word, kept on disk by its fingerprint."""
+    folder = cache_dir() / "text" / f"{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}-{kind}"
+    return _kept(folder, word, lambda: make().flatten(), report)
+
+
+def _kept(folder: Path | None, word: str, make: Callable[[], Tensor], report: Callable[[str], None]) -> Tensor:
     if folder is None:
-        return ensemble(backbone, word, templates).cpu()
+        return make().cpu()
     file = folder / f"{hashlib.sha256(word.encode()).hexdigest()[:24]}.f32"
     with contextlib.suppress(OSError):
         if (embedding := _unsealed(file.read_bytes(), file)) is not None:
             return embedding
     report(word)
-    embedding = ensemble(backbone, word, templates).cpu()
+    embedding = make().cpu()
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(file, _sealed(embedding, file))

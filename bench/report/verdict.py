@@ -14,6 +14,7 @@ from typing import Any, Final
 from bench.config import Config, spelled, split_name
 from bench.data.cards import Card, load_card
 from bench.data.prepared import recipe
+from bench.data.vocabularies import shared_vocabularies
 from bench.errors import BenchError
 from bench.metrics import label_area
 from bench.settings import DatasetFacts, Overrides
@@ -78,6 +79,7 @@ class Verdict:
     caveats: why it may not stand beside a published number.
     footnote: what else to know of its data.
     notes: how it was made.
+    chosen: what its words were chosen on, if on the images themselves.
     """
 
     images: str
@@ -90,6 +92,7 @@ class Verdict:
     caveats: tuple[str, ...] = ()
     footnote: str | None = None
     notes: tuple[str, ...] = ()
+    chosen: str | None = None
     external: bool = False
     demo: bool = False
     limit: int | None = None
@@ -135,7 +138,7 @@ class Verdict:
     @property
     def sentences(self) -> tuple[str, ...]:
         """All that a reader has to know, beginning with what keeps it from being ranked."""
-        return (*self.why, *self.caveats, *([self.footnote] if self.footnote else []), *self.notes)
+        return (*self.why, *self.caveats, *filter(None, (self.chosen, self.footnote)), *self.notes)
 
     @property
     def words(self) -> str:
@@ -151,7 +154,7 @@ class Verdict:
         """Return `sentences` for below a table: each names its result or dataset, unless it is about many."""
         about_data = [f"{dataset}: {self.footnote}"] if self.footnote else []
         own = [[f"{row} on {dataset}: {text}" for text in these] for these in (self.why, self.notes)]
-        return [*own[0], *about_data, *self.caveats, *own[1]]
+        return [*own[0], *about_data, *self.caveats, *filter(None, [self.chosen]), *own[1]]
 
 
 def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
@@ -215,6 +218,7 @@ def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
         caveats=(info.caveat,) if info.caveat else (),
         footnote=info.footnote,
         notes=(*([f"imported from {cell.imported}"] if cell.imported else []), *filter(None, [cell.mixture])),
+        chosen=next((one.chosen for one in shared_vocabularies() if one.name == cell.settings.vocabulary), None),
         external=cell.settings.method == EXTERNAL,
         demo=record.demo,
         limit=record.limit,

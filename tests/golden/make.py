@@ -114,6 +114,23 @@ def upsamplers(folder: Path) -> dict[str, np.ndarray]:
     return found | {"features": whole["naf"]["features"], "loftup": np.load(HERE / "upsamplers.npz")["loftup"]}
 
 
+TOWERS = ("sam3_",)
+
+
+def towers(folder: Path) -> dict[str, np.ndarray]:
+    """Of towers that are no CLIP: settings, labels, and every third of the values that FOLDER keeps."""
+    found = {}
+    for file in sorted(folder.glob("*.npz")):
+        if file.name.startswith(TOWERS):
+            for key, values in np.load(file).items():
+                name, _, stride = key.partition("_stride")
+                if name in ("query_scores", "pgrf"):
+                    found[f"{file.stem}/{name}_stride{3 * int(stride)}"] = values[:, ::3, ::3]
+                elif not stride and (key != "views" or file.stem == "sam3_tall"):
+                    found[f"{file.stem}/{key}"] = values
+    return found
+
+
 def rows() -> dict[str, np.ndarray]:
     bed = Bed("cpu", "fp32")
     scores, counts = bed.scores(), bed.counts()
@@ -133,4 +150,5 @@ if __name__ == "__main__":
     np.savez_compressed(HERE / "rows.npz", **rows())
     np.savez_compressed(HERE / "methods.npz", **methods(Path(sys.argv[1]).parent / "golden-methods"))
     np.savez_compressed(HERE / "second.npz", **second(Path(sys.argv[1]).parent / "golden-second"))
+    np.savez_compressed(HERE / "towers.npz", **towers(Path(sys.argv[1]).parent / "golden-towers"))
     np.savez_compressed(HERE / "upsamplers.npz", **upsamplers(Path(sys.argv[1]).parent / "golden-second"))

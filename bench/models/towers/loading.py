@@ -1,0 +1,58 @@
+"""Finding, building and reading the towers of `backbones:` that are no CLIP."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from bench.config import BackboneSpec
+from bench.errors import BenchError
+from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint
+from bench.models.tower import Tower
+from bench.paths import weights_dir
+
+
+def load_tower(name: str, spec: BackboneSpec, checkpoint: Path | None, device: str, dtype: str) -> Tower:
+    """Load the tower that `spec` describes. BenchError for what is missing, naming what to do.
+
+    checkpoint: in place of the file that `spec` names. device, dtype: see `bench.models.clip_weights.load_backbone`.
+    """
+    module: Any = importlib.import_module(f"bench.models.towers.{spec.library}")
+    tower: Tower = module.load(name, spec, checkpoint, device, dtype)
+    return tower
+
+
+def weights_file(name: str, spec: BackboneSpec, checkpoint: Path | None) -> Path:
+    """Return the file of a tower's weights. BenchError where it is not there, saying how to get it."""
+    file = checkpoint or weights_dir() / (spec.file or f"{name}.safetensors")
+    if not file.is_file():
+        get = f"accept the licence ({spec.license}) at {spec.url}" if spec.gated else f"get it from {spec.url}"
+        more = f" ({spec.note})" if spec.note else ""
+        raise BenchError(f"backbone {name}: {file} does not exist; {get} and put the weights there{more}")
+    return file
+
+
+def needs(package: str, backbone: str) -> Any:
+    """Import a package of the extra `towers`. BenchError where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise BenchError(
+            f"backbone {backbone} needs {package} ({error}); install it with `pip install 'ovss-bench[towers]'`"
+        ) from None
+
+
+def frozen(module: nn.Module, state: dict[str, Tensor] | None, file: Path | None, what: str) -> str:
+    """Load weights strictly, if any are given, and freeze the module. Returns their fingerprint."""
+    if state is not None and file is not None:
+        load_strictly(module, {name: value.float() for name, value in state.items()}, file, what)
+    module.requires_grad_(False).eval()
+    return state_fingerprint(module.state_dict())
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """Read name -> tensor of a checkpoint, see `read_state_dict`."""
+    return read_state_dict(file)

@@ -1,0 +1,126 @@
+"""Weights that every machine can draw again, for the tiny towers of the demo and of the stored reference.
+
+Each tensor has its own generator, seeded with the tensor's name. Nothing is pretrained: labels mean nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Rule: TypeAlias = Callable[[str, tuple[int, ...]], tuple[float, float]]
+"""Name and shape of a tensor -> mean and deviation of its values."""
+
+
+def draw(kind: str, shapes: dict[str, tuple[int, ...]], rule: Rule, seed: int) -> dict[str, Tensor]:
+    """Draw tensors of these shapes. kind: of the model, part of each tensor's seed."""
+    found = {}
+    for name, shape in shapes.items():
+        offset, scale = rule(name, shape)
+        random = np.random.default_rng([seed, zlib.crc32(f"{kind}/{name}".encode())])
+        found[name] = torch.from_numpy(np.asarray(offset + scale * random.standard_normal(shape), np.float32))
+    return found
+
+
+def fill(module: nn.Module, kind: str, rule: Rule, seed: int) -> None:
+    """Draw all parameters of a module."""
+    shapes = {name: tuple(value.shape) for name, value in module.named_parameters()}
+    module.load_state_dict({**module.state_dict(), **draw(kind, shapes, rule, seed)}, strict=True)
+
+
+def fan_in(shape: tuple[int, ...]) -> float:
+    """Deviation with which a layer neither shrinks nor swells its input."""
+    return float(math.prod(shape[1:]) ** -0.5)
+
+
+# SAM 3: plain fan-in scales would make all queries and words alike; these keep scores, presence and masks apart.
+_SAM3_OWN = {
+    "reference_points.weight": 1.0,
+    "query_embed.weight": 1.0,
+    "presence_token.weight": 0.5,
+    "cls_embed.weight": 1.0,
+    "position_embeddings": 0.3,
+    "token_embedding.weight": 0.3,
+    "position_embedding.weight": 0.1,
+    "label_embed.weight": 0.3,
+}
+_SAM3_GAINS = {
+    "scale_layers": 2.0,
+    ".o_proj.": 0.7,
+    ".mlp.fc2.": 0.7,
+    ".out_proj.": 0.7,
+    "patch_embeddings": 1.5,
+    "cross_attn": 1.5,
+    "presence_head.layer3": 6.0,
+    "dot_product_scoring": 2.5,
+    "semantic_projection": 4.0,
+    "mask_embedder": 1.2,
+    "instance_projection": 0.3,
+}
+
+
+def sam3_rule(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Rule of the tiny SAM 3, by transformers' names."""
+    last = name.rpartition(".")[2]
+    if "norm" in name and "proj" not in name:
+        return (1.0, 0.1) if last == "weight" else (0.0, 0.05)
+    for end, scale in _SAM3_OWN.items():
+        if name.endswith(end):
+            return 0.0, scale
+    if last == "bias":
+        if "presence_head.layer3" in name:
+            return 0.5, 0.1
+        return (-0.5, 0.1) if "semantic_projection" in name else (0.0, 0.05)
+    scale = fan_in(shape)
+    for part, gain in _SAM3_GAINS.items():
+        scale *= gain if part in name else 1.0
+    return 0.0, 2.0 * scale if name.startswith("text_projection") else scale
+
+
+def sam3_config(transformers: Any) -> Any:
+    """Sizes of the tiny SAM 3: squares of 112, four blocks of width 48, twelve instances."""
+    grid = 8
+    common = {"hidden_size": 32, "num_attention_heads": 4}
+    detr = {**common, "intermediate_size": 64}
+    vit = {
+        "model_type": "sam3_vit_model",
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 3,
+        "image_size": 14 * grid,
+        "patch_size": 14,
+        "window_size": 4,
+        "global_attn_indexes": [1, 3],
+        "pretrain_image_size": 56,
+        "rope_parameters": {"rope_type": "axial", "rope_theta": 10000.0},
+    }
+    text = {
+        "model_type": "clip_text_model",
+        "vocab_size": 49408,
+        "hidden_size": 32,
+        "intermediate_size": 128,
+        "projection_dim": 512,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+        "hidden_act": "gelu",
+    }
+    return transformers.Sam3Config(
+        vision_config={
+            "backbone_config": vit,
+            "fpn_hidden_size": 32,
+            "backbone_feature_sizes": [[4 * grid, 4 * grid], [2 * grid, 2 * grid], [grid, grid]],
+        },
+        text_config=text,
+        geometry_encoder_config={**detr, "num_layers": 1},
+        detr_encoder_config={**detr, "num_layers": 2},
+        detr_decoder_config={**detr, "num_layers": 2, "num_queries": 12},
+        mask_decoder_config=common,
+    )

@@ -1,0 +1,90 @@
+"""Stored outputs of the released code of towers that are no CLIP, against what this machine computes.
+
+Each golden is a mapping as `bench.verify.goldens.stored` reads it: image, words and settings, labels with the pixels
+that are left out, and arrays of which every n-th value is kept (`NAME_strideN`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.inference.row import Row
+from bench.inference.segmenter import Segmenter
+from bench.models.text import Vocabulary
+from bench.registry import load_methods
+
+Golden: TypeAlias = Mapping[str, NDArray[Any]]
+BOUNDS: Final = {"sam3": 6e-5}
+"""Greatest difference of scores, by library: twice what independent implementations reach."""
+
+
+class Compared(NamedTuple):
+    """One golden: greatest difference of each array, and labels that differ where the golden is clear."""
+
+    apart: dict[str, float]
+    labels: int
+
+
+def cases(stored: Golden) -> Iterator[tuple[str, Golden]]:
+    """Name and arrays of each golden of a file that holds several, "NAME/array"."""
+    for name in sorted({key.partition("/")[0] for key in stored}):
+        yield name, {key.partition("/")[2]: stored[key] for key in stored if key.startswith(f"{name}/")}
+
+
+def compare(name: str, golden: Golden, device: str = "cpu") -> Compared:
+    """Compare a golden, whose name starts with its library or method. BenchError where a package is missing."""
+    found, row = _COMPUTED[name.partition("_")[0]](golden, device)
+    apart = {key: _apart(key, golden[key], found) for key in golden if key.partition("_stride")[0] in found}
+    scores = found["query_scores"]
+    labels = row.label_map(scores, (golden["label"].shape[0], golden["label"].shape[1]))
+    unclear = np.unpackbits(golden["ambiguous_packed"])[: labels.size].reshape(labels.shape).astype(bool)
+    return Compared(apart, int(((labels != golden["label"]) & ~unclear).sum()))
+
+
+def _apart(key: str, expected: NDArray[Any], found: Mapping[str, Tensor]) -> float:
+    name, _, stride = key.partition("_stride")
+    every = slice(None, None, int(stride or 1))
+    values = found[name].float().cpu().numpy()
+    return float(np.abs(values[..., every, every] - expected).max())
+
+
+def _hundredths(value: NDArray[Any]) -> float:
+    return round(float(value), 2)
+
+
+def _row(golden: Golden, name: str, method: Any, text: Tensor, classes: Tensor, scale: float = 0.0) -> Row:
+    threshold, background = _hundredths(golden["thd"]), int(golden["background"])
+    return Row(name, method, text, classes, scale=scale, threshold=threshold, background=background)
+
+
+def _sam3(golden: Golden, device: str) -> tuple[dict[str, Tensor], Row]:
+    from bench.models.towers.sam3 import tiny_sam3
+
+    tower, words = tiny_sam3("sam3", int(golden["seed"]), device), Vocabulary.parse(str(golden["words"]))
+    options = {"confidence": _hundredths(golden["conf"])}
+    parts = {"semantic": bool(golden["use_sem_seg"]), "presence": bool(golden["use_presence_score"])}
+    classes = torch.tensor(words.classes, device=device)
+    rows = []
+    for name, own in {"query_scores": parts, "pgrf": {"fusion": "pgrf"}}.items():
+        method: Any = load_methods()["segearth-ov3"].build({**options, **own})
+        rows.append(_row(golden, name, method, method.encode_text(tower, words), classes))
+    segmenter = Segmenter(tower, rows, int(golden["crop"]), max(1, int(golden["stride"])), batch=3)
+    return _scores(segmenter, golden), rows[0]
+
+
+def _scores(segmenter: Segmenter, golden: Golden) -> dict[str, Tensor]:
+    found = {}
+    for name, scores in segmenter.scores(golden["image"]).items():
+        if isinstance(scores, Exception):
+            raise scores
+        found[name] = scores
+    return found
+
+
+_COMPUTED: Final[dict[str, Callable[[Golden, str], tuple[dict[str, Tensor], Row]]]] = {"sam3": _sam3}

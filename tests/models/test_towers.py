@@ -1,0 +1,154 @@
+"""Towers that are no CLIP, against what their authors' code computed on the same drawn weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench.config import BackboneSpec
+from bench.errors import BenchError
+from bench.inference.row import Row
+from bench.inference.segmenter import Segmenter
+from bench.models.text import Vocabulary
+from bench.models.towers.loading import load_tower, needs
+from bench.models.towers.sam3 import Sam3, named, squashed, tiny_sam3
+from bench.registry import load_methods
+from bench.verify.goldens import stored
+from bench.verify.towers import BOUNDS, cases, compare
+
+GOLDENS = dict(cases(stored("towers")))
+WORDS = Vocabulary.parse("road; building, roof; water")
+
+
+def of(library: str) -> list[str]:
+    return [name for name in GOLDENS if name.startswith(library)]
+
+
+@pytest.fixture(scope="module")
+def sam3() -> Sam3:
+    pytest.importorskip("transformers", "5.0")
+    return tiny_sam3("sam3", 7)
+
+
+@pytest.fixture
+def window() -> torch.Tensor:
+    return torch.randint(0, 256, (70, 90, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", of("sam3"))
+def test_sam3_is_its_authors(name: str) -> None:
+    pytest.importorskip("transformers", "5.0")
+    found = compare(name, GOLDENS[name])
+    assert max(found.apart.values()) <= BOUNDS["sam3"]
+    assert found.labels == 0
+
+
+def test_windows_are_squashed_as_torchvision_does_on_a_cpu() -> None:
+    golden = GOLDENS["sam3_tall"]
+    image = torch.from_numpy(golden["image"]).permute(2, 0, 1).float() / 255
+    assert np.array_equal(squashed(image, 112)[0].permute(1, 2, 0).numpy(), golden["views"][0])
+
+
+def test_the_geometric_token_stands_behind_the_words(sam3: Sam3, window: torch.Tensor) -> None:
+    """Transformers leaves it out where a text alone is given, and then is not the authors' model."""
+    trunk, words = sam3.trunk(sam3.normalise(window)[None]), sam3.encode_words(["road"])
+    (answer,) = trunk.answers(0, words, 0.0)
+    ids = sam3._tokenizer(["road"])
+    pixels = squashed(trunk.rgb[0], sam3.side).float() / 255
+    asked = {"pixel_values": 2 * pixels - 1, "input_ids": ids, "attention_mask": (ids != 0).long()}
+    with torch.inference_mode():
+        without = sam3.model(**asked)
+        none = {"input_boxes": torch.zeros(1, 1, 4), "input_boxes_labels": torch.full((1, 1), -10)}
+        given = sam3.model(**asked, **none)
+    assert (answer.semantic - given.semantic_seg[0, 0]).abs().max() < 1e-4
+    assert (answer.semantic - without.semantic_seg[0, 0]).abs().max() > 0.05
+
+
+def rows_of(sam3: Sam3, *options: dict[str, Any]) -> list[Row]:
+    found = []
+    for number, own in enumerate(options):
+        built: Any = load_methods()["segearth-ov3"].build(own)
+        text = built.encode_text(sam3, WORDS)
+        found.append(Row(str(number), built, text, torch.tensor(WORDS.classes), scale=0.0))
+    return found
+
+
+def test_rows_share_one_pass_for_each_word_and_window(sam3: Sam3, window: torch.Tensor) -> None:
+    rows = rows_of(sam3, {}, {"fusion": "pgrf", "confidence": 0.3}, {"instances": False}, {"presence": False})
+    asked: list[int] = []
+    hook = sam3.model.detr_encoder.register_forward_pre_hook(
+        lambda _, args, kwargs: asked.append(len(kwargs["text_features"])), with_kwargs=True
+    )
+    try:
+        found = Segmenter(sam3, rows, 60, 60, batch=3).scores(window.numpy())
+    finally:
+        hook.remove()
+    assert sum(asked) == 4 * len(WORDS.queries)
+    assert all(isinstance(one, torch.Tensor) and one.shape == (4, 70, 90) for one in found.values())
+
+
+def test_instances_below_what_was_remembered_are_asked_for_again(sam3: Sam3, window: torch.Tensor) -> None:
+    words = sam3.encode_words(["road"])
+    trunk, other = (sam3.trunk(sam3.normalise(window)[None]) for _ in range(2))
+    (first,), (all_of_them,) = trunk.answers(0, words, 0.5), trunk.answers(0, words, 0.0)
+    (fresh,) = other.answers(0, words, 0.0)
+    assert len(first.kept) < len(all_of_them.kept) == len(all_of_them.probability)
+    assert torch.equal(all_of_them.masks, fresh.masks)
+
+
+def test_lower_precision_leaves_procsam3s_detector_alone(window: torch.Tensor) -> None:
+    pytest.importorskip("transformers", "5.0")
+    full, half = tiny_sam3("sam3", 7), tiny_sam3("sam3", 7, dtype="bf16")
+    words = full.encode_words(["road"])
+    trunks = [tower.trunk(tower.normalise(window)[None]) for tower in (full, half)]
+    (exact,) = trunks[0].answers(0, words, 0.5)
+    (lower,), (mixed,) = trunks[1].answers(0, words, 0.5), trunks[1].answers(0, words, 0.5, exact=True)
+    assert lower.semantic.dtype == mixed.semantic.dtype == torch.float32
+    assert 0 < (mixed.semantic - exact.semantic).abs().mean() < (lower.semantic - exact.semantic).abs().mean()
+
+
+def test_the_authors_names_of_sam3_are_known() -> None:
+    """A few of each kind, one file with the tracker beside."""
+    many = {
+        "backbone.vision_backbone.trunk.blocks.3.attn.qkv.weight": (
+            "vision_encoder.backbone.layers.3.attention.k_proj.weight"
+        ),
+        "backbone.vision_backbone.trunk.blocks.3.mlp.fc1.bias": "vision_encoder.backbone.layers.3.mlp.fc1.bias",
+        "backbone.vision_backbone.convs.0.dconv_2x2_1.weight": "vision_encoder.neck.fpn_layers.0.scale_layers.2.weight",
+        "backbone.language_backbone.encoder.transformer.resblocks.2.attn.in_proj_bias": (
+            "text_encoder.text_model.encoder.layers.2.self_attn.v_proj.bias"
+        ),
+        "backbone.language_backbone.encoder.transformer.resblocks.2.attn.out_proj.weight": (
+            "text_encoder.text_model.encoder.layers.2.self_attn.out_proj.weight"
+        ),
+        "geometry_encoder.encode.1.cross_attn_image.out_proj.bias": "geometry_encoder.layers.1.cross_attn.o_proj.bias",
+        "transformer.encoder.layers.0.self_attn.in_proj_weight": "detr_encoder.layers.0.self_attn.q_proj.weight",
+        "transformer.decoder.layers.5.ca_text.in_proj_weight": "detr_decoder.layers.5.text_cross_attn.v_proj.weight",
+        "transformer.decoder.layers.5.norm2.weight": "detr_decoder.layers.5.self_attn_layer_norm.weight",
+        "transformer.decoder.boxRPB_embed_x.layers.1.weight": "detr_decoder.box_rpb_embed_x.layer2.weight",
+        "dot_prod_scoring.prompt_mlp.out_norm.weight": "dot_product_scoring.text_mlp_out_norm.weight",
+        "segmentation_head.mask_predictor.mask_embed.layers.0.bias": "mask_decoder.mask_embedder.layers.0.bias",
+    }
+    state = {f"detector.{name}": torch.arange(6.0).view(6, 1) for name in many} | {"tracker.x": torch.zeros(1)}
+    state["detector.backbone.vision_backbone.trunk.pos_embed"] = torch.zeros(1, 577, 2)
+    state["detector.backbone.vision_backbone.trunk.blocks.0.attn.freqs_cis"] = torch.zeros(1)
+    found = named(state)
+    assert set(many.values()) <= set(found) and not any("freqs" in name or "tracker" in name for name in found)
+    assert found["vision_encoder.backbone.embeddings.position_embeddings"].shape == (1, 576, 2)
+    parts = [found[f"detr_encoder.layers.0.self_attn.{part}_proj.weight"].flatten().tolist() for part in "qkv"]
+    assert parts == [[0, 1], [2, 3], [4, 5]]
+    hub = {"detector_model.vision_encoder.x": torch.zeros(1), "tracker_model.y": torch.zeros(1)}
+    assert list(named(hub)) == ["vision_encoder.x"]
+
+
+def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path))
+    spec = BackboneSpec(library="sam3", model="x", file="sam3.pt", url="https://y", license="SAM License", gated=True)
+    with pytest.raises(BenchError, match=r"sam3\.pt does not exist; accept the licence \(SAM License\) at https://y"):
+        load_tower("sam3", spec, None, "cpu", "fp32")
+    with pytest.raises(BenchError, match=r"needs no_such_package .*pip install 'ovss-bench\[towers\]'"):
+        needs("no_such_package", "sam3")
