@@ -71,7 +71,8 @@ def _sam3(golden: Golden, device: str) -> tuple[dict[str, Tensor], Row]:
     parts = {"semantic": bool(golden["use_sem_seg"]), "presence": bool(golden["use_presence_score"])}
     classes = torch.tensor(words.classes, device=device)
     rows = []
-    for name, own in {"query_scores": parts, "pgrf": {"fusion": "pgrf"}}.items():
+    of_rows: dict[str, dict[str, Any]] = {"query_scores": parts, "pgrf": {"fusion": "pgrf"}}
+    for name, own in of_rows.items():
         method: Any = load_methods()["segearth-ov3"].build({**options, **own})
         rows.append(_row(golden, name, method, method.encode_text(tower, words), classes))
     segmenter = Segmenter(tower, rows, int(golden["crop"]), max(1, int(golden["stride"])), batch=3)

@@ -66,7 +66,8 @@ class Sam3:
         self.name = name
         self.fingerprint = f"{fingerprint}, {self.library} {VERSION}"
         self.model = model.to(device)
-        self.model.text_encoder.cpu(), self.model.text_projection.cpu()
+        for part in (self.model.text_encoder, self.model.text_projection):
+            part.cpu()
         geometry = self.model.geometry_encoder  # its RoIAlign takes half precision and bfloat16 for one another
         geometry.forward = functools.partial(_in_float32, geometry.forward, device=torch.device(device).type)
         self.device = torch.device(device)
@@ -91,7 +92,7 @@ class Sam3:
         ids = self._tokenizer(list(words))
         found = []
         for word, tokens in zip(words, ids, strict=True):
-            made = remembered(self.fingerprint, "sam3", word, lambda tokens=tokens: self._features(tokens), report)
+            made = remembered(self.fingerprint, "sam3", word, functools.partial(self._features, tokens), report)
             found.append(torch.cat([made.view(TOKENS, -1), tokens[:, None].float()], dim=1))
         return torch.stack(found).to(self.device)
 
@@ -118,7 +119,8 @@ class Sam3Trunk(Windows):
         self._bytes = 0
 
     def forget(self) -> None:
-        self._vision.clear(), self._answers.clear()
+        self._vision.clear()
+        self._answers.clear()
         self._bytes = 0
 
     def answers(self, window: int, words: Tensor, least: float, exact: bool = False) -> Iterator[Answer]:
@@ -260,6 +262,6 @@ def named(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if fused is None:
             found[name] = value
             continue
-        for part, own in zip("qkv", value.chunk(3), strict=True):
-            found[name.replace(fused[0], f"{part}_proj.")] = own
+        for part, third in zip("qkv", value.chunk(3), strict=True):
+            found[name.replace(fused[0], f"{part}_proj.")] = third
     return found
