@@ -66,18 +66,15 @@ def _line(what: object, wrong: str, instead: str) -> str:
     return f"{what}: {wrong}" + (f"; {instead}" if instead else "")
 
 
-def did_you_mean(name: str, known: Iterable[str], most: int = 2) -> str:
-    """Write the tail of an "unknown name" message: the closest names, else those known, of many the first few.
-
-    most: names that are offered
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Write the tail of an "unknown name" message: the closest name, else those known, of many the first few.
 
     >>> did_you_mean("segearth", ["clip", "segearth-ov"])
     'did you mean segearth-ov?'
     """
     names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=most, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(close)}?"
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"did you mean {close[0]}?"
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN + 1 else ""
     return f"known: {', '.join(names[:SHOWN] if more else names) or 'none'}{more}"
 

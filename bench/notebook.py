@@ -15,6 +15,7 @@ from bench.data.cards import Card, load_card
 from bench.data.prepared import find_samples
 from bench.demo.config import DEMO
 from bench.demo.content import unknown_words
+from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError
 from bench.evaluation.dataset_run import Progress
 from bench.evaluation.external import Predictions, score_predictions
@@ -24,9 +25,10 @@ from bench.inference.predictor import Predictor
 from bench.inference.visualize import PLAIN, Style
 from bench.metrics import first_kept_bin
 from bench.models.text import Vocabulary
-from bench.paths import Paths, each_path
+from bench.paths import DEMO_RESULTS, Paths, each_path
 from bench.paths import data_root as find_data_root
 from bench.registry import find_method, load_methods
+from bench.report.analysis import removals
 from bench.report.frames import scores
 from bench.report.scores import Score, scores_of
 from bench.runtime.device import choose_device, default_batch
@@ -105,13 +107,14 @@ class Results:
     """Results of `run`: the cells of its rows and datasets, as they are stored now.
 
     scores: a frame as `bench.scores` gives it. failures: one line for each cell that is not complete, with the reason.
-    missing: datasets that are not there.
+    missing: datasets that are not there. removed: one line for each class that a threshold keeps from being predicted.
     """
 
     folder: Path
     scores: pd.DataFrame
     failures: tuple[str, ...]
     missing: tuple[str, ...]
+    removed: tuple[str, ...] = ()
 
 
 def run(
@@ -136,9 +139,12 @@ def run(
     with planned(spec, report=progress) as plan:
         execute(plan)
         wanted = {(cell.row, dataset.card.name) for dataset in plan.datasets for cell in dataset.cells}
+        removed = removals(cell for pair in sorted(wanted) if (cell := plan.store.cell(*pair)))
     stored = scores(spec.folder, spec.limit, spec.config, spec.cards)
     here = [pair in wanted for pair in zip(stored.row, stored.dataset, strict=True)] if len(stored) else []
-    return Results(spec.folder, stored[here].reset_index(drop=True), tuple(failures(plan)), tuple(plan.missing))
+    return Results(
+        spec.folder, stored[here].reset_index(drop=True), tuple(failures(plan)), tuple(plan.missing), tuple(removed)
+    )
 
 
 def score(  # noqa: PLR0913 (each is a flag)
@@ -149,16 +155,18 @@ def score(  # noqa: PLR0913 (each is a flag)
     label: str | None = None,
     pattern: str | None = None,
     layout: str | None = None,
-    results: str | Path = "results",
+    results: str | Path | None = None,
     data_root: str | Path | None = None,
     cards: Paths = (),
+    demo: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Score:
     """Count label maps that another program made and store them as a row: ``python -m bench score`` as a function.
 
     folder: of label maps, PNG, TIFF (class numbers or palette), npy or npz. label: of the row in tables. pattern: file
-    name of a sample, as in "{id}_pred.png". layout: of the dataset, the first that is there otherwise. progress:
-    called with how many files of how many are counted. Raises BenchError for what is not there or does not fit.
+    name of a sample, as in "{id}_pred.png". layout: of the dataset, the first that is there otherwise. results:
+    "results", of the demo "results/demo-run". demo: the dataset is the embedded demo's. progress: called with how many
+    files of how many are counted. Raises BenchError for what is not there or does not fit.
 
     >>> bench.score("maps", "whu_aerial", "mine", data_root="data", results="results/scored").value
     1.0
@@ -170,8 +178,11 @@ def score(  # noqa: PLR0913 (each is a flag)
         raise BenchError(f"--pattern {pattern}: has no {{id}}, which stands for the name of a sample")
     if row in config.rows:
         raise BenchError(f"--row {row}: is a row of benchmark.yaml; choose another name")
-    samples = find_samples(load_card(dataset, folders), find_data_root(data_root), layout)
-    store, total = Store(results), len(samples.sources)
+    card, root = load_card(dataset, folders), find_data_root(data_root)
+    if demo:
+        card, root = card.model_copy(update={"expected_count": None}), demo_data_root([card.name])
+    samples = find_samples(card, root, layout)
+    store, total = Store(results or (DEMO_RESULTS if demo else "results"), demo=demo), len(samples.sources)
     with store.lock():
         predictions = Predictions(folder, pattern)
         score_predictions(store, samples, predictions, row, label, lambda done: progress(done, total))

@@ -130,7 +130,7 @@ class ModelSpec(Spec):
     """Which models run, and where: the part that `run`, `predict`, `figure` and `templates` share."""
 
     config: Path | None = None
-    """Another benchmark.yaml, laid over the shipped one."""
+    """A file laid over benchmark.yaml."""
     backbone: str | None = None
     """A name of benchmark.yaml, an open_clip model NAME[:TAG], its config JSON, or `demo` (the protocol's)."""
     checkpoint: Path | None = None

@@ -22,6 +22,7 @@ import bench
 from bench.cli import main
 from bench.data.cards import load_card
 from bench.data.prepared import find_samples
+from bench.demo.datasets import demo_data_root
 from bench.demo.writers import write_dataset
 from bench.spec import RunSpec
 
@@ -190,6 +191,20 @@ def test_label_maps_are_scored_shown_and_exported(tmp_path: Path) -> None:
     text = repr(bench.show("mine", "whu_aerial", tmp_path / "results"))
     assert text.startswith("mine on whu_aerial\nscore") and "100.0 % foreground_iou" in text
     assert bench.export(tmp_path / "mine.zip", tmp_path / "results").stat().st_size > 0
+
+
+def test_label_maps_of_the_demo_are_scored_and_exchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    samples = find_samples(load_card("whu_aerial"), demo_data_root(["whu_aerial"]))
+    (tmp_path / "maps").mkdir()
+    for number, name in enumerate(samples.ids):
+        np.save(tmp_path / "maps" / f"{name}.npy", samples.read(number).label % 2)
+    assert main(["score", "maps", "--dataset", "whu_aerial", "--row", "mine", "--demo"]) == 0
+    (score,) = bench.scores("results/demo-run").to_dict("records")
+    assert (score["row"], score["status"], score["demo"]) == ("mine", "ok", True)
+    assert main(["export", "mine.zip", "--demo"]) == 0 and not list(tmp_path.glob("results/cells"))
+    shutil.rmtree(tmp_path / "results")
+    assert main(["import", "mine.zip", "--demo"]) == 0 and len(bench.scores("results/demo-run")) == 1
 
 
 def test_bench_offers_what_it_says() -> None:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from bench import __version__
 from bench.errors import INTERRUPTED, SAID, BenchError, did_you_mean
+from bench.paths import DEMO_RESULTS
 from bench.runtime.memory import keep_freed_memory
 
 COMMANDS = {  # name -> what it does, an example
@@ -51,6 +52,7 @@ COMMANDS = {  # name -> what it does, an example
     "download": ("fetch a dataset, or weights", "download weights simfeatup"),
 }
 
+ABOUT_DEMO = f"`run --demo` brings its own data and weights, its results are in {DEMO_RESULTS}"
 MODULES = {"import": "import_"}  # where the name is a word of Python
 SPELLED = {"−": "-", "–": "-", "—": "-", "“": '"', "”": '"', "’": "'", "…": "...", "×": "x", "λ": "lambda", "±": "+-"}
 CONTINUES = ("run", "train", "prepare", "download")  # commands that keep what they have done
@@ -68,7 +70,9 @@ class Parser(argparse.ArgumentParser):
         found, unknown = super().parse_known_args(args, namespace)
         if unknown and unknown[0].startswith("-"):
             name = unknown[0].partition("=")[0]
-            hint = did_you_mean(name, [flag for flag in self._option_string_actions if flag.startswith("--")], 1)
+            if name == "--demo":
+                self.error(f"{self.prog.split()[-1]} has no --demo; {ABOUT_DEMO}")
+            hint = did_you_mean(name, [flag for flag in self._option_string_actions if flag.startswith("--")])
             self.error(f"unknown flag {name}; {hint}")
         elif unknown:
             self.error(f"unexpected argument '{unknown[0]}'")
@@ -136,7 +140,7 @@ def parser_of(arguments: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     if chosen and chosen not in COMMANDS:
-        parser.error(f"unknown command '{chosen}'; {did_you_mean(chosen, COMMANDS, 1)}")
+        parser.error(f"unknown command '{chosen}'; {did_you_mean(chosen, COMMANDS)}")
     for name, (summary, example) in COMMANDS.items():
         command = commands.add_parser(
             name,

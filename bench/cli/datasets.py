@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
         hint = (
             f"did you mean `datasets check {args.action}`?"
             if args.action in known
-            else did_you_mean(args.action, ACTIONS, 1)
+            else did_you_mean(args.action, ACTIONS)
         )
         raise BenchError(f"datasets: unknown action '{args.action}'; {hint}")
     if args.action == "schema":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cli.options import add_shared
+from bench.paths import DEMO_RESULTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_target(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say where results go."""
-    add_shared(parser, "--results", "--limit")
+    parser.add_argument("--results", metavar="D", help=f"results folder (results, of the demo {DEMO_RESULTS})")
     parser.add_argument("--demo", action="store_true", help="results of the demo")
+    add_shared(parser, "--limit")
     parser.add_argument("--replace", action="store_true", help="also where other results are there")
 
 
@@ -30,10 +32,11 @@ def take(args: argparse.Namespace, files: Sequence[Path]) -> int:
     from bench.store.bundle import take_in
     from bench.store.store import Store
 
-    store = Store(args.results, limit=args.limit, demo=args.demo)
+    folder = args.results or (DEMO_RESULTS if args.demo else "results")
+    store = Store(folder, limit=args.limit, demo=args.demo)
     with store.lock():
         records = take_in(store, files, args.replace)
     for record in records:
         print(f"{record.row} on {record.dataset}: {record.status}, written {record.written}")
-    print(f"{len(records)} cells in {args.results}; `bench tables --results {args.results}` shows them")
+    print(f"{len(records)} cells in {folder}; `bench tables --results {folder}` shows them")
     return 0

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.demo.config import DEMO
 from bench.errors import BenchError, reading
 from bench.paths import DEMO_RESULTS
 from bench.runtime.atomic import write_asked
@@ -34,6 +35,12 @@ def add_fields(group: argparse._ActionsContainer, spec: type[Spec], **metavars: 
 def add_backbone_arguments(group: argparse._ArgumentGroup) -> None:
     """Add the flags of configuration, backbone, weights and device."""
     add_fields(group, ModelSpec, config="FILE", backbone="NAME|JSON", checkpoint="FILE", device="D")
+
+
+def add_demo_backbone(parser: argparse.ArgumentParser) -> None:
+    """Add --demo to a command that takes the user's own images."""
+    about = f"as --backbone {DEMO}: a tiny CLIP that needs no download"
+    parser.add_argument("--demo", dest="backbone", action="store_const", const=DEMO, help=about)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

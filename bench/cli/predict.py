@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cli.options import add_model_arguments, positive, read_classes
+from bench.cli.options import add_demo_backbone, add_model_arguments, positive, read_classes
 from bench.errors import BenchError, writing
 
 NATIVE = "none"  # --resize: the image's own resolution
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scores", metavar="F.npz", help="also write the scores (queries, H, W) and labels (H0, W0); one image only"
     )
     add_model_arguments(parser)
+    add_demo_backbone(parser)
 
 
 def main(args: argparse.Namespace) -> int:

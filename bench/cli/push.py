@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("repository", metavar="OWNER/NAME", help="a dataset repository; made if it is not there")
     parser.add_argument("--name", default="results", metavar="N", help="of the archive in the repository (results)")
     parser.add_argument("--private", action="store_true", help="if the repository is made, only you see it")
-    add_shared(parser, "--methods", "--datasets", "--results", "--limit")
+    add_shared(parser, "--methods", "--datasets", "--results", "--demo", "--limit")
 
 
 def main(args: argparse.Namespace) -> int:

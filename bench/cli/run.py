@@ -173,12 +173,16 @@ def _close(run: Run, strict: bool) -> int:
     """Show what the run's cells hold now, write the tables, name what is incomplete."""
     from bench.config import load_config
     from bench.evaluation.run import failures
+    from bench.report.analysis import removals
     from bench.report.frames import tables
     from bench.report.summary import summary_table
 
     spec, folder = run.spec, run.store.folder
     shown = [dataset.card.name for dataset in run.datasets if dataset.samples]
     print(f"\n{summary_table(run.store, run.rows, shown, load_config(spec.config), spec.cards)}\n")
+    stored = [run.store.cell(cell.row, dataset.card.name) for dataset in run.datasets for cell in dataset.cells]
+    for line in removals(cell for cell in stored if cell):
+        print(f"bench: warning: {line}", file=sys.stderr)
     files = tables(folder, config=spec.config, cards=spec.cards)  # what the command line changed shows as stale
     boards = [str(file) for file in files if file.name.startswith("leaderboard") and file.suffix == ".md"]
     print(f"{len(files)} tables in {folder / 'tables'}; the leaderboard: {', '.join(boards)}")

@@ -6,6 +6,7 @@ import argparse
 import math
 
 from bench.cli.options import add_shared
+from bench.paths import DEMO_RESULTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pattern", metavar="P", help="file name of a sample, as in '{id}_pred.png' ({id} with an ending)"
     )
-    add_shared(parser, "--layout", "--results", "--data-root", "--cards")
+    parser.add_argument("--results", metavar="D", help=f"results folder (results, of the demo {DEMO_RESULTS})")
+    parser.add_argument("--demo", action="store_true", help="the embedded demo's data")
+    add_shared(parser, "--layout", "--data-root", "--cards")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -30,7 +33,13 @@ def main(args: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        named = {"label": args.label, "pattern": args.pattern, "layout": args.layout, "results": args.results}
+        named = {
+            "label": args.label,
+            "pattern": args.pattern,
+            "layout": args.layout,
+            "results": args.results,
+            "demo": args.demo,
+        }
         found = score(
             args.folder, args.dataset, args.row, **named, data_root=args.data_root, cards=args.cards, progress=report
         )

@@ -41,9 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="FILE", help="also compare with what another machine wrote by --json")
     parser.add_argument(
         "--model",
+        "--backbone",
         default="ViT-B-16-quickgelu",
         metavar="NAME|JSON",
-        help="open_clip model, built with random weights (ViT-B-16-quickgelu)",
+        help="open_clip model, or backbone of benchmark.yaml, built with random weights (ViT-B-16-quickgelu)",
     )
     add_shared(parser, "--methods", "--config", "--plugin", "--device", "--dtype", "--batch", "--json")
     parser.add_argument(
@@ -62,9 +63,12 @@ def main(args: argparse.Namespace) -> int:
     import torch
 
     from bench.cli import speed_tables
+    from bench.config import load_config
     from bench.evaluation.speed import mean
 
     other = speed_tables.read(Path(args.against)) if args.against else None  # before minutes of measuring
+    known = load_config(args.config).backbones
+    args.model = known[args.model].model if args.model in known else args.model
     if args.processes == 1:
         found = _measure(args)
     else:

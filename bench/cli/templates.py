@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.cli.options import add_model_arguments, positive
+from bench.cli.options import add_demo_backbone, add_model_arguments, positive
 from bench.errors import BenchError
 from bench.runtime.atomic import write_asked
 
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", default="naclip", metavar="M", help="the row whose features are looked at (naclip)")
     parser.add_argument("--keep", type=positive, default=4, metavar="N", help="templates for each word (4)")
     add_model_arguments(parser)
+    add_demo_backbone(parser)
 
 
 def main(args: argparse.Namespace) -> int:

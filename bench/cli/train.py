@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.cli.options import add_backbone_arguments, add_fields
+from bench.cli.options import add_backbone_arguments, add_demo_backbone, add_fields
 from bench.spec import ModelSpec, RunLength, TrainingConfig
 
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images-list", metavar="FILE", help="take only these images: a path below DIR in each line")
     parser.add_argument("--out", required=True, metavar="DIR", help="where checkpoint, upsampler, log and pictures go")
     add_backbone_arguments(parser.add_argument_group("backbone (frozen, float32)"))
+    add_demo_backbone(parser)
     group = parser.add_argument_group("recipe (defaults: the released SimFeatUp code)")
     add_fields(group, TrainingConfig, feature="x|x-printed|output|maskclip", kind="jbu_one|jbu_stack", radius="R")
     add_fields(group, TrainingConfig, batch="N", crop="N", jitters="N", image_loss="G", lr="LR", projection="N")

@@ -71,6 +71,30 @@ def threshold_curve(cell: StoredResult) -> np.ndarray[tuple[int], np.dtype[np.fl
     return np.array([float(score(confusion, cell.metric)) for confusion in confusions])
 
 
+def removed_classes(cell: StoredResult) -> dict[str, float]:
+    """Classes that are predicted at threshold 0 and nowhere at the cell's, with their IoU at 0 as a fraction."""
+    place, background = round(cell.settings.threshold * BINS), cell.settings.background
+    if not cell.counted or not place:
+        return {}
+    confusions = sweep(cell.histogram(), background)[[0, place]]
+    kept, ious = confusions[1].sum(0), summary(confusions[0], cell.metric)["iou"]
+    return {name: ious[k] for k, name in enumerate(cell.classes) if k != background and not kept[k] and ious[k] > 0}
+
+
+def removals(cells: Iterable[StoredResult]) -> list[str]:
+    """Name the classes that thresholds remove, one line for each class of a dataset."""
+    found: dict[tuple[str, str, float], list[str]] = {}
+    for cell in cells:
+        for name, iou in removed_classes(cell).items():
+            rows = found.setdefault((cell.dataset, name, cell.settings.threshold), [])
+            rows.append(f"{cell.row} (IoU at 0: {100 * iou:.1f})")
+    return [
+        f"{dataset}: {name} is never predicted at threshold {threshold:g} by {', '.join(rows[:3])}"
+        + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
+        for (dataset, name, threshold), rows in found.items()
+    ]
+
+
 def threshold_curves(cells: Iterable[StoredResult]) -> pd.DataFrame:
     """Every point of every curve, in per cent."""
     lines: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ from tabulate import tabulate
 from bench.config import Config, load_config
 from bench.errors import BenchError, did_you_mean
 from bench.paths import Paths, demo_hint, each_path
-from bench.report.analysis import per_class_table
+from bench.report.analysis import per_class_table, removals
 from bench.report.published import load_published
 from bench.report.scores import Score, scores_of
 from bench.report.verdict import card_of
@@ -81,6 +81,8 @@ def _blocks(cell: StoredResult, found: Score, config: Config, cards: Sequence[Pa
     result |= {f"caveat {number}": text for number, text in enumerate(known.caveats, 1)}
     result |= {"footnote": known.footnote} if known.footnote else {}
     result |= {f"note {number}": text for number, text in enumerate(known.notes, 1)}
+    lost = removals([cell]) if known.images != "damaged" else []
+    result |= {f"removed {number}": text for number, text in enumerate(lost, 1)}
     result |= {f"earlier {number}": text for number, text in enumerate(found.history, 1)}
     result |= {"limited": f"the first {known.limit} images only"} if known.limit else {}
     result |= {"demo": "rendered scenes and a tiny CLIP; says nothing about the method"} if known.demo else {}

@@ -101,6 +101,10 @@ def test_methods_lists_plug_ins_modifiers_and_rows(capsys: pytest.CaptureFixture
         ("tables 1", "unexpected argument '1'; `python -m bench tables -h` shows what it takes"),
         ("datasets loveda", "datasets: unknown action 'loveda'; did you mean `datasets check loveda`?"),
         ("datasets chekc x", "datasets: unknown action 'chekc'; did you mean check?"),
+        (
+            "speed --demo",
+            "speed has no --demo; `run --demo` brings its own data and weights, its results are in results/",
+        ),
         ("run --methods xyzzy", "--methods: unknown row or method 'xyzzy'; `python -m bench methods` lists them"),
     ],
 )
@@ -118,7 +122,7 @@ def test_a_mistyped_command_line_is_answered_in_one_line(
 def test_of_many_known_names_an_error_shows_the_first() -> None:
     assert did_you_mean("x", "edcba") == "known: a, b, c, d, e"
     assert did_you_mean("z", "abcdefghijkl") == "known: a, b, c, d, e, f, g, h and 4 more"
-    assert did_you_mean("clop", ["clip", "clap", "chop", "slop"]).count(" or ") == 1
+    assert did_you_mean("clop", ["clip", "clap", "chop", "slop"]).endswith("p?")
 
 
 @pytest.mark.slow

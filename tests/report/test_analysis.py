@@ -15,6 +15,8 @@ from bench.report.analysis import (
     others_table,
     per_class_table,
     rank_changes,
+    removals,
+    removed_classes,
     synonym_table,
     threshold_curve,
     threshold_table,
@@ -38,6 +40,22 @@ def test_every_threshold_is_that_of_the_counts(tmp_path: Path) -> None:
     assert line["score"] == pytest.approx(100 * curve[40], abs=1e-4)
     assert line["upper_bound"] == pytest.approx(100 * curve.max(), abs=1e-4)
     assert line["best_threshold_by_labels"] == int(curve.argmax()) / 100
+
+
+def test_a_class_that_a_threshold_removes_is_named(tmp_path: Path) -> None:
+    for row, threshold in {"clip": 0.5, "sclip": 0.5, "gem": 0.0}.items():
+        writer = opened(Store(tmp_path), 1, settings=settings(row, threshold=threshold))
+        sure = dict(zip(*certain([[9, 0, 0], [0, 6, 0], [0, 0, 0]], 80), strict=True))
+        unsure = dict(zip(*certain([[0, 0, 2], [0, 0, 0], [0, 0, 6]], 30), strict=True))
+        keys, counts = zip(*sorted((sure | unsure).items()), strict=True)
+        writer.add(0, np.array(keys, np.int32), np.array(counts))
+        writer.finish()
+    cells = {cell.row: cell for cell in Store(tmp_path).cells()}
+    assert removed_classes(cells["gem"]) == {}
+    assert removed_classes(cells["clip"]) == {"road": 6 / 8}  # the roof is sure, and what is never there is not lost
+    assert removals(cells.values()) == [
+        "loveda: road is never predicted at threshold 0.5 by clip (IoU at 0: 75.0), sclip (IoU at 0: 75.0)"
+    ]
 
 
 def test_per_class_numbers(tmp_path: Path) -> None:
