@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from typing_extensions import Unpack
 
 from bench.config import load_config
 from bench.errors import BenchError, check_known, listed
@@ -17,9 +19,10 @@ from bench.report.figure import Example, FigureBlock, draw_blocks
 from bench.report.frames import per_image
 from bench.report.paper_figures import draw_bias, draw_radar
 from bench.report.scores import Collection, collect
-from bench.spec import RunSpec
+from bench.spec import RunOptions, RunSpec, spelled_out
 
 
+@spelled_out(RunOptions, RunSpec)
 def figure(
     dataset: str,
     methods: str | Sequence[str],
@@ -27,12 +30,12 @@ def figure(
     samples: Sequence[str | int] | None = None,
     gains: tuple[str, str] | None = None,
     count: int = 1,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Path:
     """Draw image | ground truth | methods for some samples of a dataset, as .png or .pdf; return the file.
 
     samples: names or numbers (default: the first `count`). gains: (A, B), two stored rows: the `count` samples on which
-    A beats B most. options: as of `run`. Label maps that a run kept are shown as they are, others are computed now;
+    A beats B most. Label maps that a run kept are shown as they are, others are computed now;
     nothing is stored.
 
     >>> bench.figure("wbs_si", "clip,sclip", "figure.png", demo=True, device="cpu")
@@ -56,12 +59,13 @@ PAPER_FIGURES: Final = {
 }
 
 
+@spelled_out(RunOptions, RunSpec)
 def paper_figure(
     number: int,
     out: str | Path,
     methods: str | Sequence[str] | None = None,
     samples: Sequence[str | int] | None = None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Path:
     """Draw Figure 1, 4, 5 or 6 of the SegEarth-OV paper; return the file.
 

@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pandas as pd
+from typing_extensions import Unpack
 
 from bench.config import load_config
 from bench.data.cards import Card, load_card
@@ -33,26 +34,27 @@ from bench.report.frames import scores
 from bench.report.scores import Score, scores_of
 from bench.runtime.device import choose_device, default_batch
 from bench.settings import IGNORED, ResizeRule, Settings
-from bench.spec import RunSpec, SegmenterOptions
+from bench.spec import RunOptions, RunSpec, SegmenterKeywords, SegmenterOptions, spelled_out
 from bench.store.store import Store
 
 Classes: TypeAlias = str | Sequence[str | Sequence[str]]
 
 
+@spelled_out(SegmenterKeywords, SegmenterOptions)
 def load_segmenter(
     method: str,
     classes: Classes | None = None,
     dataset: str | None = None,
     style: Style = PLAIN,
     cards: Paths = (),
-    **options: Any,
+    **options: Unpack[SegmenterKeywords],
 ) -> Predictor:
     """Load a method with its words; the result is called on images.
 
     method: a row or method, as `python -m bench methods` lists them. classes: "background; road; building, house" or a
     list whose entries are words or lists of synonyms; or dataset: a card, whose words, threshold and background are
-    taken. style: of overlays that are written. cards: folders of further cards. options: of
-    `bench.spec.SegmenterOptions`. Raises BenchError for what does not exist or does not fit.
+    taken. style: of overlays that are written. cards: folders of further cards. Raises BenchError for what does not
+    exist or does not fit.
 
     >>> segment = bench.load_segmenter("sclip+ours", "background; road; water", backbone="demo", device="cpu")
     >>> segment(np.zeros((64, 96, 3), np.uint8)).labels.shape
@@ -117,17 +119,18 @@ class Results:
     removed: tuple[str, ...] = ()
 
 
+@spelled_out(RunOptions, RunSpec)
 def run(
     methods: str | Sequence[str] | None = None,
     datasets: str | Sequence[str] | None = None,
     *,
     progress: Callable[[Progress], None] = lambda _: None,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Results:
     """Evaluate methods on datasets and store every result: ``python -m bench run`` as a function.
 
     methods, datasets: names, or one string with commas; None for all. progress: called after each image with how far
-    the run is. options: the other fields of `bench.spec.RunSpec`. What is stored and up to date is not computed again.
+    the run is. What is stored and up to date is not computed again.
     Raises BenchError for what does not exist or does not fit; a cell that fails is stored with its reason and named in
     `failures`.
 

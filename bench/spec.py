@@ -7,12 +7,13 @@ a field of `RunSpec`, and what comes after it checks none of them again.
 from __future__ import annotations
 
 import argparse
+import inspect
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import (
     BeforeValidator,
@@ -23,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.functional_validators import ModelWrapValidatorHandler
-from typing_extensions import Self
+from typing_extensions import Self, TypedDict
 
 from bench.config import Config, RowEntry, load_config
 from bench.data.cards import Card, card_names, load_card
@@ -34,6 +35,7 @@ from bench.paths import DEMO_RESULTS, Paths
 from bench.registry import declared_methods
 from bench.settings import Model, Pixels, Probability
 
+F = TypeVar("F", bound=Callable[..., Any])
 OWN_PROTOCOL: Final = "cvpr2025"  # of `protocol:` in benchmark.yaml, which needs no name
 FLAGS: Final = {
     "plugins": "--plugin",
@@ -96,6 +98,76 @@ Upsamplers: TypeAlias = Annotated[dict[str, Path], BeforeValidator(_upsamplers)]
 Shard: TypeAlias = Annotated[tuple[int, int], BeforeValidator(_shard)]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 Batch: TypeAlias = Annotated[Positive | None, BeforeValidator(_batch)]
+
+
+class ModelOptions(TypedDict, total=False):
+    """Keywords for the fields of `ModelSpec`, for editors and type checkers; `spelled_out` shows them at run time."""
+
+    config: str | Path | None
+    backbone: str | None
+    checkpoint: str | Path | None
+    upsamplers: Mapping[str, str | Path] | Paths
+    plugins: Paths
+    device: str | None
+    dtype: Literal["fp32", "tf32", "fp16", "bf16"]
+    batch: int | Literal["auto"] | None
+
+
+class SegmenterKeywords(ModelOptions, total=False):
+    """Keywords for the fields of `SegmenterOptions`."""
+
+    long_side: int | None
+    native: bool | None
+    debias: float | None
+    threshold: float | None
+    background: int | None
+
+
+class RunOptions(ModelOptions, total=False):
+    """Keywords for the fields of `RunSpec` but methods and datasets."""
+
+    table: str | None
+    options: str | Sequence[str]
+    sweeps: str | Sequence[str]
+    vocabularies: str | Sequence[str]
+    protocols: str | Sequence[str]
+    only: str | Sequence[str]
+    data_root: str | Path | None
+    cards: Paths
+    layouts: Mapping[str, str] | str | Sequence[str]
+    demo: bool
+    results: str | Path | None
+    limit: int | None
+    shard: tuple[int, int] | str | None
+    fresh: bool
+    boundary: bool
+    save_predictions: int
+    allow_incomplete: bool
+    workers: int | None
+    time_limit: float | None
+
+
+def spelled_out(options: type, spec: type[ModelSpec]) -> Callable[[F], F]:
+    """Show ``**options`` of a function as keywords, with the documentation of the fields, where Python is asked for it.
+
+    options: ModelOptions or one made of it, the keywords that the function passes on; spec: the model they are fields
+    of.
+    """
+
+    def show(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        keywords, lines = [], []
+        for name, annotation in options.__annotations__.items():
+            field, kind = spec.model_fields[name], getattr(annotation, "__forward_arg__", annotation)
+            default = field.get_default(call_default_factory=True)
+            keywords.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
+            lines.append(f"    {name}: {' '.join((field.description or '').split())}")
+        function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
+        function.__doc__ = "\n".join([(function.__doc__ or "").rstrip(), "", "    Options", "", *lines, "    "])
+        return function
+
+    return show
 
 
 class Spec(Model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import inspect
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from bench.data.cards import load_card
 from bench.data.prepared import find_samples
 from bench.demo.datasets import demo_data_root
 from bench.demo.writers import write_dataset
-from bench.spec import RunSpec
+from bench.spec import RunOptions, RunSpec, SegmenterKeywords, SegmenterOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = {"backbone": "demo", "device": "cpu"}
@@ -210,6 +211,20 @@ def test_label_maps_of_the_demo_are_scored_and_exchanged(tmp_path: Path, monkeyp
 def test_bench_offers_what_it_says() -> None:
     assert sorted(dir(bench)) == sorted(bench.__all__)
     assert all(getattr(bench, name) for name in bench.__all__)
+
+
+def test_signatures_show_every_keyword_with_its_documentation() -> None:
+    assert set(RunOptions.__annotations__) == set(RunSpec.model_fields) - {"methods", "datasets"}
+    assert set(SegmenterKeywords.__annotations__) == set(SegmenterOptions.model_fields)
+    functions = [getattr(bench, name) for name in bench.__all__ if name.islower()]
+    assert bench.run in functions and bench.figure in functions
+    for function in functions:
+        for name, parameter in inspect.signature(function).parameters.items():
+            assert parameter.kind is not inspect.Parameter.VAR_KEYWORD
+            assert parameter.annotation is not inspect.Parameter.empty, f"{function.__name__}: {name}"
+    run = inspect.signature(bench.run).parameters
+    assert (run["dtype"].default, run["cards"].annotation) == ("fp32", "Paths")
+    assert f"    limit: {RunSpec.model_fields['limit'].description}\n" in str(bench.run.__doc__)
 
 
 def test_importing_bench_imports_nothing_heavy() -> None:
