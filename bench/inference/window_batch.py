@@ -124,7 +124,7 @@ class WindowBatch:
                 )
                 for one in requests
             ]
-            return upsampler.prepare(guidance[windows], grid).scores(asked)
+            return upsampler.prepare(guidance[windows], grid)(asked)
 
         if self.padded.device.type != "cpu":
             return scores_of(slice(None))

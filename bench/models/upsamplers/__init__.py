@@ -1,9 +1,8 @@
 """Upsamplers: SimFeatUp's JBU_One, FeatUp's JBU_Stack, their linear operator; NAF, AnyUp, JAFAR, LoftUp; plain ones."""
 
 from bench.models.upsamplers.attending import AnyUp, Jafar
-from bench.models.upsamplers.base import KINDS, Prepared, ScoreRequest, Upsampler, find_kind, kind_file, upsampler
+from bench.models.upsamplers.base import KINDS, ScoreRequest, Upsampler, find_kind, kind_file, load_upsampler, upsampler
 from bench.models.upsamplers.bilateral import BilateralUpsampler, JBUOne, JBUStack, steps_for
-from bench.models.upsamplers.loading import load_upsampler
 from bench.models.upsamplers.loftup import LoftUp
 from bench.models.upsamplers.logits import PixelScores, upsampled_scores
 from bench.models.upsamplers.naf import Naf
@@ -21,7 +20,6 @@ __all__ = [
     "Naf",
     "Nearest",
     "PixelScores",
-    "Prepared",
     "ScoreRequest",
     "Upsampler",
     "find_kind",

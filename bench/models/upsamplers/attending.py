@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.upsamplers.base import Prepared, ScoreRequest, Upsampler, upsampler
+from bench.models.upsamplers.base import Scorer, ScoreRequest, Upsampler, upsampler
 from bench.models.upsamplers.encoders import convolution, encoder, points, rotated
-from bench.models.upsamplers.strips import Band, weighted_scores
+from bench.models.upsamplers.logits import Band, weighted_scores
 from bench.runtime.timing import stage
 
 WIDTH, HEADS = 128, 4
@@ -70,9 +70,26 @@ class Attending(Upsampler):
         weights = _weights(self.queries(code), self.keys(code, patches), mask)  # (B, H * W, h * w)
         return (weights @ patches.flatten(2).mT).mT.reshape(*patches.shape[:2], *guidance.shape[2:])
 
-    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Prepared:
+    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Scorer:
         with stage("operator"):
-            return _AttendingScores(self, guidance.float(), grid)
+            code = self.code(guidance.float())
+            rows, columns = self.sees(guidance, grid)
+            queries = _on_grid(self.queries(code), guidance.shape[2:])
+
+        @torch.no_grad()
+        def scores(requests: Sequence[ScoreRequest]) -> list[Tensor]:
+            with stage("operator"):
+                maps = [ask.patches.float().mT for ask in requests]
+                maps = [patches.reshape(*patches.shape[:2], *grid) for patches in maps]
+                keys = [_on_grid(self.keys(code, patches), grid) for patches in maps]
+
+            def weights(number: int, band: Band) -> Tensor:
+                pixels, patches = queries[:, :, band.pixels], keys[number][:, :, band.patches]
+                return _weights(pixels.flatten(2, 3), patches.flatten(2, 3), band.mask)
+
+            return weighted_scores(requests, rows, columns, weights)
+
+        return scores
 
     def code(self, guidance: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 128, H, W), rotated by the place in the image, 0 to 1 from edge to edge."""
@@ -133,27 +150,6 @@ def _weights(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
 
 def _on_grid(heads: Tensor, size: Sequence[int]) -> Tensor:
     return heads.reshape(*heads.shape[:2], *size, heads.shape[3])
-
-
-class _AttendingScores(Prepared):
-    def __init__(self, of: Attending, guidance: Tensor, grid: tuple[int, int]) -> None:
-        self._of, self._grid = of, grid
-        self._code = of.code(guidance)
-        self._rows, self._columns = of.sees(guidance, grid)
-        self._queries = _on_grid(of.queries(self._code), guidance.shape[2:])
-
-    @torch.no_grad()
-    def scores(self, requests: Sequence[ScoreRequest]) -> list[Tensor]:
-        with stage("operator"):
-            maps = [ask.patches.float().mT for ask in requests]
-            maps = [patches.reshape(*patches.shape[:2], *self._grid) for patches in maps]
-            keys = [_on_grid(self._of.keys(self._code, patches), self._grid) for patches in maps]
-
-        def weights(number: int, band: Band) -> Tensor:
-            queries = self._queries[:, :, band.pixels].flatten(2, 3)
-            return _weights(queries, keys[number][:, :, band.patches].flatten(2, 3), band.mask)
-
-        return weighted_scores(requests, self._rows, self._columns, weights)
 
 
 @upsampler("anyup")

@@ -1,20 +1,22 @@
-"""The interface of upsamplers, and the registry of their kinds."""
+"""The interface of upsamplers, the registry of their kinds, and their weights from files."""
 
 from __future__ import annotations
 
 import inspect
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from bench.errors import BenchError, did_you_mean
-from bench.models.checkpoints import load_strictly
+from bench.errors import BenchError, check_known
+from bench.models.checkpoints import load_strictly, read_state_dict
 from bench.runtime.sources import source_of
 from bench.runtime.timing import stage
 
@@ -39,12 +41,9 @@ class ScoreRequest(NamedTuple):
         return F.normalize(features, dim=-1) @ self.text.T
 
 
-class Prepared(ABC):
-    """An upsampler on B windows, with all that the image alone decides: what the rows that ask share."""
-
-    @abstractmethod
-    def scores(self, requests: Sequence[ScoreRequest]) -> list[Tensor]:
-        """Cosine scores (B, H, W, Q) float32 of every pixel, for each row; none depends on who else asks."""
+Scorer: TypeAlias = Callable[[Sequence[ScoreRequest]], list[Tensor]]
+"""An upsampler on B windows, with all that the image alone decides, which the rows that ask share: cosine scores
+(B, H, W, Q) float32 of every pixel for each row that asks; none depends on who else asks."""
 
 
 class Upsampler(nn.Module, ABC):
@@ -68,9 +67,25 @@ class Upsampler(nn.Module, ABC):
         guidance (B, 3, H, W): the normalised windows. An upsampler that doubles may end beyond their size.
         """
 
-    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Prepared:
+    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Scorer:
         """Prepare the fast way to the scores of windows (B, 3, H, W) with h × w patches; by default `forward`."""
-        return Direct(self, guidance, grid)
+
+        def of_window(window: Tensor, patches: Tensor, ask: ScoreRequest) -> Tensor:
+            features = self(patches.mT.reshape(1, -1, *grid), window)
+            return ask.at_pixels(features.permute(0, 2, 3, 1))
+
+        @torch.no_grad()
+        def scores(requests: Sequence[ScoreRequest]) -> list[Tensor]:
+            found = []
+            with stage("operator"):
+                for ask in requests:
+                    patches = ask.patches.float()[:, None]
+                    shifts = [None] * len(patches) if ask.shift is None else ask.shift[:, None]
+                    asks = [ask._replace(patches=one, shift=by) for one, by in zip(patches, shifts, strict=True)]
+                    found.append(torch.cat(list(map(of_window, guidance[:, None], patches, asks))))
+            return found
+
+        return scores
 
     @classmethod
     def blank(cls, dim: int) -> Self:
@@ -113,29 +128,9 @@ class Upsampler(nn.Module, ABC):
         return False
 
 
-class Direct(Prepared):
-    """Scores by way of all features, a window at a time."""
-
-    def __init__(self, upsampler: Upsampler, guidance: Tensor, grid: tuple[int, int]) -> None:
-        self._upsampler, self._guidance, self._grid = upsampler, guidance, grid
-
-    @torch.no_grad()
-    def scores(self, requests: Sequence[ScoreRequest]) -> list[Tensor]:
-        with stage("operator"):
-            return [torch.cat(list(map(self._of, self._guidance[:, None], *self._each(ask)))) for ask in requests]
-
-    def _each(self, ask: ScoreRequest) -> tuple[Sequence[Tensor], Sequence[ScoreRequest]]:
-        shifts = [None] * len(ask.patches) if ask.shift is None else ask.shift[:, None]
-        patches = ask.patches.float()[:, None]
-        return list(patches), [ScoreRequest(one, ask.text, shift) for one, shift in zip(patches, shifts, strict=True)]
-
-    def _of(self, guidance: Tensor, patches: Tensor, ask: ScoreRequest) -> Tensor:
-        features = self._upsampler(patches.mT.reshape(1, -1, *self._grid), guidance)
-        return ask.at_pixels(features.permute(0, 2, 3, 1))
-
-
 Kind = TypeVar("Kind", bound=type[Upsampler])
 KINDS: dict[str, type[Upsampler]] = {}
+PREFIX: Final = "upsampler."  # of the keys in released Lightning checkpoints
 
 
 def upsampler(kind: str) -> Callable[[Kind], Kind]:
@@ -155,8 +150,7 @@ def upsampler(kind: str) -> Callable[[Kind], Kind]:
 
 def find_kind(kind: str) -> type[Upsampler]:
     """Return the class of that kind. BenchError for an unknown one."""
-    if kind not in KINDS:
-        raise BenchError(f"unknown upsampler kind '{kind}'; {did_you_mean(kind, KINDS)}")
+    check_known(kind, KINDS, f"unknown upsampler kind '{kind}'")
     return KINDS[kind]
 
 
@@ -164,3 +158,52 @@ def kind_file(cls: type[Upsampler]) -> Path:
     """Return the source file of a kind, or its notebook cell (`source_of`)."""
     file = source_of(cls)
     return file.resolve() if file.is_file() else file
+
+
+def load_upsampler(kind: str | None, checkpoint: Path | None, dim: int, seed: int | None = None) -> Upsampler:
+    """Load an upsampler in evaluation mode, for features of `dim` channels.
+
+    kind: of `KINDS`; None: what the checkpoint is seen to hold. Without a checkpoint the weights are those of
+    `draw`, or without a seed those that training begins with.
+
+    Raises:
+        BenchError: an unknown kind; a file that is no checkpoint, or one of another kind or embedding width.
+    """
+    if checkpoint is None:
+        new = find_kind(kind or "jbu_one").blank(dim)
+        if seed is not None:
+            draw(new, seed)
+        return new.eval()
+    if kind is not None:
+        find_kind(kind)  # before the file is read
+    state = read_state(checkpoint)
+    held = next((name for name, cls in KINDS.items() if cls.recognises(state)), None)
+    if kind is not None and held not in (None, kind):
+        raise BenchError(f"{checkpoint}: holds a {held}, not a {kind}; set kind: {held} or name another file")
+    if kind is None and held is None:
+        raise BenchError(
+            f"{checkpoint}: no upsampler in it (the first key is {next(iter(state))!r}); name another file, or its kind"
+        )
+    return find_kind(kind or held or "").of_state(state, dim, checkpoint).eval()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read the upsampler's tensors of a file, by the names that the modules have (no "upsampler." in front)."""
+    state = read_state_dict(path)
+    ours = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith((PREFIX, "channelnorm."))}
+    return ours or state
+
+
+@torch.no_grad()
+def draw(upsampler: Upsampler, seed: int) -> None:
+    """Weights from a recipe, the same on any machine; each tensor from its own generator.
+
+    Gains of norms are about 1, biases about 0, the rest is normal with the variance 1 / inputs.
+    """
+    for name, parameter in upsampler.named_parameters():
+        drawn = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(tuple(parameter.shape))
+        if parameter.dim() < 2:
+            values = 0.05 * drawn if name.endswith("bias") else 1 + 0.1 * drawn
+        else:
+            values = drawn / np.sqrt(np.prod(parameter.shape[1:]))
+        parameter.copy_(torch.from_numpy(np.asarray(values, dtype=np.float32)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from bench.errors import BenchError
-from bench.models.upsamplers.base import Prepared, ScoreRequest, Upsampler, upsampler
+from bench.models.upsamplers.base import Scorer, Upsampler, upsampler
 from bench.models.upsamplers.jbu import FIXUP_WEIGHT, JointBilateral
 from bench.models.upsamplers.logits import upsampled_scores
 from bench.models.upsamplers.operator import Operator, Step
@@ -64,10 +64,10 @@ class BilateralUpsampler(Upsampler):
         fixup: Tensor = self.fixup_proj(patches)
         return patches + FIXUP_WEIGHT * fixup
 
-    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Prepared:
-        steps = steps_for(guidance.shape[2] // grid[0])
+    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Scorer:
         with stage("operator"):
-            return _BilateralScores(self.operator(guidance, grid, steps), self.projection)
+            operator = self.operator(guidance, grid, steps_for(guidance.shape[2] // grid[0]))
+        return lambda requests: upsampled_scores(operator, requests, self.projection)
 
     def operator(self, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> Operator:
         """Return the ×2 steps of `forward`, less the closing projection, as a linear operator for windows (B, 3, H, W).
@@ -100,14 +100,6 @@ class BilateralUpsampler(Upsampler):
                 f"{self.kind} with radius {self.radius} needs at least {least} x {least} patches, not "
                 f"{height} x {width}; use larger windows, a smaller patch size, or a row without upsampler"
             )
-
-
-class _BilateralScores(Prepared):
-    def __init__(self, operator: Operator, projection: tuple[Tensor, Tensor]) -> None:
-        self._operator, self._projection = operator, projection
-
-    def scores(self, requests: Sequence[ScoreRequest]) -> list[Tensor]:
-        return upsampled_scores(self._operator, requests, self._projection)
 
 
 @upsampler("jbu_one")

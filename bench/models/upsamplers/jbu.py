@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from bench.models.upsamplers.adaptive import adaptive_conv, shifted
 
 TapProducts: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -78,3 +76,27 @@ class JointBilateral(nn.Module):
 
 def _pixelwise_mlp(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.GELU(), nn.Dropout2d(0.1), nn.Conv2d(outputs, outputs, 1))
+
+
+def adaptive_conv(source: Tensor, kernels: Tensor) -> Tensor:
+    """Adaptive convolution: filter `source` with one d×d kernel a pixel, shared by all channels.
+
+    Args:
+        source: (B, C, H + d - 1, W + d - 1), the border already added.
+        kernels: (B, d*d, H, W), taps row-major (dy outer, dx inner), the first on the upper left.
+
+    Returns:
+        (B, C, H, W). Differentiable, but `trainable.py` is much faster at that.
+    """
+    out = source.new_zeros(*source.shape[:2], *kernels.shape[-2:])
+    for tap, neighbour in enumerate(shifted(source, source.shape[-1] - kernels.shape[-1] + 1)):
+        out = out.addcmul_(neighbour, kernels[:, tap, None])
+    return out
+
+
+def shifted(padded: Tensor, diameter: int) -> Iterator[Tensor]:
+    """Yield views of `padded` (..., H + d - 1, W + d - 1), one for each tap, each (..., H, W)."""
+    height, width = (size - diameter + 1 for size in padded.shape[-2:])
+    for dy in range(diameter):
+        for dx in range(diameter):
+            yield padded[..., dy : dy + height, dx : dx + width]

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import BenchError
-from bench.models.upsamplers.base import Prepared, ScoreRequest, Upsampler, upsampler
+from bench.models.upsamplers.base import Scorer, ScoreRequest, Upsampler, upsampler
 from bench.models.upsamplers.encoders import convolution, encoder, points, rotated
-from bench.models.upsamplers.strips import bands
+from bench.models.upsamplers.logits import bands
 from bench.runtime.timing import stage
 
 HEADS, WIDTH, NEIGHBOURS = 4, 64, 9
@@ -66,9 +66,27 @@ class Naf(Upsampler):
         heads = split(patches.flatten(2).mT)
         return joined(weights @ heads).mT.reshape(*patches.shape[:2], *size)
 
-    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Prepared:
+    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Scorer:
         with stage("operator"):
-            return _NafScores(*self.queries_and_keys(guidance, grid), *neighbourhoods(guidance, grid))
+            queries, keys = self.queries_and_keys(guidance, grid)
+            rows, columns = neighbourhoods(guidance, grid)
+            queries, keys = queries.unflatten(2, guidance.shape[2:]), keys.unflatten(2, grid)
+
+        @torch.no_grad()
+        def scores(requests: Sequence[ScoreRequest]) -> list[Tensor]:
+            heads = [split(ask.patches.float()).unflatten(2, grid) for ask in requests]
+            found: list[list[Tensor]] = [[] for _ in requests]
+            for band in bands(rows, columns):
+                with stage("operator"):
+                    asking, asked = queries[:, :, band.pixels], keys[:, :, band.patches]
+                    weights = _softmax(asking.flatten(2, 3), asked.flatten(2, 3), band.mask)
+                with stage("scores"):
+                    for ask, values, parts in zip(requests, heads, found, strict=True):
+                        cosines = ask.at_pixels(joined(weights @ values[:, :, band.patches].flatten(2, 3)))
+                        parts.append(cosines.unflatten(1, (-1, len(columns))))
+            return [torch.cat(parts, dim=1) for parts in found]
+
+        return scores
 
     def queries_and_keys(self, guidance: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """(B, heads, H * W, width) and (B, heads, h * w, width): keys are the means of a patch's queries."""
@@ -79,30 +97,6 @@ class Naf(Upsampler):
     @classmethod
     def recognises(cls, state: Mapping[str, Tensor]) -> bool:
         return "image_encoder.rope.periods" in state
-
-
-class _NafScores(Prepared):
-    def __init__(self, queries: Tensor, keys: Tensor, rows: Tensor, columns: Tensor) -> None:
-        self._queries = queries.view(*queries.shape[:2], len(rows), len(columns), -1)
-        self._keys = keys.view(*keys.shape[:2], rows.shape[1], columns.shape[1], -1)
-        self._rows, self._columns = rows, columns
-
-    @torch.no_grad()
-    def scores(self, requests: Sequence[ScoreRequest]) -> list[Tensor]:
-        grid = self._keys.shape[2:4]
-        heads = [split(ask.patches.float()) for ask in requests]
-        heads = [values.reshape(*values.shape[:2], *grid, -1) for values in heads]
-        found: list[list[Tensor]] = [[] for _ in requests]
-        for band in bands(self._rows, self._columns):
-            with stage("operator"):
-                queries = self._queries[:, :, band.pixels].flatten(2, 3)
-                weights = _softmax(queries, self._keys[:, :, band.patches].flatten(2, 3), band.mask)
-            with stage("scores"):
-                for ask, values, parts in zip(requests, heads, found, strict=True):
-                    features = joined(weights @ values[:, :, band.patches].flatten(2, 3))
-                    scores = ask.at_pixels(features)
-                    parts.append(scores.view(len(scores), -1, len(self._columns), scores.shape[2]))
-        return [torch.cat(parts, dim=1) for parts in found]
 
 
 def split(x: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.models.upsamplers.base import Prepared, ScoreRequest, Upsampler, upsampler
-from bench.models.upsamplers.strips import Band, weighted_scores
+from bench.models.upsamplers.base import Scorer, ScoreRequest, Upsampler, upsampler
+from bench.models.upsamplers.logits import Band, weighted_scores
 
 
 @upsampler("bilinear")
@@ -21,30 +21,20 @@ class Bilinear(Upsampler):
     def forward(self, patches: Tensor, guidance: Tensor) -> Tensor:
         return F.interpolate(patches, guidance.shape[2:], mode="bilinear")
 
-    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Prepared:
-        return _BilinearScores(guidance, grid)
-
-
-class _BilinearScores(Prepared):
-    def __init__(self, guidance: Tensor, grid: tuple[int, int]) -> None:
-        height, width = guidance.shape[2:]
-        self._down, self._across = (
-            _line_weights(pixels, patches, guidance) for pixels, patches in zip((height, width), grid, strict=True)
+    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Scorer:
+        down, across = (  # (pixels, patches): each pixel's share of each patch along an axis
+            F.interpolate(torch.eye(patches, device=guidance.device)[None], pixels, mode="linear")[0].mT.contiguous()
+            for pixels, patches in zip(guidance.shape[2:], grid, strict=True)
         )
 
-    def scores(self, requests: Sequence[ScoreRequest]) -> list[Tensor]:
-        def weights(number: int, band: Band) -> Tensor:
-            down = self._down[band.pixels, None, band.patches, None]
-            values = (down * self._across[None, :, None]).flatten(2).flatten(0, 1)
-            return values.expand(len(requests[number].patches), -1, -1)
+        def scores(requests: Sequence[ScoreRequest]) -> list[Tensor]:
+            def weights(number: int, band: Band) -> Tensor:
+                values = down[band.pixels, None, band.patches, None] * across[None, :, None]
+                return values.flatten(2).flatten(0, 1).expand(len(requests[number].patches), -1, -1)
 
-        return weighted_scores(requests, self._down > 0, self._across > 0, weights)
+            return weighted_scores(requests, down > 0, across > 0, weights)
 
-
-def _line_weights(pixels: int, patches: int, like: Tensor) -> Tensor:
-    """(pixels, patches): each pixel's share of each patch along one axis."""
-    identity = torch.eye(patches, device=like.device)[None]
-    return F.interpolate(identity, pixels, mode="linear")[0].mT.contiguous()
+        return scores
 
 
 @upsampler("nearest")
@@ -56,16 +46,10 @@ class Nearest(Upsampler):
     def forward(self, patches: Tensor, guidance: Tensor) -> Tensor:
         return F.interpolate(patches, guidance.shape[2:], mode="nearest")
 
-    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Prepared:
-        return _NearestScores(guidance, grid)
+    def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Scorer:
+        @torch.no_grad()
+        def scores(requests: Sequence[ScoreRequest]) -> list[Tensor]:
+            low = [ask.at_pixels(ask.patches.float()).mT.unflatten(2, grid) for ask in requests]  # (B, Q, h, w)
+            return [F.interpolate(maps, guidance.shape[2:]).permute(0, 2, 3, 1) for maps in low]
 
-
-class _NearestScores(Prepared):
-    def __init__(self, guidance: Tensor, grid: tuple[int, int]) -> None:
-        self._size, self._grid = guidance.shape[2:], grid
-
-    @torch.no_grad()
-    def scores(self, requests: Sequence[ScoreRequest]) -> list[Tensor]:
-        low = [ask.at_pixels(ask.patches.float()).mT for ask in requests]  # (B, Q, n)
-        maps = [scores.reshape(*scores.shape[:2], *self._grid) for scores in low]
-        return [F.interpolate(scores, self._size).permute(0, 2, 3, 1) for scores in maps]
+        return scores

@@ -60,7 +60,7 @@ def test_scores_are_those_of_the_pixel_features(kind: str, shifted: bool) -> Non
     shift = 0.5 * torch.randn(2, 24) if shifted else None
     requests = [ScoreRequest(patches, words[0], shift), ScoreRequest(other, words[1])]
     with torch.inference_mode():
-        found = new.prepare(image, grid).scores(requests)
+        found = new.prepare(image, grid)(requests)
         for request, scores in zip(requests, found, strict=True):
             features = new(request.patches.mT.reshape(2, 24, *grid), image)
             if request.shift is not None:
@@ -77,8 +77,8 @@ def test_neither_batch_nor_company_matters(kind: str) -> None:
     image, patches = torch.randn(3, 3, 72, 72), torch.randn(3, 81, 16)
     text = F.normalize(torch.randn(4, 16), dim=-1)
     with torch.inference_mode():
-        together, _ = new.prepare(image, (9, 9)).scores([ScoreRequest(patches, text), ScoreRequest(-patches, text)])
-        (alone,) = new.prepare(image[1:2], (9, 9)).scores([ScoreRequest(patches[1:2], text)])
+        together, _ = new.prepare(image, (9, 9))([ScoreRequest(patches, text), ScoreRequest(-patches, text)])
+        (alone,) = new.prepare(image[1:2], (9, 9))([ScoreRequest(patches[1:2], text)])
     assert (together[1:2] - alone).abs().max() < 2e-6
 
 
@@ -194,7 +194,7 @@ def test_a_kind_of_ones_own_needs_a_forward_alone() -> None:
         mine, nearest = load_upsampler("test-repeat", None, 4), load_upsampler("nearest", None, 4)
         image, text = torch.randn(2, 3, 8, 12), F.normalize(torch.randn(3, 4), dim=-1)
         request = ScoreRequest(torch.randn(2, 6, 4), text, torch.randn(2, 4))
-        (found,), (expected,) = (each.prepare(image, (2, 3)).scores([request]) for each in (mine, nearest))
+        (found,), (expected,) = (each.prepare(image, (2, 3))([request]) for each in (mine, nearest))
         assert (found - expected).abs().max() < 1e-6
     finally:
         del KINDS["test-repeat"]

@@ -20,8 +20,7 @@ from bench.models.upsamplers import (
     tiles,
     upsampled_scores,
 )
-from bench.models.upsamplers.adaptive import adaptive_conv
-from bench.models.upsamplers.jbu import JointBilateral
+from bench.models.upsamplers.jbu import JointBilateral, adaptive_conv
 from bench.models.upsamplers.operator import Operator, Step
 from bench.models.upsamplers.tiles import Strip, TileGrid
 
