@@ -70,11 +70,11 @@ class Naf(Upsampler):
         with stage("operator"):
             queries, keys = self.queries_and_keys(guidance, grid)
             rows, columns = neighbourhoods(guidance, grid)
-            queries, keys = queries.unflatten(2, guidance.shape[2:]), keys.unflatten(2, grid)
+            queries, keys = torch.unflatten(queries, 2, guidance.shape[2:]), torch.unflatten(keys, 2, grid)
 
         @torch.no_grad()
         def scores(requests: Sequence[ScoreRequest]) -> list[Tensor]:
-            heads = [split(ask.patches.float()).unflatten(2, grid) for ask in requests]
+            heads = [torch.unflatten(split(ask.patches.float()), 2, grid) for ask in requests]
             found: list[list[Tensor]] = [[] for _ in requests]
             for band in bands(rows, columns):
                 with stage("operator"):
@@ -83,7 +83,7 @@ class Naf(Upsampler):
                 with stage("scores"):
                     for ask, values, parts in zip(requests, heads, found, strict=True):
                         cosines = ask.at_pixels(joined(weights @ values[:, :, band.patches].flatten(2, 3)))
-                        parts.append(cosines.unflatten(1, (-1, len(columns))))
+                        parts.append(torch.unflatten(cosines, 1, (-1, len(columns))))
             return [torch.cat(parts, dim=1) for parts in found]
 
         return scores

@@ -49,7 +49,7 @@ class Nearest(Upsampler):
     def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Scorer:
         @torch.no_grad()
         def scores(requests: Sequence[ScoreRequest]) -> list[Tensor]:
-            low = [ask.at_pixels(ask.patches.float()).mT.unflatten(2, grid) for ask in requests]  # (B, Q, h, w)
+            low = [torch.unflatten(ask.at_pixels(ask.patches.float()).mT, 2, grid) for ask in requests]  # (B, Q, h, w)
             return [F.interpolate(maps, guidance.shape[2:]).permute(0, 2, 3, 1) for maps in low]
 
         return scores
