@@ -28,7 +28,6 @@ from bench.registry import Method, find_method, find_refinement, source_hash
 from bench.runtime.checksum import sha256_hash
 from bench.runtime.process_state import foreign_code
 from bench.runtime.shared_tensors import SharedTensors, counting_changes
-from bench.runtime.sources import text_hash
 from bench.settings import Settings
 
 
@@ -76,7 +75,7 @@ class ModelCache:
         if (name, dim) not in self._upsamplers:
             loaded, fingerprint = self._load_upsampler(name, dim)
             if not kind_file(type(loaded)).is_relative_to(Path(bench.__file__).resolve().parent):
-                fingerprint += f", {text_hash(kind_file(type(loaded)))}"  # of a plug-in
+                fingerprint += f", {source_hash(kind_file(type(loaded)))}"  # of a plug-in
             self._upsamplers[name, dim] = loaded.requires_grad_(False).to(self.device), fingerprint
         return self._upsamplers[name, dim]
 

@@ -20,6 +20,7 @@ from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError, SharedStateLost
 from bench.evaluation.models import ModelCache, build_row, check_tower
 from bench.inference.row import Row
+from bench.models.upsamplers import kind_file
 from bench.paths import data_root
 from bench.registry import Method, earlier_hashes, find_method, find_refinement
 from bench.runtime.distributed import Distributed
@@ -235,7 +236,7 @@ class _State(NamedTuple):
 def _state(cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: Store, spec: RunSpec) -> _State:
     """Return what there is to do for a cell, of which `old` is stored."""
     samples = dataset.samples
-    if cell.ready and old and samples:
+    if cell.ready and old and samples and not spec.fresh:
         cell = replace(cell, inputs={**cell.inputs, **_names_in(old.record.inputs, cell, samples)})
     state, changes = _compared(cell, old, dataset, store, spec.boundary)
     if state == "cached" and cell.ready and cell.label_maps(store).missing(dataset.kept):
@@ -250,6 +251,9 @@ def _names_in(stored: Mapping[str, str], cell: Cell, samples: SampleSet) -> dict
     earlier = {"data list": lambda: {samples.fingerprint()}, "plug-in": lambda: earlier_hashes(cell.method.file)}
     if cell.settings.refine != "none":
         earlier["refinement"] = lambda: earlier_hashes(find_refinement(cell.settings.refine).file)
+    if cell.ready and (upsampler := cell.ready.upsampler) is not None:
+        weights = cell.inputs["upsampler"].rpartition(", ")[0]
+        earlier["upsampler"] = lambda: {f"{weights}, {code}" for code in earlier_hashes(kind_file(type(upsampler)))}
     differing = [name for name in earlier if name in stored and stored[name] != cell.inputs.get(name)]
     return {name: stored[name] for name in differing if stored[name] in earlier[name]()}
 

@@ -9,6 +9,7 @@ import pytest
 
 from bench.cli import main
 from bench.models.upsamplers import KINDS
+from bench.runtime.sources import text_hash
 from bench.store.store import Store
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "your-method.md").read_text(encoding="utf-8")
@@ -22,13 +23,12 @@ def _forgotten() -> Iterator[None]:
     KINDS.pop("mine", None)
 
 
-def run(folder: Path, source: str, rows: str) -> int:
+def run(folder: Path, source: str, rows: str, *flags: str) -> int:
     (folder / "mine.py").write_text(source)
     (folder / "mine.yaml").write_text(OVERLAY)
     arguments = ["--methods", rows, "--datasets", "whu_aerial", "--results", str(folder / "results")]
-    return main(
-        ["run", "--demo", *arguments, "--plugin", str(folder / "mine.py"), "--config", str(folder / "mine.yaml")]
-    )
+    own = ["--plugin", str(folder / "mine.py"), "--config", str(folder / "mine.yaml")]
+    return main(["run", "--demo", *arguments, *own, *flags])
 
 
 def test_the_documented_upsampler_counts_as_the_shipped_one_does(
@@ -40,3 +40,20 @@ def test_the_documented_upsampler_counts_as_the_shipped_one_does(
     assert abs(mine.confusion() - nearest.confusion()).sum() <= 20  # pixels of two images; ties fall either way
     assert mine.record.inputs["upsampler"].startswith("mine, ")  # and the hash of its source
     assert nearest.record.inputs["upsampler"] == "nearest"
+
+
+def test_an_upsampler_is_identified_by_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Comments do not count; cells of versions by which the text was hashed stay valid."""
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.evaluation.models.source_hash", text_hash)
+        assert run(tmp_path, SOURCE, "clip+mine", "--limit", "1") == 0
+    state = "clip+mine", "--limit", "1", "--dry-run"
+    capsys.readouterr()
+    assert run(tmp_path, SOURCE, *state) == 0 and "nothing to do" in capsys.readouterr().out
+    assert run(tmp_path, SOURCE.replace("nearest", "bilinear"), *state) == 0
+    assert "upsampler changed" in capsys.readouterr().out
+    assert run(tmp_path, SOURCE, "clip+mine", "--limit", "1", "--fresh") == 0
+    capsys.readouterr()
+    assert run(tmp_path, SOURCE + "# again\n", *state) == 0 and "nothing to do" in capsys.readouterr().out
