@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import contextlib
 import errno
 import importlib
 import io
@@ -12,7 +13,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from bench import __version__
@@ -55,7 +56,11 @@ COMMANDS = {  # name -> what it does, an example
 ABOUT_DEMO = f"`run --demo` brings its own data and weights, its results are in {DEMO_RESULTS}"
 MODULES = {"import": "import_"}  # where the name is a word of Python
 SPELLED = {"−": "-", "–": "-", "—": "-", "“": '"', "”": '"', "’": "'", "…": "...", "×": "x", "λ": "lambda", "±": "+-"}
-CONTINUES = ("run", "train", "prepare", "download")  # commands that keep what they have done
+KEPT = "what was computed is stored, the same command continues from there"
+CONTINUES = {  # commands that keep what they have done
+    **dict.fromkeys(("run", "prepare", "download"), KEPT),
+    "train": "the last checkpoint is stored, the same command with --resume continues from there",
+}
 NO_BUGS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -93,20 +98,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of(arguments)
     args = parser.parse_args(arguments)
     args.arguments = arguments
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.showwarning = _one_line_warning  # type: ignore[assignment]
     keep_freed_memory()
     try:
-        code: int = args.main(args)
+        with _sigterm_as_interrupt():
+            code: int = args.main(args)
     except BenchError as error:
         return _complain(str(error), 2)
     except KeyboardInterrupt:
         if SAID in os.environ:
             return INTERRUPTED  # the process that started this one says so
-        kept = "what was computed is stored, the same command continues from there"
         lost = "nothing of what it was doing is kept, run the same command again"
-        return _complain(f"interrupted; {kept if args.command in CONTINUES else lost}", INTERRUPTED)
+        return _complain(f"interrupted; {CONTINUES.get(args.command, lost)}", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output is gone, as in `… | head`
         sys.stderr.close()
         return 0
@@ -117,6 +120,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = os.strerror(error.errno).lower()
         return _complain(f"{error.filename or 'a write'}: {reason}; {advice} and run the same command again", 2)
     return code
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:

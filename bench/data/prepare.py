@@ -21,7 +21,7 @@ from bench.data.fetch import check_room
 from bench.data.prepared import MANIFEST, PreparedManifest, Shard, prepared_folder, read_manifest, recipe
 from bench.data.samples import Sample, SampleSet, open_folder, open_samples
 from bench.errors import BenchError, writing
-from bench.runtime.atomic import replacing, write_atomic
+from bench.runtime.atomic import TEMPORARY, replacing, write_atomic
 from bench.settings import IGNORED
 
 _SHARD_BYTES = 256 << 20
@@ -81,6 +81,8 @@ def _working_folder(folder: Path, manifest: PreparedManifest) -> Path:
     if part.exists() and not (plan.exists() and plan.read_text(encoding="utf-8") == content):
         shutil.rmtree(part)
     part.mkdir(parents=True, exist_ok=True)
+    for torn in part.glob(TEMPORARY):
+        torn.unlink()
     write_atomic(plan, content.encode())
     return part
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.errors import writing
 
 TEMPORARY = ".*.tmp"  # glob of what a killed process may leave behind
+_LONG = 3600.0  # seconds after which no process is writing a temporary file any more
 
 
 @contextlib.contextmanager
@@ -17,8 +21,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file to write to, which then takes the place of `path`.
 
     It is in the same folder, is forced to the disk and renamed: one step, which survives a crash of the machine. Where
-    writing it fails, `path` is as it was before. Raises OSError, for example when the disk is full.
+    writing it fails, `path` is as it was before. What a killed process left of it is removed after an hour.
+    Raises OSError, for example when the disk is full.
     """
+    for left in _left_behind(path.parent).pop(path.name, ()):
+        left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -28,6 +35,18 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def _left_behind(folder: Path) -> dict[str, list[Path]]:
+    """Temporary files in a folder that nobody is writing, by the name of the file that they were for."""
+    found: dict[str, list[Path]] = {}
+    for file in folder.glob(TEMPORARY):
+        name = re.fullmatch(r"\.(.+)\.\d+\.tmp", file.name)
+        with contextlib.suppress(OSError):
+            if name and time.time() - file.stat().st_mtime > _LONG:
+                found.setdefault(name[1], []).append(file)
+    return found
 
 
 def write_atomic(path: Path, data: bytes) -> None:

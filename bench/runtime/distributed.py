@@ -102,7 +102,8 @@ def start_processes(arguments: Sequence[str], count: int | None, devices: str | 
         except SignalException:
             raise KeyboardInterrupt from None
         except ChildFailedError as error:
-            code = int(error.get_first_failure()[1].exitcode)
+            killed = [failure.exitcode for failure in error.failures.values() if failure.exitcode < 0]
+            code = int(killed[0] if killed else error.get_first_failure()[1].exitcode)
             if code < 0:
                 kept = "what was computed is stored, the same command continues from there"
                 print(f"bench: a process was ended by signal {-code}; {kept}", file=sys.stderr)
@@ -140,6 +141,8 @@ def init_distributed(device: str) -> Iterator[Distributed]:
     except RuntimeError as error:
         if "gloo" not in str(error) and not isinstance(error, dist.DistBackendError):
             raise
+        if SAID in os.environ:
+            raise KeyboardInterrupt from None  # the process that started this one says so
         raise BenchError("another process of the run has ended; run the same command again") from error
     finally:
         dist.destroy_process_group()

@@ -57,8 +57,8 @@ def train(
         if recorder is not None:
             recorder.record(losses)
             if trainer.done % plan.save_every == 0 or trainer.done == stop:
+                recorder.picture()  # first: a training that resumes from the checkpoint makes no earlier ones
                 save_checkpoint(checkpoint, trainer, fingerprint)
-                recorder.picture()
     if recorder is not None:
         recorder.bar.close()
         save_upsampler(plan.out / UPSAMPLER, trainer)
