@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from bench.errors import SAID, BenchError
+from bench.errors import INTERRUPTED, SAID, BenchError
 
 T = TypeVar("T")
 
@@ -102,12 +103,16 @@ def start_processes(arguments: Sequence[str], count: int | None, devices: str | 
         except SignalException:
             raise KeyboardInterrupt from None
         except ChildFailedError as error:
-            killed = [failure.exitcode for failure in error.failures.values() if failure.exitcode < 0]
-            code = int(killed[0] if killed else error.get_first_failure()[1].exitcode)
-            if code < 0:
+            ended = [-failure.exitcode for failure in error.failures.values()]
+            killed = [number for number in ended if number > 0 and number != signal.SIGTERM]  # which the others get
+            if killed:
                 kept = "what was computed is stored, the same command continues from there"
-                print(f"bench: a process was ended by signal {-code}; {kept}", file=sys.stderr)
-            return code if code > 0 else 1  # nothing is wrong with the command
+                print(f"bench: a process was ended by signal {killed[0]}; {kept}", file=sys.stderr)
+                return 1  # nothing is wrong with the command
+            code = int(error.get_first_failure()[1].exitcode)
+            if code == INTERRUPTED:
+                raise KeyboardInterrupt from None
+            return code if code > 0 else 1
         finally:
             del os.environ[SAID]
     return 0
