@@ -59,17 +59,22 @@ def positive(text: str) -> int:
     return number
 
 
+_RESULTS = "results"
+
+
+class _DemoResults(argparse.Action):
+    """Flag that reads the demo's results where no other folder is given."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, *_: object) -> None:
+        if namespace.results == _RESULTS:
+            namespace.results = DEMO_RESULTS
+
+
 SHARED: dict[str, dict[str, Any]] = {
     "--methods": {"metavar": "A,B", "help": "only these rows (all)"},
     "--datasets": {"metavar": "X,Y", "help": "only these datasets (all)"},
-    "--results": {"metavar": "D", "default": "results", "help": "results folder (results)"},
-    "--demo": {
-        "dest": "results",
-        "action": "store_const",
-        "const": DEMO_RESULTS,
-        "default": "results",
-        "help": f"as --results {DEMO_RESULTS}",
-    },
+    "--results": {"metavar": "D", "default": _RESULTS, "help": f"results folder ({_RESULTS})"},
+    "--demo": {"action": _DemoResults, "nargs": 0, "help": f"results of the demo ({DEMO_RESULTS})"},
     "--limit": {"type": positive, "metavar": "N", "help": "results of runs with --limit N"},
     "--draws": {"type": positive, "metavar": "B", "help": "swaps of the permutation tests (20000)"},
     "--config": {"metavar": "FILE", "help": "a file laid over benchmark.yaml"},

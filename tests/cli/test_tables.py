@@ -119,6 +119,8 @@ def test_the_demos_results_are_named_and_read(
         assert main([*arguments, "--demo"]) == 0
     assert main(["export", "all.zip", "--demo"]) == 0 and Path("all.zip").is_file()
     assert main(["tables", "--demo"]) == 0 and Path("results/demo-run/tables/leaderboard.md").is_file()
+    for flags in (["--results", "own", "--demo"], ["--demo", "--results", "own"]):  # as `run` takes both
+        assert main(["tables", *flags]) == 2 and "results folder own: " in capsys.readouterr().err
     capsys.readouterr()
     assert main(["show", "clip", "vdd", "--results", "elsewhere"]) == 2
     assert "--demo" not in capsys.readouterr().err
