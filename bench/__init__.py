@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from bench.report.frames import per_image as per_image
     from bench.report.frames import scores as scores
     from bench.report.frames import tables as tables
+    from bench.verify.doctor import doctor as doctor
 
 __version__ = "0.2.0"
 _OFFERED = {
     "BenchError": "bench.errors",
     "Progress": "bench.evaluation.dataset_run",
     "compare": "bench.report.frames",
+    "doctor": "bench.verify.doctor",
     "export": "bench.report.frames",
     "figure": "bench.figures",
     "load_segmenter": "bench.notebook",

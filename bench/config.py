@@ -92,7 +92,7 @@ class BackboneSpec(Model):
 
     library: what builds it; a method says which it needs. model: as the library calls it. file: checkpoint below the
     weights folder, for weights that the library does not fetch. seed: instead, weights of a tiny model drawn by a
-    recipe (the demo).
+    recipe (the demo). bytes: size of the file, as its source states it.
     """
 
     library: Library = "open_clip"
@@ -100,6 +100,7 @@ class BackboneSpec(Model):
     pretrained: str | None = None
     file: str | None = None
     url: str | None = None
+    bytes: int | None = None
     license: str | None = None
     gated: bool = False
     seed: int | None = None
@@ -110,12 +111,13 @@ class UpsamplerSpec(Model):
     """An upsampler: its kind (`bench.models.upsamplers`) and its checkpoint, below the weights folder.
 
     git_blob, sha256: checked after a download. seed: instead of a file, weights drawn by a recipe (the demo). note:
-    where a file without address comes from.
+    where a file without address comes from. bytes: size of the file, as its source states it.
     """
 
     kind: str
     file: str | None = None
     url: str | None = None
+    bytes: int | None = None
     git_blob: str | None = None
     sha256: str | None = None
     seed: int | None = None
@@ -128,13 +130,15 @@ class SecondSpec(Model):
 
     library: "timm", or "tower" for the image tower of the backbone `name`. name: as the library calls it. file: below
     the weights folder. position: how its position embedding meets another grid, see `bench.models.second_kinds`.
-    gated: its licence has to be accepted first. side: of the squares that a tower is given.
+    gated: its licence has to be accepted first. side: of the squares that a tower is given. bytes: size of the file,
+    as its source states it.
     """
 
     library: Literal["timm", "tower"] = "timm"
     name: str
     file: str | None = None
     url: str | None = None
+    bytes: int | None = None
     sha256: str | None = None
     position: Literal["library", "factor"] = "library"
     license: str | None = None

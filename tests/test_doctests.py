@@ -26,9 +26,17 @@ MODULES = (
     "bench.metrics.scores",
     "bench.metrics.significance",
     "bench.report.escape",
+    "bench.runtime.hub",
+    "bench.runtime.room",
     "bench.spec",
 )
-FACE = ("bench.figures", "bench.notebook", "bench.report.details", "bench.report.frames")  # modules of bench.__all__
+FACE = (  # modules of bench.__all__
+    "bench.figures",
+    "bench.notebook",
+    "bench.report.details",
+    "bench.report.frames",
+    "bench.verify.doctor",
+)
 
 
 def functions(module: ModuleType) -> dict[str, str]:

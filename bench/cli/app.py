@@ -22,6 +22,7 @@ from bench.paths import DEMO_RESULTS
 from bench.runtime.memory import keep_freed_memory
 
 COMMANDS = {  # name -> what it does, an example
+    "doctor": ("say what is there and what is missing for a table of the paper, and what to do next", "doctor --quick"),
     "run": ("evaluate methods on datasets and store every cell", "run --demo --methods clip,sclip --datasets loveda"),
     "tables": ("write the paper's tables from what is stored", "tables --demo --format latex"),
     "compare": ("paired comparison of two stored rows", "compare segearth-ov sclip --demo"),

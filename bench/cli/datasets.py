@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench.cli.options import add_shared, read_classes
 from bench.errors import BenchError, did_you_mean
+from bench.runtime.room import size_text
 
 if TYPE_CHECKING:
     from bench.data.cards import Card
@@ -80,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         print(_table(entries))
         print(f"\nlooked in {root.resolve()}; `bench download NAME` fetches a dataset or tells how to get it")
-    return 0
+    return 0 if all(entry.state == "found" for entry in entries) else 1
 
 
 def _new(args: argparse.Namespace, root: Path) -> int:
@@ -150,24 +151,19 @@ def _table(entries: Sequence[DatasetStatus]) -> str:
             e.state,
             f"{e.layout} (shards)" if e.prepared else e.layout,
             _images(e),
+            size_text(e.to_fetch) if e.to_fetch != 0 else "",
             e.licence,
-            _where(e),
+            e.problem or e.how,
         )
         for e in entries
     ]
-    headers = ["name", "task", "on disk", "layout", "images", "licence", "where to get it"]
-    return tabulate(rows, headers=headers, maxcolwidths=[None, None, None, 16, None, 32, 44])
+    headers = ["name", "task", "on disk", "layout", "images", "to fetch", "licence", "where to get it"]
+    return tabulate(rows, headers=headers, maxcolwidths=[None, None, None, 16, None, None, 32, 44])
 
 
 def _images(entry: DatasetStatus) -> str:
     found = f"{entry.images:,} scenes, uncut" if entry.whole_scenes else f"{entry.images:,}"
     return f"{found} / {entry.expected:,}" if entry.expected else found
-
-
-def _where(entry: DatasetStatus) -> str:
-    if entry.problem:
-        return entry.problem
-    return f"bench download {entry.name}" if entry.direct else f"{entry.access}: {next(iter(entry.sources), '')}"
 
 
 def _show(report: Report) -> None:

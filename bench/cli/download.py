@@ -24,7 +24,9 @@ def main(args: argparse.Namespace) -> int:
     from bench.paths import data_root
 
     if args.names[0] == "weights":
-        return 0 if download_weights(load_config(args.config), args.names[1:], print) else 1
+        from bench.models.clip_weights import fetch_backbone
+
+        return 0 if download_weights(load_config(args.config), args.names[1:], print, fetch_backbone) else 1
     cards = [load_card(name, args.cards) for name in args.names]
     complete = [download_dataset(card, data_root(args.data_root), print) for card in cards]
     return 0 if all(complete) else 1

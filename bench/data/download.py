@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from bench.config import Config, SecondSpec, UpsamplerSpec
+from bench.config import BackboneSpec, Config, SecondSpec, UpsamplerSpec
 from bench.data.cards import Card
 from bench.data.fetch import fetch, linked_images, md5_hash
 from bench.data.inventory import look
@@ -41,27 +41,34 @@ def download_dataset(card: Card, data_root: Path, say: Callable[[str], None]) ->
     return complete
 
 
-def download_weights(config: Config, names: Sequence[str], say: Callable[[str], None]) -> bool:
+def download_weights(
+    config: Config,
+    names: Sequence[str],
+    say: Callable[[str], None],
+    fetch_backbone: Callable[[BackboneSpec], Path],
+) -> bool:
     """Fetch checkpoints that benchmark.yaml names into the weights folder; no names: all released upsamplers.
 
-    names: of `upsamplers:`, `models:` or `backbones:`. True when none of them has to be got by hand. Raises BenchError
-    for an unknown name, and as `fetch` does.
+    names: of `upsamplers:`, `models:` or `backbones:`. fetch_backbone: fetches pretrained weights that open_clip knows,
+    and says where they are. True when none of them has to be got by hand. Raises BenchError for an unknown name, and as
+    `fetch` does.
     """
     known = [*config.upsamplers, *config.models, *config.backbones]
     for name in names:
         if name not in known:
             raise BenchError(f"unknown weights '{name}'; {did_you_mean(name, known)}")
     released = [name for name, spec in config.upsamplers.items() if spec.url]
-    there = [_fetch_weights(config, name, say) for name in names or released]
+    there = [_fetch_weights(config, name, say, fetch_backbone) for name in names or released]
     return all(there)
 
 
-def _fetch_weights(config: Config, name: str, say: Callable[[str], None]) -> bool:
+def _fetch_weights(
+    config: Config, name: str, say: Callable[[str], None], fetch_backbone: Callable[[BackboneSpec], Path]
+) -> bool:
     """One checkpoint; False where it has to be got by hand, which is said then."""
     spec = config.upsamplers.get(name) or config.models.get(name) or config.backbones[name]
     if spec.file is None:
-        needs_none = isinstance(spec, UpsamplerSpec)
-        say(f"{name}: has no weights" if needs_none else f"{name}: open_clip fetches it when it is first used")
+        say(f"{fetch_backbone(spec)}: is there" if isinstance(spec, BackboneSpec) else f"{name}: has no weights")
         return True
     target = weights_dir() / spec.file
     gated = isinstance(spec, SecondSpec) and spec.gated

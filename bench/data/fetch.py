@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bench import __version__
 from bench.errors import BenchError
 from bench.runtime.checksum import file_hash, sha256_hash
+from bench.runtime.hub import hub_endpoint, hub_headers, on_hub
 
 ATTEMPTS = 5  # in a row, without a byte received
 _TIMEOUT = 60.0  # seconds of silence
@@ -93,8 +94,7 @@ def _receive_all(url: str, part: Path) -> None:
             return _receive(url, part)
         except urllib.error.HTTPError as error:
             if error.code not in _PASSING:
-                advice = f"get {part.stem} by hand into {part.parent}"
-                raise BenchError(f"{url}: {error.code} {error.reason}; {advice}") from None
+                raise BenchError(f"{url}: {error.code} {error.reason}; {_advice(error.code, url, part)}") from None
             reason: Exception = error
         except _NETWORK as error:
             reason = error
@@ -102,6 +102,15 @@ def _receive_all(url: str, part: Path) -> None:
         if failures == ATTEMPTS:
             raise BenchError(f"{url}: the connection fails ({reason}); run the same command again to continue")
         time.sleep(2 ** (failures - 1))
+
+
+def _advice(code: int, url: str, part: Path) -> str:
+    by_hand = f"get {part.stem} by hand into {part.parent}"
+    if code not in (401, 403) or not on_hub(url).startswith(f"{hub_endpoint()}/"):
+        return by_hand
+    if hub_headers(on_hub(url)):
+        return f"accept its terms there with the account of your token, or {by_hand}"
+    return f"accept its terms there, then run `hf auth login` or set HF_TOKEN, or {by_hand}"
 
 
 def _receive(url: str, part: Path) -> None:
@@ -142,7 +151,10 @@ def _append(response: Any, part: Path, offset: int, total: int | None) -> None:
 
 def _request(url: str, headers: Mapping[str, str] | None = None) -> urllib.request.Request:
     always = {"User-Agent": f"ovss-bench/{__version__}", "Accept-Encoding": "identity"}
-    return urllib.request.Request(url, headers={**always, **(headers or {})})
+    request = urllib.request.Request(on_hub(url), headers={**always, **(headers or {})})
+    for name, value in hub_headers(request.full_url).items():
+        request.add_unredirected_header(name, value)  # the storage that the hub redirects to may not see it
+    return request
 
 
 def _range(part: Path, offset: int) -> dict[str, str]:

@@ -20,6 +20,7 @@ class DatasetStatus:
 
     images: samples found, or the scenes that they are yet to be cut from (`whole_scenes`)
     direct: whether `bench download` can fetch all of it
+    to_fetch: bytes of the archives that are not there yet; None where a size is not known
     problem: why it is incomplete
     """
 
@@ -37,11 +38,18 @@ class DatasetStatus:
     access: str
     sources: tuple[str, ...]
     direct: bool
+    to_fetch: int | None
     problem: str | None = None
+
+    @property
+    def how(self) -> str:
+        """How to get it, in a line."""
+        return f"bench download {self.name}" if self.direct else f"{self.access}: {next(iter(self.sources), '')}"
 
 
 def look(card: Card, data_root: Path) -> DatasetStatus:
     """Look for a dataset below the data root. Raises nothing for what is wrong with it."""
+    shards, folders = prepared_folder(card, data_root), dataset_folders(card, data_root)
     status = DatasetStatus(
         name=card.name,
         title=card.title,
@@ -51,8 +59,8 @@ def look(card: Card, data_root: Path) -> DatasetStatus:
         access=card.access,
         sources=card.sources,
         direct=bool(card.downloads) and all(item.url for item in card.downloads if item.needed),
+        to_fetch=_to_fetch(card, folders),
     )
-    shards, folders = prepared_folder(card, data_root), dataset_folders(card, data_root)
     try:
         manifest = read_manifest(shards)
         if manifest is not None and not folders and not manifest.fits(card):
@@ -74,7 +82,18 @@ def look(card: Card, data_root: Path) -> DatasetStatus:
     problem = None if status.whole_scenes else miscount(images, card.expected_count)
     if absent:
         problem = f"{len(absent)} names of the split have no file, e.g. {absent[0]}"
-    return replace(status, state="incomplete" if problem else "found", layout=layout, images=images, problem=problem)
+    if problem:
+        return replace(status, state="incomplete", layout=layout, images=images, problem=problem)
+    return replace(status, state="found", layout=layout, images=images, to_fetch=0)
+
+
+def _to_fetch(card: Card, folders: Sequence[Path]) -> int | None:
+    """Bytes of the needed archives that no folder holds; None where the card lists none or lacks a size."""
+    absent = [
+        item for item in card.downloads if item.needed and not any((folder / item.file).exists() for folder in folders)
+    ]
+    sizes = [item.bytes for item in absent if item.bytes]
+    return sum(sizes) if card.downloads and len(sizes) == len(absent) else None
 
 
 def _outgrown(card: Card, folders: Sequence[Path], manifest: PreparedManifest) -> bool:

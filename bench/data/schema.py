@@ -174,6 +174,7 @@ class Download(Strict):
     file: str
     url: str | None = Field(None, description="public direct address; none: to be got by hand")
     md5: str | None = Field(None, pattern="^[0-9a-f]{32}$")
+    bytes: int | None = Field(None, ge=1, description="size, as its source states it")
     index: bool = Field(False, description="url is a page; the images it links to belong into `file`")
     needed: bool = Field(True, description="false: known, but not read by any layout")
 

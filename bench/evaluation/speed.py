@@ -8,6 +8,7 @@ meanwhile, is left out of the time.
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import tempfile
 import time
@@ -49,7 +50,7 @@ from bench.models.upsamplers.tiles import Strip
 from bench.registry import Method, find_method
 from bench.runtime.device import peak_memory
 from bench.runtime.timing import Stopwatch, stage, wait_for_gpu
-from bench.settings import Settings
+from bench.settings import ResizeRule, Settings
 from bench.store.record import ResultSpec
 from bench.store.store import Store
 from bench.store.writer import ResultWriter
@@ -194,6 +195,20 @@ class Bench:
         timing.peak_memory = peak_memory(self.backbone.device)
         return timing
 
+    def once(self, case: Case, resize_rule: ResizeRule) -> Timing:
+        """Measure the rows alone at this size, on one image after one of warming up; the encoder's time is nan."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "image.jpg"
+            _write_noise(file, case)
+            segmenters = self._segmenters(case, resize_rule)
+            work = _Work(file, segmenters, self._writers(Path(folder), case, 1), case.queries)
+            for _ in range(2):
+                with Stopwatch() as watch:
+                    took = self._seconds(self._run, work, self._decoded(work, 1))
+        small = resize_rule.size(case.height, case.width)
+        windows = len(window_boxes(*small, segmenters[0].window, segmenters[0].stride))
+        return Timing(windows, math.nan, took, {name: watch.seconds.get(name, 0.0) for name in STAGES})
+
     @torch.inference_mode()
     def measure_upsampler(self, queries: int, rows: int, repeats: int) -> dict[str, float]:
         """Seconds for the pixel scores in one window, from its patch tokens on.
@@ -232,9 +247,11 @@ class Bench:
         """Return whether the row has an upsampler."""
         return self._settings(row).upsampler != "none"
 
-    def _segmenters(self, case: Case) -> list[Segmenter]:
+    def _segmenters(self, case: Case, resize_rule: ResizeRule | None = None) -> list[Segmenter]:
         words = [[f"class {number}"] for number in range(case.queries)]
         settings = [self._settings(row) for row in case.rows]
+        if resize_rule is not None:
+            settings = [one.model_copy(update={"resize": resize_rule}) for one in settings]
         return build_segmenters(
             [(one, build_row(one, words, self.models)) for one in settings], self.models, self.batch
         )

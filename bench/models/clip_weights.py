@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import socket
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +19,9 @@ from bench.errors import BenchError, did_you_mean, reading
 from bench.models.backbone import Backbone
 from bench.models.block import lower_precision
 from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint, with_token_table
+from bench.models.weights import cached_weights, in_weights_folder, weights_source
 from bench.paths import weights_dir
+from bench.runtime.hub import answers, hub_endpoint
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -45,7 +45,7 @@ def load_backbone(
     """
     is_config = spec.model.endswith(".json")
     config = _read_config(Path(spec.model)) if is_config else _known_config(spec.model)
-    file = checkpoint or _in_weights_folder(spec)
+    file = checkpoint or in_weights_folder(spec)
     if file is None and is_config:
         raise BenchError(f"--backbone {spec.model}: a model config has no weights; give them with --checkpoint FILE")
     if file is not None:
@@ -70,15 +70,6 @@ def load_backbone(
     if DTYPES[dtype] != torch.float32:
         lower_precision(model.visual, DTYPES[dtype])
     return Backbone(name, model.to(device), _tokenizer(spec.model, config, is_config), fingerprint)
-
-
-def _in_weights_folder(spec: BackboneSpec) -> Path | None:
-    """Return the file that `spec` names, or a download of its pretrained weights, if it is there."""
-    if spec.file:
-        return weights_dir() / spec.file
-    known = open_clip.get_pretrained_cfg(spec.model, spec.pretrained or "")
-    released = weights_dir() / Path(known.get("url") or "none").name
-    return released if released.is_file() else None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -109,8 +100,11 @@ def _empty_model(name: str, config: dict[str, Any]) -> Any:
         raise BenchError(f"backbone {name}: open_clip cannot build it from its config: {error}") from None
 
 
-def _pretrained(spec: BackboneSpec) -> Any:
-    """Load released weights by open_clip's own way: its cache, else a download."""
+def fetch_backbone(spec: BackboneSpec) -> Path:
+    """Fetch released weights by open_clip's own way, its cache or a download; return their file.
+
+    Raises BenchError for unknown weights, and where they can be had in neither way, naming what to do.
+    """
     tags = open_clip.list_pretrained_tags_by_model(spec.model)
     if spec.pretrained is None:
         raise BenchError(
@@ -121,21 +115,33 @@ def _pretrained(spec: BackboneSpec) -> Any:
         raise BenchError(
             f"backbone {spec.model}: unknown weights ':{spec.pretrained}'; {did_you_mean(spec.pretrained, tags)}"
         )
+    if there := in_weights_folder(spec) or cached_weights(spec):
+        return there
+    try:
+        with _quiet_hub():
+            return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(spec.model, spec.pretrained)))
+    except Exception as error:
+        raise BenchError(
+            f"weights '{spec.pretrained}' of {spec.model} are neither cached nor can they be downloaded "
+            f"({_first_line(error)}); get {weights_source(spec)} on a machine with a network and put it into "
+            f"{weights_dir()} or pass it with --checkpoint FILE"
+        ) from None
+
+
+def _pretrained(spec: BackboneSpec) -> Any:
+    """Load released weights by open_clip's own way."""
+    file = fetch_backbone(spec)
     try:
         with _quiet_hub():
             return open_clip.create_model(spec.model, pretrained=spec.pretrained, precision="fp32", device="cpu")
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise BenchError(
-            f"weights '{spec.pretrained}' of {spec.model} are neither cached nor can they be downloaded "
-            f"({reason[:120]}); get {_source(spec)} on a machine with a network and put it into {weights_dir()} "
-            "or pass it with --checkpoint FILE"
-        ) from None
+        what = f"{file}: not the weights of {spec.model} ({_first_line(error)})"
+        raise BenchError(f"{what}; delete it and fetch it again") from None
 
 
-def _source(spec: BackboneSpec) -> str:
-    known = open_clip.get_pretrained_cfg(spec.model, spec.pretrained or "")
-    return known.get("url") or f"https://huggingface.co/{known.get('hf_hub', '').rstrip('/')}"
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:120]
 
 
 @contextlib.contextmanager
@@ -148,23 +154,13 @@ def _quiet_hub() -> Iterator[None]:
     offline = constants.HF_HUB_OFFLINE
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
-    constants.HF_HUB_OFFLINE = offline or not _hub_reachable()
+    constants.HF_HUB_OFFLINE = offline or not answers(hub_endpoint())
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = offline
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _hub_reachable() -> bool:
-    if urllib.request.getproxies():  # a proxy may know names that this machine cannot resolve
-        return True
-    try:
-        socket.create_connection(("huggingface.co", 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def _clip_state(state: dict[str, Tensor]) -> dict[str, Tensor]:

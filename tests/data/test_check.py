@@ -226,13 +226,13 @@ def test_the_inventory_knows_archives(tmp_path: Path) -> None:
 
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(load_card("loveda"), tmp_path, 2)
-    assert main(["datasets", "--data-root", str(tmp_path)]) == 0
+    assert main(["datasets", "--data-root", str(tmp_path)]) == 1
     table = capsys.readouterr().out
     rows = {line.split()[0]: line for line in table.splitlines() if line and line[0].isalpha()}
     assert "incomplete" in rows["loveda"] and "2 / 1,669" in rows["loveda"]
     assert "missing" in rows["potsdam"] and "request" in rows["potsdam"]
     assert "bench download openearthmap" in rows["openearthmap"]
-    assert main(["datasets", "--json", "--data-root", str(tmp_path)]) == 0
+    assert main(["datasets", "--json", "--data-root", str(tmp_path)]) == 1
     entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert len(entries) >= 17 and entries["loveda"]["images"] == 2 and entries["vdd"]["state"] == "missing"
 

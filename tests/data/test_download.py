@@ -10,7 +10,7 @@ from data_helpers import pack, scene
 from server_helpers import CONTENT, MD5, Server, running_server
 
 from bench.cli import main
-from bench.config import load_config
+from bench.config import BackboneSpec, load_config
 from bench.data.cards import Card, card_names, load_card
 from bench.data.download import download_dataset, download_weights
 from bench.data.fetch import md5_hash
@@ -18,6 +18,11 @@ from bench.data.schema import Download
 from bench.demo.writers import write_dataset
 from bench.errors import BenchError
 from bench.paths import weights_dir
+
+
+def fetched(spec: BackboneSpec) -> Path:
+    """Where open_clip would put the weights."""
+    return Path(f"{spec.model}.safetensors")
 
 
 @pytest.fixture
@@ -123,33 +128,33 @@ def test_weights_of_second_models(server: Server, tmp_path: Path) -> None:
     dino = config.models["dino-vitb16"].model_copy(update={"url": f"{server.url}/data.bin"})
     config = config.model_copy(update={"models": {**config.models, "dino-vitb16": dino}})
     with pytest.raises(BenchError, match="what the server sent is no checkpoint"):  # .pth, but neither zip nor pickle
-        download_weights(config, ["dino-vitb16"], said.append)
+        download_weights(config, ["dino-vitb16"], said.append, fetched)
     assert said == ["dino-vitb16, licence: Apache-2.0"]
     right = dino.model_copy(update={"sha256": hashlib.sha256(CONTENT).hexdigest()})
     config = config.model_copy(update={"models": {**config.models, "dino-vitb16": right}})
-    assert download_weights(config, ["dino-vitb16"], said.append)
+    assert download_weights(config, ["dino-vitb16"], said.append, fetched)
     assert said[-1] == f"{weights_dir() / 'dino_vitbase16_pretrain.pth'}: downloaded, checksum right"
     (weights_dir() / "dino_vitbase16_pretrain.pth").unlink()
-    assert not download_weights(config, ["dinov3-vitl16-sat"], said.append)
+    assert not download_weights(config, ["dinov3-vitl16-sat"], said.append, fetched)
     assert "accept the licence (DINOv3 License) at https://huggingface.co/timm/vit_large" in said[-1]
-    assert download_weights(config, ["bilinear"], said.append) and said[-1] == "bilinear: has no weights"
+    assert download_weights(config, ["bilinear"], said.append, fetched) and said[-1] == "bilinear: has no weights"
 
 
 def test_weights_that_have_no_address(tmp_path: Path) -> None:
     said: list[str] = []
     config = load_config()
     unreleased = next(name for name, spec in config.upsamplers.items() if spec.file and not spec.url)
-    assert not download_weights(config, [unreleased, "remoteclip-vit-b32", "clip-vit-b16"], said.append)
+    assert not download_weights(config, [unreleased, "remoteclip-vit-b32", "clip-vit-b16"], said.append, fetched)
     assert "not released" in said[0] and str(weights_dir()) in said[0]
     assert "https://huggingface.co/chendelong/RemoteCLIP" in said[1]
-    assert "open_clip fetches it" in said[2]
+    assert said[2] == "ViT-B-16-quickgelu.safetensors: is there"
     weights_dir().mkdir(parents=True, exist_ok=True)
     file = weights_dir() / str(config.backbones["remoteclip-vit-b32"].file)
     file.touch()
-    assert download_weights(config, ["remoteclip-vit-b32"], said.append)
+    assert download_weights(config, ["remoteclip-vit-b32"], said.append, fetched)
     file.unlink()
     with pytest.raises(BenchError, match="unknown weights 'simfeatupp'; did you mean simfeatup"):
-        download_weights(config, ["simfeatupp"], said.append)
+        download_weights(config, ["simfeatupp"], said.append, fetched)
 
 
 def test_addresses_in_the_cards_and_the_configuration_are_plain() -> None:

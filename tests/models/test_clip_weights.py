@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from bench.config import BackboneSpec
 from bench.errors import BenchError
 from bench.models.checkpoints import read_state_dict
-from bench.models.clip_weights import _source, load_backbone
+from bench.models.clip_weights import load_backbone
+from bench.models.weights import weights_source
 
 
 def _spec(config: Path) -> BackboneSpec:
@@ -110,12 +111,12 @@ def test_weights_that_cannot_be_downloaded_say_where_to_get_and_put_them(
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr("open_clip.create_model", refuse)
-    monkeypatch.setattr("bench.models.clip_weights._hub_reachable", lambda: False)
+    monkeypatch.setattr("open_clip.download_pretrained", refuse)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nothing answers
     spec = BackboneSpec(model="ViT-B-16-quickgelu", pretrained="openai")
     with pytest.raises(BenchError, match="no route to host") as error:
         load_backbone(spec)
-    assert _source(spec) in str(error.value)
+    assert weights_source(spec) in str(error.value)
     assert "--checkpoint FILE" in str(error.value)
     assert "\n" not in str(error.value)
 

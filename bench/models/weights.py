@@ -1,0 +1,141 @@
+"""Files of weights: where each belongs, whether it is there, how big it is, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import open_clip
+from huggingface_hub import try_to_load_from_cache
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+from bench.config import BackboneSpec, Config, SecondSpec, UpsamplerSpec
+from bench.paths import weights_dir
+from bench.runtime.hub import hub_endpoint, on_hub
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsStatus:
+    """One file of weights.
+
+    name: in `backbones:`, `upsamplers:` or `models:` of benchmark.yaml
+    file: where it is; where it belongs if it is missing, None for the cache of Hugging Face
+    bytes: of the file, or as its source states it; None where unknown
+    access: open (`bench download weights` fetches it), gated (a licence has to be accepted), by hand, not released
+    source: an address, on the hub that is configured
+    """
+
+    name: str
+    kind: Literal["backbone", "upsampler", "second model"]
+    there: bool
+    file: Path | None
+    bytes: int | None
+    licence: str | None
+    access: Literal["open", "gated", "by hand", "not released"]
+    source: str | None
+    note: str | None
+
+    @property
+    def how(self) -> str:
+        """How to get it, in a line."""
+        if self.access == "open":
+            return f"python -m bench download weights {self.name}"
+        if self.access == "not released":
+            return self.note or "not released; train it (docs/training.md)"
+        accept = "accept the licence and " if self.access == "gated" else ""
+        return f"{accept}get it from {self.source} into {self.file}"
+
+
+def look_for_weights(config: Config) -> list[WeightsStatus]:
+    """Look for every file of weights that a configuration names; kinds without weights are left out."""
+    return [*_backbones(config), *_upsamplers(config), *_seconds(config)]
+
+
+def in_weights_folder(spec: BackboneSpec) -> Path | None:
+    """Return the file that `spec` names, or a download of its pretrained weights, if it is there."""
+    if spec.file:
+        return weights_dir() / spec.file
+    released = weights_dir() / Path(_released(spec).get("url") or "none").name
+    return released if released.is_file() else None
+
+
+def weights_source(spec: BackboneSpec) -> str:
+    """Return the address of pretrained weights: of their authors, else on the hub."""
+    return _released(spec).get("url") or f"{hub_endpoint()}/{_repository(spec)[0]}"
+
+
+def _released(spec: BackboneSpec) -> dict[str, str]:
+    known: dict[str, str] = open_clip.get_pretrained_cfg(spec.model, spec.pretrained or "")
+    return known
+
+
+def _repository(spec: BackboneSpec) -> tuple[str, tuple[str, ...]]:
+    """Return the repository of pretrained weights on the hub, and the names that their file may have there."""
+    repository, _, name = _released(spec).get("hf_hub", "").rpartition("/")
+    return repository, (name,) if name else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+
+
+def cached_weights(spec: BackboneSpec) -> Path | None:
+    """Return the weights in the cache of Hugging Face, if they are there."""
+    repository, names = _repository(spec)
+    found = (try_to_load_from_cache(repository, name) for name in names if repository)
+    return next((Path(file) for file in found if isinstance(file, str)), None)
+
+
+def _backbones(config: Config) -> Iterator[WeightsStatus]:
+    for name, spec in config.backbones.items():
+        file = in_weights_folder(spec) or cached_weights(spec)
+        there = file is not None and file.is_file()
+        yield WeightsStatus(
+            name=name,
+            kind="backbone",
+            there=there,
+            file=file,
+            bytes=_size(file, spec),
+            licence=spec.license,
+            access="by hand" if spec.file else "open",
+            source=spec.url if spec.file else f"{hub_endpoint()}/{_repository(spec)[0]}",
+            note=spec.note,
+        )
+
+
+def _upsamplers(config: Config) -> Iterator[WeightsStatus]:
+    for name, spec in config.upsamplers.items():
+        if spec.file is None:
+            continue
+        file = weights_dir() / spec.file
+        yield WeightsStatus(
+            name=name,
+            kind="upsampler",
+            there=file.is_file(),
+            file=file,
+            bytes=_size(file, spec),
+            licence=spec.license,
+            access="open" if spec.url else "not released",
+            source=on_hub(spec.url) if spec.url else None,
+            note=spec.note,
+        )
+
+
+def _seconds(config: Config) -> Iterator[WeightsStatus]:
+    for name, spec in config.models.items():
+        if spec.library == "tower":
+            continue
+        file = weights_dir() / (spec.file or f"{name}.pth")
+        yield WeightsStatus(
+            name=name,
+            kind="second model",
+            there=file.is_file(),
+            file=file,
+            bytes=_size(file, spec),
+            licence=spec.license,
+            access="gated" if spec.gated else "open" if spec.url else "by hand",
+            source=on_hub(spec.url or f"https://huggingface.co/timm/{spec.name}"),
+            note=spec.note,
+        )
+
+
+def _size(file: Path | None, spec: BackboneSpec | UpsamplerSpec | SecondSpec) -> int | None:
+    return file.stat().st_size if file is not None and file.is_file() else spec.bytes

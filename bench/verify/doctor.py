@@ -1,0 +1,243 @@
+"""The facts of a first run: machine, weights, datasets, time, and what to do next."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import torch
+from huggingface_hub import constants, get_token
+from tabulate import tabulate
+
+from bench.config import Config, load_config
+from bench.data.cards import Card, load_card
+from bench.data.inventory import DatasetStatus, look
+from bench.demo.config import DEMO, with_backbone
+from bench.demo.datasets import demo_data_root
+from bench.errors import check_known
+from bench.evaluation.estimate import Costs, quick_costs, quick_seconds
+from bench.models.weights import WeightsStatus, look_for_weights
+from bench.paths import Paths, cache_dir, each_path
+from bench.paths import data_root as find_data_root
+from bench.registry import Method, find_method, load_methods
+from bench.runtime.device import choose_device
+from bench.runtime.hub import answers, hub_endpoint
+from bench.runtime.provenance import provenance
+from bench.runtime.room import free_bytes, memory_bytes, size_text, time_text
+
+FIRST_TABLE: Final = "1"
+
+
+class TableFacts(NamedTuple):
+    """What one table takes on this machine in one process.
+
+    here: datasets that are on the disk
+    seconds_here, seconds_all: of their images, and of those of all datasets whose number is known; None where nothing
+    was measured
+    """
+
+    name: str
+    here: int
+    datasets: int
+    seconds_here: float | None
+    seconds_all: float | None
+
+
+@dataclass(frozen=True, repr=False)
+class Diagnosis:
+    """All that `doctor` found; printed, it is the text of ``python -m bench doctor``.
+
+    table: the one that is to be run; missing: what keeps it from being run, a line each
+    weights: those that it needs come first; used_in: the tables of the paper that use each of them
+    """
+
+    table: str
+    machine: dict[str, str]
+    weights: tuple[WeightsStatus, ...]
+    used_in: dict[str, str]
+    datasets: tuple[DatasetStatus, ...]
+    tables: tuple[TableFacts, ...]
+    missing: tuple[str, ...]
+    next: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether the table could be run."""
+        return not self.missing
+
+    def __repr__(self) -> str:
+        lacks = [f"table {self.table} lacks {len(self.missing)}:", *(f"  {line}" for line in self.missing)]
+        return "\n\n".join(
+            [
+                tabulate(self.machine.items(), tablefmt="plain", disable_numparse=True),
+                weights_table(self.weights, self.used_in),
+                datasets_table(self.datasets),
+                _tables_table(self.tables),
+                "\n".join(lacks) if self.missing else f"table {self.table} can be run",
+                f"next: {self.next}",
+            ]
+        )
+
+
+def doctor(  # noqa: PLR0913 (each is a flag)
+    data_root: str | Path | None = None,
+    *,
+    table: str = FIRST_TABLE,
+    demo: bool = False,
+    device: str | None = None,
+    config: str | Path | None = None,
+    cards: Paths = (),
+    measure: bool = True,
+) -> Diagnosis:
+    """Look at machine, weights and datasets, and say what a table of the paper lacks: ``python -m bench doctor``.
+
+    table: of benchmark.yaml. demo: look at the test bed, whose data are written where they are not there. measure: time
+    the rows of each table on one image of noise, with random weights. Raises BenchError for an unknown table or device.
+
+    >>> found = bench.doctor("data", measure=False)
+    >>> found.ready, found.missing[0]
+    (False, 'weights clip-vit-b16')
+    """
+    loaded = with_backbone(load_config(config), DEMO if demo else None)
+    check_known(table, loaded.tables, f"--table {table}: benchmark.yaml has no such table")
+    methods, chosen, wanted = load_methods(), choose_device(device), loaded.tables[table]
+    paper = {name: one for name, one in loaded.tables.items() if name.isdigit() or name == table}
+    names = dict.fromkeys([*wanted.columns, *(name for one in paper.values() for name in one.columns)])
+    found = [load_card(name, each_path(cards)) for name in names]
+    root = demo_data_root(names) if demo else find_data_root(data_root)
+    of_cards = {one.name: one.model_copy(update={"expected_count": None}) if demo else one for one in found}
+    datasets = {name: look(card, root) for name, card in of_cards.items()}
+    weights = look_for_weights(loaded)
+    needed = needed_weights(loaded, methods, wanted.rows)
+    used = {name: needed_weights(loaded, methods, one.rows) for name, one in paper.items()}
+    lacking = [one for one in weights if one.name in needed and not one.there]
+    absent = [datasets[name] for name in wanted.columns if datasets[name].state != "found"]
+    costs = quick_costs(loaded, methods, loaded.tables[FIRST_TABLE].rows, chosen) if measure else None
+    return Diagnosis(
+        table=table,
+        machine=_machine(chosen, root),
+        weights=tuple(sorted(weights, key=lambda one: one.name not in needed)),
+        used_in={one.name: ", ".join(name for name, names in used.items() if one.name in names) for one in weights},
+        datasets=tuple(datasets.values()),
+        tables=tuple(_tables(loaded, methods, paper, of_cards, datasets, costs)),
+        missing=(*(f"weights {one.name}" for one in lacking), *(f"dataset {one.name} ({one.state})" for one in absent)),
+        next=_next(table, lacking, absent, data_root, demo),
+    )
+
+
+def _tables(
+    config: Config,
+    methods: dict[str, Method],
+    names: Iterable[str],
+    cards: Mapping[str, Card],
+    datasets: Mapping[str, DatasetStatus],
+    costs: Costs | None,
+) -> Iterator[TableFacts]:
+    """Yield what each table takes."""
+    for name in names:
+        table = config.tables[name]
+        images = {column: cards[column].expected_count or datasets[column].images for column in table.columns}
+        here = [column for column in table.columns if datasets[column].state == "found"]
+        if costs is None:
+            yield TableFacts(name, len(here), len(images), None, None)
+            continue
+        seconds = {
+            column: count * quick_seconds(config, methods, table.rows, cards[column], costs)
+            for column, count in images.items()
+        }
+        yield TableFacts(name, len(here), len(images), sum(seconds[column] for column in here), sum(seconds.values()))
+
+
+def needed_weights(config: Config, methods: Mapping[str, Method], rows: Iterable[str]) -> set[str]:
+    """Return the names of the backbones, upsamplers and second models that rows use."""
+    names: set[str] = set()
+    for name in rows:
+        row = config.row(name)
+        settled = config.resolve(row, find_method(row.method, methods).defaults, {})
+        names |= {settled["backbone"], settled["upsampler"], *settled["models"].values()}
+    return names - {"none"}
+
+
+def weights_table(weights: Iterable[WeightsStatus], used_in: Mapping[str, str]) -> str:
+    """Write a line for each file of weights that is there or can be had, and one for those that nobody released."""
+    closed = [one for one in weights if one.access == "not released" and not one.there]
+    lines = [
+        (
+            one.name,
+            used_in[one.name],
+            "there" if one.there else "missing",
+            size_text(one.bytes),
+            one.licence or "?",
+            one.file if one.there else one.how,
+        )
+        for one in weights
+        if one not in closed
+    ]
+    heads = ["weights", "in tables", "state", "size", "licence", "where it is, or how to get it"]
+    table = tabulate(lines, heads, maxcolwidths=[None, None, None, None, None, 80], disable_numparse=True)
+    names = ", ".join(one.name for one in closed)
+    return f"{table}\nnot released, to be trained (docs/training.md): {names}" if closed else table
+
+
+def datasets_table(datasets: Iterable[DatasetStatus]) -> str:
+    """Write a line for each dataset: what is on the disk, what there is to fetch, and how."""
+    lines = [
+        (
+            one.name,
+            one.state,
+            f"{one.images:,} of {one.expected:,}" if one.expected else f"{one.images:,}",
+            "" if one.state == "found" else size_text(one.to_fetch),
+            one.access,
+            one.problem or (one.folder if one.state == "found" else one.how),
+        )
+        for one in datasets
+    ]
+    heads = ["dataset", "state", "images", "to fetch", "access", "where it is, or how to get it"]
+    return tabulate(lines, heads, maxcolwidths=[None, None, None, None, None, 70], disable_numparse=True)
+
+
+def _tables_table(tables: Iterable[TableFacts]) -> str:
+    lines = [
+        (one.name, f"{one.here} of {one.datasets}", time_text(one.seconds_here), time_text(one.seconds_all))
+        for one in tables
+    ]
+    return tabulate(lines, ["table", "datasets here", "time for these", "time with all"], disable_numparse=True)
+
+
+def _machine(device: str, root: Path) -> dict[str, str]:
+    made, memory = provenance(), memory_bytes()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = {"python": made["python"], "torch": torch.__version__}
+    facts["ovss-bench"] = f"{made.get('ovss-bench', 'not installed')}, commit {made['commit']}"
+    facts["device"] = device
+    if device.startswith("cuda"):
+        card = torch.cuda.get_device_properties(device)
+        facts["device"] += f", {card.name}, {size_text(card.total_memory)}"
+    facts["cpu"] = f"{made['cpu']}, {cores} cores, {torch.get_num_threads()} threads of torch"
+    facts["memory"] = size_text(memory)
+    places = {"data": root, "cache": cache_dir(), "cache of Hugging Face": Path(constants.HF_HUB_CACHE)}
+    facts |= {name: f"{place} ({size_text(free_bytes(place))} free)" for name, place in places.items()}
+    reached = "answers" if answers(hub_endpoint()) else "does not answer"
+    facts["hub"] = f"{hub_endpoint()} {reached}; {'a token' if get_token() else 'no token'}"
+    return facts
+
+
+def _next(
+    table: str,
+    weights: Sequence[WeightsStatus],
+    datasets: Sequence[DatasetStatus],
+    data_root: str | Path | None,
+    demo: bool,
+) -> str:
+    place = f" --data-root {data_root}" if data_root else ""
+    if open_ones := [one.name for one in weights if one.access == "open"]:
+        return f"python -m bench download weights {' '.join(open_ones)}"
+    if weights:
+        return weights[0].how
+    if datasets:
+        names = [one.name for one in datasets if one.direct] or [one.name for one in datasets]
+        return f"python -m bench download {' '.join(names)}{place}"
+    return f"python -m bench run --table {table}{' --demo' if demo else place}"

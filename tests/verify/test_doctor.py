@@ -1,0 +1,110 @@
+"""`bench doctor`: what is there and what is missing, before anything was downloaded and after."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from data_helpers import scene
+
+import bench
+from bench.cli import main
+from bench.config import load_config
+from bench.data.cards import load_card
+from bench.data.schema import Download
+from bench.demo.writers import write_dataset
+from bench.evaluation.estimate import Costs, quick_seconds
+from bench.models.weights import look_for_weights
+from bench.paths import weights_dir
+from bench.registry import load_methods
+from bench.verify.doctor import doctor, needed_weights
+
+
+@pytest.fixture(autouse=True)
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nothing answers
+    monkeypatch.delenv("http_proxy", raising=False)
+
+
+def put_weights(*names: str) -> None:
+    """Files in the places of weights, whose content nobody reads here."""
+    weights_dir().mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (weights_dir() / name).write_bytes(b"weights")
+
+
+def test_an_empty_home_lacks_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--quick", "--data-root", str(tmp_path), "--device", "cpu"]) == 1
+    said = capsys.readouterr().out
+    assert "http://127.0.0.1:9 does not answer" in said
+    assert "table 1 lacks 10:" in said and "  weights simfeatup" in said and "  dataset udd5 (missing)" in said
+    assert said.endswith("next: python -m bench download weights clip-vit-b16 simfeatup\n")
+    assert main(["doctor", "--quick", "--json", "--table", "2", "--data-root", str(tmp_path), "--device", "cpu"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["table"] == "2" and len(found["missing"]) == 11
+
+
+def test_each_step_leads_to_the_next(tmp_path: Path) -> None:
+    put_weights("ViT-B-16.pt", "xclip_jbu_one_million_aid.ckpt")
+    found = bench.doctor(tmp_path, device="cpu", measure=False)
+    assert found.next == f"python -m bench download openearthmap loveda --data-root {tmp_path}"
+    for name in load_config().tables["1"].columns:
+        card = load_card(name)
+        write_dataset(card, tmp_path, [scene(card, 512, 512)])
+    found = bench.doctor(tmp_path, device="cpu", measure=False)
+    assert found.ready and found.next == f"python -m bench run --table 1 --data-root {tmp_path}"
+    assert "table 1 can be run" in repr(found)
+    assert {one.name: one.there for one in found.weights}["clip-vit-b16"]
+    assert [(one.here, one.datasets) for one in found.tables] == [(8, 8), (0, 9), (8, 8), (1, 3), (1, 3), (0, 3)]
+
+
+def test_the_demo_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the session's cache, which holds the demo's data
+    found = doctor(demo=True, device="cpu", table="4")
+    assert found.ready and found.next == "python -m bench run --table 4 --demo"
+    assert all(one.seconds_here is not None and 0 < one.seconds_here < 3600 for one in found.tables if one.name == "4")
+
+
+def test_a_mistyped_table_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--table", "7"]) == 2
+    assert "benchmark.yaml has no such table" in capsys.readouterr().err
+
+
+def test_the_bytes_to_fetch_are_those_that_are_not_there_yet(tmp_path: Path) -> None:
+    from bench.data.inventory import look
+
+    items = Download(file="a.zip", bytes=5), Download(file="b.zip", bytes=7), Download(file="c.zip", needed=False)
+    card = load_card("loveda").model_copy(update={"downloads": items})
+    assert look(card, tmp_path).to_fetch == 12
+    (tmp_path / "LoveDA").mkdir()
+    (tmp_path / "LoveDA" / "a.zip").write_bytes(b"PK")
+    assert look(card, tmp_path).to_fetch == 7
+    unknown = card.model_copy(update={"downloads": (*items, Download(file="d.zip"))})
+    assert look(unknown, tmp_path).to_fetch is None
+
+
+def test_weights_say_where_they_come_from() -> None:
+    found = {one.name: one for one in look_for_weights(load_config())}
+    assert found["clip-vit-b16"].source == "http://127.0.0.1:9/timm/vit_base_patch16_clip_224.openai"
+    assert found["loftup"].source == "http://127.0.0.1:9/haiwen/loftup-clip/resolve/main/pytorch_model.bin"
+    assert found["x-jbu-one"].access == "not released" and found["dinov3-vitb16"].access == "gated"
+    assert "accept the licence" in found["dinov3-vitb16"].how and "RemoteCLIP" in found["remoteclip-vit-b32"].how
+
+
+def test_rows_need_what_their_settings_name() -> None:
+    config, methods = load_config(), load_methods()
+    assert needed_weights(config, methods, ["clip"]) == {"clip-vit-b16"}
+    assert needed_weights(config, methods, ["proxyclip+simfeatup"]) == {"clip-vit-b16", "simfeatup", "dino-vitb8"}
+
+
+def test_the_time_of_an_image_by_hand() -> None:
+    """Windows: 9 of a square image at 448 pixels, 49 at 896; the trunk is paid once for rows of one geometry."""
+    config, methods, card = load_config(), load_methods(), load_card("whu_aerial")
+    costs = Costs(side=224, trunk=1.0, row=0.1, upsampled=0.5, megapixel=1.0)
+    megapixels = 512 * 512 / 1e6
+    both = quick_seconds(config, methods, ["clip", "segearth-ov"], card, costs)
+    assert both == pytest.approx(9 * (1 + 0.1 + 0.1 + 0.5) + 2 * megapixels)
+    larger = quick_seconds(config, methods, ["segearth-ov-896"], card, costs)
+    assert larger == pytest.approx(49 * (1 + 0.1 + 0.5) + megapixels)
