@@ -49,7 +49,7 @@ class WeightsStatus:
 
 
 def look_for_weights(config: Config) -> list[WeightsStatus]:
-    """Look for every file of weights that a configuration names; kinds without weights are left out."""
+    """Look for every file of weights that a configuration names; what is drawn by a recipe is left out."""
     return [*_backbones(config), *_upsamplers(config), *_seconds(config)]
 
 
@@ -86,6 +86,9 @@ def cached_weights(spec: BackboneSpec) -> Path | None:
 
 def _backbones(config: Config) -> Iterator[WeightsStatus]:
     for name, spec in config.backbones.items():
+        if spec.seed is not None:
+            continue
+        repository = "" if spec.file else _repository(spec)[0]
         file = in_weights_folder(spec) or cached_weights(spec)
         there = file is not None and file.is_file()
         yield WeightsStatus(
@@ -95,8 +98,8 @@ def _backbones(config: Config) -> Iterator[WeightsStatus]:
             file=file,
             bytes=_size(file, spec),
             licence=spec.license,
-            access="by hand" if spec.file else "open",
-            source=spec.url if spec.file else f"{hub_endpoint()}/{_repository(spec)[0]}",
+            access="gated" if spec.gated else "open" if repository else "by hand",
+            source=f"{hub_endpoint()}/{repository}" if repository else spec.url and on_hub(spec.url),
             note=spec.note,
         )
 

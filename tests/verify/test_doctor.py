@@ -47,17 +47,28 @@ def test_an_empty_home_lacks_everything(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_each_step_leads_to_the_next(tmp_path: Path) -> None:
+    config = tmp_path / "benchmark.yaml"
+    config.write_text("tables: {mine: {title: T, columns: [loveda, whu_aerial], rows: [clip, segearth-ov]}}")
+    asked = {"table": "mine", "device": "cpu", "config": config, "measure": False}
     put_weights("ViT-B-16.pt", "xclip_jbu_one_million_aid.ckpt")
-    found = bench.doctor(tmp_path, device="cpu", measure=False)
-    assert found.next == f"python -m bench download openearthmap loveda --data-root {tmp_path}"
-    for name in load_config().tables["1"].columns:
+    found = bench.doctor(tmp_path, **asked)
+    assert found.next == f"python -m bench download loveda whu_aerial --data-root {tmp_path}"
+    for name in ("loveda", "whu_aerial"):
         card = load_card(name)
-        write_dataset(card, tmp_path, [scene(card, 512, 512)])
-    found = bench.doctor(tmp_path, device="cpu", measure=False)
-    assert found.ready and found.next == f"python -m bench run --table 1 --data-root {tmp_path}"
-    assert "table 1 can be run" in repr(found)
+        write_dataset(card, tmp_path, [scene(card, 40, 40)])
+    found = bench.doctor(tmp_path, **asked)
+    assert found.ready and found.next == f"python -m bench run --table mine --data-root {tmp_path}"
+    assert "table mine can be run" in repr(found)
     assert {one.name: one.there for one in found.weights}["clip-vit-b16"]
-    assert [(one.here, one.datasets) for one in found.tables] == [(8, 8), (0, 9), (8, 8), (1, 3), (1, 3), (0, 3)]
+    assert [(one.here, one.datasets) for one in found.tables] == [
+        (1, 8),
+        (1, 9),
+        (1, 8),
+        (1, 3),
+        (0, 3),
+        (0, 3),
+        (2, 2),
+    ]
 
 
 def test_the_demo_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
