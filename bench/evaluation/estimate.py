@@ -106,8 +106,9 @@ def quick_seconds(config: Config, methods: dict[str, Method], rows: Sequence[str
     total = costs.megapixel * len(rows) * height * width / 1e6
     trunks = set()
     for one in settings:
-        boxes = window_boxes(*one.resize.size(height, width), one.window, one.stride)
-        windows = len(boxes) * (one.window / costs.side) ** 2
+        small = one.resize.size(height, width)
+        window = one.window or max(small)  # the whole image
+        windows = len(window_boxes(*small, window, one.stride)) * (window / costs.side) ** 2
         total += windows * (costs.row + (costs.upsampled if one.upsampler != "none" else 0))
         trunks.add((one.backbone, windows))
     return total + sum(windows * costs.trunk for _, windows in trunks)
