@@ -10,9 +10,8 @@ from typing_extensions import Unpack
 
 from bench.config import load_config
 from bench.errors import BenchError, check_known, listed
-from bench.evaluation.bias import bias_of
 from bench.evaluation.dataset_run import Run
-from bench.evaluation.maps import label_maps
+from bench.evaluation.pictures import bias_of, label_maps
 from bench.evaluation.plan import DatasetPlan
 from bench.evaluation.run import planned
 from bench.report.figure import Example, FigureBlock, draw_blocks

@@ -16,7 +16,7 @@ from project import Project
 import bench
 from bench.cli import main
 from bench.data.cards import load_card
-from bench.evaluation.maps import label_maps
+from bench.evaluation.pictures import label_maps
 from bench.evaluation.run import planned
 from bench.spec import RunSpec
 from bench.store.maps import LabelMaps

@@ -55,7 +55,10 @@ COMMANDS = {  # name -> what it does, an example
 }
 
 ABOUT_DEMO = f"`run --demo` brings its own data and weights, its results are in {DEMO_RESULTS}"
-MODULES = {"import": "import_"}  # where the name is a word of Python
+MODULES = dict.fromkeys(("export", "import", "push", "pull"), "exchange") | dict.fromkeys(
+    ("tables", "report", "show"), "stored"
+)
+"""Modules of commands that share one; others have one of their name."""
 SPELLED = {"−": "-", "–": "-", "—": "-", "“": '"', "”": '"', "’": "'", "…": "...", "×": "x", "λ": "lambda", "±": "+-"}
 KEPT = "what was computed is stored, the same command continues from there"
 CONTINUES = {  # commands that keep what they have done
@@ -168,8 +171,10 @@ def parser_of(arguments: Sequence[str]) -> argparse.ArgumentParser:
         )
         if name == chosen:
             module: Any = importlib.import_module(f"bench.cli.{MODULES.get(name, name)}")
-            module.add_arguments(command)
-            command.set_defaults(main=module.main)
+            of_several = getattr(module, "COMMANDS", {}).get(name)
+            add_arguments, run = of_several or (module.add_arguments, module.main)
+            add_arguments(command)
+            command.set_defaults(main=run)
     return parser
 
 

@@ -60,10 +60,9 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run(spec: RunSpec, args: argparse.Namespace, processes: Distributed) -> int:
-    from bench.cli.progress import Bars
-    from bench.cli.run_log import RunLog
+    from bench.cli.progress import Bars, RunLog
     from bench.evaluation.run import execute, planned
-    from bench.runtime.profiling import profiled
+    from bench.runtime.timing import profiled
 
     bars, log = Bars(shown=processes.is_main), RunLog(args.log_to if processes.is_main else ())
 

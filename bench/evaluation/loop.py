@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.loader import Loaded
-from bench.inference.blame import described
 from bench.inference.row import Row, histograms
 from bench.inference.segmenter import Segmenter, Stitched
 from bench.metrics import count
 from bench.metrics.boundary import boundary_counts
 from bench.runtime.device import to_device, to_host
+from bench.runtime.sources import described
 from bench.runtime.timing import stage
 from bench.store.count_table import ImageCounts, boundary_line
 

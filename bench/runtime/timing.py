@@ -1,4 +1,4 @@
-"""Named stages of the work, timed for whoever asks (`bench speed`) and free of charge otherwise."""
+"""Named stages of the work, timed for `bench speed` and free of charge otherwise; and a run by torch's profiler."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
+
+from bench.errors import writing
 
 
 def wait_for_gpu() -> None:
@@ -115,3 +119,30 @@ def stage(name: str) -> Iterator[None]:
         yield
     finally:
         watch.leave()
+
+
+@contextmanager
+def profiled(file: str | None) -> Iterator[None]:
+    """Write a trace of what runs inside to `file` (for chrome://tracing or ui.perfetto.dev); None: do nothing.
+
+    Prints which share of the time a GPU was busy. Raises BenchError where the file cannot be written.
+    """
+    if file is None:
+        yield
+        return
+    target = Path(file)
+    with writing(f"--profile {file}", "give another file"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    on_gpu = torch.cuda.is_available()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    started = time.perf_counter()
+    with profile(activities=activities) as profiler:
+        yield
+        if on_gpu:
+            torch.cuda.synchronize()
+    took = time.perf_counter() - started
+    profiler.export_chrome_trace(str(target))
+    busy = sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6
+    share = f"the GPU was busy {100 * busy / took:.0f} % of {took:.1f} s" if on_gpu else f"{took:.1f} s, no GPU"
+    print(f"{target}: {share}")

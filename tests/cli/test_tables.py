@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from table_helpers import FAIR, GOOD, put
 
-from bench.cli import main
-from bench.cli import tables as command
+from bench.cli import main, stored
 from bench.errors import BenchError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(*flags: str) -> int:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.main(parser.parse_args(flags))
+    stored.add_tables(parser)
+    return stored.tables(parser.parse_args(flags))
 
 
 def test_the_command_writes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,11 +95,12 @@ class NoTorch:
 sys.meta_path.insert(0, NoTorch())
 sys.path.insert(0, {str(ROOT)!r})
 import argparse
-from bench.cli import compare, tables
-for command, flags in ((tables, []), (compare, ["clip", "gem"])):
+from bench.cli import compare, stored
+pairs = ((stored.add_tables, stored.tables, []), (compare.add_arguments, compare.main, ["clip", "gem"]))
+for add_arguments, run, flags in pairs:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    assert command.main(parser.parse_args([*flags, "--results", sys.argv[1]])) == 0
+    add_arguments(parser)
+    assert run(parser.parse_args([*flags, "--results", sys.argv[1]])) == 0
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True)
     assert (tmp_path / "tables/table2.md").exists()

@@ -12,10 +12,10 @@ from PIL import Image
 from reference import tiny_backbone
 
 from bench.errors import BenchError
+from bench.inference.predictor import score_strips
 from bench.inference.raster_io import OVERLAY_SIDE, DecodedImage, LabelWriter, open_raster
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.streaming import score_strips
 from bench.inference.visualize import Style
 from bench.inference.windows import Box, RollingMean, WindowMean, window_boxes
 from bench.models.backbone import Features, Trunk

@@ -14,7 +14,7 @@ from store_helpers import stored
 from bench.cli import main
 from bench.config import load_config
 from bench.data.cards import load_card
-from bench.evaluation.bias import _WithCls
+from bench.evaluation.pictures import _WithCls
 from bench.models.backbone import Features
 from bench.report.paper_figures import draw_bias, draw_radar
 from bench.settings import Overrides

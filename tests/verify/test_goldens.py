@@ -14,7 +14,7 @@ from pretended_cuda import pretended_cuda
 
 from bench.cli import main
 from bench.runtime.provenance import differing, machine
-from bench.training.features import feature_map
+from bench.training.trainer import feature_map
 from bench.verify import goldens, recipe
 from bench.verify.goldens import PIXEL_STEP, RUNS, SCORE_STEP, TOKEN_STEP, TOKENS, Bed, Check, compare, dense, stored
 

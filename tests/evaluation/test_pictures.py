@@ -13,7 +13,7 @@ from PIL import Image
 from project import Project
 
 from bench.data.cards import load_card
-from bench.evaluation.maps import label_maps
+from bench.evaluation.pictures import label_maps
 from bench.evaluation.run import planned
 from bench.inference.visualize import palette_png
 from bench.metrics import confusion
@@ -112,7 +112,7 @@ def test_a_figure_shows_the_maps_that_were_kept(project: Project, monkeypatch: p
         assert dataset.samples is not None
         number = list(dataset.samples.ids).index(name.removesuffix(".png"))
         computed = label_maps(run, dataset, (number + 1) % len(dataset.samples))["clip"]  # of which none was kept
-        monkeypatch.setattr("bench.evaluation.maps.segmenters_of", lambda run, cells: [] if not cells else 1 / 0)
+        monkeypatch.setattr("bench.evaluation.pictures.segmenters_of", lambda run, cells: [] if not cells else 1 / 0)
         shown = label_maps(run, dataset, number)["clip"]
     assert np.array_equal(shown, np.asarray(Image.open(io.BytesIO(data)))) and computed.dtype == np.uint8
 

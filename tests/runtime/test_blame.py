@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.inference.blame import described
 from bench.registry import load_methods
+from bench.runtime.sources import described
 
 SOURCE = """from bench.api import method
 

@@ -1,21 +1,24 @@
-"""The effect of the global bias on one image: Figure 5 of the SegEarth-OV paper."""
+"""Pictures of single images: label maps as a run counts them, and the effect of the global bias (Figure 5)."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.evaluation.dataset_run import Run
+from bench.evaluation.dataset_run import Run, segmenters_of
 from bench.evaluation.models import build_segmenter
 from bench.evaluation.plan import DatasetPlan
-from bench.inference.blame import described
 from bench.models.backbone import Trunk
+from bench.runtime.sources import described
 
 
 class _WithCls:
@@ -67,3 +70,28 @@ def bias_of(run: Run, dataset: DatasetPlan, number: int) -> dict[str, NDArray[An
         f"“{word}”, before": maps["before"],
         f"after, λ = {row.debias:g}": maps["after"],
     }
+
+
+def label_maps(run: Run, dataset: DatasetPlan, index: int) -> dict[str, NDArray[np.uint8]]:
+    """Return the label map (H, W) of each row on one sample, at the thresholds of the settings.
+
+    It is the one that a run kept, where that is still true, or computed now. BenchError where a row fails.
+    """
+    assert dataset.samples is not None
+    sample = dataset.samples.read(index)
+    cells = {cell.row: cell for cell in dataset.cells if cell.ready is not None}
+    found: dict[str, NDArray[np.uint8]] = {}
+    for name, cell in cells.items():
+        kept = cell.label_maps(run.store).find(sample.id)
+        if kept is not None:
+            found[name] = np.asarray(Image.open(io.BytesIO(kept)))
+    size = sample.label.shape[0], sample.label.shape[1]
+    for segmenter in segmenters_of(run, [cell for name, cell in cells.items() if name not in found]):
+        scores = segmenter.scores_of_original(sample.image, size)
+        for row in segmenter.rows:
+            own = scores[row.name]
+            if isinstance(own, Exception):
+                said = described(own, row.method)
+                raise BenchError(f"{row.name} on {dataset.card.name}, {sample.id}: {said}")
+            found[row.name] = row.label_map(own, size)
+    return {name: found[name] for name in cells}

@@ -1,0 +1,58 @@
+"""``bench tables``, ``report`` and ``show``: what is stored, as tables, as one page, and one result of it."""
+
+from __future__ import annotations
+
+import argparse
+
+from bench.cli.options import add_shared
+
+
+def add_tables(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", metavar="D", help="where the files go (default: tables/ in the results folder)")
+    parser.add_argument(
+        "--format", metavar="F", default="md,csv", help="of md, csv, latex, latex-intervals, html (md,csv)"
+    )
+    parser.add_argument("--table", metavar="N", action="append", help="only this table; may be repeated")
+    add_shared(parser, "--results", "--demo", "--draws", "--config", "--cards")
+
+
+def tables(args: argparse.Namespace) -> int:
+    from bench.paths import demo_hint
+    from bench.report.frames import tables
+    from bench.store.store import Store, limits
+
+    for file in tables(args.results, args.out, args.format.split(","), args.table, args.config, args.draws, args.cards):
+        print(file)
+    if not Store(args.results).cells() and not limits(args.results):
+        found = f"nothing has been run yet in {args.results}: the tables hold published numbers only"
+        print(found + demo_hint(args.results))
+    return 0
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--out", metavar="FILE", help="the page to write (report.html in the results folder)")
+    add_shared(parser, "--results", "--demo", "--limit", "--draws", "--config", "--cards")
+
+
+def report(args: argparse.Namespace) -> int:
+    from bench.report.frames import html_report
+
+    out = html_report(args.results, args.out, limit=args.limit, draws=args.draws, config=args.config, cards=args.cards)
+    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, open it in a browser")
+    return 0
+
+
+def add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("row", metavar="ROW", help="a stored row")
+    parser.add_argument("dataset", metavar="DATASET", help="a dataset that it was evaluated on")
+    add_shared(parser, "--results", "--demo", "--limit", "--config", "--cards")
+
+
+def show(args: argparse.Namespace) -> int:
+    from bench.report.details import show
+
+    print(show(args.row, args.dataset, args.results, args.limit, args.config, args.cards))
+    return 0
+
+
+COMMANDS = {"tables": (add_tables, tables), "report": (add_report, report), "show": (add_show, show)}
