@@ -1,17 +1,13 @@
-"""The functions that `bench` offers, and every example of docs/python-api.md as a script."""
+"""The functions that `bench` offers."""
 
 from __future__ import annotations
 
 import doctest
 import inspect
-import json
-import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -42,43 +38,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     flags += ["--config", str(folder / "small.yaml")]
     assert main(["run", *flags, "--results", str(folder / "results" / "demo-run")]) == 0
     return folder
-
-
-@pytest.mark.slow
-def test_the_examples_of_the_page_run_as_a_script(folder: Path, tmp_path: Path) -> None:
-    """One plain script without a guard around its body, which loader processes must not run again."""
-    folder = shutil.copytree(folder, tmp_path / "copy")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python-api.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) >= 7
-    checks = """
-import numpy as np
-from PIL import Image
-
-print("body")
-assert list(ran.scores.row) == ["clip", "segearth-ov"]
-found = segment("scene.png")
-assert found.labels.shape == (90, 120) and found.names == ("background", "road", "building", "water")
-assert found.scores.shape[0] == 5
-with Image.open("labels.png") as image:
-    assert np.array_equal(np.asarray(image), found.labels)
-"""
-    (folder / "script.py").write_text("\n".join([*blocks, checks]))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "script.py"], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("body") == 1 and (folder / "tables" / "leaderboard-demo.md").exists()
-
-
-@pytest.mark.slow
-def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    cells = json.loads((ROOT / "docs" / "first-steps.ipynb").read_text())["cells"]
-    names: dict[str, Any] = {}
-    for cell in cells:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)
-    assert list(names["found"].scores.row) == ["clip", "sclip", "sclip+ours"]
-    assert (tmp_path / "notebook-results" / "tables" / "leaderboard-demo.md").exists()
 
 
 def test_a_run_tells_its_progress_and_what_is_missing(folder: Path) -> None:

@@ -52,6 +52,7 @@ COMMANDS = {  # name -> what it does, an example
     "datasets": ("list the datasets, or check that one on disk is complete and right", "datasets check loveda"),
     "prepare": ("tile or convert a dataset once", "prepare potsdam --source ~/Downloads/potsdam"),
     "download": ("fetch a dataset, or weights", "download weights simfeatup"),
+    "completion": ("print what completes ovss-bench in a shell", "completion bash"),
 }
 
 ABOUT_DEMO = f"`run --demo` brings its own data and weights, its results are in {DEMO_RESULTS}"
@@ -149,10 +150,12 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("ovss-bench", _spelled)
 
 
-def parser_of(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """Parser of a command line, with the flags of the command that it names."""
+def parser_of(
+    arguments: Sequence[str], prog: str = "python -m bench", everything: bool = False
+) -> argparse.ArgumentParser:
+    """Parser of a command line, with the flags of the command that it names, or of all."""
     parser = Parser(
-        prog="python -m bench",
+        prog=prog,
         description="Reference benchmark for training-free open-vocabulary segmentation of remote sensing images.",
         epilog="python -m bench COMMAND -h shows a command's flags and an example.",
     )
@@ -169,7 +172,7 @@ def parser_of(arguments: Sequence[str]) -> argparse.ArgumentParser:
             epilog=f"example:\n  python -m bench {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name == chosen:
+        if everything or name == chosen:
             module: Any = importlib.import_module(f"bench.cli.{MODULES.get(name, name)}")
             of_several = getattr(module, "COMMANDS", {}).get(name)
             add_arguments, run = of_several or (module.add_arguments, module.main)

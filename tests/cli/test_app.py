@@ -48,6 +48,12 @@ def test_hugging_faces_datasets_wins_in_the_checkout() -> None:
     assert _python("-c", "import datasets; print(datasets.load_dataset.__module__)").stdout.startswith("datasets.")
 
 
+def test_a_shell_completes_commands_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS) and "--save-predictions" in shown and "ovss-bench" in shown
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
     [
