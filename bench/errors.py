@@ -106,7 +106,9 @@ def one_line(text: str) -> str:
     >>> one_line("a\\n\\tb\\x1b[31m")
     'a b [31m'
     """
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    if not text.isprintable():
+        text = "".join(sign if sign.isprintable() else " " for sign in text)
+    return " ".join(text.split())
 
 
 def validation_message(file: Path, error: ValidationError) -> str:

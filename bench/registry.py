@@ -242,20 +242,29 @@ def _files(places: Sequence[str | Path]) -> Iterator[Path]:
 def _declared(file: Path) -> set[str] | None:
     """Read the names that the file's `@method` give; None where unknown. BenchError for one that stands twice."""
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = _names_in(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):
         return None  # importing it says what is wrong
-    names = set()
-    for node in ast.walk(tree):
+    if names is None:
+        return None
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise BenchError(f"{file}: two methods are called '{name}'; rename one")
+    return set(names)
+
+
+@functools.lru_cache
+def _names_in(source: str) -> tuple[str, ...] | None:
+    """Read the names that `@method` give in a source, in order; None where one is computed."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
         for decorator in getattr(node, "decorator_list", ()):
             if isinstance(decorator, ast.Call) and ast.unparse(decorator.func).split(".")[-1] == "method":
                 first = decorator.args[0] if decorator.args else None
                 if not isinstance(first, ast.Constant) or not isinstance(first.value, str):
                     return None
-                if first.value in names:
-                    raise BenchError(f"{file}: two methods are called '{first.value}'; rename one")
-                names.add(first.value)
-    return names
+                names.append(first.value)
+    return tuple(names)
 
 
 def find_method(name: str, methods: Mapping[str, Method]) -> Method:

@@ -36,9 +36,14 @@ def tiny_model(patch_size: int = 16, image_size: int = 224) -> open_clip.CLIP:
     return model.requires_grad_(False).eval()
 
 
+@cache
+def tokenizer() -> open_clip.SimpleTokenizer:
+    return open_clip.SimpleTokenizer()
+
+
 def tiny_backbone(patch_size: int = 16, image_size: int = 224) -> Backbone:
     model = tiny_model(patch_size, image_size)
-    return Backbone("tiny", model, open_clip.SimpleTokenizer(), state_fingerprint(model.state_dict()))
+    return Backbone("tiny", model, tokenizer(), state_fingerprint(model.state_dict()))
 
 
 def write_tiny(folder: Path) -> tuple[Path, Path]:

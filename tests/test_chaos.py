@@ -16,7 +16,6 @@ from project import Project
 from bench.store.store import Store
 
 pytestmark = pytest.mark.chaos
-TRUE_COUNTS = True
 ROWS = ("--methods", "clip,maskclip")
 
 

@@ -22,6 +22,8 @@ from bench.spec import RunSpec
 from bench.store.maps import LabelMaps
 from bench.store.store import Store
 
+pytestmark = pytest.mark.usefixtures("any_count")
+
 DATASET = "loveda"
 # Classes of several words that the tiny model finds about as likely as one: how they are put together decides.
 WORDS = [["sand"], ["grass"], ["town"], ["river", "street", "city", "crop"], ["plane"], ["soil", "field"], ["forest"]]

@@ -54,6 +54,7 @@ def test_every_shipped_plug_in_gives_patches_and_cls_of_the_joint_space() -> Non
             assert patches.isfinite().all()
 
 
+@pytest.mark.slow
 def test_plug_ins_are_importable_as_bench_methods_from_anywhere(tmp_path: Path) -> None:
     code = (
         "import bench.methods.sclip, pickle; f = bench.methods.sclip.sclip; assert pickle.loads(pickle.dumps(f)) is f"

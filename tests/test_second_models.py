@@ -36,7 +36,17 @@ def bed() -> Bed:
     return Bed("cpu", "fp32")
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.key in STORED], ids=lambda case: case.key)
+LONG = ("lposs_plus", "trident")  # a graph of pixels, SAM at its own size
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] if {case.run, case.method} & {*LONG} else [], id=case.key)
+        for case in CASES
+        if case.key in STORED
+    ],
+)
 def test_scores_are_those_of_the_authors_code(case: Case, bed: Bed) -> None:
     near(case, stitched(bed, case, image(case))[:, ::24, ::24].numpy(), STORED[case.key])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import warnings
@@ -195,7 +196,13 @@ def _tokenizer(model: str, config: dict[str, Any], is_config: bool) -> Any:
     text = config["text_cfg"]
     if text.get("hf_tokenizer_name"):
         return open_clip.HFTokenizer(text["hf_tokenizer_name"], context_length=text.get("context_length", 77))
-    return open_clip.SimpleTokenizer(context_length=text.get("context_length", 77))
+    return _simple_tokenizer(text.get("context_length", 77))
+
+
+@functools.cache
+def _simple_tokenizer(context_length: int) -> Any:
+    """Return CLIP's own tokenizer, whose table takes longer to read than a small model."""
+    return open_clip.SimpleTokenizer(context_length=context_length)
 
 
 def random_clip(model: str) -> Any:

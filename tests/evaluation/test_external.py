@@ -18,6 +18,8 @@ from bench.metrics import confusion
 from bench.report.figure import coloured
 from bench.store.store import Store
 
+pytestmark = pytest.mark.usefixtures("any_count")
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:

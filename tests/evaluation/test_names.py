@@ -17,6 +17,8 @@ from bench.spec import RunSpec
 from bench.store.store import Store
 from bench.store.writer import ResultWriter
 
+pytestmark = pytest.mark.usefixtures("any_count")
+
 
 def test_commas_in_brackets_do_not_separate_names() -> None:
     assert listed("a[x=1,y=2], b ,c[z=3]", "--methods") == ["a[x=1,y=2]", "b", "c[z=3]"]

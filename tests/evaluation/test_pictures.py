@@ -22,6 +22,8 @@ from bench.spec import RunSpec
 from bench.store.maps import LabelMaps
 from bench.store.store import Store
 
+pytestmark = pytest.mark.usefixtures("any_count")
+
 LOVEDA = ("--datasets", "loveda", "--methods", "clip,sclip")
 
 

@@ -19,8 +19,6 @@ from bench.models.clip_weights import DTYPES
 from bench.paths import shipped
 from bench.registry import load_methods
 
-TRUE_COUNTS = True  # of the cards, for the estimate of the whole paper
-
 
 def test_plan_grows_in_one_direction_at_a_time() -> None:
     plan = cases([(448, 448), (1000, 800)], [9, 60], ["a", "b", "c"], [1, 2, 3, 7])

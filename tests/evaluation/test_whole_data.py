@@ -13,7 +13,6 @@ from project import Project
 from bench.cli import main
 from bench.store.store import Store
 
-TRUE_COUNTS = True
 LOVEDA = ("--datasets", "loveda", "--methods", "clip,sclip")
 
 

@@ -16,6 +16,8 @@ from bench.models.backbone import Features, Trunk
 from bench.models.upsamplers import JBUOne
 from bench.registry import load_methods
 
+WINDOW, STRIDE = 64, 32
+
 
 def _row(backbone: object, name: str = "segearth-ov", **settings: object) -> Row:
     generator = torch.Generator().manual_seed(1)
@@ -27,11 +29,11 @@ def _image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(("height", "width"), [(448, 378), (224, 300), (100, 224), (90, 70)])
+@pytest.mark.parametrize(("height", "width"), [(128, 108), (64, 86), (40, 64), (50, 36)])
 def test_batch_size_changes_nothing(height: int, width: int) -> None:
     backbone = tiny_backbone()
     row = _row(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
-    one, many = (Segmenter(backbone, [row], 224, 112, batch).scores(_image(height, width)) for batch in (1, 9))
+    one, many = (Segmenter(backbone, [row], WINDOW, STRIDE, batch).scores(_image(height, width)) for batch in (1, 9))
     assert one["segearth-ov"].shape == (5, height, width)
     assert torch.allclose(one["segearth-ov"], many["segearth-ov"], atol=1e-5)
 
@@ -39,19 +41,19 @@ def test_batch_size_changes_nothing(height: int, width: int) -> None:
 def test_rows_together_and_apart_are_equal() -> None:
     backbone = tiny_backbone()
     rows = [_row(backbone, name) for name in ("clip", "gem", "sclip")]
-    together = Segmenter(backbone, rows, 224, 112).scores(_image(300, 260))
+    together = Segmenter(backbone, rows, WINDOW, STRIDE).scores(_image(90, 75))
     for row in rows:
-        apart = Segmenter(backbone, [row], 224, 112).scores(_image(300, 260))
+        apart = Segmenter(backbone, [row], WINDOW, STRIDE).scores(_image(90, 75))
         assert torch.equal(apart[row.name], together[row.name])
-    assert set(Segmenter(backbone, rows, 224, 112).scores(_image(224, 224), ["gem"])) == {"gem"}
+    assert set(Segmenter(backbone, rows, WINDOW, STRIDE).scores(_image(64, 64), ["gem"])) == {"gem"}
 
 
-@pytest.mark.parametrize(("patch", "image_size"), [(32, 224), (14, 224)])
-def test_other_patch_sizes_are_upsampled_to_the_window(patch: int, image_size: int) -> None:
-    backbone = tiny_backbone(patch, image_size)
+@pytest.mark.parametrize(("patch", "window"), [(32, 96), (14, 56)])
+def test_other_patch_sizes_are_upsampled_to_the_window(patch: int, window: int) -> None:
+    backbone = tiny_backbone(patch)
     row = _row(backbone, upsampler=JBUOne(24).eval(), debias=0.3)
-    scores = Segmenter(backbone, [row], 224, 112).scores(_image(250, 230))["segearth-ov"]
-    assert scores.shape == (5, 250, 230)
+    scores = Segmenter(backbone, [row], window, window // 2).scores(_image(window + 26, window + 6))["segearth-ov"]
+    assert scores.shape == (5, window + 26, window + 6)
     assert scores.isfinite().all()
 
 
@@ -61,11 +63,11 @@ def test_debias_on_features_is_equation_9() -> None:
     """
     backbone = tiny_backbone()
     upsampler = JBUOne(24).eval()
-    pixels = backbone.normalise(torch.from_numpy(_image(224, 224)))[None]
+    pixels = backbone.normalise(torch.from_numpy(_image(64, 64)))[None]
     with torch.inference_mode():
         features = load_methods()["segearth-ov"].build({})(backbone.trunk(pixels))
-        low = features.patches.transpose(1, 2).unflatten(2, (14, 14))
-        high = upsampler(low, pixels)  # (1, C, 224, 224)
+        low = features.patches.transpose(1, 2).unflatten(2, (4, 4))
+        high = upsampler(low, pixels)  # (1, C, 64, 64)
         text = _row(backbone).text
         cosine = torch.einsum("qc,bchw->bqhw", text, F.normalize(high, dim=1))[0]
         expected = {
@@ -77,7 +79,7 @@ def test_debias_on_features_is_equation_9() -> None:
     assert (expected["scores"] - expected["features"]).abs().max() > 1e-2
     for where, direct in expected.items():
         row = _row(backbone, upsampler=upsampler, debias=0.3, debias_on=where)
-        scores = Segmenter(backbone, [row], 224, 112).scores(_image(224, 224))["segearth-ov"]
+        scores = Segmenter(backbone, [row], WINDOW, STRIDE).scores(_image(64, 64))["segearth-ov"]
         assert (scores - direct).abs().max() < 1e-5
 
 
@@ -88,9 +90,9 @@ def test_a_row_that_raises_leaves_the_others_alone() -> None:
     backbone = tiny_backbone()
     good = _row(backbone, "clip")
     bad = Row("broken", broken, good.text, good.classes)
-    scores = Segmenter(backbone, [bad, good], 224, 112).scores(_image(448, 448))
+    scores = Segmenter(backbone, [bad, good], WINDOW, STRIDE).scores(_image(128, 128))
     assert isinstance(scores["broken"], ZeroDivisionError)
-    assert torch.equal(scores["clip"], Segmenter(backbone, [good], 224, 112).scores(_image(448, 448))["clip"])
+    assert torch.equal(scores["clip"], Segmenter(backbone, [good], WINDOW, STRIDE).scores(_image(128, 128))["clip"])
 
 
 def test_an_upsampled_row_that_raises_leaves_the_others_alone() -> None:
@@ -101,9 +103,9 @@ def test_an_upsampled_row_that_raises_leaves_the_others_alone() -> None:
     good = _row(backbone, upsampler=upsampler, debias=0.3)
     bad = Row("broken", broken, good.text, good.classes, upsampler)
     for order in ([good, bad], [bad, good]):
-        scores = Segmenter(backbone, order, 224, 112).scores(_image(300, 224))
+        scores = Segmenter(backbone, order, WINDOW, STRIDE).scores(_image(90, 64))
         assert isinstance(scores["broken"], ZeroDivisionError)
-        alone = Segmenter(backbone, [good], 224, 112).scores(_image(300, 224))
+        alone = Segmenter(backbone, [good], WINDOW, STRIDE).scores(_image(90, 64))
         assert torch.equal(scores["segearth-ov"], alone["segearth-ov"])
 
 
@@ -114,7 +116,7 @@ def test_no_cls_and_a_debias_is_an_error() -> None:
     backbone = tiny_backbone()
     good = _row(backbone)
     row = Row("patches", patches_only, good.text, good.classes, debias=0.3)
-    outcome = Segmenter(backbone, [row], 224, 112).scores(_image(224, 224))["patches"]
+    outcome = Segmenter(backbone, [row], WINDOW, STRIDE).scores(_image(64, 64))["patches"]
     assert isinstance(outcome, BenchError)
     assert "gives no CLS token" in str(outcome)
 
@@ -131,11 +133,13 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
 
     good = _row(backbone, "clip")
     row = Row("hungry", hungry, good.text, good.classes)
-    segmenter = Segmenter(backbone, [row], 224, 112, batch=9)
+    segmenter = Segmenter(backbone, [row], WINDOW, STRIDE, batch=9)
     with pytest.warns(UserWarning, match="out of memory on cpu; retrying with --batch 2"):
-        scores = segmenter.scores(_image(448, 448))["hungry"]
+        scores = segmenter.scores(_image(128, 128))["hungry"]
     assert sizes[:3] == [9, 4, 2]
-    assert torch.allclose(scores, Segmenter(backbone, [good], 224, 112).scores(_image(448, 448))["clip"], atol=1e-5)
+    assert torch.allclose(
+        scores, Segmenter(backbone, [good], WINDOW, STRIDE).scores(_image(128, 128))["clip"], atol=1e-5
+    )
 
 
 def test_own_scores_of_a_plug_in_are_taken_as_they_are() -> None:
@@ -146,7 +150,7 @@ def test_own_scores_of_a_plug_in_are_taken_as_they_are() -> None:
     backbone = tiny_backbone()
     good = _row(backbone)
     row = Row("own", Own(), good.text, good.classes)
-    scores = Segmenter(backbone, [row], 224, 112).scores(_image(50, 60))["own"]
+    scores = Segmenter(backbone, [row], WINDOW, STRIDE).scores(_image(50, 60))["own"]
     expected = backbone.normalise(torch.from_numpy(_image(50, 60))).mean(dim=0)
     assert torch.allclose(scores[0], expected, atol=1e-6)
 
@@ -159,9 +163,9 @@ def test_scores_of_another_shape_fail_the_row_alone() -> None:
     backbone = tiny_backbone()
     good = _row(backbone, "clip")
     rows = [Row("own", Own(), good.text, good.classes), good]
-    scores = Segmenter(backbone, rows, 224, 112).scores(_image(224, 300))
+    scores = Segmenter(backbone, rows, WINDOW, STRIDE).scores(_image(64, 86))
     assert "the method's scores are (2, 3, 7, 7); (2, 5, h, w) are needed" in str(scores["own"])
-    assert torch.equal(scores["clip"], Segmenter(backbone, [good], 224, 112).scores(_image(224, 300))["clip"])
+    assert torch.equal(scores["clip"], Segmenter(backbone, [good], WINDOW, STRIDE).scores(_image(64, 86))["clip"])
 
 
 def test_rows_of_one_method_compute_its_features_once() -> None:
@@ -176,10 +180,10 @@ def test_rows_of_one_method_compute_its_features_once() -> None:
     rows = [
         Row(name, functools.partial(counted, **options), good.text, good.classes) for name, options in methods.items()
     ]
-    segmenter = Segmenter(tiny_backbone(), rows, 224, 112)
-    segmenter.scores(_image(224, 224))  # the first windows, on which each method is looked at
+    segmenter = Segmenter(tiny_backbone(), rows, WINDOW, STRIDE)
+    segmenter.scores(_image(64, 64))  # the first windows, on which each method is looked at
     calls.clear()
-    scores = segmenter.scores(_image(224, 224))
+    scores = segmenter.scores(_image(64, 64))
     assert calls == [1, 2]
     assert torch.equal(scores["a"], scores["a+"])
 

@@ -25,6 +25,8 @@ from bench.report.analysis import (
 from bench.report.frames import tables
 from bench.store.store import Store
 
+pytestmark = pytest.mark.usefixtures("any_count")
+
 GOOD = [[40, 0, 0], [0, 40, 0], [0, 0, 20]]
 FAIR = [[20, 20, 0], [0, 40, 0], [10, 0, 10]]
 

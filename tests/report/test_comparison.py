@@ -13,6 +13,8 @@ from bench.errors import BenchError
 from bench.report.comparison import against_all, compare
 from bench.store.store import Store
 
+pytestmark = pytest.mark.usefixtures("any_count")
+
 OTHER = [[40, 40], [40, 81]]
 
 

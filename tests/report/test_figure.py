@@ -14,6 +14,8 @@ from bench.data.cards import load_card
 from bench.report.figure import Example, coloured, draw
 from bench.store.store import Store
 
+pytestmark = pytest.mark.usefixtures("any_count")
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:

@@ -19,6 +19,8 @@ from bench.models.backbone import Features
 from bench.report.paper_figures import draw_bias, draw_radar
 from bench.settings import Overrides
 
+pytestmark = pytest.mark.usefixtures("any_count")
+
 GOOD, FAIR = [[40, 0], [0, 40]], [[20, 20], [0, 40]]
 
 

@@ -23,6 +23,8 @@ from bench.report.site.page import page_data
 from bench.settings import Overrides
 from bench.store.store import Store
 
+pytestmark = pytest.mark.usefixtures("any_count")
+
 GOOD = [[40, 0], [0, 40]]
 FAIR = [[20, 20], [0, 40]]
 CONFIG = load_config()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from table_helpers import CONFIG, FAIR, GOOD, put
 
 from bench.report.summary import summary_table
 from bench.store.store import Store
+
+pytestmark = pytest.mark.usefixtures("any_count")
 
 
 def test_it_has_means_and_says_what_is_missing(tmp_path: Path) -> None:

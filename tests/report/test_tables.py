@@ -27,6 +27,8 @@ from bench.report.render import (
 from bench.report.tables import build, gains, leaderboard
 from bench.store.store import Store
 
+pytestmark = pytest.mark.usefixtures("any_count")
+
 
 def cells_of(text: str, method: str, line: str = "measured") -> list[str]:
     """The cells of one line of a Markdown table."""

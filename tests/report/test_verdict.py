@@ -24,7 +24,6 @@ from bench.runtime.checksum import sealed
 from bench.settings import DatasetFacts
 from bench.store.store import Store
 
-TRUE_COUNTS = True  # udd5 has 40 images
 IMAGES = [GOOD, FAIR] * 20
 SWAPPED = [[line[::-1] for line in image[::-1]] for image in IMAGES]
 SAID = {

@@ -132,12 +132,7 @@ def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(check.good for check in checks), checks
 
 
-def test_a_wrong_lambda_and_numbers_that_are_none_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = {"segearth_cls": RUNS["segearth_cls"]._replace(debias=0.29)}
-    monkeypatch.setattr(goldens, "RUNS", wrong)
-    found = {check.what: check for check in compare("cpu", "fp32")}
-    assert not found["scores"].good and found["scores"].worst == "segearth_cls"
-    assert found["tokens"].good
+def test_a_number_that_is_none_is_not_good() -> None:
     assert not Check("scores", float("nan"), "", 1.0).good
 
 
@@ -146,18 +141,32 @@ def test_stored_counts_are_of_every_pixel_with_a_label() -> None:
         assert dense(ROWS, run).sum() == (recipe.label() != 255).sum()
 
 
-def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_holds_half_precision_to_its_own_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(goldens, "RUNS", {"clearclip": RUNS["clearclip"]})
-    assert main(["verify", "goldens", "--device", "cpu", "--json", str(tmp_path / "found.json")]) == 0
+    file = tmp_path / "found.json"
+    assert main(["verify", "goldens", "--device", "cpu", "--dtype", "bf16", "--json", str(file)]) == 0
     shown = capsys.readouterr().out
     assert "simd" in shown and "upsampled features" in shown and "TOO FAR" not in shown
-    record = json.loads((tmp_path / "found.json").read_text())
-    assert record["dtype"] == "fp32" and all(check["good"] for check in record["goldens"])
+    record = json.loads(file.read_text())
+    assert record["dtype"] == "bf16" and all(check["good"] for check in record["goldens"])
+    found = {check["what"]: check["found"] for check in record["goldens"]}
+    assert goldens.BOUNDS["fp32"].tokens < found["tokens"]  # it was half precision
     assert main(["verify", "goldens", "--device", "cpu", "--dtype", "tf32"]) == 2
     assert "--dtype tf32: cpu has no TF32" in capsys.readouterr().err
-    monkeypatch.setattr(goldens, "RUNS", {"clearclip": RUNS["clearclip"]._replace(method="sclip")})
-    assert main(["verify", "goldens", "--device", "cpu"]) == 1
+
+
+def test_the_command_finds_a_wrong_lambda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(goldens, "RUNS", {"segearth_cls": RUNS["segearth_cls"]._replace(debias=0.29)})
+    file = tmp_path / "found.json"
+    assert main(["verify", "goldens", "--device", "cpu", "--json", str(file)]) == 1
     assert "TOO FAR" in capsys.readouterr().out
+    found = {check["what"]: check for check in json.loads(file.read_text())["goldens"]}
+    assert not found["scores"]["good"] and found["scores"]["worst"] == "segearth_cls"
+    assert found["tokens"]["good"]
 
 
 def test_machines_are_told_apart_by_what_rounding_depends_on() -> None:
