@@ -169,6 +169,7 @@ class Config(Model):
     vocabularies: dict[str, dict[str, tuple[Words, ...]]] = Field(default_factory=dict)  # name -> dataset -> words
     groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # further names that stand for several rows
     default_datasets: tuple[str, ...]  # what `--datasets all` means
+    dataset_groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # further names for several datasets
     tables: dict[str, Table]
 
     @model_validator(mode="after")
@@ -204,6 +205,7 @@ class Config(Model):
     def check_datasets(self, known: Sequence[str], file: str | Path | None) -> None:
         """Raise BenchError for a dataset that the file names and that has no card."""
         named: dict[str, Iterable[str]] = {"default_datasets": self.default_datasets}
+        named |= {f"dataset_groups.{name}": datasets for name, datasets in self.dataset_groups.items()}
         named |= {f"tables.{name}.columns": table.columns for name, table in self.tables.items()}
         for name, protocol in self.protocols.items():
             named |= {f"protocols.{name}.datasets": protocol.datasets}

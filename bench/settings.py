@@ -53,6 +53,8 @@ Probability = Annotated[float, Field(ge=0, lt=1), AfterValidator(_hundredth)]
 """A threshold: counts are kept by hundredths of the probability."""
 Words = Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_length=1)]
 """Prompt words of one class."""
+CardWords = tuple[Annotated[str, Field(pattern=r"\S")], ...]
+"""Prompt words of one class of a card; none for a background that is counted but not prompted."""
 IGNORED: Final = 255
 """No class: in a label a pixel that is not evaluated, in a prediction a pixel that is given none."""
 

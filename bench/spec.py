@@ -279,7 +279,8 @@ class RunSpec(ModelSpec):
     methods: Names | None = None
     """Rows, methods or groups; `all`: the default rows (all, or those of the table; see `bench methods`)."""
     datasets: Names | None = None
-    """Names of datasets; `all`: the paper's 17 (all, or those of the table; see `bench datasets`)."""
+    """Names of datasets or groups; `all`: the paper's 17, `more`: those that later papers use, `everything`: both (all,
+    or those of the table; see `bench datasets`)."""
     table: str | None = None
     """A table of benchmark.yaml, whose rows and datasets are taken where none are named."""
     options: Texts = ()
@@ -406,15 +407,16 @@ class RunSpec(ModelSpec):
         names: Sequence[str] = self.datasets or ()
         if self.datasets is None and self.table is not None:
             names = self.configuration.tables[self.table].columns
-        elif not self.named:
-            names = self.configuration.default_datasets
-        cards = (load_card(name, self.cards) for name in names)
+        groups = {"all": self.configuration.default_datasets, **self.configuration.dataset_groups}
+        chosen = [one for name in names or ("all",) for one in groups.get(name, (name,))]
+        cards = (load_card(name, self.cards) for name in chosen)
         return tuple({card.name: card for card in cards}.values())
 
     @property
     def named(self) -> bool:
         """True where datasets were named one by one, so that each must be there."""
-        return self.datasets is not None and self.datasets != ("all",)
+        groups = {"all", *self.configuration.dataset_groups}
+        return self.datasets is not None and not groups.issuperset(self.datasets)
 
     @property
     def folder(self) -> Path:

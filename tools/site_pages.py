@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.cli.app import COMMANDS, parser_of
 from bench.cli.methods import facts
+from bench.config import load_config
 from bench.data.cards import Card, card_names, load_card
 from bench.data.patterns import expand, fields_of, fill
 from bench.data.schema import Layout
@@ -91,8 +92,9 @@ def catalogue() -> str:
 
 
 def _group(card: Card) -> int:
-    """Tables 1 and 2 of the paper, then the natural images of Table 6."""
-    return 2 if card.geometry else int(card.task != "semantic")
+    """Tables 1 and 2 of the paper, then the natural images of Table 6, then what later papers evaluate on."""
+    papers = 2 if card.geometry else int(card.task != "semantic")
+    return papers if card.geometry or card.name in load_config().default_datasets else 3
 
 
 def _overview(cards: list[Card]) -> Iterator[str]:
@@ -101,7 +103,7 @@ def _overview(cards: list[Card]) -> Iterator[str]:
     for card in cards:
         count = f"{card.expected_count:,}" if card.expected_count else "?"
         link = f"[{card.name}](#{card.name})"
-        metric = "mIoU" if card.metric == "miou" else f"IoU of {card.classes[1]}"
+        metric = f"IoU of {card.classes[1]}" if card.metric == "foreground_iou" else "mIoU"
         cells = [link, card.title, card.task, len(card.classes), count, card.threshold, metric, card.access]
         yield f"| {' | '.join(map(str, cells))} |"
     yield ""
@@ -114,14 +116,16 @@ def _section(card: Card) -> Iterator[str]:
     names = [f"`{name}`" for name in card.folders]
     yield f"Folder: {' or '.join(names)}. Evaluated: {card.split_note}{_count(card)}.{_tiles(card)}\n"
     for name, rows in card.vocabularies.items():
-        yield f"Prompt words of vocabulary `{name}`: {' · '.join(', '.join(words) for words in rows)}.\n"
+        yield f"Prompt words of vocabulary `{name}`: {' · '.join(', '.join(words) or '–' for words in rows)}.\n"
+    if card.uncounted:
+        yield f"Prompted but not counted: {', '.join(card.uncounted)}.\n"
     yield f"{_postprocessing(card)}\n"
     for name, layout in card.layouts.items():
         yield from _layout(card, name, layout)
     if card.downloads:
         yield "\nArchives:\n"
         yield from (_download(card, at) for at in range(len(card.downloads)))
-    for title, statements in (("Notes", card.notes), ("Unverified", card.unverified)):
+    for title, statements in (("Notes", card.notes), ("Leaks", card.leaks), ("Unverified", card.unverified)):
         if statements:
             yield f"\n{title}:\n"
             yield from (f"- {statement}" for statement in statements)
@@ -139,7 +143,7 @@ def _tiles(card: Card) -> str:
         return ""
     tiling = card.tiling
     overlap = f", neighbours share {tiling.overlap} pixels" if tiling.overlap else ""
-    padded = ", smaller scenes are padded" if tiling.pad else ""
+    padded = ", smaller scenes are padded" if tiling.pad else ", the last ones are filled up" if tiling.fill else ""
     return f" Scenes are cut to {tiling.width}x{tiling.height} pixels{overlap}{padded}."
 
 

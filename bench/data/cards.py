@@ -15,7 +15,7 @@ from bench.data.vocabularies import words_for
 from bench.errors import BenchError, did_you_mean, reading, validation_message
 from bench.paths import shipped
 from bench.runtime.yaml_files import read_yaml
-from bench.settings import DatasetFacts, Probability, Words
+from bench.settings import CardWords, DatasetFacts, Probability
 
 
 class Card(Strict):
@@ -43,10 +43,15 @@ class Card(Strict):
 
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     palette: tuple[Colour, ...] = Field((), description="display colours; default: PASCAL VOC's map")
-    vocabularies: dict[str, tuple[Words, ...]] = Field(description="prompt words, by vocabulary and class")
+    vocabularies: dict[str, tuple[CardWords, ...]] = Field(
+        description="prompt words, by vocabulary and class; none for a background that is counted but not prompted"
+    )
     threshold: Probability = Field(0.0, description="pixels below this probability become background")
     background: int = Field(0, ge=0)
-    metric: Literal["miou", "foreground_iou"] = "miou"
+    uncounted: tuple[str, ...] = Field(
+        (), description="classes that are prompted but not counted: their labels are ignored"
+    )
+    metric: Literal["miou", "miou_labelled", "foreground_iou"] = "miou"
     debias: float | None = Field(None, ge=0, description="replaces the λ of rows that have one")
     geometry: Geometry | None = None
 
@@ -61,6 +66,7 @@ class Card(Strict):
     layouts: Annotated[dict[str, Layout], Field(min_length=1, description="the first that is found is used")]
 
     notes: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = Field((), description="training sets of other models that hold its images or labels")
     unverified: tuple[str, ...] = Field((), description="statements of this card that no source could confirm")
 
     @model_validator(mode="before")
@@ -85,6 +91,17 @@ class Card(Strict):
             raise ValueError(f"background {self.background} is no class number (0 to {classes - 1})")
         if self.metric == "foreground_iou" and classes != 2:
             raise ValueError("metric foreground_iou needs two classes, background and foreground")
+        for key, rows in self.vocabularies.items():
+            for number, words in enumerate(rows):
+                if not words and number != self.background:
+                    raise ValueError(
+                        f"{key} has no words for {self.classes[number]}; only the background may have none"
+                    )
+        for name in self.uncounted:
+            if name not in self.classes:
+                raise ValueError(f"uncounted: no class '{name}'; {did_you_mean(name, self.classes)}")
+        if self.uncounted and self.metric != "miou_labelled":
+            raise ValueError("uncounted needs metric miou_labelled, the mean over the classes that are in the labels")
         return self
 
     @model_validator(mode="after")

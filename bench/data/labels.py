@@ -41,6 +41,13 @@ def read_label(data: bytes, rule: LabelRule, card: Card, name: str, scene: bytes
     """
     if isinstance(rule, LinesRule):
         return draw_lines(data, scene, rule.width_m, name)
+    label = _read_label(data, rule, card, name)
+    if card.uncounted:
+        label[np.isin(label, [card.classes.index(one) for one in card.uncounted])] = IGNORED
+    return label
+
+
+def _read_label(data: bytes, rule: IndexRule | PaletteRule | ThresholdRule, card: Card, name: str) -> Label:
     image = open_label(data, name)
     if isinstance(rule, PaletteRule):
         return _from_colours(image, rule, card, name)

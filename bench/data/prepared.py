@@ -174,6 +174,9 @@ def recipe(card: Card, layout: str) -> str:
         exclude={"about", "archives", "example", "on_request", "comparable", "footnote"}, mode="json"
     )
     rules = {key: value for key, value in rules.items() if value is not None or key not in ("bands", "bits")}
+    content |= {"uncounted": card.uncounted} if card.uncounted else {}
+    if card.tiling and not card.tiling.fill:
+        del content["tiling"]["fill"]
     text = json.dumps([content, rules, card.colours, len(card.classes)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -115,12 +115,14 @@ class Tiling(Strict):
     """Tiles of `width` x `height` pixels; neighbours share `overlap` pixels, the last one ends at the border.
 
     pad: smaller images are filled up at the bottom and on the right (image 0, label 255).
+    fill: so is the last tile, in place of ending at the border.
     """
 
     width: int = Field(ge=1)
     height: int = Field(ge=1)
     overlap: int = Field(0, ge=0)
     pad: bool = False
+    fill: bool = False
 
     @model_validator(mode="after")
     def _moves_on(self) -> Tiling:

@@ -36,7 +36,7 @@ def boxes(tiling: Tiling, height: int, width: int) -> tuple[TileBox, ...]:
 
     Raises BenchError for a scene smaller than a tile where the tiling does not pad.
     """
-    if not tiling.pad and (height < tiling.height or width < tiling.width):
+    if not (tiling.pad or tiling.fill) and (height < tiling.height or width < tiling.width):
         raise BenchError(
             f"a scene of {width}x{height} pixels is smaller than the tile, {tiling.width}x{tiling.height}; "
             "use the original download, not one that is cut already"
@@ -53,6 +53,8 @@ def padding(tiling: Tiling, height: int, width: int) -> tuple[int, int]:
     Like the converters', the rule leaves a scene alone when one side is exactly a tile's and the other one
     smaller.
     """
+    if tiling.fill:
+        return _missing(height, tiling.height, tiling.overlap), _missing(width, tiling.width, tiling.overlap)
     short, narrow = height < tiling.height, width < tiling.width
     exact = height == tiling.height or width == tiling.width
     if not tiling.pad or exact:
@@ -72,6 +74,11 @@ def pad(image: NDArray[np.uint8], label: NDArray[np.uint8], tiling: Tiling) -> t
 def crop(array: NDArray[np.uint8], box: TileBox) -> NDArray[np.uint8]:
     """Copy one tile of an image or a label; a view would keep the whole scene in memory."""
     return np.array(array[box.y0 : box.y1, box.x0 : box.x1])
+
+
+def _missing(length: int, tile: int, overlap: int) -> int:
+    """Pixels that the last tile lacks, where tiles begin every (tile - overlap) until all pixels are in one."""
+    return -(length - tile) % (tile - overlap) if length > tile else tile - length
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def write_dataset(card: Card, root: Path, scenes: Iterable[Scene], layout: str =
     for scene in _named(card, spec, scenes):
         for fields, image, label in _cut(card, spec, *scene):
             path = folder / fill(expand(spec.label)[0], fields)
-            _save(Image.fromarray(image), folder / fill(expand(spec.image)[0], fields))
+            file = folder / fill(expand(spec.image)[0], fields)
+            _save_bands(image, spec.bands, file) if spec.bands else _save(Image.fromarray(image), file)
             _save(_encoded(label, spec.labels, card, path), path)
     return folder
 
@@ -111,6 +113,23 @@ def _stored_values(rule: IndexRule | PaletteRule | ThresholdRule, card: Card) ->
         return {**{k: (raw,) for k, raw in zip(classes, rule.raw_ids, strict=True)}, IGNORED: (255,)}
     shift = 1 if rule.reduce_zero else 0
     return {**{k: (k + shift,) for k in classes}, IGNORED: (0 if rule.reduce_zero else 255,)}
+
+
+def _save_bands(image: NDArray[np.uint8], bands: tuple[int, int, int], path: Path) -> None:
+    """Save a TIFF in which `bands` are red, green and blue; what else there is holds their mean."""
+    try:
+        import rasterio
+    except ImportError:
+        raise BenchError(f"{path}: writing bands needs rasterio; pip install 'ovss-bench[geo]'") from None
+    stack = np.repeat(image.mean(-1, dtype=np.float32).astype(np.uint8)[None], max(4, *bands), axis=0)
+    stack[[band - 1 for band in bands]] = image.transpose(2, 0, 1)
+    count, height, width = stack.shape
+    shape = {"count": count, "height": height, "width": width}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it has no georeference
+        with rasterio.open(path, "w", driver="GTiff", dtype="uint8", photometric="MINISBLACK", **shape) as file:
+            file.write(stack)
 
 
 def _save(image: Image.Image, path: Path) -> None:

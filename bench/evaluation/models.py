@@ -180,7 +180,7 @@ def build_row(
         text = encode(
             reader_of(backbone), vocabulary, report=report, templates=filled(sentences) if sentences else TEMPLATES
         )
-    classes = range(vocabulary.size) if getattr(built, "per_class", False) else vocabulary.classes
+    classes = sorted(set(vocabulary.classes)) if getattr(built, "per_class", False) else vocabulary.classes
     inputs = {"weights": backbone.fingerprint, "vocabulary": vocabulary.fingerprint, "plug-in": method.source_hash}
     if sentences:
         inputs["templates"] = hashlib.sha256("\n".join(sentences).encode()).hexdigest()

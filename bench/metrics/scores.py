@@ -116,6 +116,16 @@ def mean_iou(counted: Counted) -> Floats:
     return mean_over_classes(iou(counted))
 
 
+def mean_iou_labelled(counted: Counted) -> Floats:
+    """Mean IoU (...) over the classes that are in the labels, as detectron2 takes it.
+
+    >>> counts = np.array([[3, 1, 1], [2, 4, 0], [0, 0, 0], [0, 0, 0]])
+    >>> float(mean_iou_labelled(counts).round(3)), float(mean_iou(counts).round(3))
+    (0.51, 0.34)
+    """
+    return mean_over_classes(np.where(label_area(counted) > 0, iou(counted), np.nan))
+
+
 def mean_accuracy(counted: Counted) -> Floats:
     """Mean of `class_accuracy` (...) over the labelled classes: mAcc.
 
@@ -171,6 +181,7 @@ def mean_iou_per_image(counted: Counted) -> float:
 
 METRICS: dict[str, Metric] = {
     "miou": mean_iou,
+    "miou_labelled": mean_iou_labelled,
     "foreground_iou": foreground_iou,
     "macc": mean_accuracy,
     "aacc": overall_accuracy,

@@ -166,3 +166,10 @@ def test_lines_need_a_georeference():
         draw_lines(features(), georeferenced(4, 4, 0.3, 500_000.0, 4_000_000.0), 4, "a.geojson")
     with pytest.raises(BenchError, match=r"a\.geojson: not a GeoJSON"):
         draw_lines(b"[]", georeferenced(4, 4), 4, "a.geojson")
+
+
+def test_labels_of_a_class_that_is_not_counted_are_ignored():
+    card = load_card("floodnet_gsnet")
+    label = read_label(grey([0, 1], [9, 0]), IndexRule(), card, "a.png")
+    assert label.tolist() == [[255, 1], [9, 255]] and label.flags.writeable
+    assert read_label(grey([0, 1]), IndexRule(), load_card("floodnet"), "a.png").tolist() == [[0, 1]]

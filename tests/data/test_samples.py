@@ -41,6 +41,8 @@ def test_what_was_written_is_read(name, layout, tmp_path):
     assert tuple(sample.id for sample in read) == samples.ids
     assert all(sample.image.shape == (*sample.label.shape, 3) for sample in read)
     if card.tiling is None and layout != "reference-jpeg" and (name, layout) != ("wbs_si", "prepared"):
+        for _, label in made:
+            label[np.isin(label, [card.classes.index(one) for one in card.uncounted])] = 255
         assert {sample.label.tobytes() for sample in read} == {label.tobytes() for _, label in made}
 
 

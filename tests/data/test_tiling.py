@@ -117,3 +117,15 @@ def test_a_crop_is_a_copy():
 def test_a_scene_smaller_than_a_tile_is_refused():
     with pytest.raises(BenchError, match="300x600 pixels is smaller than the tile, 512x512; use the original"):
         boxes(Tiling(width=512, height=512), 600, 300)
+
+
+def test_tiles_that_are_filled_up_are_those_that_mess_counts():
+    card = load_card("floodnet_mess")
+    assert 383 * len(boxes(card.tiling, 3000, 4000)) + 65 * len(boxes(card.tiling, 3072, 4592)) == card.expected_count
+    tiling = Tiling(width=40, height=30, overlap=10, fill=True)
+    image, label = np.ones((45, 100, 3), np.uint8), np.ones((45, 100), np.uint8)
+    grid = boxes(tiling, 45, 100)
+    assert [(box.x0, box.y0) for box in grid] == [(x, y) for y in (0, 20) for x in (0, 30, 60)]
+    filled, filled_label = pad(image, label, tiling)
+    assert filled.shape == (50, 100, 3) and not filled[45:].any() and (filled_label[45:] == 255).all()
+    assert [pad(image[:size], label[:size], tiling)[1].shape[0] for size in (1, 30, 31, 50)] == [30, 30, 50, 50]

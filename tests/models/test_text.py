@@ -2,13 +2,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from reference import tiny_backbone
 
+from bench.data.cards import load_card
 from bench.errors import BenchError
+from bench.inference.postprocess import classify
 from bench.models.backbone import Backbone
 from bench.models.text import TEMPLATES, Vocabulary, encode, ensemble
+from bench.settings import BEST_WORD, Join
 
 WORDS = Vocabulary.parse("background; road; building, house, roof")
 
@@ -85,3 +89,13 @@ def test_a_changed_bit_or_another_word_s_file_is_computed_again(tmp_path: Path) 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert encode(tiny_backbone(), WORDS, tmp_path / "file").shape == (5, 24)
+
+
+def test_a_class_without_words_has_no_query() -> None:
+    words = load_card("floodnet_ovrs_sam3").vocabularies["cvpr2025"]
+    vocabulary = Vocabulary.of(words)
+    assert vocabulary.classes == tuple(range(1, 10)) and vocabulary.size == len(words)
+    scores = torch.randn(len(vocabulary.queries), 6, 7)
+    for join in (BEST_WORD, Join("sum"), Join("logsumexp")):
+        found = classify(scores, (12, 14), torch.tensor(vocabulary.classes), 50.0, join)
+        assert set(np.unique(found.classes).tolist()) <= set(vocabulary.classes)
