@@ -33,30 +33,24 @@ if TYPE_CHECKING:
     from bench.verify.doctor import doctor as doctor
 
 __version__ = "0.2.0"
-_OFFERED = {
-    "BenchError": "bench.errors",
-    "Progress": "bench.evaluation.dataset_run",
-    "compare": "bench.report.frames",
-    "doctor": "bench.verify.doctor",
-    "export": "bench.report.frames",
-    "figure": "bench.figures",
-    "load_segmenter": "bench.notebook",
-    "per_class": "bench.report.frames",
-    "per_image": "bench.report.frames",
-    "html_report": "bench.report.frames",
-    "run": "bench.notebook",
-    "score": "bench.notebook",
-    "show": "bench.report.details",
-    "tables": "bench.report.frames",
-    "scores": "bench.report.frames",
+_OFFERED = {  # name -> module that has it
+    "BenchError": "errors",
+    "Progress": "evaluation.dataset_run",
+    "doctor": "verify.doctor",
+    "figure": "figures",
+    "show": "report.details",
+    **dict.fromkeys(("load_segmenter", "run", "score"), "notebook"),
+    **dict.fromkeys(
+        ("compare", "export", "html_report", "per_class", "per_image", "scores", "tables"), "report.frames"
+    ),
 }
-__all__ = list(_OFFERED)
+__all__ = sorted(_OFFERED)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _OFFERED:
         raise AttributeError(f"module 'bench' has no attribute {name!r}")
-    return getattr(import_module(_OFFERED[name]), name)
+    return getattr(import_module(f"bench.{_OFFERED[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -190,6 +190,14 @@ class Settings(Model):
         """How the words of a class make its score."""
         return Join(self.aggregate, self.tau)
 
+    @classmethod
+    def neutral(cls, row: str, dataset: str, method: str, **changes: Any) -> Settings:
+        """Return settings of what no configuration made: neutral values but for the changes."""
+        neutral: dict[str, Any] = {"options": {}, "backbone": method, "upsampler": "none", "vocabulary": method}
+        neutral |= {"debias": 0.0, "debias_on": "scores", "scale": 1.0, "threshold": 0.0, "background": 0}
+        neutral |= {"resize": ResizeRule(long_side=16), "window": 16, "stride": 1}
+        return cls(row=row, dataset=dataset, method=method, **{**neutral, **changes})
+
 
 class DatasetFacts(Model):
     """What outputs and verdicts need of a dataset's card, kept with each result as it was when it was counted."""

@@ -12,7 +12,7 @@ from bench.data.fetch import fetch, linked_images, md5_hash
 from bench.data.inventory import look
 from bench.data.layouts import dataset_folders
 from bench.data.schema import Download
-from bench.errors import BenchError, did_you_mean
+from bench.errors import check_known
 from bench.paths import weights_dir
 from bench.runtime.checksum import sha256_hash
 
@@ -55,8 +55,7 @@ def download_weights(
     """
     known = [*config.upsamplers, *config.models, *config.backbones]
     for name in names:
-        if name not in known:
-            raise BenchError(f"unknown weights '{name}'; {did_you_mean(name, known)}")
+        check_known(name, known, f"unknown weights '{name}'")
     released = [name for name, spec in config.upsamplers.items() if spec.url]
     there = [_fetch_weights(config, name, say, fetch_backbone) for name in names or released]
     return all(there)

@@ -18,7 +18,7 @@ from bench.data.prepared import recipe
 from bench.data.samples import SampleSet
 from bench.errors import BenchError
 from bench.metrics import BINS, count
-from bench.settings import IGNORED, ResizeRule, Settings
+from bench.settings import IGNORED, Settings
 from bench.store.record import Info, ResultSpec
 from bench.store.result import StoredResult
 from bench.store.store import Store
@@ -85,9 +85,9 @@ def score_predictions(
     info = Info(label=label or row, device=EXTERNAL, layout=samples.layout, footnote=layout.footnote)
     info.caveat = "external: label maps made by another program"
     images = [(name, samples.scene(index)) for index, name in enumerate(samples.ids)]
-    expected = card.expected_count
+    settings = Settings.neutral(row, card.name, EXTERNAL, background=card.background)
     spec = ResultSpec(
-        _settings(row, card), inputs, images, card.classes, card.metric, info, None, expected, card.facts()
+        settings, inputs, images, card.classes, card.metric, info, None, card.expected_count, card.facts()
     )
     writer = store.open(spec, fresh=True)
     for index, (keys, counts) in enumerate(counted):
@@ -154,24 +154,3 @@ def _from_colours(pixels: NDArray[np.uint8], card: Card, file: Path) -> NDArray[
         y, x = np.argwhere(found == IGNORED)[0]
         raise BenchError(f"{file}: colour {tuple(pixels[y, x].tolist())} at {x}, {y} is none of the card's palette")
     return found
-
-
-def _settings(row: str, card: Card) -> Settings:
-    """Return placeholder settings for an external result."""
-    return Settings(
-        row=row,
-        dataset=card.name,
-        method=EXTERNAL,
-        options={},
-        backbone=EXTERNAL,
-        upsampler="none",
-        debias=0.0,
-        debias_on="scores",
-        resize=ResizeRule(long_side=16),
-        window=16,
-        stride=1,
-        scale=1.0,
-        vocabulary=EXTERNAL,
-        threshold=0.0,
-        background=card.background,
-    )

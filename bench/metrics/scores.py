@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bench.errors import BenchError, did_you_mean
+from bench.errors import check_known
 from bench.metrics.pixel_counts import Areas, Counted, Counts, Floats
 
 Metric: TypeAlias = Callable[[Counted], Floats]
@@ -196,8 +196,7 @@ def score(counted: Counted, metric: str) -> Floats:
     >>> float(score(counts, "aacc"))
     0.7
     """
-    if metric not in METRICS:
-        raise BenchError(f"unknown metric {metric!r}; {did_you_mean(metric, METRICS)}")
+    check_known(metric, METRICS, f"unknown metric {metric!r}")
     return METRICS[metric](counted)
 
 

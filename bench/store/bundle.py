@@ -16,8 +16,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from bench import __version__
-from bench.errors import BenchError, one_line
-from bench.runtime.atomic import write_atomic
+from bench.errors import BenchError, one_line, reading, writing
+from bench.runtime.atomic import write_asked, write_atomic
 from bench.runtime.provenance import differing
 from bench.store.count_files import COUNTS, IMPORTED, PARTS
 from bench.store.count_table import encode
@@ -73,11 +73,7 @@ def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = la
         text = json.dumps(manifest, indent=1) + "\n"
         for name, data in [(MANIFEST, text.encode()), *sorted(files.items())]:
             archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, archived.getvalue())
-    except OSError as error:
-        raise BenchError(f"{file}: cannot be written ({error.strerror}); give another place") from None
+    write_asked(file, archived.getvalue())
     return cells
 
 
@@ -118,7 +114,7 @@ def take_in(store: Store, archives: Sequence[Path], replace: bool = False) -> li
             origin = {"archive": file.name, "counts_sha256": record.counts_sha256}
             origins[target] = json.dumps(origin).encode()
     for target, (_, files) in taken.items():
-        try:
+        with writing(target, ""):
             target.mkdir(parents=True, exist_ok=True)
             for name in (COUNTS, RECORD):
                 if name in files:
@@ -130,8 +126,6 @@ def take_in(store: Store, archives: Sequence[Path], replace: bool = False) -> li
                 part.unlink()
             for shard in target.glob("shard-*"):
                 shutil.rmtree(shard)
-        except OSError as error:
-            raise BenchError(f"{target}: cannot be written ({error.strerror})") from None
     return [record for record, _ in taken.values()]
 
 
@@ -139,10 +133,8 @@ def _differs(target: Path, files: dict[str, bytes]) -> bool:
     """Whether a cell is in the folder already that is not the archive's to the byte."""
     there = [file for file in target.glob("*") if file.name in (RECORD, COUNTS) or file.match(PARTS)]
     there += target.glob(f"shard-*/{RECORD}")
-    try:
+    with reading(target, "correct its permissions"):
         return any(files.get(str(file.relative_to(target))) != file.read_bytes() for file in there)
-    except OSError as error:
-        raise BenchError(f"{target}: cannot be read ({error.strerror}); correct its permissions") from None
 
 
 def _cells(file: Path, store: Store) -> dict[str, tuple[Record, dict[str, bytes]]]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.errors import BenchError
+from bench.errors import writing
 from bench.metrics import Int32s, Ints
 from bench.runtime.atomic import TEMPORARY, write_atomic
 from bench.store.count_files import (
@@ -227,13 +227,7 @@ def unchanged(table: pa.Table, contents: Sequence[str | None]) -> list[bool]:
     ]
 
 
-@contextlib.contextmanager
-def naming(folder: Path) -> Iterator[None]:
+def naming(folder: Path) -> AbstractContextManager[None]:
     """Turn an OSError into a BenchError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        raise BenchError(
-            f"results folder {folder}: cannot be written ({error.strerror}); make room or correct the "
-            "permissions and start the same command again: what was stored before is still valid"
-        ) from error
+    advice = "make room or correct the permissions and start the same command again"
+    return writing(f"results folder {folder}", f"{advice}: what was stored before is still valid")

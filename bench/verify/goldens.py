@@ -195,23 +195,9 @@ class Bed:
 
 def _settings(name: str) -> Settings:
     method, options, upsampler, debias = RUNS[name]
-    return Settings(
-        row=name,
-        dataset="-",
-        method=method,
-        options=options,
-        backbone="tiny",
-        upsampler=upsampler,
-        debias=debias,
-        debias_on="scores",
-        resize=ResizeRule(long_side=448),
-        window=224,
-        stride=112,
-        scale=50.0,
-        vocabulary="-",
-        threshold=0.0,
-        background=0,
-    )
+    changes = {"options": options, "upsampler": upsampler, "debias": debias, "backbone": "tiny", "scale": 50.0}
+    geometry = {"resize": ResizeRule(long_side=448), "window": 224, "stride": 112}
+    return Settings.neutral(name, "-", method, **changes, **geometry)
 
 
 def compare(device: str, dtype: str, batch: int = 4) -> list[Check]:

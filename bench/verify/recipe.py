@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+import open_clip
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from bench.models.upsamplers import find_kind
 from bench.paths import shipped
 
 Shape: TypeAlias = tuple[int, ...]
@@ -35,12 +37,12 @@ def config_file() -> Path:
 
 def clip_state() -> State:
     """Weights of the tiny CLIP."""
-    return _drawn(_clip_shapes(json.loads(config_file().read_text())), _clip_rule)
+    return _drawn(open_clip.CLIP(**json.loads(config_file().read_text())), _clip_rule)
 
 
 def upsampler_state(kind: str) -> State:
     """Weights of a "jbu_one" or "jbu_stack", keys as the module has them."""
-    return _drawn(_upsampler_shapes(kind), _upsampler_rule, f"{kind}/")
+    return _drawn(find_kind(kind).blank(DIM), _upsampler_rule, f"{kind}/")
 
 
 def upsampler_checkpoint(kind: str) -> dict[str, Any]:
@@ -48,9 +50,10 @@ def upsampler_checkpoint(kind: str) -> dict[str, Any]:
     return {"epoch": 1, "state_dict": {f"upsampler.{key}": value for key, value in upsampler_state(kind).items()}}
 
 
-def _drawn(shapes: dict[str, Shape], rule: Rule, prefix: str = "") -> State:
+def _drawn(model: nn.Module, rule: Rule, prefix: str = "") -> State:
+    """Draw a tensor for each of a model's, by its name and shape."""
     state = {}
-    for key, shape in sorted(shapes.items()):
+    for key, shape in sorted((key, tuple(value.shape)) for key, value in model.state_dict().items()):
         offset, scale = rule(key, shape)
         random = np.random.default_rng([SEED, zlib.crc32((prefix + key).encode())])
         state[key] = torch.from_numpy(np.asarray(offset + scale * random.standard_normal(shape), np.float32))
@@ -58,44 +61,6 @@ def _drawn(shapes: dict[str, Shape], rule: Rule, prefix: str = "") -> State:
 
 
 # CLIP
-
-
-def _block_shapes(prefix: str, width: int) -> dict[str, Shape]:
-    shapes: dict[str, Shape] = {}
-    for layer, outputs, inputs in (
-        ("attn.in_proj_", 3 * width, width),
-        ("attn.out_proj.", width, width),
-        ("mlp.c_fc.", 4 * width, width),
-        ("mlp.c_proj.", width, 4 * width),
-    ):
-        shapes |= {f"{prefix}{layer}weight": (outputs, inputs), f"{prefix}{layer}bias": (outputs,)}
-    return shapes | _norm_shapes(f"{prefix}ln_1", width) | _norm_shapes(f"{prefix}ln_2", width)
-
-
-def _norm_shapes(name: str, width: int) -> dict[str, Shape]:
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-
-def _clip_shapes(config: dict[str, Any]) -> dict[str, Shape]:
-    vision, text, dim = config["vision_cfg"], config["text_cfg"], config["embed_dim"]
-    width, patch, text_width = vision["width"], vision["patch_size"], text["width"]
-    shapes: dict[str, Shape] = {
-        "visual.class_embedding": (width,),
-        "visual.positional_embedding": ((vision["image_size"] // patch) ** 2 + 1, width),
-        "visual.proj": (width, dim),
-        "visual.conv1.weight": (width, 3, patch, patch),
-        "positional_embedding": (text["context_length"], text_width),
-        "token_embedding.weight": (text["vocab_size"], text_width),
-        "text_projection": (text_width, dim),
-        "logit_scale": (),
-    }
-    shapes |= _norm_shapes("visual.ln_pre", width) | _norm_shapes("visual.ln_post", width)
-    shapes |= _norm_shapes("ln_final", text_width)
-    for number in range(vision["layers"]):
-        shapes |= _block_shapes(f"visual.transformer.resblocks.{number}.", width)
-    for number in range(text["layers"]):
-        shapes |= _block_shapes(f"transformer.resblocks.{number}.", text_width)
-    return shapes
 
 
 # With plain fan-in scales a random ViT collapses: neighboring tokens become equal, every attention map uniform, and all
@@ -134,22 +99,6 @@ def _clip_rule(key: str, shape: Shape) -> tuple[float, float]:
 
 
 # Upsamplers
-
-
-def _upsampler_shapes(kind: str) -> dict[str, Shape]:
-    shapes: dict[str, Shape] = {"fixup_proj.1.weight": (DIM, DIM, 1, 1), "fixup_proj.1.bias": (DIM,)}
-    modules = {"up.": 5} if kind == "jbu_one" else {f"up{number}.": 3 for number in (1, 2, 3, 4)}
-    for prefix, radius in modules.items():
-        taps = (2 * radius + 1) ** 2
-        shapes |= {f"{prefix}range_temp": (), f"{prefix}sigma_spatial": ()}
-        for layer, outputs, inputs in (
-            ("range_proj.0.", 32, 3),
-            ("range_proj.3.", 32, 32),
-            ("fixup_proj.0.", taps, taps + 3),
-            ("fixup_proj.3.", taps, taps),
-        ):
-            shapes |= {f"{prefix}{layer}weight": (outputs, inputs, 1, 1), f"{prefix}{layer}bias": (outputs,)}
-    return shapes
 
 
 def _upsampler_rule(key: str, shape: Shape) -> tuple[float, float]:
