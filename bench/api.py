@@ -46,6 +46,7 @@ from bench.models.backbone import Backbone, Features, Trunk
 from bench.models.collector import Box, Collector, WholeImage
 from bench.models.second import SecondTrunk
 from bench.models.text import TEMPLATES, Vocabulary, encode_words, ensemble
+from bench.models.towers.radio import Radio, RadioTrunk
 from bench.models.towers.sam3 import Answer, Sam3, Sam3Trunk
 from bench.models.upsamplers import Upsampler, upsampler
 from bench.registry import method, refinement
@@ -57,6 +58,8 @@ __all__ = [
     "Box",
     "Collector",
     "Features",
+    "Radio",
+    "RadioTrunk",
     "Sam3",
     "Sam3Trunk",
     "SecondTrunk",

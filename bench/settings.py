@@ -31,7 +31,7 @@ Library: TypeAlias = Literal["open_clip", "sam3", "radio", "dinotxt"]
 """Kind of a backbone: what builds it, and what its methods are made for."""
 Pixels = Annotated[int, Field(ge=16, le=32768)]
 WHOLE: Final = 0
-"""A window as large as the image: `window: none`."""
+"""Of a window: as large as the image (`none`). Of the long side: the image's own (`resize: original`)."""
 PROBABILITIES: Final = 0.0
 """The scale of scores that are probabilities, of which no softmax is taken: `scale: none`."""
 
@@ -90,10 +90,10 @@ class Model(BaseModel):
 class ResizeRule(Model):
     """Size of the network's input: the long side, or the short side with a bound on the long one; pixels.
 
-    `original` stands for neither: the image's own size.
+    `original`, a long side of 0, stands for the image's own size.
     """
 
-    long_side: Pixels | None = None
+    long_side: Window | None = None
     short_side: Pixels | None = None
     long_max: Pixels | None = None
     antialias: ClassVar[bool] = False
@@ -101,19 +101,18 @@ class ResizeRule(Model):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        return {"long_side": None} if value == "original" else value
+        return {"long_side": WHOLE} if value == "original" else value
 
     @model_validator(mode="after")
     def _one_of(self) -> ResizeRule:
-        nothing = self.original and (self.long_max or not self.model_fields_set)
-        if nothing or (self.long_side and self.short_side):
+        if (self.long_side is None) == (self.short_side is None):
             raise ValueError("give either long_side or short_side, or `original`")
         return self
 
     @property
     def original(self) -> bool:
         """True where images keep their own size."""
-        return self.long_side is None and self.short_side is None
+        return self.long_side == WHOLE
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) after the resize; up or down, halves rounded up."""

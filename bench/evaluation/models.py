@@ -226,7 +226,8 @@ def build_segmenters(rows: Sequence[tuple[Settings, Row]], models: ModelCache, b
     """Return a segmenter per backbone and geometry, whose rows share its windows."""
     together: dict[Hashable, list[tuple[Settings, Row]]] = {}
     for settings, row in rows:
-        geometry = settings.backbone, settings.resize, settings.window, settings.stride
+        multiple = row.multiple(settings.stride)
+        geometry = settings.backbone, settings.resize, settings.window, settings.stride, multiple
         together.setdefault(geometry, []).append((settings, row))
     return [build_segmenter([row for _, row in some], some[0][0], models, batch) for some in together.values()]
 

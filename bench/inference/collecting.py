@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch.nn.functional as F
@@ -28,6 +28,21 @@ from bench.settings import ResizeRule
 Images: TypeAlias = Mapping[ResizeRule, NDArray[np.uint8]]
 
 
+class ImageInput(NamedTuple):
+    """An image as collectors are given it.
+
+    pixels: (3, h, w), normalised.
+    boxes: all windows of the image.
+    larger: the image at each size that a row's method wants it, see `Row.whole`.
+    original: (H, W) of the image as it is labelled, where that is known.
+    """
+
+    pixels: Tensor
+    boxes: Sequence[Box]
+    larger: Images
+    original: tuple[int, int] | None
+
+
 class Collecting:
     """The collectors of one image."""
 
@@ -35,16 +50,11 @@ class Collecting:
         self,
         backbone: Tower,
         rows: Sequence[Row],
-        pixels: Tensor,
-        boxes: Sequence[Box],
-        larger: Images,
+        given: ImageInput,
         looked_at: set[Hashable],
     ) -> None:
         """Make room for a collector per row.
 
-        pixels: (3, h, w), normalised.
-        boxes: all windows of the image.
-        larger: the image at each size that a row's method wants it, see `Row.whole`.
         looked_at: methods that are known to give one result, to which others are added.
         """
         self._rows = rows
@@ -52,15 +62,14 @@ class Collecting:
         self._images: dict[str, WholeImage] = {}
         self._collectors: dict[str, list[Collector]] = {}
         self._seconds: dict[str, SecondTrunk] = {}  # shared by the rows
-        self._whole = functools.partial(_whole_image, backbone, boxes=boxes, larger=larger, seconds=self._seconds)
-        self._pixels = pixels
+        self._whole = functools.partial(_whole_image, backbone, given=given, seconds=self._seconds)
 
     def start(self, failures: Failures) -> None:
         """Start a collector per row, and two for a method whose results have not been compared yet."""
         for row in self._rows:
             with failures.of([row.name]):
                 method: Any = row.method
-                image = self._images[row.name] = self._whole(row, self._pixels.clone())
+                image = self._images[row.name] = self._whole(row)
                 calls = [functools.partial(method.collect, image)] * (1 if row.identity in self._looked_at else 2)
                 self._collectors[row.name] = self._asked(row, calls)
 
@@ -102,12 +111,11 @@ class Collecting:
 def _whole_image(
     backbone: Tower,
     row: Row,
-    pixels: Tensor,
-    boxes: Sequence[Box],
-    larger: Images,
+    given: ImageInput,
     seconds: dict[str, SecondTrunk],
 ) -> WholeImage:
-    large = None
+    pixels, boxes, larger, original = given
+    pixels, large = pixels.clone(), None
     if row.whole is not None:
         if row.whole not in larger:
             raise BenchError(f"row '{row.name}' needs the whole image with a long side of {row.whole.long_side}")
@@ -124,13 +132,18 @@ def _whole_image(
             mean.add(box, whole[:, inside.top : inside.bottom, inside.left : inside.right])
         return mean.mean()
 
-    return WholeImage(pixels, boxes, backbone.patch_size, large, row.models, stitch, seconds)
+    return WholeImage(pixels, boxes, backbone.patch_size, large, row.models, stitch, original, seconds)
 
 
 def _of_image(scores: Tensor, row: Row, image: WholeImage) -> Tensor:
-    """Bring a collector's scores to the network's size, (Q, h, w): those of windows are stitched, others enlarged."""
+    """Bring a collector's scores to the network's size, (Q, h, w): those of windows are stitched, others enlarged.
+
+    Those of a row that is enlarged at once stay as they are, for its original's size.
+    """
     if isinstance(scores, Tensor) and scores.dim() == 3:
         check_scores(scores[None], 1, len(row.classes))
+        if row.enlarged_at_once and image.original is not None:
+            return scores.float()
         return F.interpolate(scores[None].float(), size=image.size, mode="bilinear")[0]
     check_scores(scores, len(image.boxes), len(row.classes))
     return image.stitch(scores.float())

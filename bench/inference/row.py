@@ -85,6 +85,19 @@ class Row:
         return self.refine is not None or self.collects
 
     @property
+    def enlarged_at_once(self) -> bool:
+        """True where a collector's scores of the whole image are enlarged once, to the original's size."""
+        return self.refine is None and getattr(self.method, "enlarged_at_once", False)
+
+    def multiple(self, stride: int) -> int:
+        """Return the number to whose multiples its method has the network's input stretched; 1 for none.
+
+        stride: of its windows.
+        """
+        own = getattr(self.method, "multiple", 1)
+        return stride if own == "stride" else int(own)
+
+    @property
     def whole(self) -> ResizeRule | None:
         """Size at which its method wants the whole image besides its windows."""
         side: int | None = getattr(self.method, "whole_image", None)

@@ -13,16 +13,17 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.data.images import at_sizes
 from bench.errors import BenchError
-from bench.inference.collecting import Collecting, Images
+from bench.inference.collecting import Collecting, ImageInput, Images
 from bench.inference.first_look import look_at
 from bench.inference.row import Row
 from bench.inference.window_batch import Failures, WindowBatch, window_batches
-from bench.inference.windows import WindowMean, window_boxes
+from bench.inference.windows import WindowMean, squashed_size, window_boxes
 from bench.models.collector import Box
 from bench.models.tower import Tower
 from bench.runtime.device import is_out_of_memory, to_device
@@ -57,7 +58,7 @@ class Segmenter:
         batch: int = 4,
         resize: ResizeRule | None = None,
     ) -> None:
-        """Put rows of one backbone and one geometry together.
+        """Put rows of one backbone and one geometry together, whose methods stretch images alike (`Row.multiple`).
 
         window, stride: pixels of the network's input.
         batch: windows that go through the tower together; it bounds memory and changes no result beyond rounding.
@@ -69,6 +70,7 @@ class Segmenter:
         self.stride = stride
         self.batch = batch
         self.resize = resize
+        self._multiple = rows[0].multiple(stride) if rows else 1
         self._looked_at: set[Hashable] = set()  # methods whose first windows were checked
 
     @property
@@ -96,7 +98,8 @@ class Segmenter:
 
         image: RGB uint8 (h, w, 3) at the network's input size.
         names: only these rows.
-        size: (H, W) of the original, at which the scores of rows that are refined there are.
+        size: (H, W) of the original, at which the scores of rows that are refined there are; with it, rows that are
+            enlarged at once have theirs at their method's own size.
         larger: the image at each of `sizes`.
 
         A row that raises has its exception in place of scores, and the others are computed. Where memory runs out the
@@ -147,11 +150,14 @@ class Segmenter:
         self, image: NDArray[np.uint8], rows: Sequence[Row], size: tuple[int, int] | None, larger: Images
     ) -> tuple[list[Stitched], Failures]:
         pixels = self.backbone.normalise(to_device(image, self.backbone.device))  # (3, h, w)
-        height, width = pixels.shape[1:]
+        height, width = squashed_size(*image.shape[:2], self._multiple, self.window)
+        if pixels.shape[1:] != (height, width):
+            pixels = F.interpolate(pixels[None], size=(height, width), mode="bilinear")[0]
         boxes = window_boxes(height, width, self.window, self.stride)
         failures = Failures(shrinks=self.batch > 1)
         collects = [row for row in rows if row.collects]
-        collecting = Collecting(self.backbone, collects, pixels, boxes, larger, self._looked_at)
+        given = ImageInput(pixels, boxes, larger, size)
+        collecting = Collecting(self.backbone, collects, given, self._looked_at)
         collecting.start(failures)
         by_queries: dict[int, list[Row]] = {}
         for row in rows:

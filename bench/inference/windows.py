@@ -31,6 +31,20 @@ def window_boxes(height: int, width: int, window: int, stride: int) -> list[Box]
     ]
 
 
+def squashed_size(height: int, width: int, multiple: int, window: int) -> tuple[int, int]:
+    """Return (height, width) of an image that is stretched to multiples of a number, as Trident and RADSeg do it.
+
+    An image whose sides are multiples keeps its size; another gets a longer side rounded up, a shorter one in
+    proportion and rounded up, and no side below the window's.
+    """
+    longer = max(height, width)
+    if height % multiple == 0 and width % multiple == 0:
+        return height, width
+    scaled = -(-longer // multiple) * multiple
+    sides = [-(-(side * scaled // longer) // multiple) * multiple for side in (height, width)]
+    return max(sides[0], window), max(sides[1], window)
+
+
 def pad_to_multiple(windows: Tensor, patch: int) -> tuple[Tensor, Box]:
     """Zero-pads (B, 3, h, w) to multiples of `patch`, evenly, an odd pixel going right and bottom.
 

@@ -32,6 +32,7 @@ class WholeImage:
     large: (1, 3, H, W) in 0..1, the original with the long side that the method's `whole_image` says, or None
     models: by role
     stitch: scores (W, Q, h, w) on the patches of all windows -> (Q, H, W), enlarged to them and averaged
+    original: (H, W) of the image as it is labelled, where that is known
     """
 
     pixels: Tensor
@@ -40,6 +41,7 @@ class WholeImage:
     large: Tensor | None
     models: Mapping[str, SecondModel]
     stitch: Callable[[Tensor], Tensor]
+    original: tuple[int, int] | None = None
     _shared: dict[str, SecondTrunk] = field(default_factory=dict)  # of all rows on the image, by the model's name
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.verify import recipe
 from bench.verify.goldens import LABEL_STEP, PIXEL_STEP, RUNS, SCORE_STEP, TOKEN_STEP, TOKENS, Bed, stored
+from bench.verify.towers import BOUNDS
 
 HERE = Path(__file__).resolve().parent
 
@@ -114,7 +115,7 @@ def upsamplers(folder: Path) -> dict[str, np.ndarray]:
     return found | {"features": whole["naf"]["features"], "loftup": np.load(HERE / "upsamplers.npz")["loftup"]}
 
 
-TOWERS = ("sam3_",)
+TOWERS = ("sam3_", "radseg_")
 
 
 def towers(folder: Path) -> dict[str, np.ndarray]:
@@ -124,8 +125,9 @@ def towers(folder: Path) -> dict[str, np.ndarray]:
         if file.name.startswith(TOWERS):
             for key, values in np.load(file).items():
                 name, _, stride = key.partition("_stride")
-                if name in ("query_scores", "pgrf"):
-                    found[f"{file.stem}/{name}_stride{3 * int(stride)}"] = values[:, ::3, ::3]
+                if stride and name in BOUNDS:
+                    every = values[::3] if values.ndim == 2 else values[..., ::3, ::3]
+                    found[f"{file.stem}/{name}_stride{3 * int(stride)}"] = every
                 elif not stride and (key != "views" or file.stem == "sam3_tall"):
                     found[f"{file.stem}/{key}"] = values
     return found

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.inference.windows import Box, WindowMean, pad_to_multiple, window_boxes, window_starts
+from bench.inference.windows import Box, WindowMean, pad_to_multiple, squashed_size, window_boxes, window_starts
 from bench.settings import WHOLE
 
 
@@ -55,3 +55,11 @@ def test_canvas_averages_overlapping_windows() -> None:
 
 def test_no_window_is_the_whole_image() -> None:
     assert window_boxes(30, 50, WHOLE, 1) == [Box(0, 0, 30, 50)]
+
+
+def test_images_are_stretched_to_multiples_and_not_below_a_window() -> None:
+    assert squashed_size(252, 448, 1, 224) == (252, 448)
+    assert squashed_size(432, 448, 16, 224) == (432, 448)
+    assert squashed_size(420, 448, 16, 224) == (432, 448)
+    assert squashed_size(252, 448, 16, 336) == (336, 448)
+    assert squashed_size(300, 450, 112, 224) == (448, 560)

@@ -28,10 +28,11 @@ def draw(kind: str, shapes: dict[str, tuple[int, ...]], rule: Rule, seed: int) -
     return found
 
 
-def fill(module: nn.Module, kind: str, rule: Rule, seed: int) -> None:
-    """Draw all parameters of a module."""
-    shapes = {name: tuple(value.shape) for name, value in module.named_parameters()}
-    module.load_state_dict({**module.state_dict(), **draw(kind, shapes, rule, seed)}, strict=True)
+def fill(module: nn.Module, kind: str, rule: Rule, seed: int, prefix: str = "") -> None:
+    """Draw all parameters of a module. prefix: of their names."""
+    shapes = {prefix + name: tuple(value.shape) for name, value in module.named_parameters()}
+    drawn = {name.removeprefix(prefix): value for name, value in draw(kind, shapes, rule, seed).items()}
+    module.load_state_dict({**module.state_dict(), **drawn}, strict=True)
 
 
 def fan_in(shape: tuple[int, ...]) -> float:
@@ -124,3 +125,59 @@ def sam3_config(transformers: Any) -> Any:
         detr_decoder_config={**detr, "num_layers": 2, "num_queries": 12},
         mask_decoder_config=common,
     )
+
+
+# C-RADIO: timm's vision transformer on a grid of 32 x 32, width 64, and a language head.
+RADIO_TEXT = 40  # channels of the head
+
+
+def radio() -> tuple[nn.Module, nn.Module]:
+    """Return the tiny C-RADIO, and its language head."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    from bench.models.towers.radio import LanguageHead
+
+    model = VisionTransformer(
+        img_size=512,
+        patch_size=16,
+        embed_dim=64,
+        depth=3,
+        num_heads=4,
+        init_values=1e-5,
+        reg_tokens=7,
+        no_embed_class=True,
+        final_norm=False,
+        num_classes=0,
+    )
+    return model, LanguageHead(64, 96, RADIO_TEXT)
+
+
+def radio_rule(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Rule of the tiny C-RADIO, by timm's names; of its head, `head.*`."""
+    if name.endswith("gamma"):
+        return 0.5, 0.1
+    if "norm" in name or name.startswith("head.final.0."):
+        return (1.0, 0.1) if name.endswith("weight") else (0.0, 0.02)
+    if name in ("cls_token", "reg_token"):
+        return 0.0, 0.3
+    if name == "pos_embed":
+        return 0.0, 0.6
+    if name.endswith("bias"):
+        return 0.0, 0.0 if name == "patch_embed.proj.bias" else 0.05  # the released model has none there
+    return 0.0, vit_gain(name) * fan_in(shape)
+
+
+def vit_gain(name: str) -> float:
+    """Return the gain of a layer of a vision transformer."""
+    gains = {"attn.qkv": 1.5, "mlp.fc2": 0.5, "mlp.w3": 0.5, "patch_embed": 1.2}
+    return next((gain for part, gain in gains.items() if part in name), 1.0)
+
+
+def bags_of_words(kind: str, width: int, seed: int) -> Callable[[list[str]], Tensor]:
+    """Return a reader of sentences: the sum of drawn embeddings (n, width) of their words."""
+
+    def embedding(sentence: str) -> Tensor:
+        shapes = {f"token {token}": (width,) for token in sentence.lower().split()}
+        return torch.stack(list(draw(kind, shapes, lambda name, shape: (0.0, 1.0), seed).values())).sum(dim=0)
+
+    return lambda sentences: torch.stack([embedding(sentence) for sentence in sentences])
