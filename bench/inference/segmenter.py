@@ -150,7 +150,7 @@ class Segmenter:
         self, image: NDArray[np.uint8], rows: Sequence[Row], size: tuple[int, int] | None, larger: Images
     ) -> tuple[list[Stitched], Failures]:
         pixels = self.backbone.normalise(to_device(image, self.backbone.device))  # (3, h, w)
-        height, width = squashed_size(*image.shape[:2], self._multiple, self.window)
+        height, width = squashed_size(image.shape[0], image.shape[1], self._multiple, self.window)
         if pixels.shape[1:] != (height, width):
             pixels = F.interpolate(pixels[None], size=(height, width), mode="bilinear")[0]
         boxes = window_boxes(height, width, self.window, self.stride)

@@ -139,7 +139,7 @@ class RadioTrunk(Windows):
         side, longer = round(stored.shape[1] ** 0.5), max(self.grid)
         if self.grid == (side, side):
             return stored
-        cells = stored.mT.unflatten(2, (side, side))
+        cells = stored.mT.reshape(1, -1, side, side)
         cells = F.interpolate(cells, size=(longer, longer), mode="bilinear")
         return cells[:, :, : self.grid[0], : self.grid[1]].flatten(2).mT
 

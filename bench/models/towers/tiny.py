@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,7 +18,7 @@ Rule: TypeAlias = Callable[[str, tuple[int, ...]], tuple[float, float]]
 """Name and shape of a tensor -> mean and deviation of its values."""
 
 
-def draw(kind: str, shapes: dict[str, tuple[int, ...]], rule: Rule, seed: int) -> dict[str, Tensor]:
+def draw(kind: str, shapes: Mapping[str, tuple[int, ...]], rule: Rule, seed: int) -> dict[str, Tensor]:
     """Draw tensors of these shapes. kind: of the model, part of each tensor's seed."""
     found = {}
     for name, shape in shapes.items():
