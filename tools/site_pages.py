@@ -16,6 +16,7 @@ from bench.data.cards import Card, card_names, load_card
 from bench.data.patterns import expand, fields_of, fill
 from bench.data.schema import Layout
 from bench.paths import shipped
+from bench.runtime.room import size_text
 
 _DATASETS = """# Datasets
 
@@ -97,6 +98,14 @@ def _group(card: Card) -> int:
     return papers if card.geometry or card.name in load_config().default_datasets else 3
 
 
+def _cited(card: Card) -> str:
+    """Return the paper to cite and the size of the archives, as far as they are known."""
+    needed = [item for item in card.downloads if item.needed]
+    sizes = [item.bytes for item in needed if item.bytes]
+    size = f" Archives: {size_text(sum(sizes))}." if sizes and len(sizes) == len(needed) else ""
+    return (f" Cite: {card.citation}." if card.citation else "") + size
+
+
 def _overview(cards: list[Card]) -> Iterator[str]:
     yield "| name | dataset | task | classes | images | threshold | metric | access |"
     yield "|---|---|---|---|---|---|---|---|"
@@ -111,7 +120,7 @@ def _overview(cards: list[Card]) -> Iterator[str]:
 
 def _section(card: Card) -> Iterator[str]:
     yield f"## {card.name}\n"
-    yield f"{card.title}: {card.modality}. Licence: {card.licence}.\n"
+    yield f"{card.title}: {card.modality}. Licence: {card.licence}.{_cited(card)}\n"
     yield f"{card.obtain} Sources: {', '.join(card.sources)}.\n"
     names = [f"`{name}`" for name in card.folders]
     yield f"Folder: {' or '.join(names)}. Evaluated: {card.split_note}{_count(card)}.{_tiles(card)}\n"

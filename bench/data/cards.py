@@ -30,7 +30,10 @@ class Card(Strict):
     task: Literal["semantic", "building", "road", "water"] = "semantic"
     modality: str = "modality not stated"
     licence: str = "private"
-    access: Literal["open", "registration", "request", "private"] = "private"
+    citation: str | None = Field(None, description="the paper to cite, as its authors or their pages state it")
+    access: Literal["open", "gated", "registration", "request", "private"] = Field(
+        "private", description="gated: terms are accepted on Hugging Face; registration: an account; request: a form"
+    )
     obtain: str = Field(
         "The dataset is private: put its files there, or correct `folders` of the card.",
         description="how to get the files, in a sentence or two",
