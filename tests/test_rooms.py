@@ -29,7 +29,8 @@ ALLOWED = {
     | {"config", "settings", "spec", "demo", "inference", "store", "data", "metrics", "models", "registry"},
     "demo": BASE | {"config", "settings", "models", "data"},
     "verify": BASE
-    | {"config", "settings", "demo", "evaluation", "inference", "models", "data", "metrics", "registry", "store"},
+    | {"config", "settings", "demo", "evaluation", "inference", "models", "data", "metrics", "registry", "store"}
+    | {"report", "spec"},
     "api": {"models", "registry"},
 }
 ALLOWED["notebook"] = ALLOWED["figures"] = BASE | set(ALLOWED) - {"api", "verify", "training"}

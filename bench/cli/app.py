@@ -23,6 +23,7 @@ from bench.runtime.memory import keep_freed_memory
 
 COMMANDS = {  # name -> what it does, an example
     "doctor": ("say what is there and what is missing for a table of the paper, and what to do next", "doctor --quick"),
+    "reproduce": ("go from nothing to confirmed published numbers, step by step", "reproduce --demo --until kinds"),
     "run": ("evaluate methods on datasets and store every cell", "run --demo --methods clip,sclip --datasets loveda"),
     "tables": ("write the paper's tables from what is stored", "tables --demo --format latex"),
     "compare": ("paired comparison of two stored rows", "compare segearth-ov sclip --demo"),
@@ -63,7 +64,7 @@ MODULES = dict.fromkeys(("export", "import", "push", "pull"), "exchange") | dict
 SPELLED = {"−": "-", "–": "-", "—": "-", "“": '"', "”": '"', "’": "'", "…": "...", "×": "x", "λ": "lambda", "±": "+-"}
 KEPT = "what was computed is stored, the same command continues from there"
 CONTINUES = {  # commands that keep what they have done
-    **dict.fromkeys(("run", "prepare", "download"), KEPT),
+    **dict.fromkeys(("reproduce", "run", "prepare", "download"), KEPT),
     "train": "the last checkpoint is stored, the same command with --resume continues from there",
 }
 NO_BUGS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)

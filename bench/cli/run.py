@@ -125,21 +125,47 @@ def _line(dataset: DatasetPlan) -> list[Any]:
 
 
 def _estimate(run: Run) -> None:
-    """Print the end of a dry run: the cells that cannot be run, and the time that the others take."""
+    """Print the end of a dry run: what is missing, and the time that the cells take, also those that cannot be run."""
     from bench.evaluation.run import estimated_seconds
+    from bench.runtime.room import time_text
 
     if run.errors:
         print("\nnot every cell can be run:")
         print("\n".join(f"  {error}" for error in run.errors))
-    if run.missing:
-        print(f"\n{_missing(run)}")
+    _lacking(run)
     if not any(cell.ready for dataset in run.waiting for cell in dataset.due):
         if not run.waiting and not run.errors and not run.missing:
             print("\nnothing to do: every cell is stored and up to date")
-        return
-    seconds = estimated_seconds(run)
-    time = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
-    print(f"\nabout {time} on {run.models.device} (one image of network size timed for each dataset)")
+    else:
+        time = time_text(estimated_seconds(run))
+        print(f"\nabout {time} on {run.models.device} (one image of network size timed for each dataset)")
+
+
+def _lacking(run: Run) -> None:
+    """Print which weights and data are missing, how much there is to fetch, and the time of a run that has them all."""
+    from bench.data.inventory import look
+    from bench.evaluation.estimate import quick_costs, quick_seconds
+    from bench.paths import data_root
+    from bench.runtime.room import time_text
+    from bench.verify.doctor import FIRST_TABLE, datasets_table, lacking_weights
+
+    models, spec = run.models, run.spec
+    given = {*models.upsampler_files, models.config.protocol.backbone if models.checkpoint else ""}
+    weights = [one for one in lacking_weights(models.config, models.methods, run.rows) if one.name not in given]
+    for one in weights:
+        print(f"\nweights {one.name} are missing: {one.how}")
+    if run.missing:
+        print(f"\n{_missing(run)}")
+        cards = [dataset.card for dataset in run.datasets if dataset.missing]
+        print(datasets_table(look(card, data_root(spec.data_root)) for card in cards))
+    if weights or run.missing:
+        config, methods = models.config, dict(models.methods)
+        costs = quick_costs(config, methods, config.tables[FIRST_TABLE].rows, models.device)
+        images = {one.card.name: one.total or one.card.expected_count or 0 for one in run.datasets}
+        seconds = sum(
+            images[one.card.name] * quick_seconds(config, methods, run.rows, one.card, costs) for one in run.datasets
+        )
+        print(f"\nwith all weights and data about {time_text(seconds)} on {models.device}")
 
 
 def _missing(run: Run) -> str:

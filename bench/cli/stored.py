@@ -49,9 +49,21 @@ def add_show(parser: argparse.ArgumentParser) -> None:
 
 
 def show(args: argparse.Namespace) -> int:
-    from bench.report.details import show
+    from bench.report.details import Details, NothingStored, show
 
-    print(show(args.row, args.dataset, args.results, args.limit, args.config, args.cards))
+    try:
+        print(show(args.row, args.dataset, args.results, args.limit, args.config, args.cards))
+    except NothingStored:
+        import pandas as pd
+
+        from bench.config import load_config
+        from bench.verify.doctor import before_run
+
+        known = before_run(args.row, args.dataset, load_config(args.config), args.cards)
+        if known is None:
+            raise
+        print(Details(known, pd.DataFrame()))
+        return 1
     return 0
 
 

@@ -22,6 +22,10 @@ from bench.store.result import StoredResult
 from bench.store.store import Store
 
 
+class NothingStored(BenchError):
+    """No result of that row and dataset is stored."""
+
+
 @dataclass(frozen=True, repr=False)
 class Details:
     """One stored result; printed, it is the text of ``python -m bench show``.
@@ -60,7 +64,7 @@ def show(
         names = [f"{one.row} {one.dataset}" for one in store.cells()]
         hint = did_you_mean(f"{row} {dataset}", names) + demo_hint(results)
         damaged = store.damaged().get((row, dataset))
-        raise BenchError(damaged or f"{results}: nothing is stored of {row} on {dataset}; {hint}")
+        raise NothingStored(damaged or f"{results}: nothing is stored of {row} on {dataset}; {hint}")
     score = scores_of(store, loaded, cards=folders, datasets=[dataset])[row, dataset]
     classes = per_class_table([cell] if score.verdict.images != "damaged" else [])
     return Details(_blocks(cell, score, loaded, folders), classes.drop(columns=["row", "dataset"], errors="ignore"))

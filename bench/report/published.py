@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from bench.config import Config
 from bench.errors import reading
 from bench.paths import shipped
 
@@ -63,6 +64,15 @@ def load_published(name: str | None) -> dict[str, PublishedRow]:
         values = {dataset: Decimal(value) for dataset, value in line.items() if value}
         rows[row] = PublishedRow(label, venue, values, Decimal(average) if average else None)
     return rows
+
+
+def published_number(config: Config, row: str, dataset: str) -> Decimal | None:
+    """Return the number that a table of the paper prints for a row on a dataset; the first table that has it."""
+    for table in config.tables.values():
+        line = load_published(table.published).get(row)
+        if line is not None and dataset in line.values:
+            return line.values[dataset]
+    return None
 
 
 def marks(values: Mapping[str, Any]) -> dict[str, Mark]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from huggingface_hub import constants, get_token
@@ -17,12 +17,13 @@ from bench.data.cards import Card, load_card
 from bench.data.inventory import DatasetStatus, look
 from bench.demo.config import DEMO, with_backbone
 from bench.demo.datasets import demo_data_root
-from bench.errors import check_known
+from bench.errors import BenchError, check_known
 from bench.evaluation.estimate import Costs, quick_costs, quick_seconds
 from bench.models.weights import WeightsStatus, look_for_weights
 from bench.paths import Paths, cache_dir, each_path
 from bench.paths import data_root as find_data_root
 from bench.registry import Method, find_method, load_methods
+from bench.report.published import published_number
 from bench.runtime.device import choose_device
 from bench.runtime.hub import answers, hub_endpoint
 from bench.runtime.provenance import provenance
@@ -52,6 +53,7 @@ class Diagnosis:
 
     table: the one that is to be run; missing: what keeps it from being run, a line each
     weights: those that it needs come first; used_in: the tables of the paper that use each of them
+    lacking: weights that it needs and that are missing
     """
 
     table: str
@@ -60,6 +62,7 @@ class Diagnosis:
     used_in: dict[str, str]
     datasets: tuple[DatasetStatus, ...]
     tables: tuple[TableFacts, ...]
+    lacking: tuple[WeightsStatus, ...]
     missing: tuple[str, ...]
     next: str
 
@@ -115,7 +118,7 @@ def doctor(  # noqa: PLR0913 (each is a flag)
     weights = look_for_weights(loaded)
     needed = needed_weights(loaded, methods, wanted.rows)
     used = {name: needed_weights(loaded, methods, one.rows) for name, one in paper.items()}
-    lacking = [one for one in weights if one.name in needed and not one.there]
+    lacking = lacking_weights(loaded, methods, wanted.rows)
     absent = [datasets[name] for name in wanted.columns if datasets[name].state != "found"]
     costs = quick_costs(loaded, methods, loaded.tables[FIRST_TABLE].rows, chosen) if measure else None
     return Diagnosis(
@@ -125,6 +128,7 @@ def doctor(  # noqa: PLR0913 (each is a flag)
         used_in={one.name: ", ".join(name for name, names in used.items() if one.name in names) for one in weights},
         datasets=tuple(datasets.values()),
         tables=tuple(_tables(loaded, methods, paper, of_cards, datasets, costs)),
+        lacking=tuple(lacking),
         missing=(*(f"weights {one.name}" for one in lacking), *(f"dataset {one.name} ({one.state})" for one in absent)),
         next=_next(table, lacking, absent, data_root, demo),
     )
@@ -161,6 +165,38 @@ def needed_weights(config: Config, methods: Mapping[str, Method], rows: Iterable
         settled = config.resolve(row, find_method(row.method, methods).defaults, {})
         names |= {settled["backbone"], settled["upsampler"], *settled["models"].values()}
     return names - {"none"}
+
+
+def lacking_weights(config: Config, methods: Mapping[str, Method], rows: Iterable[str]) -> list[WeightsStatus]:
+    """Return the files of weights that rows use and that are missing."""
+    needed = needed_weights(config, methods, rows)
+    return [one for one in look_for_weights(config) if one.name in needed and not one.there]
+
+
+def before_run(
+    row: str, dataset: str, config: Config, cards: Sequence[Path] = (), data_root: str | Path | None = None
+) -> dict[str, dict[str, Any]] | None:
+    """Return what is known of a cell before it is run, title -> name -> value; None for a row that does not exist.
+
+    That is the published number, its images, its weights, the command and the settings.
+    """
+    try:
+        card, methods = load_card(dataset, cards), load_methods()
+        settings = config.settings_of(row, card, find_method(config.row(row).method, methods).defaults)
+    except BenchError:
+        return None
+    status, published = look(card, find_data_root(data_root)), published_number(config, row, dataset)
+    missing = [f"{one.name}: {one.how}" for one in lacking_weights(config, methods, [row])]
+    data = "there" if status.state == "found" else f"{status.state}, {size_text(status.to_fetch)}: {status.how}"
+    known = {
+        "score": "nothing is stored yet",
+        "published": f"{published} %" if published is not None else "no number",
+        "images": f"{card.expected_count or '?'} ({card.split_note})",
+        "data": data,
+        "weights": "; ".join(missing) or "there",
+        "command": f"python -m bench run --methods '{row}' --datasets {dataset}",
+    }
+    return {f"{row} on {dataset}": known, "settings": settings.model_dump(exclude={"row", "dataset"})}
 
 
 def weights_table(weights: Iterable[WeightsStatus], used_in: Mapping[str, str]) -> str:

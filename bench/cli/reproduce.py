@@ -1,0 +1,61 @@
+"""``bench reproduce``: the guided first run: fetch, check, run, compare, and one file to send back."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench.cli.options import add_fields, add_model_arguments
+from bench.spec import RunSpec
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--table", default="1", metavar="N", help="the table to end with (1)")
+    parser.add_argument(
+        "--until",
+        choices=["first", "kinds", "table"],
+        default="table",
+        help="stop after the first dataset (UDD5), after one dataset of each kind, or after the table (table)",
+    )
+    parser.add_argument("-o", "--output", default="reproduction.zip", metavar="FILE", help="reproduction.zip")
+    add_fields(parser, RunSpec, data_root="D", cards="DIR", results="D", demo=None, workers="N")
+    add_model_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    spec = RunSpec.from_cli(args)
+
+    from bench.cli.progress import Bars
+    from bench.verify.doctor import doctor
+    from bench.verify.reproduce import Guide, Reproduction, reproduce, write_report
+
+    bars, file = Bars(shown=True), Path(args.output)
+    found: Reproduction | None = None
+
+    def say(text: str) -> None:
+        bars.close()
+        print(text)
+
+    diagnosis = doctor(
+        spec.data_root,
+        table=args.table,
+        demo=spec.demo,
+        device=spec.device,
+        config=spec.config,
+        cards=spec.cards,
+    )
+    print(f"{diagnosis}\n")
+    if spec.demo:
+        print(
+            "DEMO: rendered scenes and a tiny test-bed CLIP; the numbers to confirm are those of the demo's reference."
+        )
+    guide = Guide(spec, args.table, args.until, say, bars.images)
+    try:
+        for state in reproduce(guide, diagnosis):
+            found = state
+    finally:
+        bars.close()
+        if found is not None:
+            write_report(found, guide, file)
+            print(f"\n{found.text()}\n\n{file}: send it back with the form `A first real run` of a new issue")
+    return 0 if found is not None and found.confirmed else 1

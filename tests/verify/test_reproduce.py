@@ -1,0 +1,106 @@
+"""The guided first run, on the demo."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from project import SMALL
+
+from bench.cli import main
+from bench.config import load_config
+from bench.data.cards import load_card
+from bench.data.inventory import DatasetStatus, look
+from bench.demo.config import DEMO
+from bench.spec import RunSpec
+from bench.verify import reproduce as room
+from bench.verify.doctor import before_run, doctor
+from bench.verify.reproduce import Guide, one_of_each_kind, reproduce, write_report
+
+TRUE_COUNTS = True  # of the cards, by which datasets are chosen
+
+
+def status(name: str, state: str = "missing") -> DatasetStatus:
+    known = look(load_card(name), Path("nowhere"))
+    return known.__class__(**{**vars(known), "state": state})
+
+
+def test_one_dataset_of_each_kind_is_there_or_easy_to_get() -> None:
+    names = load_config().default_datasets
+    missing = [status(name) for name in names]
+    assert one_of_each_kind(missing) == ["openearthmap", "whu_aerial", "massachusetts_road", "wbs_si"]
+    found = [status(name, "found" if name in ("potsdam", "isaid", "chn6_cug") else "missing") for name in names]
+    assert one_of_each_kind(found)[0] == "potsdam" and one_of_each_kind(found)[2] == "chn6_cug"
+
+
+def test_a_guided_run_compares_and_writes_what_is_sent_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another geometry than the reference, so that the number is off."""
+    monkeypatch.setattr(room, "compare", lambda *_: [])  # minutes, and tested on its own
+    config = tmp_path / "small.yaml"
+    config.write_text(SMALL)
+    said: list[str] = []
+    spec = RunSpec(demo=True, config=config, results=tmp_path / "results", workers=0, device="cpu")
+    guide = Guide(spec, "1", "first", said.append)
+    diagnosis = doctor(demo=True, device="cpu", measure=False)
+    *_, found = reproduce(guide, diagnosis)
+    (cell,) = found.cells.values()
+    assert (cell.row, cell.dataset, cell.agrees) == ("segearth-ov", "udd5", False)
+    assert cell.verdict.startswith("off by ") and not found.confirmed
+    assert said[1].startswith("\nstep 1 of 3: udd5") and said[-1].startswith("segearth-ov  udd5  ")
+    write_report(found, guide, tmp_path / "sent.zip")
+    with zipfile.ZipFile(tmp_path / "sent.zip") as archive:
+        names = set(archive.namelist())
+        facts = json.loads(archive.read("report.json"))
+        cells = zipfile.ZipFile(io.BytesIO(archive.read("cells.zip"))).namelist()
+    assert {"report.md", "report.json", "cells.zip", "tables/table1-demo.md"} <= names
+    assert facts["environment"]["host"] == "HOST" and facts["check"]["udd5"]["healthy"]
+    assert facts["cells"][0]["verdict"] == cell.verdict
+    assert "udd5/segearth-ov/cell.json" in cells
+
+
+def test_what_cannot_be_had_is_noted_and_the_next_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "compare", lambda *_: [])
+    (tmp_path / "data").mkdir()
+    spec = RunSpec(backbone=DEMO, data_root=tmp_path / "data", results=tmp_path / "r", workers=0, device="cpu")
+    table = {"1": load_config().tables["1"].model_copy(update={"columns": ("potsdam", "vaihingen")})}
+    spec.configuration.tables.update(table)
+    diagnosis = doctor(tmp_path / "data", device="cpu", measure=False)
+    diagnosis = diagnosis.__class__(**{**vars(diagnosis), "lacking": (), "datasets": ()})
+    monkeypatch.setattr(room, "FIRST", "vdd")
+    *_, found = reproduce(Guide(spec, "1", "table", lambda _: None), diagnosis)
+    assert [note.partition(":")[0] for note in found.notes] == ["vdd", "potsdam", "vaihingen"]
+    assert "to be got by hand (request), see `bench download potsdam`" in found.notes[1]
+    assert not found.confirmed and "nothing was measured" in found.text()
+
+
+def test_show_tells_what_is_known_before_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "segearth-ov", "loveda", "--results", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert (
+        "36.9 %" in said and "1669" in said and "python -m bench run --methods 'segearth-ov' --datasets loveda" in said
+    )
+    assert "vocabulary" in said and "simfeatup" in said
+    assert main(["show", "segearth-of", "loveda", "--results", str(tmp_path)]) == 2
+    assert before_run("clip", "lovda", load_config()) is None
+
+
+def test_a_plan_without_data_says_how_much_there_is_to_fetch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", "--backbone", "demo", "--table", "2", "--methods", "clip", "--dry-run", "--device", "cpu"]
+    assert main([*arguments, "--data-root", str(tmp_path), "--results", str(tmp_path / "r")]) == 1
+    said = capsys.readouterr().out
+    assert "9 of 9 datasets have no data" in said and "5.1 GB" in said and "nothing to do" not in said
+    assert "with all weights and data about" in said
+
+
+@pytest.mark.slow
+def test_the_demo_confirms_its_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "sent.zip"
+    arguments = ["--until", "kinds", "--device", "cpu", "--results", str(tmp_path / "r"), "-o", str(file)]
+    assert main(["reproduce", "--demo", *arguments]) == 0
+    assert "25 of 25 numbers that may be compared are confirmed" in capsys.readouterr().out
+    assert file.is_file()
