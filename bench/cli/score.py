@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pattern", metavar="P", help="file name of a sample, as in '{id}_pred.png' ({id} with an ending)"
     )
+    parser.add_argument("--boundary", action="store_true", help="count boundary IoU as well")
     parser.add_argument("--results", metavar="D", help=f"results folder (results, of the demo {DEMO_RESULTS})")
     parser.add_argument("--demo", action="store_true", help="the embedded demo's data")
     add_shared(parser, "--layout", "--data-root", "--cards")
@@ -33,16 +34,9 @@ def main(args: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        named = {
-            "label": args.label,
-            "pattern": args.pattern,
-            "layout": args.layout,
-            "results": args.results,
-            "demo": args.demo,
-        }
-        found = score(
-            args.folder, args.dataset, args.row, **named, data_root=args.data_root, cards=args.cards, progress=report
-        )
+        names = ("label", "pattern", "layout", "boundary", "results", "demo", "data_root", "cards")
+        named = {name: getattr(args, name) for name in names}
+        found = score(args.folder, args.dataset, args.row, **named, progress=report)
     number = "" if math.isnan(found.value) else f"{100 * found.value:.1f} {found.metric}, "
     print(f"{found.row} on {found.dataset}: {number}{found.verdict.counted} images: {found.verdict.words}")
     return 0 if found.complete else 1

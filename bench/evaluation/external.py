@@ -18,6 +18,7 @@ from bench.data.prepared import recipe
 from bench.data.samples import SampleSet
 from bench.errors import BenchError
 from bench.metrics import BINS, count
+from bench.metrics.boundary import boundary_counts
 from bench.settings import IGNORED, Settings
 from bench.store.record import Info, ResultSpec
 from bench.store.result import StoredResult
@@ -44,18 +45,20 @@ class Predictions:
         return found
 
 
-def score_predictions(
+def score_predictions(  # noqa: PLR0913 (what `bench score` asks)
     store: Store,
     samples: SampleSet,
     predictions: Predictions,
     row: str,
     label: str | None = None,
     report: Callable[[int], None] = lambda _: None,
+    boundary: bool = False,
 ) -> StoredResult:
     """Count label maps against the labels of a dataset, and store the result under the name of a row.
 
     Every sample must have a label map of its size, or scores (K, H, W); what is wrong is said before anything is
     stored. There are no probabilities, so the result has no thresholds. report: called with how many sources are done.
+    boundary: count boundary IoU as well.
     """
     card = samples.card
     old = store.cell(row, card.name)
@@ -74,7 +77,8 @@ def score_predictions(
             predicted = read_prediction(files[sample.index], card, sample.label.shape)
             digest.update(predicted.tobytes())
             bins = np.full_like(predicted, BINS - 1)
-            counted.append(count(sample.label, predicted, bins, len(card.classes)))
+            outlines = boundary_counts(sample.label, predicted, len(card.classes)) if boundary else None
+            counted.append((*count(sample.label, predicted, bins, len(card.classes)), outlines))
         report(done + 1)
     inputs = {
         "predictions": digest.hexdigest(),
@@ -90,8 +94,8 @@ def score_predictions(
         settings, inputs, images, card.classes, card.metric, info, None, card.expected_count, card.facts()
     )
     writer = store.open(spec, fresh=True)
-    for index, (keys, counts) in enumerate(counted):
-        writer.add(index, keys, counts)
+    for index, of_image in enumerate(counted):
+        writer.add(index, *of_image)
     writer.finish()
     stored = store.cell(row, card.name)
     assert stored is not None

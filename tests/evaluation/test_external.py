@@ -15,6 +15,7 @@ from bench.data.cards import load_card
 from bench.data.prepared import find_samples
 from bench.inference.visualize import palette_png
 from bench.metrics import confusion
+from bench.metrics.boundary import boundary_counts
 from bench.report.figure import coloured
 from bench.store.store import Store
 
@@ -67,6 +68,19 @@ def test_label_maps_are_counted_whatever_holds_them(
         assert np.array_equal(cell.confusion()[place], expected)
     assert cell.info.label == "My model" and "external" in cell.info.caveat
     assert "mine on loveda:" in capsys.readouterr().out
+
+
+def test_boundaries_are_counted_on_request(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, maps = predictions(project, "maps", FORMATS["index png"])
+    assert score(project, folder) == 0
+    assert Store(project.root / "results").cell("mine", "loveda").boundary() is None
+    assert score(project, folder, "--boundary") == 0
+    cell = Store(project.root / "results").cell("mine", "loveda")
+    samples = find_samples(CARD, project.data)
+    expected = [boundary_counts(samples.read(place).label, maps[name], 7) for place, name in enumerate(cell.ids)]
+    assert np.array_equal(cell.boundary(), expected)
+    assert main(["tables", "--results", str(project.root / "results")]) == 0
+    assert "boundary.md" in capsys.readouterr().out
 
 
 def test_it_stands_in_the_leaderboard_beside_methods(project: Project) -> None:
