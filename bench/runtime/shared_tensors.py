@@ -21,8 +21,8 @@ def counting_changes() -> Iterator[None]:
 
 
 class _State(NamedTuple):
-    version: int
-    """torch's count of the changes in place, also of those through views."""
+    version: int | None
+    """torch's count of the changes in place, also of those through views; None where it does not count."""
     place: int
     """Address of the first element: another one after `tensor.data = …`."""
     sample: Tensor
@@ -62,7 +62,7 @@ class SharedTensors:
         closely: samples are compared, too.
         """
         for name, tensor, made in self._made:
-            if (_version(tensor), tensor.data_ptr()) != made[:2]:
+            if tensor.data_ptr() != made.place or (made.version is not None and tensor._version != made.version):
                 return name
             if closely and bool(_sample(tensor) != made.sample):
                 return name
@@ -70,11 +70,8 @@ class SharedTensors:
 
 
 def _state(tensor: Tensor) -> _State:
-    return _State(_version(tensor), tensor.data_ptr(), _sample(tensor))
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+    version = None if tensor.is_inference() else tensor._version
+    return _State(version, tensor.data_ptr(), _sample(tensor))
 
 
 def _sample(tensor: Tensor) -> Tensor:
