@@ -14,6 +14,7 @@ from table_helpers import FAIR, GOOD, put
 from bench.cli import main, stored
 from bench.errors import BenchError
 
+pytestmark = pytest.mark.usefixtures("any_count")
 ROOT = Path(__file__).resolve().parents[2]
 
 

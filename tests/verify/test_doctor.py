@@ -46,6 +46,7 @@ def test_an_empty_home_lacks_everything(tmp_path: Path, capsys: pytest.CaptureFi
     assert found["table"] == "2" and len(found["missing"]) == 11
 
 
+@pytest.mark.usefixtures("any_count")
 def test_each_step_leads_to_the_next(tmp_path: Path) -> None:
     config = tmp_path / "benchmark.yaml"
     config.write_text("tables: {mine: {title: T, columns: [loveda, whu_aerial], rows: [clip, segearth-ov]}}")
@@ -71,6 +72,7 @@ def test_each_step_leads_to_the_next(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow  # it times a ViT-B/16
 def test_the_demo_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the session's cache, which holds the demo's data
     found = doctor(demo=True, device="cpu", table="4")
