@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.data.inventory import DatasetStatus
 
 
-ACTIONS = ("list", "check", "new", "clean", "schema")
+ACTIONS = ("list", "check", "show", "new", "clean", "schema")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         metavar="ACTION",
         default="list",
-        help="list (default) or check datasets, "
+        help="list (default) or check datasets, show: write a page of images with their labels laid over them, "
         "new: write the card of a folder with images and labels, clean: delete copies of archives, "
         "schema: print what a card may say",
     )
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--all", action="store_true", help="check every image and label, not a sample of them")
     parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--out", metavar="FILE", help="show: where the page goes (NAME.html)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode for check (0: none)")
     add_shared(parser, "--layout", "--data-root", "--cards")
 
@@ -73,6 +74,8 @@ def main(args: argparse.Namespace) -> int:
         files, size = clean()
         print(f"{cache_dir() / 'archives'}: {files} files deleted, {size / 1e9:.2f} GB")
         return 0
+    if args.action == "show":
+        return _write_sheets(_cards(args, root), root, args)
     if args.action == "check":
         return _check(_cards(args, root), root, args)
     entries = [look(load_card(name, args.cards), root) for name in args.names or card_names(args.cards)]
@@ -119,23 +122,41 @@ def _cards(args: argparse.Namespace, root: Path) -> list[Card]:
 
     if args.names != ["all"]:
         if not args.names:
-            raise BenchError("datasets check: name the datasets to check, or `all` for those on disk")
+            raise BenchError(f"datasets {args.action}: name the datasets to {args.action}, or `all` for those on disk")
         return [load_card(name, args.cards) for name in args.names]
     cards = [load_card(name, args.cards) for name in card_names(args.cards)]
     found = [card for card in cards if look(card, root).state != "missing"]
     if not found:
-        raise BenchError(f"datasets check all: no dataset in {root}; give the folder with --data-root")
+        raise BenchError(f"datasets {args.action} all: no dataset in {root}; give the folder with --data-root")
     return found
+
+
+def _write_sheets(cards: Sequence[Card], root: Path, args: argparse.Namespace) -> int:
+    from bench.data.prepared import find_samples
+    from bench.data.sheet import sheet
+    from bench.runtime.atomic import write_asked
+
+    for card in cards:
+        file = Path(args.out or f"{card.name}.html")
+        write_asked(file, sheet(find_samples(card, root, args.layout)).encode(), f"--out {file}")
+        print(f"{file}: images of {card.name} with their labels, and the shares of its classes")
+    return 0
 
 
 def _check(cards: Sequence[Card], root: Path, args: argparse.Namespace) -> int:
     from bench.data.check import check
+    from bench.data.doubts import keep_shares
 
     reports = []
     for card in cards:
         reports.append(check(card, root, args.all, args.layout, args.workers))
+        kept = keep_shares(card, [*reports[-1].pixels.values()]) if reports[-1].whole else None
         if not args.json:
             _show(reports[-1])
+            if kept:
+                print(
+                    f"{kept}: shares of the classes of a whole copy, which other copies are compared with; share it\n"
+                )
     if args.json:
         print(json.dumps([{**dataclasses.asdict(report), "healthy": report.healthy} for report in reports], indent=2))
     return 0 if all(report.healthy for report in reports) else 1

@@ -65,6 +65,10 @@ class Card(Strict):
     split: Split | None = None
     split_note: str = "all images"
     tiling: Tiling | None = None
+    numbers: dict[str, tuple[int, int]] = Field(
+        {}, description="first and last number of a field; others are of another split"
+    )
+    shares: tuple[float, ...] = Field((), description="of the pixels of each class of the real set, per cent")
     expected_count: int | None = Field(None, ge=1)
     layouts: Annotated[dict[str, Layout], Field(min_length=1, description="the first that is found is used")]
 
@@ -87,7 +91,7 @@ class Card(Strict):
             raise ValueError(f"{classes} classes; labels are 8-bit and 255 means ignored")
         if "cvpr2025" not in self.vocabularies:
             raise ValueError("vocabularies lacks 'cvpr2025', the default")
-        for key, rows in {"palette": self.palette, **self.vocabularies}.items():
+        for key, rows in {"palette": self.palette, "shares": self.shares, **self.vocabularies}.items():
             if rows and len(rows) != classes:
                 raise ValueError(f"{key} has {len(rows)} entries for {classes} classes")
         if self.background >= classes:

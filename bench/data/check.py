@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bench.data.cards import Card, is_shipped
+from bench.data.doubts import doubts
 from bench.data.inventory import count_is_unverified
 from bench.data.label_faults import MOST_HOLD, suspicious
 from bench.data.layouts import DatasetMissing
@@ -66,6 +67,12 @@ class Report:
     problems: list[Problem] = field(default_factory=list)
 
     @property
+    def whole(self) -> bool:
+        """All images that the card expects were looked at, and nothing is wrong or doubtful."""
+        severe = any(problem.severity != "note" for problem in self.problems)
+        return self.checked == self.images == self.expected and not severe
+
+    @property
     def healthy(self) -> bool:
         """No problem is an error."""
         return all(problem.severity != "error" for problem in self.problems)
@@ -99,6 +106,7 @@ def check(card: Card, data_root: Path, all_labels: bool = False, layout: str | N
     report.problems += _never(report)
     report.problems += _wrong(samples, report, [one for one in reasons if one not in {item.error for item in single}])
     report.problems += _unnamed(card)
+    report.problems += _doubtful(samples, report)
     return report
 
 
@@ -180,6 +188,12 @@ def _wrong(samples: SampleSet, report: Report, reasons: list[str]) -> Iterator[P
             yield Problem("note", where, f"{what}; it counts in the union, as in the reference", "nothing to do")
         elif not any(f"value {value}," in reason for reason in reasons):
             yield Problem("error", where, what, rule.foreign.get(value, "get the labels of the original download"))
+
+
+def _doubtful(samples: SampleSet, report: Report) -> Iterator[Problem]:
+    """Say what can be read but does not look right."""
+    for doubt in doubts(samples, [*report.pixels.values()], report.checked):
+        yield Problem("warning", "", doubt, f"look at `bench datasets show {samples.card.name}`")
 
 
 def _unnamed(card: Card) -> Iterator[Problem]:

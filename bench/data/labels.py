@@ -101,6 +101,16 @@ def _from_index(image: Image.Image, rule: IndexRule, name: str) -> Label:
     return values
 
 
+def off_colour(data: bytes, rule: PaletteRule, card: Card, name: str) -> float:
+    """Share of a label's pixels whose colour stands for no class. Raises BenchError as `read_label`."""
+    found = open_label(data, name).convert("RGB").getcolors(1 << 24) or []
+    known = {colour for colour, _ in palette_table(rule, card)}
+    if rule.binarise:
+        return 0.0  # its channels are thresholded, which gives each colour a class
+    off = sum(count for count, colour in found if colour not in known)
+    return off / max(1, sum(count for count, _ in found))
+
+
 def _from_colours(image: Image.Image, rule: PaletteRule, card: Card, name: str) -> Label:
     if image.mode in ("1", "L", "LA"):
         raise BenchError(f"{name}: the label is grey where colours are expected; it was packed again, get the original")

@@ -79,6 +79,10 @@ class SampleSet(ABC):
     def stamp(self, source: int) -> str:
         """Size and time of change of the files of a source. Reads no file."""
 
+    def pair(self, source: int) -> SourcePair | None:
+        """Return the files of a source; None for samples in shards."""
+        return None
+
     def make_ready(self) -> None:
         """Do once what each worker would do for itself. Raises BenchError where that cannot be done."""
         return
@@ -147,6 +151,9 @@ class FileSamples(SampleSet):
 
     def label_file(self, source: int) -> str:
         return str(self._pairs[source].label)
+
+    def pair(self, source: int) -> SourcePair:
+        return self._pairs[source]
 
     def content(self, source: int) -> str:
         pair = self._pairs[source]
