@@ -14,9 +14,8 @@ from bench.evaluation.dataset_run import Run
 from bench.evaluation.pictures import bias_of, label_maps
 from bench.evaluation.plan import DatasetPlan
 from bench.evaluation.run import planned
-from bench.report.figure import Example, FigureBlock, draw_blocks
+from bench.report.figure import Example, FigureBlock, draw_bias, draw_blocks, draw_radar
 from bench.report.frames import per_image
-from bench.report.paper_figures import draw_bias, draw_radar
 from bench.report.scores import Collection, collect
 from bench.spec import RunOptions, RunSpec, spelled_out
 

@@ -69,11 +69,7 @@ class Join(NamedTuple):
 BEST_WORD: Final = Join()
 
 
-def _class_number(value: Any) -> Any:
-    return IGNORED if value == "none" else value
-
-
-ClassNumber: TypeAlias = Annotated[int, BeforeValidator(_class_number), Field(ge=0, le=IGNORED)]
+ClassNumber: TypeAlias = Annotated[int, _or_none(IGNORED), Field(ge=0, le=IGNORED)]
 
 
 class Model(BaseModel):

@@ -81,23 +81,16 @@ def _upsamplers(flags: Mapping[str, Any] | Paths) -> dict[str, Path]:
     return {name: Path(file).expanduser() for name, file in _named(flags, unnamed="simfeatup").items()}
 
 
-def _shard(text: Any) -> Any:
-    """Read "I/N" as (I, N)."""
-    return tuple(text.split("/")) if isinstance(text, str) else text
-
-
-def _batch(text: Any) -> Any:
-    return None if text == "auto" else text
-
-
 Files: TypeAlias = Annotated[tuple[Path, ...], BeforeValidator(_many)]
 Texts: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_many)]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Layouts: TypeAlias = Annotated[dict[str, str], BeforeValidator(_named)]
 Upsamplers: TypeAlias = Annotated[dict[str, Path], BeforeValidator(_upsamplers)]
-Shard: TypeAlias = Annotated[tuple[int, int], BeforeValidator(_shard)]
+Shard: TypeAlias = Annotated[
+    tuple[int, int], BeforeValidator(lambda text: tuple(text.split("/")) if isinstance(text, str) else text)
+]  # I/N
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
-Batch: TypeAlias = Annotated[Positive | None, BeforeValidator(_batch)]
+Batch: TypeAlias = Annotated[Positive | None, BeforeValidator(lambda text: None if text == "auto" else text)]
 
 
 class ModelOptions(TypedDict, total=False):

@@ -53,7 +53,7 @@ def _read_label(data: bytes, rule: IndexRule | PaletteRule | ThresholdRule, card
         return _from_colours(image, rule, card, name)
     if isinstance(rule, ThresholdRule):
         return _from_mask(image, rule)
-    if len(card.classes) > 2 and (image.mode == "1" or _one_bit_png(data)):
+    if len(card.classes) > 2 and (image.mode == "1" or (data.startswith(b"\x89PNG") and data[24] == 1)):
         raise BenchError(f"{name}: the label has one bit a pixel, so every class became 1; {PILLOW_FAULT}")
     return _from_index(image, rule, name)
 
@@ -79,10 +79,6 @@ def open_label(data: bytes, name: str) -> Image.Image:
     if image.mode not in ("1", "L", "P", "LA", "PA", "RGB", "RGBA"):
         raise BenchError(f"{name}: {image.mode} pixels; labels are 8-bit, convert the file")
     return image
-
-
-def _one_bit_png(data: bytes) -> bool:
-    return data.startswith(b"\x89PNG") and data[24] == 1  # bit depth, in the header chunk
 
 
 def _from_index(image: Image.Image, rule: IndexRule, name: str) -> Label:

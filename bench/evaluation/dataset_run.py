@@ -128,7 +128,9 @@ def run_dataset(run: Run, dataset: DatasetPlan, progress: Progress, background: 
         return []
     seconds, submit = (time.monotonic() - started) / len(ready), background.finishing.submit
     done = [submit(result, seconds, peak_memory(run.models.device)) for result in results.finished()]
-    return done + [submit(_finish_twin, run, dataset, cell) for cell in twins]
+    for cell in twins:  # whose counts another row has got by then
+        done.append(submit(lambda one: run.store.open(_result(run, dataset, one), dataset.indices).finish(), cell))
+    return done
 
 
 def _record_gaps(run: Run, dataset: DatasetPlan) -> None:
@@ -150,11 +152,6 @@ def _without_twins(run: Run, cells: Sequence[Cell]) -> tuple[list[Cell], list[Ce
     first: dict[str, Cell] = {}
     twins = [cell for cell in cells if first.setdefault(cell.identity, cell) is not cell]
     return list(first.values()), twins
-
-
-def _finish_twin(run: Run, dataset: DatasetPlan, cell: Cell) -> None:
-    """Store a result whose counts another row of the run has got by now."""
-    run.store.open(_result(run, dataset, cell), dataset.indices).finish()
 
 
 def _result(run: Run, dataset: DatasetPlan, cell: Cell) -> ResultSpec:

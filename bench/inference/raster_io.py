@@ -193,7 +193,7 @@ class LabelWriter:
                 self._part.write_bytes(palette_png(np.concatenate(self._strips), self._style.of(len(self._names))))
             else:
                 self._tiff.close()
-            write_atomic(overlay_file(self.target), overlay)
+            write_atomic(self.target.with_name(f"{self.target.stem}_overlay.png"), overlay)
             self._part.replace(self.target)
 
     def abandon(self) -> None:
@@ -219,11 +219,6 @@ class LabelWriter:
             )
         tiff.write_colormap(1, dict(enumerate(self._style.of(len(self._names)))))
         return tiff
-
-
-def overlay_file(target: Path) -> Path:
-    """Where the overlay of a label map goes."""
-    return target.with_name(f"{target.stem}_overlay.png")
 
 
 def _quietly(function: Any, *arguments: Any, **named: Any) -> Any:

@@ -15,14 +15,15 @@ from bench.metrics import BINS, mean_over_classes, score, summary, sweep
 from bench.metrics.boundary import boundary_iou
 from bench.metrics.intervals import Scenes, by_scene, interval
 from bench.metrics.significance import PERMUTATIONS, holm, permutation_test, tests_of_rows
+from bench.report.scores import rounded
 from bench.settings import IGNORED
 from bench.store.result import StoredResult
 
 DEFAULT = "cvpr2025"
 
 
-def per_class_table(cells: Iterable[StoredResult]) -> pd.DataFrame:
-    """IoU, accuracy, precision, F1 and, where counted, boundary IoU of each class, in per cent, one line each."""
+def per_class_table(cells: Iterable[StoredResult], fractions: bool = False) -> pd.DataFrame:
+    """IoU, accuracy, precision, F1, and boundary IoU where counted, in per cent or fractions; a line for each class."""
     lines: list[dict[str, Any]] = []
     for cell in cells:
         if not cell.counted:
@@ -31,9 +32,10 @@ def per_class_table(cells: Iterable[StoredResult]) -> pd.DataFrame:
         boundary = cell.boundary()
         of_boundary = boundary_iou(boundary.sum(0)) if boundary is not None else None
         for index, name in enumerate(cell.classes):
-            of_class = {key: _per_cent(values[index]) for key, values in numbers.items() if isinstance(values, list)}
-            line: dict[str, Any] = {"row": cell.row, "dataset": cell.dataset, "class": name, **of_class}
-            lines.append(line | {"boundary_iou": None if of_boundary is None else _per_cent(of_boundary[index])})
+            of_class = {key: values[index] for key, values in numbers.items() if isinstance(values, list)}
+            of_class["boundary_iou"] = None if of_boundary is None else of_boundary[index]
+            shown = of_class if fractions else {key: rounded(value) for key, value in of_class.items()}
+            lines.append({"row": cell.row, "dataset": cell.dataset, "class": name, **shown})
     frame: pd.DataFrame = pd.DataFrame(lines)
     return frame
 
@@ -55,10 +57,10 @@ def threshold_table(cells: Iterable[StoredResult]) -> pd.DataFrame:
                 "dataset": cell.dataset,
                 "metric": cell.metric,
                 "threshold": cell.settings.threshold,
-                "score": _per_cent(curve[round(cell.settings.threshold * BINS)]),
-                "at_0": _per_cent(curve[0]),
+                "score": rounded(curve[round(cell.settings.threshold * BINS)]),
+                "at_0": rounded(curve[0]),
                 "best_threshold_by_labels": best / BINS,
-                "upper_bound": _per_cent(curve[best]),
+                "upper_bound": rounded(curve[best]),
             }
         )
     frame: pd.DataFrame = pd.DataFrame(lines)
@@ -102,7 +104,7 @@ def threshold_curves(cells: Iterable[StoredResult]) -> pd.DataFrame:
         if cell.counted:
             for place, value in enumerate(threshold_curve(cell)):
                 lines.append(
-                    {"row": cell.row, "dataset": cell.dataset, "threshold": place / BINS, "score": _per_cent(value)}
+                    {"row": cell.row, "dataset": cell.dataset, "threshold": place / BINS, "score": rounded(value)}
                 )
     frame: pd.DataFrame = pd.DataFrame(lines)
     return frame
@@ -120,14 +122,14 @@ def vocabulary_table(cells: Sequence[StoredResult], permutations: int = PERMUTAT
             numbers = np.asarray(summary(cell.areas().total, "miou")["iou"], float)
             background = cell.settings.background
             line: dict[str, Any] = {"row": row, "dataset": dataset, "vocabulary": words, "metric": cell.metric}
-            line |= {"score": _per_cent(float(score(cell.areas().total, cell.metric)))}
+            line |= {"score": rounded(float(score(cell.areas().total, cell.metric)))}
             if background != IGNORED:
-                line |= {"without_background": _per_cent(float(mean_over_classes(np.delete(numbers, background))))}
-                line |= {"background_iou": _per_cent(numbers[background])}
+                line |= {"without_background": rounded(float(mean_over_classes(np.delete(numbers, background))))}
+                line |= {"background_iou": rounded(numbers[background])}
             base = of_words.get(DEFAULT)
             if base is not None and base is not cell and (both := _paired(cell, base)):
                 gain = interval(*both)
-                line |= {"adds": _per_cent(gain.estimate), "low": _per_cent(gain.low), "high": _per_cent(gain.high)}
+                line |= {"adds": rounded(gain.estimate), "low": rounded(gain.low), "high": rounded(gain.high)}
                 line |= {"unit": gain.unit, "units": gain.scenes}
                 line |= {"p": permutation_test(both[:1], both[1:], permutations).p_value}
             lines.append(line)
@@ -187,8 +189,8 @@ def synonym_table(cells: Sequence[StoredResult]) -> pd.DataFrame:
             total = [float(score(cell.areas().total, cell.metric)) for cell in (full, first)]
             for name, with_all, with_first in zip(full.classes, *both, strict=True):
                 line = {"row": row, "dataset": dataset, "vocabulary": words, "class": name}
-                line |= {"iou": _per_cent(with_all), "first_word_alone": _per_cent(with_first)}
-                line |= {"adds": _per_cent(with_all - with_first), "score_adds": _per_cent(total[0] - total[1])}
+                line |= {"iou": rounded(with_all), "first_word_alone": rounded(with_first)}
+                line |= {"adds": rounded(with_all - with_first), "score_adds": rounded(total[0] - total[1])}
                 lines.append(line)
     columns = ["row", "dataset", "vocabulary", "class", "iou", "first_word_alone", "adds", "score_adds"]
     frame: pd.DataFrame = pd.DataFrame(lines, columns=columns)
@@ -229,10 +231,6 @@ def _by_words(cells: Sequence[StoredResult]) -> dict[tuple[str, str], dict[str, 
     return found
 
 
-def _per_cent(value: float | None) -> float | None:
-    return None if value is None or np.isnan(value) else round(100 * float(value), 4)
-
-
 def others_table(cells: Sequence[StoredResult], file: Path) -> pd.DataFrame:
     """Return the published numbers of other papers (results/published/others.csv), with the measured one beside each.
 
@@ -249,6 +247,6 @@ def others_table(cells: Sequence[StoredResult], file: Path) -> pd.DataFrame:
     for line in published.itertuples():
         cell = measured.get((str(line.method), str(line.vocabulary), str(line.dataset)))
         known = cell is not None and line.grade != "second-hand"  # which is never a target
-        values.append(np.nan if not known or cell is None else _per_cent(float(score(cell.areas().total, cell.metric))))
+        values.append(np.nan if not known or cell is None else rounded(float(score(cell.areas().total, cell.metric))))
     frame: pd.DataFrame = published.assign(measured=pd.Series(values, dtype=float))
     return frame

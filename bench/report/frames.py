@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection as Names
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from bench.config import load_config
+from bench.config import Config, load_config
 from bench.data.cards import card_names
 from bench.errors import BenchError, check_known, listed
 from bench.metrics import score, summary
@@ -27,9 +28,10 @@ from bench.report.analysis import (
 from bench.report.comparison import Comparison
 from bench.report.comparison import compare as compare_rows
 from bench.report.escape import csv_text
-from bench.report.files import write_tables
+from bench.report.render import COST_COLUMNS, cost_lines, gains_table, html_table, latex, markdown, to_csv
 from bench.report.scores import Collection, Score, collect, scores_of
 from bench.report.site.page import page
+from bench.report.tables import Grid, boundary_table, build, gains, leaderboard
 from bench.runtime.atomic import write_asked
 from bench.store.bundle import chosen
 from bench.store.bundle import export as write_archive
@@ -82,13 +84,8 @@ def per_class(
     """
     store = Store(results, limit=limit)
     known = scores_of(store, load_config(config), cards=each_path(cards))
-    lines = []
-    for cell in _readable(store, known):
-        numbers = summary(cell.areas().total, cell.metric) if cell.counted else {}
-        for index, name in enumerate(cell.classes if numbers else ()):
-            of_class = {key: values[index] for key, values in numbers.items() if isinstance(values, list)}
-            lines.append({"row": cell.row, "dataset": cell.dataset, "class": name, **of_class})
-    return _judged(pd.DataFrame(lines), known)
+    found = per_class_table(_readable(store, known), fractions=True)
+    return _judged(found.drop(columns="boundary_iou", errors="ignore"), known)
 
 
 def _readable(store: Store, known: Mapping[tuple[str, str], Score]) -> list[StoredResult]:
@@ -180,7 +177,7 @@ def tables(  # noqa: PLR0913 (each is a flag)
         if len(frame):
             _write(target / name, csv_text(frame))
             written.append(target / name)
-    return written + write_tables(collections, loaded, target, kinds, only)
+    return written + _write_tables(collections, loaded, target, kinds, only)
 
 
 def _analysis(results: Path, collection: Collection) -> dict[str, pd.DataFrame]:
@@ -256,3 +253,65 @@ def export(
     wanted = chosen(listed(methods, "--methods"), listed(datasets, "--datasets"))
     write_archive(Store(results, limit=limit), Path(file), wanted)
     return Path(file)
+
+
+def _write_tables(
+    collections: Sequence[Collection],
+    config: Config,
+    out: Path,
+    formats: Names[str],
+    only: Sequence[str] | None = None,
+) -> list[Path]:
+    """Write tables of benchmark.yaml, leaderboard, headline gains and costs of each collection; return the files.
+
+    Names say what they hold: table1.md, table1-demo.csv, leaderboard-limited-20.md; the leaderboard is the last.
+    A table without a measured number is left out where another has one, and what an earlier call wrote of it is
+    removed. `only` names tables of benchmark.yaml, which are written whatever they hold, and leaves out the rest.
+    Raises BenchError where `out` cannot be written.
+    """
+    texts: dict[str, str] = {}
+    empty: set[str] = set()
+    for collection in collections:
+        suffix = f"-{collection.name}" if collection.name else ""
+        grids = [build(name, config.tables[name], config, collection) for name in only or config.tables]
+        if not only:
+            grids.append(leaderboard(config, collection))
+            grids += filter(None, [boundary_table(collection)])
+            if "md" in formats:
+                texts[f"headline{suffix}.md"] = gains_table(gains(collection), collection.name)
+            if "csv" in formats and (lines := cost_lines(collection)):
+                texts[f"cost{suffix}.csv"] = csv_text(pd.DataFrame(lines, columns=list(COST_COLUMNS)))
+        some_measured = any(grid.measured for grid in grids)
+        for grid in grids:
+            files = _rendered(grid, suffix, formats)
+            texts |= files
+            if some_measured and not only and not grid.measured:
+                empty |= set(files)
+    for name, text in texts.items():
+        if name not in empty:
+            write_asked(out / name, text.encode(), f"tables folder {out}", "give another --out")
+        elif _is_ours(out / name, text):
+            (out / name).unlink()
+    return [
+        out / name for name in sorted(texts.keys() - empty, key=lambda name: (name.startswith("leaderboard"), name))
+    ]
+
+
+def _rendered(grid: Grid, suffix: str, formats: Names[str]) -> dict[str, str]:
+    """Render a table in each of the formats: file name -> text."""
+    texts = {}
+    if "md" in formats:
+        texts[f"{grid.name}{suffix}.md"] = markdown(grid)
+    if "csv" in formats:
+        texts[f"{grid.name}{suffix}.csv"] = to_csv(grid)
+    if "latex" in formats or "latex-intervals" in formats:
+        texts[f"{grid.name}{suffix}.tex"] = latex(grid, "latex-intervals" in formats)
+    if "html" in formats:
+        texts[f"{grid.name}{suffix}.html"] = html_table(grid)
+    return texts
+
+
+def _is_ours(file: Path, text: str) -> bool:
+    """Tell whether a file begins with the line that a table of this name begins with, so that a user's own stays."""
+    first = text.encode().splitlines()[0]
+    return file.is_file() and file.read_bytes().splitlines()[:1] == [first]

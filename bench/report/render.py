@@ -10,9 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 from bench.errors import one_line
-from bench.report.escape import markdown_text, tex_text
+from bench.report.escape import csv_text, markdown_text, tex_text
 from bench.report.published import Gain, Mark, one_digit
-from bench.report.scores import Collection
+from bench.report.scores import Collection, rounded
 from bench.report.tables import AVERAGE, Grid, Line, TableEntry
 from bench.report.verdict import differences
 
@@ -229,20 +229,20 @@ def _p_to_best(grid: Grid, column: str, row: str) -> dict[str, float]:
 def _csv_entry(entry: TableEntry, is_average: bool) -> dict[str, Any]:
     score, interval = entry.score, entry.interval
     known: dict[str, Any] = {
-        "measured": _points(entry.value),
+        "measured": rounded(entry.value),
         "published": entry.published,
-        "difference": _points(entry.difference, 1),
+        "difference": rounded(entry.difference, scale=1),
         "verdict": entry.verdict,
         "mark": entry.mark,
         "published_mark": entry.published_mark,
         "status": _csv_status(entry, is_average),
     }
     if interval:
-        known |= {"low": _points(interval.low), "high": _points(interval.high)}
+        known |= {"low": rounded(interval.low), "high": rounded(interval.high)}
         known |= {"interval_unit": interval.unit, "interval_units": interval.scenes}
     if score is None:
         return known
-    of_images = {"images": entry.counted, "images_total": entry.total, "boundary_iou": _points(score.boundary)}
+    of_images = {"images": entry.counted, "images_total": entry.total, "boundary_iou": rounded(score.boundary)}
     return known | {"metric": score.metric, **of_images, **score.said}
 
 
@@ -270,10 +270,6 @@ def _csv_status(entry: TableEntry, is_average: bool) -> str:
 def _limit(collection: str) -> int | None:
     _, _, number = collection.partition("limited-")
     return int(number) if number else None
-
-
-def _points(value: float | None, scale: float = 100) -> float | None:
-    return None if value is None or math.isnan(value) else round(scale * value, 4)
 
 
 def gains_table(pairs: Sequence[tuple[Gain, Gain]], collection: str) -> str:
@@ -344,3 +340,11 @@ def _tex_number(entry: TableEntry, notes: list[str]) -> str:
     text = f"{entry.shown:.1f}" if shown else "--"
     text = {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}", None: text}[entry.mark]
     return f"{text}$^{{{marks}}}$" if marks else text
+
+
+def to_csv(grid: Grid) -> str:
+    """Return the grid as tidy CSV, columns in fixed order."""
+    import pandas as pd
+
+    lines: list[dict[str, Any]] = csv_lines(grid)
+    return csv_text(pd.DataFrame(lines, columns=list(CSV_COLUMNS), dtype=object))

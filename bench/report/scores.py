@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -211,3 +212,8 @@ def _numbers(cell: StoredResult) -> dict[str, Any]:
         found["scenes"] = by_scene(images, cell.scenes, cell.metric)
         found["interval"] = interval(found["scenes"])
     return found
+
+
+def rounded(value: float | None, digits: int = 4, scale: float = 100) -> float | None:
+    """Return a fraction in per cent for files and pages; None where there is no number."""
+    return None if value is None or math.isnan(value) else round(scale * float(value), digits)

@@ -72,7 +72,7 @@ def feature_picture(image: NDArray[np.uint8], before: Tensor, after: Tensor) -> 
     Colours are the three principal components of the patch features, the same for both.
     """
     mean, axes = _principal_axes(before)
-    low, high = (_coloured(features, mean, axes) for features in (before, after))
+    low, high = ((features.double().cpu().permute(1, 2, 0) - mean) @ axes for features in (before, after))  # (H, W, 3)
     bounds = torch.quantile(low.flatten(0, 1), low.new_tensor([0.02, 0.98]), dim=0)  # (2, 3)
     side = image.shape[0]
     parts = [image]
@@ -94,8 +94,3 @@ def _principal_axes(features: Tensor) -> tuple[Tensor, Tensor]:
     axes = torch.linalg.svd(points - mean, full_matrices=False).Vh[:3].T  # (C, 3)
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     return mean, axes * largest.sign()
-
-
-def _coloured(features: Tensor, mean: Tensor, axes: Tensor) -> Tensor:
-    """(C, H, W) -> (H, W, 3)."""
-    return (features.double().cpu().permute(1, 2, 0) - mean) @ axes

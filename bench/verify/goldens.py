@@ -205,7 +205,8 @@ def compare(device: str, dtype: str, batch: int = 4) -> list[Check]:
     released, rows, bounds = stored("released"), stored("rows"), BOUNDS[dtype]
     bed = Bed(device, dtype, batch)
     checks = [Check("text", _apart(bed.text.cpu().numpy(), released["text/query_features"]), "max difference", 1e-5)]
-    tokens = {name: _apart(_every(values), released[f"tokens/{name}"]) for name, values in bed.tokens()}
+    some = {name: values[::TOKEN_STEP] if values.ndim == 2 else values for name, values in bed.tokens()}
+    tokens = {name: _apart(values, released[f"tokens/{name}"]) for name, values in some.items()}
     checks.append(_worst("tokens", tokens, "max difference", bounds.tokens))
     features = {}
     for kind in ("jbu_one", "jbu_stack"):
@@ -236,10 +237,6 @@ def compare(device: str, dtype: str, batch: int = 4) -> list[Check]:
 def dense(rows: Arrays, run: str) -> Ints:
     """Return the stored histogram (K + 1, K, 100) of a run."""
     return probability_histogram(rows[f"{run}/keys"], rows[f"{run}/counts"], int(rows["classes"]))
-
-
-def _every(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return values[::TOKEN_STEP] if values.ndim == 2 else values
 
 
 def _apart(one: NDArray[Any], other: NDArray[Any]) -> float:

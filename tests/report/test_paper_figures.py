@@ -16,7 +16,7 @@ from bench.config import load_config
 from bench.data.cards import load_card
 from bench.evaluation.pictures import _WithCls
 from bench.models.backbone import Features
-from bench.report.paper_figures import draw_bias, draw_radar
+from bench.report.figure import draw_bias, draw_radar
 from bench.settings import Overrides
 
 pytestmark = pytest.mark.usefixtures("any_count")

@@ -24,45 +24,21 @@ class Thing:
     ground: tuple[str, ...] = _OPEN
 
 
-def _house(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    structures.building(canvas, centre, angle, *canvas.rng.uniform((11, 8), (17, 12)))
-
-
-def _hall(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    structures.building(canvas, centre, angle, *canvas.rng.uniform((26, 15), (38, 24)))
-
-
 def _tower(canvas: SceneCanvas, centre: Points, angle: float) -> None:
     lean = canvas.metre * canvas.rng.uniform(0.55, 0.85)
     length, width = canvas.rng.uniform((13, 9), (20, 14))
     structures.building(canvas, centre, angle, length, width, lean)
 
 
-def _lot(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    structures.parking(canvas, centre, angle, 30, 20)
-
-
-def _site(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    canvas.polygon(blob(canvas.rng, centre, 26 * canvas.metre), "clutter", "clutter")
-
-
-def _crown(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    structures.crown(canvas, centre, canvas.rng.uniform(4, 9))
-
-
-def _person(canvas: SceneCanvas, centre: Points, angle: float) -> None:
-    structures.human(canvas, centre)
-
-
 _SEA: Final = ("water",)
 THINGS: Final[dict[str, Thing]] = {
-    "house": Thing(_house, 18, 13),
-    "hall": Thing(_hall, 40, 26),
+    "house": Thing(lambda c, at, turn: structures.building(c, at, turn, *c.rng.uniform((11, 8), (17, 12))), 18, 13),
+    "hall": Thing(lambda c, at, turn: structures.building(c, at, turn, *c.rng.uniform((26, 15), (38, 24))), 40, 26),
     "tower": Thing(_tower, 22, 16),
-    "lot": Thing(_lot, 31, 21),
-    "site": Thing(_site, 24, 24),
-    "crown": Thing(_crown, 5, 5, _LAND),
-    "person": Thing(_person, 1.5, 1.5),
+    "lot": Thing(lambda c, at, turn: structures.parking(c, at, turn, 30, 20), 31, 21),
+    "site": Thing(lambda c, at, _: c.polygon(blob(c.rng, at, 26 * c.metre), "clutter", "clutter"), 24, 24),
+    "crown": Thing(lambda c, at, _: structures.crown(c, at, c.rng.uniform(4, 9)), 5, 5, _LAND),
+    "person": Thing(lambda c, at, _: structures.human(c, at), 1.5, 1.5),
     "car": Thing(structures.car, 5, 2.4),
     "truck": Thing(structures.truck, 15, 4),
     "tennis court": Thing(landmarks.tennis_court, 37, 19),

@@ -13,7 +13,7 @@ from PIL import Image
 from bench.metrics import score
 from bench.metrics.intervals import interval
 from bench.metrics.significance import holm
-from bench.report.scores import Collection
+from bench.report.scores import Collection, rounded
 from bench.store.maps import LabelMaps
 from bench.store.result import StoredResult
 
@@ -34,8 +34,8 @@ def image_scores(cell: StoredResult) -> dict[str, Any]:
     worst = defined[np.argsort(values[defined], kind="stable")][:WORST]
     return {
         "at": [cell.indices[place] for place in at],
-        "each": [_digit(values[place]) for place in at],
-        "worst": [[ids[place], _digit(values[place])] for place in worst],
+        "each": [rounded(values[place], 1) for place in at],
+        "worst": [[ids[place], rounded(values[place], 1)] for place in worst],
     }
 
 
@@ -74,7 +74,7 @@ def confusion_shares(cell: StoredResult) -> list[list[float | None]]:
     counts = cell.confusion().sum(axis=0)[: len(cell.classes)].astype(float)
     total = counts.sum(axis=1, keepdims=True)
     shares = np.divide(100 * counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-    return [[_digit(value / 100) for value in line[: len(cell.classes)]] for line in shares]
+    return [[rounded(value / 100, 1) for value in line[: len(cell.classes)]] for line in shares]
 
 
 def paired(collection: Collection, rows: Sequence[str], datasets: Sequence[str]) -> dict[str, Any]:
@@ -90,11 +90,6 @@ def paired(collection: Collection, rows: Sequence[str], datasets: Sequence[str])
         one, other = (collection.scores[row, dataset].scenes for row in (first, second))
         if one is not None and other is not None:
             both = interval(one, other)
-            numbers = [(100 * both.low, 2), (100 * both.high, 2), (p, 5), (by_holm, 5)]
-            line = [None if np.isnan(value) else round(value, digits) for value, digits in numbers]
+            line = [rounded(both.low, 2), rounded(both.high, 2), rounded(p, 5, 1), rounded(by_holm, 5, 1)]
             found.setdefault(f"{first}\t{second}", {})[dataset] = line
     return found
-
-
-def _digit(value: float) -> float | None:
-    return None if np.isnan(value) else round(100 * float(value), 1)

@@ -16,10 +16,9 @@ from bench.config import Config
 from bench.metrics import summary
 from bench.metrics.significance import holm, mean_ranks, rank_ranges
 from bench.report.analysis import threshold_curve
-from bench.report.files import to_csv
 from bench.report.published import TASKS, TOLERANCE, load_published
-from bench.report.render import WARNINGS, latex
-from bench.report.scores import Collection, Score
+from bench.report.render import WARNINGS, latex, to_csv
+from bench.report.scores import Collection, Score, rounded
 from bench.report.site.blocks import confusion_shares, image_scores, paired, thumbnails
 from bench.report.tables import Grid, Line, leaderboard
 from bench.report.verdict import card_of, differences
@@ -72,14 +71,14 @@ def page_data(results: Path, collection: Collection, config: Config, cards: Sequ
                 "row": line.row,
                 "label": line.label,
                 "venue": line.venue,
-                "mean": _points(line.entries["average"].value),
+                "mean": rounded(line.entries["average"].value, 2),
                 "of": line.entries["average"].counted,
                 "rank": ranks.get(line.row),
             }
             for line in board.lines
         ],
         "guesses": {
-            line.row: {name: _points(line.entries[name].value) for name in datasets} for line in board.lines[-2:]
+            line.row: {name: rounded(line.entries[name].value, 2) for name in datasets} for line in board.lines[-2:]
         },
         "cells": cells,
         "thumbnails": thumbnails(stored[key] for key in collection.scores if key in stored),
@@ -177,23 +176,23 @@ def _cell(score: Score, cell: StoredResult | None, published: float | None, clas
         "text": known.text,
         "complete": score.complete,
         "comparable": score.comparable,
-        "score": _points(score.value),
-        "low": _points(interval.low) if interval else None,
-        "high": _points(interval.high) if interval else None,
+        "score": rounded(score.value, 2),
+        "low": rounded(interval.low, 2) if interval else None,
+        "high": rounded(interval.high, 2) if interval else None,
         "units": interval.sample if interval else None,
         "images": known.counted,
         "total": known.expected,
         "published": published,
-        "boundary": _points(score.boundary),
+        "boundary": rounded(score.boundary, 2),
         "seconds": score.seconds_per_image and round(score.seconds_per_image, 4),
         "notes": [*known.sentences, *(f"not seen by the interval: {spot}" for spot in score.blind_spots)],
     }
     if cell is None or not cell.counted or len(cell.classes) != len(classes):
         return found
     numbers = summary(cell.areas().total, cell.metric)
-    found["iou"] = [_points(value) for value in np.asarray(numbers["iou"], float)]
+    found["iou"] = [rounded(value, 2) for value in np.asarray(numbers["iou"], float)]
     found["threshold"] = cell.settings.threshold
-    found["curve"] = [_points(value) for value in threshold_curve(cell)]
+    found["curve"] = [rounded(value, 2) for value in threshold_curve(cell)]
     found["confusion"] = confusion_shares(cell)
     found |= image_scores(cell)
     return found
@@ -207,7 +206,3 @@ def _published(config: Config) -> dict[tuple[str, str], float]:
             for dataset, value in line.values.items():
                 found.setdefault((row, dataset), float(value))
     return found
-
-
-def _points(value: float | None) -> float | None:
-    return None if value is None or np.isnan(value) else round(100 * float(value), 2)
