@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -25,31 +26,36 @@ class _State(NamedTuple):
     """torch's count of the changes in place, also of those through views; None where it does not count."""
     place: int
     """Address of the first element: another one after `tensor.data = …`."""
-    sample: Tensor
-    """Sum of every 257th element as an integer, on the device: another one after writing around torch's count."""
+    sums: Tensor
+    """Sums that are others after writing around torch's count, see `SharedTensors`; on the tensor's device."""
 
 
 class SharedTensors:
     """Named tensors, each with its state when it was made.
 
     Counts and addresses cost nothing to compare.
-    Samples also see what is written through `tensor.data` and `tensor.numpy()`; on a GPU comparing them means to wait.
+    What is written through `tensor.data` and `tensor.numpy()` shows in two sums of the memory, read as integers: of
+    all, which every changed element changes, and of every 257th, which a new order of the elements changes.
+    On a GPU comparing them means to wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sampled: bool = False) -> None:
+        """Start with no tensor. sampled: the sum of every 257th has to do, as of weights."""
+        self._sampled = sampled
         self._made: list[tuple[str, Tensor, _State]] = []
 
     @classmethod
     def of_weights(cls, model: nn.Module) -> SharedTensors:
         """All parameters and buffers of a model."""
-        found = cls()
+        found = cls(sampled=True)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             found.keep(f"the weights ({name})", tensor)
         return found
 
     def keep(self, name: str, tensor: Tensor) -> Tensor:
         """Remember a tensor in its present state. name: how messages call it."""
-        self._made.append((name, tensor, _state(tensor)))
+        version = None if tensor.is_inference() else tensor._version
+        self._made.append((name, tensor, _State(version, tensor.data_ptr(), self._sums(tensor))))
         return tensor
 
     def clear(self) -> None:
@@ -59,25 +65,20 @@ class SharedTensors:
     def changed(self, closely: bool = False) -> str | None:
         """Name of the first tensor that is not as it was made; None for none.
 
-        closely: samples are compared, too.
+        closely: the sums are compared, too.
         """
         for name, tensor, made in self._made:
             if tensor.data_ptr() != made.place or (made.version is not None and tensor._version != made.version):
                 return name
-            if closely and bool(_sample(tensor) != made.sample):
+            if closely and not torch.equal(self._sums(tensor), made.sums):
                 return name
         return None
 
-
-def _state(tensor: Tensor) -> _State:
-    version = None if tensor.is_inference() else tensor._version
-    return _State(version, tensor.data_ptr(), _sample(tensor))
-
-
-def _sample(tensor: Tensor) -> Tensor:
-    with torch.inference_mode():
-        if not tensor.numel():
-            return torch.zeros(())
-        extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-        some = tensor.as_strided((-(-extent // _STEP),), (_STEP,), tensor.storage_offset())
-        return some.view(_INTEGERS[tensor.element_size()]).sum()
+    def _sums(self, tensor: Tensor) -> Tensor:
+        with torch.inference_mode():
+            storage = tensor.untyped_storage()
+            size = math.gcd(storage.nbytes(), 8) or 1
+            memory = torch.empty(0, dtype=_INTEGERS[size], device=tensor.device)
+            memory.set_(storage, 0, (storage.nbytes() // size,))  # type: ignore[call-overload]
+            sample = memory[::_STEP].sum()
+            return sample if self._sampled else torch.stack([sample, memory.sum()])

@@ -41,6 +41,10 @@ DEEDS: dict[str, tuple[Callable[[Trunk, Tensor], object], str]] = {
     "input by data": (lambda trunk, _: trunk.input(-1).data.mul_(2), "changed the input of block 2"),
     "keys": (lambda trunk, _: trunk.qkv(-1)[1].mul_(2), "changed the queries, keys or values"),
     "values by data": (lambda trunk, _: trunk.qkv(-1)[2].data.mul_(2), "changed the queries, keys or values"),
+    "a value by data": (
+        lambda trunk, _: trunk.qkv(-1)[2].data[0, 0, 5].__setitem__(3, 7.0),
+        "changed the queries, keys or values",
+    ),
     "words": (lambda _, text: text.mul_(2), "changed the embeddings"),
     "words by numpy": (lambda _, text: text.numpy().fill(0), "changed the embeddings"),
     "default dtype": (lambda *_: torch.set_default_dtype(torch.float64), "changed the default dtype"),

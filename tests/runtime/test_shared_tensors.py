@@ -20,7 +20,12 @@ COUNTED = {
     "through detach": lambda x: x.detach().add_(1),
     "another storage": replaced,
 }
-AROUND = {"data": lambda x: x.data.mul_(2), "numpy": lambda x: x.numpy().__imul__(2)}
+AROUND = {
+    "data": lambda x: x.data.mul_(2),
+    "one element of data": lambda x: x.data[0, 5].__setitem__(3, 7.0),
+    "the order of data": lambda x: x.data.copy_(x.roll(5, 1)),
+    "numpy": lambda x: x.numpy().__imul__(2),
+}
 
 
 @pytest.mark.parametrize("change", [*COUNTED, *AROUND])
