@@ -69,6 +69,16 @@ def test_the_numbers_are_those_of_the_leaderboard(results: Path) -> None:
     assert data["head"]["cells"] == 5 and data["head"]["verdicts"] == {"ok": 4, "failed": 1}
 
 
+def test_a_damaged_cell_is_named_with_its_file(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    file = tmp_path / "results" / "cells" / "wbs_si" / "clip" / "counts.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    (collection,) = collect(tmp_path / "results", CONFIG, 50)
+    cells = page_data(tmp_path / "results", collection, CONFIG)["cells"]
+    (damaged,) = [cell for cell in cells if (cell["row"], cell["dataset"]) == ("clip", "wbs_si")]
+    assert damaged["score"] is None and "iou" not in damaged and str(file) in damaged["notes"][0]
+
+
 def test_the_page_is_one_file_that_asks_for_nothing(results: Path, tmp_path: Path) -> None:
     text = html_report(results, tmp_path / "page.html", draws=20).read_text(encoding="utf-8")
     assert len(text) < 400_000
@@ -113,6 +123,7 @@ def test_in_a_browser(results: Path, tmp_path: Path, browser: Any) -> None:
         return found
 
     assert set(rows()) == {"clip", "sclip", "gem", "(constant)", "(chance)"}
+    assert "gem on wbs_si: " in (gaps := page.text_content("#gaps")) and "no <weights>" in gaps
     page.click("button[data-column=wbs_si]")
     assert rows()[0] == "clip"
     page.click("button[data-column=wbs_si]")

@@ -104,6 +104,8 @@ function board() {
   const tbody = element("tbody");
   tbody.append(...body);
   $("board").replaceChildren(thead, tbody);
+  const gaps = DATA.cells.filter((cell) => cell.score === null && cell.notes.length);
+  $("gaps").replaceChildren(...gaps.map((cell) => element("li", `${cell.row} on ${cell.dataset}: ${cell.notes.join("; ")}`)));
 }
 
 function download(name, text) {
