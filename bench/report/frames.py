@@ -175,7 +175,7 @@ def tables(  # noqa: PLR0913 (each is a flag)
     written = []
     for name, frame in [pair for frames in analysis for pair in frames.items()]:
         if len(frame):
-            _write(target / name, csv_text(frame))
+            write_asked(target / name, csv_text(frame).encode(), f"tables folder {target}", "give another --out")
             written.append(target / name)
     return written + _write_tables(collections, loaded, target, kinds, only)
 
@@ -200,10 +200,6 @@ def _analysis(results: Path, collection: Collection) -> dict[str, pd.DataFrame]:
     comparable = [cell for cell in ranked if collection.scores[cell.row, cell.dataset].comparable]
     others = others_table(comparable, shipped("results/published") / "others.csv")
     return frames | ({"others.csv": others} if others.measured.notna().any() else {})
-
-
-def _write(file: Path, text: str) -> None:
-    write_asked(file, text.encode(), f"tables folder {file.parent}", "give another --out")
 
 
 def html_report(
@@ -232,7 +228,7 @@ def html_report(
             f"results folder {folder}: holds {names}; give --limit, or run something first{demo_hint(folder)}"
         )
     file = Path(out) if out else folder / "report.html"
-    _write(file, page(folder, fitting[0], loaded, each_path(cards)))
+    write_asked(file, page(folder, fitting[0], loaded, each_path(cards)).encode(), f"-o {file}", "give another file")
     return file
 
 

@@ -221,7 +221,7 @@ def _read(file: Path) -> dict[str, bytes]:
                     found[member.filename] = stream.read(member.file_size)
         manifest = Manifest.model_validate_json(found.pop(MANIFEST))
     except _UNREADABLE as error:
-        reason = one_line(str(error)) or type(error).__name__
+        reason = one_line(reason_of(error)) or type(error).__name__
         raise BenchError(f"{file}: no archive of `bench export` ({reason}); get it again") from None
     if manifest.format > FORMAT:
         raise BenchError(f"{file}: of format {manifest.format}; this version reads up to {FORMAT}, install a newer one")

@@ -254,8 +254,8 @@ def read_record(file: Path) -> Record:
 
 
 def reason_of(error: Exception) -> str:
-    """Say why a record could not be read, in one line."""
+    """Say why a record, or a manifest of an archive, could not be read, in one line."""
     if isinstance(error, ValidationError):
         first: Any = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-    return str(error).splitlines()[0]
+    return next(iter(str(error).splitlines()), "")
