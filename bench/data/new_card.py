@@ -162,8 +162,9 @@ def _spellings(file: PurePosixPath) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def _rank(image: str, label: str, looks: Mapping[str, int]) -> tuple[bool, bool, bool, int, int, int]:
     """Order of two patterns as those of images and labels, the likeliest first."""
-    named, simple = (not _LABEL.search(label), bool(_LABEL.search(image))), len(fields_of(image))
-    return (looks[label] > _COLOURS, *named, simple, looks[label], len(image) + len(label))
+    of_image, of_label = ({*one.split("/")} - {*other.split("/")} for one, other in ((image, label), (label, image)))
+    named = not _LABEL.search(" ".join(of_label)), bool(_LABEL.search(" ".join(of_image)))
+    return (looks[label] > _COLOURS, *named, len(fields_of(image)), looks[label], len(image) + len(label))
 
 
 def _colours(folder: Path, files: Sequence[str]) -> int:

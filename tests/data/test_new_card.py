@@ -64,9 +64,9 @@ def folders(root: Path) -> dict[str, Callable[[int], None]]:
             save(root / f"{'train' if i else 'val'}/gt/{i}.tif", values(1, 2, 3)),
         ),
         "lossy": lambda i: (
-            save(root / f"image/{i}.png", picture()),
-            save(root / f"mask/{i}.jpg", values(0, 255)),
-            save(root / f"overlay/{i}.png", picture()),
+            save(root / f"tiles and masks/image/{i}.png", picture()),
+            save(root / f"tiles and masks/mask/{i}.jpg", values(0, 255)),
+            save(root / f"tiles and masks/overlay/{i}.png", picture()),
         ),
         "palette": lambda i: (save(root / f"image/{i}.png", picture()), palette_label(root / f"label/{i}.png")),
         "deep": lambda i: (
@@ -82,7 +82,7 @@ EXPECTED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "before": ("{n}.png", "gt_{n}.png", {"rule": "index"}),
     "affixes": ("{n}_sat.jpg", "{n}_mask.png", {"rule": "palette"}),
     "parts": ("{part}/img/{n}.jpg", "{part}/gt/{n}.tif", {"rule": "index", "reduce_zero": True}),
-    "lossy": ("image/{n}.png", "mask/{n}.jpg", {"rule": "threshold", "at": 128}),
+    "lossy": ("tiles and masks/image/{n}.png", "tiles and masks/mask/{n}.jpg", {"rule": "threshold", "at": 128}),
     "palette": ("image/{n}.png", "label/{n}.png", {"rule": "index"}),
     "deep": ("image/{n}.tif", "label/{n}.tif", {"rule": "index"}),
 }
