@@ -196,8 +196,26 @@ def _unlearned(run: Run) -> list[str]:
 
 def _close(run: Run, strict: bool) -> int:
     """Show what the run's cells hold now, write the tables, name what is incomplete."""
-    from bench.config import load_config
+    from bench.evaluation.plan import absent_weights
     from bench.evaluation.run import failures
+
+    failed, gaps = failures(run), [f"{name}: no data" for name in run.missing] if strict else []
+    weights = []
+    if len(run.missing) < len(run.datasets):
+        _show(run)
+    else:
+        weights = absent_weights((cell.settings for dataset in run.datasets for cell in dataset.cells), run.models)
+    if _without_data(run, strict):
+        also = f"; weights {', '.join(weights)} are not there either, see `python -m bench doctor`" if weights else ""
+        gaps.append(f"{_missing(run)}{also}")
+    for line in [*failed, *gaps]:
+        print(f"bench: {line}", file=sys.stderr)
+    return 1 if failed or gaps else 0
+
+
+def _show(run: Run) -> None:
+    """Print the run's cells as they are stored now and the classes that thresholds remove, and write the tables."""
+    from bench.config import load_config
     from bench.report.analysis import removals
     from bench.report.frames import tables
     from bench.report.summary import summary_table
@@ -211,9 +229,3 @@ def _close(run: Run, strict: bool) -> int:
     files = tables(folder, config=spec.config, cards=spec.cards)  # what the command line changed shows as stale
     boards = [str(file) for file in files if file.name.startswith("leaderboard") and file.suffix == ".md"]
     print(f"{len(files)} tables in {folder / 'tables'}; the leaderboard: {', '.join(boards)}")
-    failed, gaps = failures(run), [f"{name}: no data" for name in run.missing] if strict else []
-    if _without_data(run, strict):
-        gaps.append(_missing(run))
-    for line in [*failed, *gaps]:
-        print(f"bench: {line}", file=sys.stderr)
-    return 1 if failed or gaps else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -21,6 +21,7 @@ from bench.errors import BenchError, SharedStateLost
 from bench.evaluation.models import ModelCache, build_row, check_tower
 from bench.inference.row import Row
 from bench.models.upsamplers import kind_file
+from bench.models.weights import look_for_weights
 from bench.paths import data_root
 from bench.registry import Method, earlier_hashes, find_method, find_refinement
 from bench.runtime.distributed import Distributed
@@ -128,6 +129,11 @@ def plan(
     cards, root = spec.dataset_cards, _data_root(spec, processes)
     settings = [_settings_on(spec, card, models.methods) for card in cards]
     found = [_find(spec, card, root) for card in cards]
+    absent = [dataset for dataset in found if dataset.missing]
+    if absent and spec.named and not spec.demo:
+        raise DatasetMissing(
+            _no_data(absent, root, absent_weights((cell.settings for row in settings for cell in row), models))
+        )
     datasets = []
     for dataset, of_rows in zip(found, settings, strict=True):
         cells = [_with_models(cell, dataset, models, report_word) for cell in of_rows]
@@ -141,8 +147,28 @@ def plan(
         datasets.append(replace(dataset, cells=tuple(replace(cell, **state._asdict()) for cell, state in pairs)))
     errors = [cell.error for dataset in datasets for cell in dataset.cells if dataset.samples is not None]
     if errors and all(errors) and not tolerant:
-        raise BenchError(str(errors[0]))
+        raise BenchError(f"{errors[0]}{_further(absent, len(found))}")
     return tuple(dataset.only(spec.only) if spec.only else dataset for dataset in datasets)
+
+
+def absent_weights(settings: Iterable[Settings], models: ModelCache) -> list[str]:
+    """Names of the weights that rows need and that are neither there nor given."""
+    needed = {name for one in settings for name in (one.backbone, one.upsampler, *one.models.values())}
+    given = {*models.upsampler_files, *([models.config.protocol.backbone] if models.checkpoint else [])}
+    return [one.name for one in look_for_weights(models.config) if one.name in needed - given and not one.there]
+
+
+def _no_data(absent: Sequence[DatasetPlan], root: Path, weights: Sequence[str]) -> str:
+    """Say which datasets are not there, and which weights are not there either."""
+    names = ", ".join(dataset.card.name for dataset in absent)
+    said = str(absent[0].missing) if len(absent) == 1 else f"{names}: no data in {root}"
+    more = f"weights {', '.join(weights)} are not there either; " if weights else ""
+    return f"{said.rstrip('.')}; {more}`python -m bench doctor` says how to get what is missing"
+
+
+def _further(absent: Sequence[DatasetPlan], count: int) -> str:
+    """Say which datasets are not there, behind an error that says which weights are not."""
+    return f"; {len(absent)} of {count} datasets have no data either, see `python -m bench doctor`" if absent else ""
 
 
 def share(total: int, part: int, parts: int) -> range:
@@ -184,13 +210,11 @@ def _data_root(spec: RunSpec, processes: Distributed) -> Path:
 
 
 def _find(spec: RunSpec, card: Card, root: Path) -> DatasetPlan:
-    """Find the dataset on the disk. Raises DatasetMissing where it was named and is not there."""
+    """Find the dataset on the disk."""
     expected = None if spec.demo or spec.limit else card.expected_count
     try:
         samples = find_samples(card, root, spec.layouts.get(card.name))
     except DatasetMissing as error:
-        if spec.named and not spec.demo:
-            raise
         return DatasetPlan(card, missing=str(error), expected=expected)
     except BenchError as error:
         return DatasetPlan(card, refused=str(error), expected=expected)

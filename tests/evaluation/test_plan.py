@@ -119,6 +119,25 @@ def test_an_empty_data_root_is_named_with_the_next_command(
     assert line in capsys.readouterr().err
 
 
+def test_data_and_weights_that_are_missing_are_named_together(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path))
+    arguments = project.arguments("--methods", "segearth-ov")
+    at = arguments.index("--upsampler-checkpoint")
+    del arguments[at : at + 2]
+    assert main([*arguments, "--datasets", "isaid,udd5"]) == 2
+    told = capsys.readouterr().err
+    assert f"isaid, udd5: no data in {project.data}; weights simfeatup are not there either; `python" in told
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert "upsampler simfeatup: " in told and "; 15 of 17 datasets have no data either" in told
+    assert main([*arguments, "--data-root", str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert "17 of 17 datasets have no data" in shown.err and "weights simfeatup are not there either" in shown.err
+    assert "tables in" not in shown.out
+
+
 def test_a_part_of_the_data_is_enough_but_for_strict(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     assert project.run("--methods", "clip", "--dry-run") == 0
     shown = capsys.readouterr().out
