@@ -48,8 +48,10 @@ def _export(args: argparse.Namespace, file: Path) -> int:
     from bench.store.bundle import chosen, export
     from bench.store.store import Store
 
-    wanted = chosen(listed(args.methods, "--methods"), listed(args.datasets, "--datasets"))
-    return len(export(Store(args.results, limit=args.limit), file, wanted))
+    store = Store(args.results, limit=args.limit)
+    return len(
+        export(store, file, chosen(store, listed(args.methods, "--methods"), listed(args.datasets, "--datasets")))
+    )
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:

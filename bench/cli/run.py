@@ -100,7 +100,7 @@ def _announce(run: Run) -> None:
     table = [_line(dataset) for dataset in run.datasets]
     print(tabulate(table, headers=heads, maxcolwidths=[None, None, None, None, 70]))
     for dataset in run.datasets:
-        for warning in dataset.samples.warnings if dataset.samples else ():
+        for warning in dataset.samples.warnings if dataset.samples and not run.spec.demo else ():
             print(f"bench: warning: {dataset.card.name}: {warning}", file=sys.stderr)
         for cell in dataset.cells:
             if cell.changes:

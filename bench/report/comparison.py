@@ -10,7 +10,8 @@ from typing import TypeAlias
 import numpy as np
 
 from bench.config import load_config
-from bench.errors import BenchError, did_you_mean
+from bench.data.cards import card_names
+from bench.errors import BenchError, check_known, did_you_mean
 from bench.metrics.intervals import Interval, Scenes, average, blind_spots, improvement, interval
 from bench.metrics.significance import PERMUTATIONS, PermutationTest, Wilcoxon, holm, permutation_test, wilcoxon
 from bench.paths import demo_hint
@@ -121,7 +122,11 @@ def against_all(
 def _compared(
     store: Store, scores: Scores, first: str, second: str, datasets: Sequence[str] | None, permutations: int
 ) -> Comparison:
-    rows = {cell.row for cell in store.cells()}
+    cells = store.cells()
+    for name in datasets or ():
+        known_datasets = {*card_names(), *(cell.dataset for cell in cells)}
+        check_known(name, known_datasets, f"--datasets: nothing is stored on '{name}' in {store.folder}")
+    rows = {cell.row for cell in cells}
     for row in (first, second):
         if row not in rows:
             hint = did_you_mean(row, rows) + demo_hint(store.folder)

@@ -246,8 +246,8 @@ def export(
     >>> bench.export("demo.zip", "results/demo-run").name
     'demo.zip'
     """
-    wanted = chosen(listed(methods, "--methods"), listed(datasets, "--datasets"))
-    write_archive(Store(results, limit=limit), Path(file), wanted)
+    store = Store(results, limit=limit)
+    write_archive(store, Path(file), chosen(store, listed(methods, "--methods"), listed(datasets, "--datasets")))
     return Path(file)
 
 

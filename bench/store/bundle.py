@@ -16,7 +16,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from bench import __version__
-from bench.errors import BenchError, one_line, reading, writing
+from bench.errors import BenchError, check_known, one_line, reading, writing
+from bench.paths import demo_hint
 from bench.runtime.atomic import write_asked, write_atomic
 from bench.runtime.provenance import differing
 from bench.store.count_files import COUNTS, IMPORTED, PARTS
@@ -53,7 +54,7 @@ def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = la
         warnings.warn(f"not in the archive: {reason}", stacklevel=2)
     cells = [cell for cell in stored if not cell.damage and wanted(cell)]
     if not cells:
-        raise BenchError(f"{store.folder}: nothing to export; `bench tables` shows what is stored")
+        raise BenchError(f"{store.folder}: nothing to export; run something first{demo_hint(store.folder)}")
     files: dict[str, bytes] = {}
     for cell in cells:
         place = store.place(cell.row, cell.dataset)
@@ -208,6 +209,8 @@ def _read(file: Path) -> dict[str, bytes]:
 
     Sizes are looked at before any file.
     """
+    if not file.is_file():
+        raise BenchError(f"{file}: no such file; give an archive of `bench export`")
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -236,6 +239,10 @@ def _read(file: Path) -> dict[str, bytes]:
     return found
 
 
-def chosen(rows: Sequence[str] | None, datasets: Sequence[str] | None) -> Callable[[StoredResult], bool]:
-    """Return the test whether a cell is of these rows and datasets; None for all."""
+def chosen(store: Store, rows: Sequence[str] | None, datasets: Sequence[str] | None) -> Callable[[StoredResult], bool]:
+    """Return the test whether a cell is of these rows and datasets; None for all. BenchError for names of no cell."""
+    for names, of, kind in ((rows, "row", "--methods"), (datasets, "dataset", "--datasets")):
+        stored = {getattr(cell, of) for cell in store.cells()}
+        for name in names or () if stored else ():
+            check_known(name, stored, f"{kind}: nothing is stored of {of} '{name}' in {store.folder}")
     return lambda cell: (rows is None or cell.row in rows) and (datasets is None or cell.dataset in datasets)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from project import BOTH, Project
 
+from bench.cli import main
 from bench.paths import shipped
 from bench.runtime.sources import source_hash, text_hash
 from bench.store.store import Store

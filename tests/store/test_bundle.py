@@ -251,6 +251,20 @@ def test_demo_and_real_results_are_kept_apart(tmp_path: Path, capsys: pytest.Cap
 def test_nothing_to_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path / "a.zip"), "--results", str(tmp_path)]) == 2
     assert "nothing to export" in capsys.readouterr().err
+    assert main(["import", str(tmp_path / "a.zip")]) == 2
+    assert "a.zip: no such file" in capsys.readouterr().err
+
+
+def test_what_is_not_stored_is_not_exported(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, message in {
+        ("--methods", "clop"): "--methods: nothing is stored of row 'clop'",
+        ("--datasets", "lovdea"): "--datasets: nothing is stored of dataset 'lovdea'",
+    }.items():
+        assert main(["export", str(tmp_path / "a.zip"), "--results", str(results), *flags]) == 2
+        told = capsys.readouterr().err
+        assert message in told and "; did you mean " in told
+    assert main(["compare", "clip", "--results", str(results), "--datasets", "lovdea"]) == 2
+    assert "--datasets: nothing is stored on 'lovdea'" in capsys.readouterr().err
 
 
 def test_show_prints_what_is_known(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
