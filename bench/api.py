@@ -45,7 +45,8 @@ from bench.models.attention import (
 from bench.models.backbone import Backbone, Features, Trunk
 from bench.models.collector import Box, Collector, WholeImage
 from bench.models.second import SecondTrunk
-from bench.models.text import TEMPLATES, Vocabulary, encode_words, ensemble
+from bench.models.text import TEMPLATES, Vocabulary, encode_words, ensemble, remembered
+from bench.models.towers.dinotxt import Dinotxt, DinotxtTrunk
 from bench.models.towers.radio import Radio, RadioTrunk
 from bench.models.towers.sam3 import Answer, Sam3, Sam3Trunk
 from bench.models.upsamplers import Upsampler, upsampler
@@ -57,6 +58,8 @@ __all__ = [
     "Backbone",
     "Box",
     "Collector",
+    "Dinotxt",
+    "DinotxtTrunk",
     "Features",
     "Radio",
     "RadioTrunk",
@@ -77,6 +80,7 @@ __all__ = [
     "merge_heads",
     "method",
     "refinement",
+    "remembered",
     "self_self",
     "upsampler",
 ]

@@ -91,14 +91,15 @@ class BackboneSpec(Model):
     """A frozen model that sees images and reads words.
 
     library: what builds it; a method says which it needs. model: as the library calls it. file: checkpoint below the
-    weights folder, for weights that the library does not fetch. seed: instead, weights of a tiny model drawn by a
-    recipe (the demo). bytes: size of the file, as its source states it.
+    weights folder, for weights that the library does not fetch. image_file: another, of its image tower. seed: instead,
+    weights of a tiny model drawn by a recipe (the demo). bytes: size of the file, as its source states it.
     """
 
     library: Library = "open_clip"
     model: str
     pretrained: str | None = None
     file: str | None = None
+    image_file: str | None = None
     url: str | None = None
     bytes: int | None = None
     license: str | None = None

@@ -130,7 +130,11 @@ def _remembered(
 
 
 def remembered(
-    fingerprint: str, kind: str, word: str, make: Callable[[], Tensor], report: Callable[[str], None]
+    fingerprint: str,
+    kind: str,
+    word: str,
+    make: Callable[[], Tensor],
+    report: Callable[[str], None] = lambda _: None,
 ) -> Tensor:
     """Values (n,) float32 that a tower of its own kind makes of a word, kept on disk by its fingerprint."""
     folder = cache_dir() / "text" / f"{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}-{kind}"

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,6 +30,9 @@ BOUNDS: Final = {
     "stitched": 2e-5,
     "aggregated": 2e-4,
     "probabilities": 1.8e-5,
+    "window0_tokens": 1e-5,
+    "window0_class_logits": 2e-5,
+    "class_logits": 2e-5,
 }
 """Greatest difference of an array: twice what independent implementations reach."""
 
@@ -126,6 +130,22 @@ def _radseg(golden: Golden, device: str) -> tuple[dict[str, Tensor], Row]:
     return found | {"query_scores": scores}, row
 
 
+def _vip(golden: Golden, device: str) -> tuple[dict[str, Tensor], Row]:
+    from bench.models.towers.dinotxt import tiny_dinotxt
+
+    tower, words = tiny_dinotxt("dinotxt", int(golden["seed"]), device), Vocabulary.parse(str(golden["words"]))
+    options = {"tau": float(golden["tau"]), "temperature": float(golden["temperature"])}
+    method: Any = load_methods()["vip"].build({**options, "sharpness": float(golden["scale"])})
+    text = method.given(list(torch.from_numpy(golden["text"]).to(device)), words)
+    row = _row(golden, "class_logits", method, text, torch.arange(words.size, device=device), 1.0)
+    found = _scores(Segmenter(tower, [row], 336, 112, batch=3), golden)
+    trunk = tower.trunk(tower.normalise(torch.from_numpy(golden["image"]))[None, :, :336, :336])
+    with torch.inference_mode():
+        found["window0_tokens"] = method.tokens(trunk)[0]
+        enlarged = F.interpolate(method.scores(trunk, text), size=(336, 336), mode="bilinear")
+    return found | {"window0_class_logits": enlarged[0], "query_scores": found["class_logits"]}, row
+
+
 def _unstitched(scores: Tensor) -> Tensor:
     return scores
 
@@ -133,4 +153,5 @@ def _unstitched(scores: Tensor) -> Tensor:
 _COMPUTED: Final[dict[str, Callable[[Golden, str], tuple[dict[str, Tensor], Row]]]] = {
     "sam3": _sam3,
     "radseg": _radseg,
+    "vip": _vip,
 }

@@ -115,7 +115,7 @@ def upsamplers(folder: Path) -> dict[str, np.ndarray]:
     return found | {"features": whole["naf"]["features"], "loftup": np.load(HERE / "upsamplers.npz")["loftup"]}
 
 
-TOWERS = ("sam3_", "radseg_")
+TOWERS = ("sam3_", "radseg_", "vip_")
 
 
 def towers(folder: Path) -> dict[str, np.ndarray]:

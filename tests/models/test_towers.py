@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from bench.config import BackboneSpec
@@ -17,6 +18,7 @@ from bench.inference.segmenter import Segmenter
 from bench.models.checkpoints import read_state_dict
 from bench.models.text import Vocabulary
 from bench.models.towers import tiny
+from bench.models.towers.dinotxt import Dinotxt, TextEncoder, VisionHead
 from bench.models.towers.loading import load_tower, needs
 from bench.models.towers.radio import convert
 from bench.models.towers.sam3 import Sam3, named, squashed, tiny_sam3
@@ -50,8 +52,8 @@ def test_sam3_is_its_authors(name: str) -> None:
     assert found.good, found
 
 
-@pytest.mark.parametrize("name", of("radseg"))
-def test_radseg_is_its_authors(name: str) -> None:
+@pytest.mark.parametrize("name", of("radseg") + of("vip"))
+def test_radseg_and_vip_are_their_authors(name: str) -> None:
     found = compare(name, GOLDENS[name])
     assert found.good, found
 
@@ -77,6 +79,34 @@ def test_nvidias_file_is_converted_and_read(tmp_path: Path, monkeypatch: pytest.
     assert all(torch.equal(found[f"head.{k}"], v) for k, v in head.state_dict().items())
     with pytest.raises(BenchError, match="has no head 'sam'; it has clip, siglip2-g"):
         convert(tmp_path / "theirs.pth.tar", tmp_path / "x", tiny.radio()[0], "sam")
+
+
+def test_dinotxts_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "weights").mkdir(parents=True)
+    image, name = tmp_path / "cache" / "weights" / "image.pth", "vit_small_patch16_dinov3"
+    torch.save(timm.create_model(name, num_classes=0).state_dict(), image)
+    parts = {"visual_model.head.": VisionHead(384, 64, 2), "text_model.": TextEncoder(64, 3, 768, vocabulary=49408)}
+    state = {f"{prefix}{key}": value for prefix, part in parts.items() for key, value in part.state_dict().items()}
+    torch.save(state | {"logit_scale": torch.zeros(1)}, tmp_path / "dinotxt.pth")
+    spec = BackboneSpec(library="dinotxt", model=name, image_file="image.pth")
+    tower = load_tower("dinotxt", spec, tmp_path / "dinotxt.pth", "cpu", "fp32")
+    assert isinstance(tower, Dinotxt)
+    found = tower.encode_prompts(["a road", "a road"])
+    assert found.shape == (2, 384) and torch.equal(found[0], found[1])
+    trunk = tower.trunk(torch.zeros(1, 3, 48, 64))
+    assert trunk.patches.shape == (1, 12, 384)
+    even = torch.full((1, 12, 12), 1 / 12)
+    assert tower.head(trunk.patches, even).shape == (1, 12, 384)
+
+
+def test_the_text_encoder_of_dinotxt_is_causal_and_ends_at_the_last_token() -> None:
+    torch.manual_seed(0)
+    encoder = TextEncoder(64, 2, 8, vocabulary=50).eval()
+    tokens = torch.tensor([[1, 2, 49, 0, 0], [1, 2, 49, 3, 3], [1, 5, 49, 0, 0]])
+    with torch.inference_mode():
+        found = encoder(tokens)
+    assert torch.allclose(found[0], found[1], atol=1e-6) and not torch.allclose(found[0], found[2], atol=1e-3)
 
 
 def test_windows_are_squashed_as_torchvision_does_on_a_cpu() -> None:

@@ -181,3 +181,73 @@ def bags_of_words(kind: str, width: int, seed: int) -> Callable[[list[str]], Ten
         return torch.stack(list(draw(kind, shapes, lambda name, shape: (0.0, 1.0), seed).values())).sum(dim=0)
 
     return lambda sentences: torch.stack([embedding(sentence) for sentence in sentences])
+
+
+# dino.txt: DINOv3 of width 64 and three blocks, and a head of two, by its authors' names.
+DINOTXT_WIDTH = 64
+
+
+def dinov3() -> nn.Module:
+    """Return the tiny DINOv3."""
+    from functools import partial
+
+    from timm.layers import LayerNorm
+    from timm.models.eva import Eva
+
+    model: nn.Module = Eva(
+        patch_size=16,
+        embed_dim=DINOTXT_WIDTH,
+        depth=3,
+        num_heads=4,
+        qkv_bias=True,
+        init_values=1e-5,
+        rope_type="dinov3",
+        rope_temperature=100,
+        rope_rotate_half=True,
+        use_rot_pos_emb=True,
+        use_abs_pos_emb=False,
+        num_reg_tokens=4,
+        use_fc_norm=False,
+        norm_layer=partial(LayerNorm, eps=1e-5),
+        dynamic_img_size=True,
+        num_classes=0,
+    )
+    return model
+
+
+def dinotxt_shapes() -> dict[str, tuple[int, ...]]:
+    """Shapes of the tiny dino.txt's weights."""
+    width = DINOTXT_WIDTH
+    shapes: dict[str, tuple[int, ...]] = {
+        "backbone.cls_token": (1, 1, width),
+        "backbone.storage_tokens": (1, 4, width),
+        "backbone.patch_embed.proj.weight": (width, 3, 16, 16),
+        "backbone.patch_embed.proj.bias": (width,),
+    }
+    layers = {"attn.qkv": (3 * width, width), "attn.proj": (width, width)}
+    networks: dict[str, dict[str, tuple[int, int]]] = {
+        "backbone.": {"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)},
+        "head.": dict.fromkeys(("mlp.w1", "mlp.w2"), (3 * width, width)) | {"mlp.w3": (width, 3 * width)},
+    }
+    for prefix, count, final in (("backbone.", 3, "norm"), ("head.", 2, "ln_final")):
+        vectors = {f"{prefix}{final}.weight", f"{prefix}{final}.bias"}
+        for block in (f"{prefix}blocks.{number}." for number in range(count)):
+            vectors |= {f"{block}norm{one}.{part}" for one in (1, 2) for part in ("weight", "bias")}
+            vectors |= {f"{block}ls{one}.gamma" for one in (1, 2)}
+            for name, shape in {**layers, **networks[prefix]}.items():
+                shapes[f"{block}{name}.weight"] = shape
+                if prefix != "head." or name != "attn.qkv":
+                    shapes[f"{block}{name}.bias"] = shape[:1]
+        shapes |= dict.fromkeys(sorted(vectors), (width,))
+    return shapes
+
+
+def dinotxt_rule(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Rule of the tiny dino.txt, by its authors' names."""
+    if name.endswith("gamma"):
+        return 0.5, 0.1
+    if "norm" in name or "ln_final" in name:
+        return (1.0, 0.1) if name.endswith("weight") else (0.0, 0.02)
+    if name.endswith(("cls_token", "storage_tokens")):
+        return 0.0, 0.3
+    return 0.0, 0.05 if name.endswith("bias") else vit_gain(name) * fan_in(shape)
