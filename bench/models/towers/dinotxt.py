@@ -122,10 +122,12 @@ class _HeadBlock(nn.Module):
         self.ls1, self.ls2 = _Scale(width), _Scale(width)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        value = F.linear(self.norm1(x), self.attn["qkv"].weight.chunk(3)[2])  # (B, N, D), the same for all heads
+        own: Any = self.attn["qkv"]
+        value = F.linear(self.norm1(x), own.weight.chunk(3)[2])  # (B, N, D), the same for all heads
         x = x + self.ls1.gamma * self.attn["proj"](weights @ value)
         hidden = self.norm2(x)
-        hidden = F.silu(self.mlp["w1"](hidden)) * self.mlp["w2"](hidden)
+        first, second = (self.mlp[name](hidden) for name in ("w1", "w2"))
+        hidden = F.silu(first) * second
         found: Tensor = x + self.ls2.gamma * self.mlp["w3"](hidden)
         return found
 

@@ -191,7 +191,6 @@ def dinov3() -> nn.Module:
     """Return the tiny DINOv3."""
     from functools import partial
 
-    from timm.layers import LayerNorm
     from timm.models.eva import Eva
 
     model: nn.Module = Eva(
@@ -208,7 +207,7 @@ def dinov3() -> nn.Module:
         use_abs_pos_emb=False,
         num_reg_tokens=4,
         use_fc_norm=False,
-        norm_layer=partial(LayerNorm, eps=1e-5),
+        norm_layer=partial(nn.LayerNorm, eps=1e-5),
         dynamic_img_size=True,
         num_classes=0,
     )
