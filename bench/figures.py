@@ -103,7 +103,8 @@ def _radar(out: Path, rows: Sequence[str] | None, spec: RunSpec) -> Path:
         for row in wanted
         if shared
     }
-    draw_radar(scores, out, DEMO_NOTE if "demo" in collection.name else "")
+    limited = f"the first {collection.limit} images only" if collection.limit else ""
+    draw_radar(scores, out, "; ".join(filter(None, (DEMO_NOTE if "demo" in collection.name else "", limited))))
     return out
 
 
@@ -139,9 +140,16 @@ def _numbers(dataset: DatasetPlan, samples: Sequence[str | int] | None, count: i
 
 
 def _largest_gains(spec: RunSpec, dataset: str, rows: tuple[str, str], count: int) -> list[str]:
-    """Names of the samples on which the first row beats the second most, by the stored scores."""
-    first, second = (per_image(row, dataset, spec.folder, spec.limit).set_index("id").score for row in rows)
-    return list((first - second).dropna().sort_values(ascending=False, kind="stable").index[:count])
+    """Names of the samples on which the first row beats the second most, by stored scores that may be compared."""
+    found = []
+    for row in rows:
+        images = per_image(row, dataset, spec.folder, spec.limit, spec.config, spec.cards)
+        for status, reason in images[["status", "reason"]].drop_duplicates().itertuples(index=False):
+            if status != "ok":
+                raise BenchError(f"--gains: {row} on {dataset} may not be compared: {reason}; run it again")
+        found.append(images.set_index("id").score)
+    gains = (found[0] - found[1]).dropna()
+    return list(gains.sort_values(ascending=False, kind="stable").index[:count])
 
 
 def _sample_number(sample: str | int, ids: Sequence[str], dataset: str) -> int:

@@ -103,18 +103,27 @@ def _judged(frame: pd.DataFrame, known: Mapping[tuple[str, str], Score]) -> pd.D
     return found
 
 
-def per_image(row: str, dataset: str, results: str | Path = "results", limit: int | None = None) -> pd.DataFrame:
-    """Return the score of each image of a stored cell: index, id, scene, score (a fraction, nan where undefined).
+def per_image(
+    row: str,
+    dataset: str,
+    results: str | Path = "results",
+    limit: int | None = None,
+    config: str | Path | None = None,
+    cards: Paths = (),
+) -> pd.DataFrame:
+    """Return the score of each image of a stored cell (a fraction, nan where undefined), and the verdict on the cell.
 
     >>> bench.per_image("clip", "wbs_si", "results/demo-run").columns.tolist()
-    ['index', 'id', 'scene', 'score']
+    ['index', 'id', 'scene', 'score', 'status', 'reason']
     """
-    cell = Store(results, limit=limit).cell(row, dataset)
+    store = Store(results, limit=limit)
+    cell = store.cell(row, dataset)
     if cell is None:
         raise BenchError(f"{results}: nothing is stored of {row} on {dataset}; `bench.scores()` lists what is")
+    said = scores_of(store, load_config(config), each_path(cards), [dataset])[row, dataset].said
     values = score(cell.areas(), cell.metric)
     columns = {"index": cell.indices, "id": cell.ids, "scene": cell.scenes, "score": values}
-    frame: pd.DataFrame = pd.DataFrame(columns)
+    frame: pd.DataFrame = pd.DataFrame(columns).assign(status=said["status"], reason=said["reason"])
     return frame
 
 

@@ -317,7 +317,7 @@ def latex(grid: Grid, intervals: bool = False) -> str:
             lines.append(" & ".join([r"\quad\textcolor{gray}{published}", *published]) + r" \\")
     marks = [text.replace("**", "") for word, text in WARNINGS.items() if word in grid.collection]
     below = [rf"$^{{{number}}}$ {tex_text(note)}" for number, note in enumerate(notes, 1)]
-    below = [*map(tex_text, [*_undecided(grid), *_differences(grid)]), *below]
+    below = [*map(tex_text, [*marks, *_undecided(grid), *_differences(grid)]), *below]
     blocks = [
         *(f"% {mark}" for mark in marks),
         rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}",
@@ -334,9 +334,11 @@ def latex(grid: Grid, intervals: bool = False) -> str:
 
 def _tex_number(entry: TableEntry, notes: list[str]) -> str:
     score = entry.score
-    told = score.verdict.footnotes(score.row, score.dataset) if score else []
-    marks = ",".join(_footnote(text, notes).strip("[]") for text in told)
     shown = not math.isnan(entry.value) and (entry.complete or (score is None and not entry.total))
+    told = score.verdict.footnotes(score.row, score.dataset) if score else []
+    if score and not shown and not score.verdict.why:  # what stands beside the number in other tables
+        told = [f"{score.row} on {score.dataset}: {score.verdict.text}", *told]
+    marks = ",".join(_footnote(text, notes).strip("[]") for text in told)
     text = f"{entry.shown:.1f}" if shown else "--"
     text = {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}", None: text}[entry.mark]
     return f"{text}$^{{{marks}}}$" if marks else text

@@ -70,6 +70,16 @@ def test_samples_by_number_and_by_largest_gain(
             assert np.array_equal(cell.areas().stack[place, 2], areas)
 
 
+def test_gains_of_results_that_may_not_be_compared_are_refused(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert project.run("--datasets", "loveda", "--methods", "clip,sclip") == 0
+    project.configure(sclip={"method": "sclip", "scale": 40})
+    gains = ["--gains", "clip", "sclip", "--results", str(project.root / "results")]
+    assert command(project, tmp_path / "f.png", "--methods", "clip,sclip", *gains) == 2
+    assert "--gains: sclip on loveda may not be compared: stale" in capsys.readouterr().err
+
+
 MISTAKES = {
     "--methods clip --samples 9": "loveda has 3 samples, numbered from 0",
     "--methods clip --samples 1_x": "no such sample",

@@ -138,6 +138,11 @@ def test_in_a_browser(results: Path, tmp_path: Path, browser: Any) -> None:
     heads = page.eval_on_selector_all("#board thead button", "all => all.map(button => button.dataset.column)")
     assert heads == ["row", "mean", "wbs_si"]
     page.select_option("#which", "wbs_si")
+    labels = "Chart.getChart('forest').data.labels"
+    assert page.evaluate(labels) == ["CLIP", "SCLIP"]
+    page.evaluate("Object.assign(cellOf('clip', 'wbs_si'), { complete: false, text: 'stale' }); dataset()")
+    assert page.evaluate(labels) == ["SCLIP", "CLIP (stale)"]  # which comes last, whatever it scores
+    page.evaluate("Object.assign(cellOf('clip', 'wbs_si'), { complete: true, text: '' }); dataset()")
     page.select_option("#first", "sclip")
     for width in (1200, 390):  # a desk and a phone
         page.set_viewport_size({"width": width, "height": 800})

@@ -15,7 +15,7 @@ from table_helpers import CONFIG, FAIR, GOOD, put
 from bench.cli import main
 from bench.data.cards import load_card
 from bench.report.comparison import compare
-from bench.report.frames import per_class, scores, tables
+from bench.report.frames import per_class, per_image, scores, tables
 from bench.report.render import csv_lines, html_table, latex, markdown
 from bench.report.scores import Collection, collect, scores_of
 from bench.report.site.page import page_data
@@ -151,9 +151,26 @@ def test_all_outputs_say_the_same(folder: Path, collections: dict[str, Collectio
         row = next((one.row for one in grid.lines if line.startswith(f"{one.label} &")), None)
         if row in SAID:
             assert ("--" in line.split("&")[place]) == (SAID[row][0] != "ok"), line
+            assert SAID[row][0] == "ok" or "$^{" in line.split("&")[place], line
     constant = next(line for line in tex.splitlines() if line.startswith("Best constant"))
     assert "--" not in constant.rpartition("&")[0]
     assert "Rows differ: udd5 in " in text and "Rows differ: udd5 in " in tex
+
+
+def test_latex_says_it_where_it_is_printed(collections: dict[str, Collection]) -> None:
+    tex = latex(leaderboard(CONFIG, collections[""]))
+    for row in ("gem", "clearclip", "proxyclip"):
+        assert f"{row} on udd5: {SAID[row][1]}" in tex
+    for name, warning in (("demo", "Demo: synthetic scenes"), ("limited-2", "Limited: only the first images")):
+        tex = latex(leaderboard(CONFIG, collections[name]))
+        assert any(warning in line for line in tex.splitlines() if not line.startswith("%"))
+
+
+def test_a_frame_of_images_says_it_too(folder: Path) -> None:
+    for row in ("clip", "gem", "segearth-ov", "mine"):
+        found = per_image(row, "udd5", folder)
+        assert set(found.status) == {SAID[row][0]} and found.score.notna().all()
+        assert SAID[row][1] in str(found.reason[0])
 
 
 def test_show_and_compare_say_it_too(

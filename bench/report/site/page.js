@@ -145,7 +145,7 @@ function published() {
 function dataset() {
   const chosen = DATA.datasets.find((one) => one.name === $("which").value);
   const cells = RANKED.map((row) => cellOf(row.row, chosen.name)).filter((cell) => cell && cell.score !== null);
-  cells.sort((a, b) => b.score - a.score);
+  cells.sort((a, b) => b.complete - a.complete || b.score - a.score); // what may not be ranked comes last
   $("dataset-note").textContent = `${chosen.title}, ${chosen.metric}. ` + (chosen.unverified.length ? `Not verified: ${chosen.unverified.join("; ")}.` : "");
   const names = cells.map(named);
   draw("forest", {
@@ -243,12 +243,13 @@ function pairs(first, second, both) {
 function images() {
   const [first, second, name] = [$("first").value, $("second").value, $("images-of").value];
   const [a, b] = [cellOf(first, name), cellOf(second, name)];
-  const places = a && b && a.at && b.at ? new Map(b.at.map((index, place) => [index, b.each[place]])) : new Map();
-  const points = a && a.at ? a.at.map((index, place) => ({ x: places.get(index), y: a.each[place], index })).filter(({ x, y }) => x !== undefined && x !== null && y !== null) : [];
+  const comparable = a && b && a.complete && b.complete;
+  const places = comparable && a.at && b.at ? new Map(b.at.map((index, place) => [index, b.each[place]])) : new Map();
+  const points = comparable && a.at ? a.at.map((index, place) => ({ x: places.get(index), y: a.each[place], index })).filter(({ x, y }) => x !== undefined && x !== null && y !== null) : [];
   draw("images", {
     type: "scatter",
     data: { datasets: [
-      { label: `${points.length} images`, data: points, backgroundColor: COLOURS[0], pointRadius: 3 },
+      { label: comparable ? `${points.length} images` : [a, b].filter((cell) => cell && !cell.complete).map(named).join(", ") || "not stored for both rows", data: points, backgroundColor: COLOURS[0], pointRadius: 3 },
       { label: "equal", data: [0, 100].map((value) => ({ x: value, y: value })), type: "line", borderColor: css("--soft"), borderDash: [4, 4], pointRadius: 0 },
     ] },
     options: {
@@ -262,10 +263,10 @@ function ofRow() {
   const chosen = DATA.datasets.find((one) => one.name === $("which").value);
   const cell = cellOf($("of-row").value, chosen.name);
   const names = chosen.classes.map((name) => name.replaceAll("_", " "));
-  table("confusion", ["true", ...names], (cell && cell.confusion ? cell.confusion : []).map((line, place) => [names[place],
+  table("confusion", [cell && cell.text ? `true (${cell.text})` : "true", ...names], (cell && cell.confusion ? cell.confusion : []).map((line, place) => [names[place],
     ...line.map((value) => shaded(number(value), value === null ? null : value / 100))]));
   const pictures = (cell && DATA.thumbnails[cell.row + "\t" + cell.dataset]) || {};
-  table("worst", ["Image", "%", ""], (cell && cell.worst ? cell.worst : []).map(([id, value]) => {
+  table("worst", ["Image", cell && cell.text ? `% (${cell.text})` : "%", ""], (cell && cell.worst ? cell.worst : []).map(([id, value]) => {
     const td = element("td");
     if (pictures[id]) td.append(element("img", undefined, { src: pictures[id], alt: `label map of ${id}` }));
     return [id, number(value), td];
