@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 from bench.data.archives import File, Tree, archives_in
 from bench.data.cards import Card
-from bench.data.patterns import COORDINATES, expand, fields_of, fill, find
+from bench.data.patterns import COORDINATES, expand, fields_of, fill, find, same_name
 from bench.errors import BenchError, did_you_mean, reading
 
 _WRAPPERS = 3  # folders around what was packed, as "extract to folder" makes them
@@ -71,14 +72,21 @@ def locate(card: Card, folders: Sequence[Path], layout: str | None = None) -> Fo
     not_needed = [Path(item.file).name for item in card.downloads if not item.needed]
     for name, folder in places:
         if folder.is_dir() and archives_in(folder, card.layouts[name].archives, not_needed):
-            unpacked = _find(card, name, Tree(folder))
-            if isinstance(unpacked, Found) and unpacked.share(card) == 1:
-                return unpacked
+            with suppress(BenchError):  # half unpacked; the rest is in the archives
+                unpacked = _find(card, name, Tree(folder))
+                if isinstance(unpacked, Found) and unpacked.share(card) == 1:
+                    return unpacked
     found: list[Found] = []
     reasons: dict[str, None] = {}
     for name, folder in places:
         tree = Tree(folder, card.layouts[name].archives, not_needed)
-        match = _find(card, name, tree)
+        try:
+            match = _find(card, name, tree)
+        except BenchError as error:  # which archives that have nothing to do with the dataset may have brought
+            match = _find(card, name, Tree(folder)) if folder.is_dir() else str(error)
+            if not isinstance(match, Found):
+                raise
+            tree.odd.append(str(error))
         if not isinstance(match, Found):
             reasons |= dict.fromkeys((f"layout {name}: {match}", *tree.refused()))
             continue
@@ -166,8 +174,8 @@ def _first_spelling(tree: Tree, pattern: str, card: Card) -> tuple[list[tuple[di
 def _there(tree: Tree, pattern: str) -> str:
     """Say what is where the pattern's files should be: the last of its folders that exists, and what it holds."""
     folder, rest = "", expand(pattern)[0].split("/")
-    while len(rest) > 1 and rest[0] in tree.list(folder):
-        folder = f"{folder}/{rest.pop(0)}".lstrip("/")
+    while len(rest) > 1 and (name := same_name(rest[0], tree.list(folder))):
+        folder, rest = f"{folder}/{name}".lstrip("/"), rest[1:]
     holds = sorted(tree.list(folder))[:_SHOWN]
     return f"; {folder or 'the folder'} holds {', '.join(holds)}" if holds else ""
 

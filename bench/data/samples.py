@@ -124,11 +124,8 @@ class FileSamples(SampleSet):
         image = read_bands(pair.image.read(), str(pair.image), self._layout.bands, self._depth)
         if image.shape[:2] != label.shape:
             turned = image.shape[1::-1] == label.shape
-            advice = "one of them was turned (EXIF, or by a program)" if turned else "they are no pair"
-            raise BenchError(
-                f"{pair.image} has {_by(image)} pixels, its label {pair.label} has {_by(label)}; "
-                f"{advice}, get both again"
-            )
+            advice = "one of them was turned, turn it back" if turned else "they are no pair, get both again"
+            raise BenchError(f"{pair.image} has {_by(image)} pixels, its label {pair.label} has {_by(label)}; {advice}")
         if not cut:
             yield Sample(indices[0], self.ids[indices[0]], image, label)
             return

@@ -16,6 +16,7 @@ from bench.metrics.boundary import boundary_iou
 from bench.metrics.intervals import Scenes, by_scene, interval
 from bench.metrics.significance import PERMUTATIONS, holm, permutation_test, tests_of_rows
 from bench.report.scores import rounded
+from bench.report.verdict import card_of
 from bench.settings import IGNORED
 from bench.store.result import StoredResult
 
@@ -235,7 +236,8 @@ def others_table(cells: Sequence[StoredResult], file: Path) -> pd.DataFrame:
     """Return the published numbers of other papers (results/published/others.csv), with the measured one beside each.
 
     cells: that may stand beside published numbers. A measured number is the score of the cell of the method's label
-    whose settings differ from the protocol's in the vocabulary at most.
+    whose settings differ from the protocol's in the vocabulary at most. leak: what the dataset's card says of the
+    training set of a method that was trained.
     """
     published = pd.read_csv(file, comment="#")
     measured = {
@@ -248,5 +250,11 @@ def others_table(cells: Sequence[StoredResult], file: Path) -> pd.DataFrame:
         cell = measured.get((str(line.method), str(line.vocabulary), str(line.dataset)))
         known = cell is not None and line.grade != "second-hand"  # which is never a target
         values.append(np.nan if not known or cell is None else rounded(float(score(cell.areas().total, cell.metric))))
-    frame: pd.DataFrame = published.assign(measured=pd.Series(values, dtype=float))
+    trained = published.extra_models.fillna("").str.startswith("trained")
+    cards = {dataset: card_of(dataset) for dataset in published.dataset[trained].unique()}
+    leaks = [
+        next((text for text in (card.leaks if card else ()) if method in text), "")
+        for method, card in zip(published.method, published.dataset.map(cards.get), strict=True)
+    ]
+    frame: pd.DataFrame = published.assign(measured=pd.Series(values, dtype=float), leak=leaks)
     return frame

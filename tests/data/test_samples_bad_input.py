@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,23 @@ def test_an_archive_that_is_not_needed_blocks_nothing(loveda):
     shutil.rmtree(folder / "Val")
     with pytest.raises(DatasetMissing, match=r"readme\.zip: not a whole zip or tar archive"):
         open_samples(card, root)
+
+
+def test_an_archive_of_something_else_is_left_out(loveda):
+    card, root, folder = loveda
+    with zipfile.ZipFile(folder / "My photos.zip", "w") as packed:
+        packed.writestr("Val/Rural/images_png/9999.png", "")
+    (warning,) = open_samples(card, root).warnings
+    assert "9999.png has no label" in warning and len(open_samples(card, root)) == 2
+
+
+def test_what_was_unpacked_by_half_beside_its_archive(loveda):
+    card, root, folder = loveda
+    with zipfile.ZipFile(folder / "Val.zip", "w") as packed:
+        for file in folder.rglob("*.png"):
+            packed.write(file, file.relative_to(folder).as_posix())
+    (folder / "Val/Rural/masks_png/2523.png").unlink()
+    assert len(open_samples(card.model_copy(update={"expected_count": 2}), root)) == 2
 
 
 def test_the_more_complete_of_two_layouts_is_taken_and_said(tmp_path):

@@ -125,10 +125,19 @@ def test_numbers_of_others_stand_beside_equal_words_only(tmp_path: Path) -> None
         "a,t,CLIP,,CLIP,cvpr2025,loveda,mIoU,10,primary\n"
         "a,t,CLIP,,CLIP,ov2,loveda,mIoU,11,primary\n"
         "a,t,CLIP,,CLIP,cvpr2025,loveda,mIoU,12,second-hand\n"
+        "a,t,GSNet,trained,CLIP,unknown,loveda,mIoU,32.5,image\n"
+        "a,t,GSNet,trained,CLIP,unknown,isaid,mIoU,53.7,image\n"
     )
     stored(tmp_path / "results", "clip", "loveda", [GOOD], info={"label": "CLIP"})
     found = others_table(Store(tmp_path / "results").cells(), file)
-    assert found.measured.tolist()[0] == 100.0 and found.measured.isna().tolist() == [False, True, True]
+    assert found.measured.tolist()[0] == 100.0 and found.measured.isna().tolist() == [False, *4 * [True]]
+    assert [bool(leak) for leak in found.leak] == [
+        False,
+        False,
+        False,
+        True,
+        False,
+    ] and "LandDiscover50K" in found.leak[3]
 
 
 def test_the_files_are_written(tmp_path: Path) -> None:
