@@ -87,65 +87,62 @@ class RowEntry(Overrides):
         return (self.label or "{method}").replace("{method}", of_method or self.method)
 
 
-class BackboneSpec(Model):
+class WeightsSpec(Model):
+    """What models say of their weights.
+
+    file: checkpoint below the weights folder. note: where a file without address comes from. bytes: size of the file,
+    as its source states it.
+    """
+
+    file: str | None = None
+    url: str | None = None
+    bytes: int | None = None
+    license: str | None = None
+    note: str | None = None
+
+
+class BackboneSpec(WeightsSpec):
     """A frozen model that sees images and reads words.
 
-    library: what builds it; a method says which it needs. model: as the library calls it. file: checkpoint below the
-    weights folder, for weights that the library does not fetch. image_file: another, of its image tower. seed: instead,
-    weights of a tiny model drawn by a recipe (the demo). bytes: size of the file, as its source states it.
+    library: what builds it; a method says which it needs. model: as the library calls it. file: for weights that the
+    library does not fetch. image_file: another, of its image tower. gated: its licence has to be accepted first. seed:
+    instead, weights of a tiny model drawn by a recipe (the demo).
     """
 
     library: Library = "open_clip"
     model: str
     pretrained: str | None = None
-    file: str | None = None
     image_file: str | None = None
-    url: str | None = None
-    bytes: int | None = None
-    license: str | None = None
     gated: bool = False
     seed: int | None = None
-    note: str | None = None
 
 
-class UpsamplerSpec(Model):
-    """An upsampler: its kind (`bench.models.upsamplers`) and its checkpoint, below the weights folder.
+class UpsamplerSpec(WeightsSpec):
+    """An upsampler: its kind (`bench.models.upsamplers`) and its checkpoint.
 
-    git_blob, sha256: checked after a download. seed: instead of a file, weights drawn by a recipe (the demo). note:
-    where a file without address comes from. bytes: size of the file, as its source states it.
+    git_blob, sha256: checked after a download. seed: instead of a file, weights drawn by a recipe (the demo).
     """
 
     kind: str
-    file: str | None = None
-    url: str | None = None
-    bytes: int | None = None
     git_blob: str | None = None
     sha256: str | None = None
     seed: int | None = None
-    license: str | None = None
-    note: str | None = None
 
 
-class SecondSpec(Model):
+class SecondSpec(WeightsSpec):
     """A frozen second model, which methods name by role.
 
-    library: "timm", or "tower" for the image tower of the backbone `name`. name: as the library calls it. file: below
-    the weights folder. position: how its position embedding meets another grid, see `bench.models.second_kinds`.
-    gated: its licence has to be accepted first. side: of the squares that a tower is given. bytes: size of the file,
-    as its source states it.
+    library: "timm", or "tower" for the image tower of the backbone `name`. name: as the library calls it. position: how
+    its position embedding meets another grid, see `bench.models.second_kinds`. gated: its licence has to be accepted
+    first. side: of the squares that a tower is given.
     """
 
     library: Literal["timm", "tower"] = "timm"
     name: str
-    file: str | None = None
-    url: str | None = None
-    bytes: int | None = None
     sha256: str | None = None
     position: Literal["library", "factor"] = "library"
-    license: str | None = None
     gated: bool = False
     side: int | None = None
-    note: str | None = None
 
 
 class Table(Model):

@@ -16,7 +16,7 @@ from bench.evaluation.plan import DatasetPlan
 from bench.evaluation.run import planned
 from bench.report.figure import Example, FigureBlock, draw_bias, draw_blocks, draw_radar
 from bench.report.frames import per_image
-from bench.report.scores import Collection, collect
+from bench.report.scores import collect
 from bench.spec import RunOptions, RunSpec, spelled_out
 
 
@@ -45,7 +45,7 @@ def figure(
         if gains is not None:
             samples = _largest_gains(spec, chosen.card.name, gains, count)
         block = _block(run, chosen, samples, count)
-    draw_blocks([block], Path(out), _note(spec))
+    draw_blocks([block], Path(out), DEMO_NOTE if spec.demo else "")
     return Path(out)
 
 
@@ -84,10 +84,8 @@ def paper_figure(
             biases = [bias_of(run, first, one) for one in _numbers(first, samples, 2)]
         else:
             blocks = [_block(run, one, samples if one is first else None, 1) for one in run.datasets]
-    if number == 5:
-        draw_bias(biases, Path(out), _note(spec))
-    else:
-        draw_blocks(blocks, Path(out), _note(spec))
+    note = DEMO_NOTE if spec.demo else ""
+    draw_bias(biases, Path(out), note) if number == 5 else draw_blocks(blocks, Path(out), note)
     return Path(out)
 
 
@@ -97,7 +95,8 @@ def _radar(out: Path, rows: Sequence[str] | None, spec: RunSpec) -> Path:
     if not collection.scores:
         raise BenchError(f"{spec.folder}: holds no results; give another with --results, or run first")
     wanted = rows or [row for row in config.tables["1"].rows if any(row == name for name, _ in collection.scores)]
-    shared = [name for name in config.default_datasets if all(_complete(collection, row, name) for row in wanted)]
+    ranked = {key for key, score in collection.scores.items() if score.complete}
+    shared = [name for name in config.default_datasets if all((row, name) in ranked for row in wanted)]
     scores = {
         collection.scores[row, shared[0]].label: {name: collection.scores[row, name].value for name in shared}
         for row in wanted
@@ -108,16 +107,7 @@ def _radar(out: Path, rows: Sequence[str] | None, spec: RunSpec) -> Path:
     return out
 
 
-def _complete(collection: Collection, row: str, dataset: str) -> bool:
-    found = collection.scores.get((row, dataset))
-    return found is not None and found.complete
-
-
 DEMO_NOTE: Final = "demo: rendered scenes and a tiny CLIP; says nothing about the methods"
-
-
-def _note(spec: RunSpec) -> str:
-    return DEMO_NOTE if spec.demo else ""
 
 
 def _block(run: Run, dataset: DatasetPlan, samples: Sequence[str | int] | None, count: int) -> FigureBlock:

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cli.options import add_demo_backbone, add_model_arguments, positive, read_classes
+from bench.cli.options import add_demo_backbone, add_fields, add_model_arguments, positive, read_classes
 from bench.errors import BenchError, writing
+from bench.spec import SegmenterOptions
 
 NATIVE = "none"  # --resize: the image's own resolution
 
@@ -27,11 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", required=True, metavar="OUT", help="a .png or .tif, or a folder (needed for several images)"
     )
-    parser.add_argument(
-        "--threshold", type=float, default=0.0, metavar="T", help="pixels less probable become background (0)"
-    )
-    parser.add_argument("--background", type=int, default=0, metavar="I", help="number of the background class (0)")
-    parser.add_argument("--debias", type=float, metavar="L", help="λ of the global bias (default: the row's)")
+    add_fields(parser, SegmenterOptions, threshold="T", background="I", debias="L")
     parser.add_argument(
         "--resize",
         "--long-side",
@@ -52,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from bench.config import load_config
-    from bench.spec import SegmenterOptions
 
     classes = read_classes(args.classes)
     _check(args)
@@ -69,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
     from bench.models.text import Vocabulary
     from bench.notebook import predictor
 
-    style = Style(colours, args.alpha, args.contours, args.background if args.clear else None)
+    style = Style(colours, args.alpha, args.contours, (options.background or 0) if args.clear else None)
     segment = predictor(args.method, Vocabulary.parse(classes), options, style)
     for image, target in zip(args.images, targets, strict=True):
         print(segment.describe(Path(image)), file=sys.stderr, flush=True)

@@ -39,24 +39,17 @@ def write_dataset(card: Card, root: Path, scenes: Iterable[Scene], layout: str =
     """
     spec = card.layouts[layout]
     folder = root / card.folders[0]
-    for scene in _named(card, spec, scenes):
-        for fields, image, label in _cut(card, spec, *scene):
+    names = _names(card, spec)
+    for scene in scenes:
+        named = next(names, None)
+        if named is None:
+            raise BenchError(f"{card.name}: more scenes than the split has names; give fewer")
+        for fields, image, label in _cut(card, spec, named, *scene):
             path = folder / fill(expand(spec.label)[0], fields)
             file = folder / fill(expand(spec.image)[0], fields)
             _save_bands(image, spec.bands, file) if spec.bands else _save(Image.fromarray(image), file)
             _save(_encoded(label, spec.labels, card, path), path)
     return folder
-
-
-def _named(
-    card: Card, layout: Layout, scenes: Iterable[Scene]
-) -> Iterator[tuple[dict[str, str], NDArray[np.uint8], NDArray[np.uint8]]]:
-    names = _names(card, layout)
-    for image, label in scenes:
-        fields = next(names, None)
-        if fields is None:
-            raise BenchError(f"{card.name}: more scenes than the split has names; give fewer")
-        yield fields, image, label
 
 
 def _names(card: Card, layout: Layout) -> Iterator[dict[str, str]]:

@@ -88,17 +88,6 @@ class Run:
         return [*refused, *sorted(found)]
 
 
-class Background(NamedTuple):
-    """Threads that write while images are counted.
-
-    parts: parts and label maps of the results that are growing; finishing: whole results of the dataset before, for
-    which these need not wait
-    """
-
-    parts: Executor
-    finishing: Executor
-
-
 class _Due(NamedTuple):
     """Images of one row: those to be counted, and those whose label maps are to be kept."""
 
@@ -106,8 +95,13 @@ class _Due(NamedTuple):
     undrawn: set[int]
 
 
-def run_dataset(run: Run, dataset: DatasetPlan, progress: Progress, background: Background) -> list[Future[None]]:
+def run_dataset(
+    run: Run, dataset: DatasetPlan, progress: Progress, parts: Executor, finishing: Executor
+) -> list[Future[None]]:
     """Evaluate what is due of one dataset, in one pass over its images, and store it as it comes.
+
+    parts: a thread that writes parts and label maps of the results that are growing.
+    finishing: one for whole results of the dataset before, for which these need not wait.
 
     Returns the results that are still being finished. What ends it early leaves what was computed on the disk.
     """
@@ -120,13 +114,13 @@ def run_dataset(run: Run, dataset: DatasetPlan, progress: Progress, background: 
     if dataset.samples is None or dataset.refused or not ready:
         return []
     ready, twins = _without_twins(run, ready)
-    results = _Results(run, dataset, ready if run.processes.is_main else (), background.parts)
+    results = _Results(run, dataset, ready if run.processes.is_main else (), parts)
     due = run.processes.shared(results.due())
     started = time.monotonic()
     results.store(_outcomes(run, dataset, ready, due, progress), due)
     if not run.processes.is_main:
         return []
-    seconds, submit = (time.monotonic() - started) / len(ready), background.finishing.submit
+    seconds, submit = (time.monotonic() - started) / len(ready), finishing.submit
     done = [submit(result, seconds, peak_memory(run.models.device)) for result in results.finished()]
     for cell in twins:  # whose counts another row has got by then
         done.append(submit(lambda one: run.store.open(_result(run, dataset, one), dataset.indices).finish(), cell))

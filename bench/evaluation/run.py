@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.errors import BenchError
-from bench.evaluation.dataset_run import Background, Progress, Run, probe, run_dataset
+from bench.evaluation.dataset_run import Progress, Run, probe, run_dataset
 from bench.evaluation.models import ModelCache
 from bench.evaluation.plan import plan
 from bench.registry import load_methods
@@ -54,11 +54,10 @@ def execute(run: Run) -> None:
     failing row is recorded with its reason and does not.
     """
     with ThreadPoolExecutor(1) as parts, ThreadPoolExecutor(1) as finishing:
-        background = Background(parts, finishing)
         done = []
         for number, dataset in enumerate(run.datasets, 1):
             progress = Progress(dataset.card.name, number, len(run.datasets), 0, 0)
-            done += run_dataset(run, dataset, progress, background)
+            done += run_dataset(run, dataset, progress, parts, finishing)
     for future in done:
         future.result()
 

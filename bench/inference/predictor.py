@@ -86,10 +86,10 @@ class Predictor:
         if isinstance(image, str | Path):
             native = self._natively(Path(image))
             with _opened(Path(image), native) as raster:
-                return self._label_map(self._parts(raster, native), str(image))
+                return self._label_map(self._parts(raster, native, str(image)))
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise BenchError(f"image: {image.dtype} {image.shape}; give an RGB array (H, W, 3) of uint8, or a path")
-        return self._label_map(self._parts(DecodedImage(image), bool(self.native)), "image")
+        return self._label_map(self._parts(DecodedImage(image), bool(self.native), "image"))
 
     def describe(self, source: Path) -> str:
         """At what size an image file will be worked at, and what of it is not looked at. BenchError for no image."""
@@ -126,7 +126,7 @@ class Predictor:
             writer = LabelWriter(target, source, raster, self.names, self.style)
             kept = []
             try:
-                for scores, labels in self._explained(self._parts(raster, native), str(source)):
+                for scores, labels in self._parts(raster, native, str(source)):
                     writer.add(labels)
                     if scores_file:
                         kept.append((scores.cpu().numpy(), labels))
@@ -140,45 +140,37 @@ class Predictor:
             np.savez(buffer, scores=whole[0], labels=whole[1])
             write_asked(Path(scores_file), buffer.getvalue(), f"--scores {scores_file}")
 
-    def _label_map(self, parts: Iterator[Part], source: str) -> LabelMap:
-        found = [(scores.cpu().numpy(), labels) for scores, labels in self._explained(parts, source)]
+    def _label_map(self, parts: Iterator[Part]) -> LabelMap:
+        found = [(scores.cpu().numpy(), labels) for scores, labels in parts]
         scores, labels = (np.concatenate(strips, axis=-2) for strips in zip(*found, strict=True))
         return LabelMap(labels, self.names, scores)
 
-    def _parts(self, raster: Raster, native: bool) -> Iterator[Part]:
-        top = 0
-        for scores, labels in self._labelled(raster, native):
-            bottom = top + len(labels)
-            empty = raster.empty(Box(top, 0, bottom, raster.width))
-            yield scores, labels if empty is None else np.where(empty, np.uint8(IGNORED), labels)
-            top = bottom
-
-    def _labelled(self, raster: Raster, native: bool) -> Iterator[Part]:
-        if native:
-            for scores in score_strips(self.segmenter, self.row, raster):
-                yield scores, self.row.label_map(scores, (scores.shape[1], scores.shape[2]))
-            return
-        size = raster.height, raster.width
-        whole = raster.read(Box(0, 0, *size))
-        found = self.segmenter.scores_of_original(whole, size)[self.row.name]
-        if isinstance(found, Exception):
-            raise found
-        yield found, self.row.label_map(found, size)
-
-    def _explained(self, parts: Iterator[Part], source: str) -> Iterator[Part]:
-        """Pass the parts on; errors of a plug-in, and scores that are not finite, become one line."""
+    def _parts(self, raster: Raster, native: bool, source: str) -> Iterator[Part]:
+        """Yield the image, or strip after strip; a plug-in's error, and scores that are not finite, become one line."""
+        top, size = 0, (raster.height, raster.width)
         try:
-            for scores, labels in parts:
+            for scores in score_strips(self.segmenter, self.row, raster) if native else self._whole(raster):
                 if not bool(scores.sum().isfinite()):
                     raise BenchError(
                         f"{source}: the method '{self.row.name}' gives scores that are not finite (NaN or infinity)"
                     )
-                yield scores, labels
+                labels = self.row.label_map(scores, (scores.shape[1], scores.shape[2]) if native else size)
+                bottom = top + len(labels)
+                empty = raster.empty(Box(top, 0, bottom, raster.width))
+                yield scores, labels if empty is None else np.where(empty, np.uint8(IGNORED), labels)
+                top = bottom
         except BenchError:
             raise
         except Exception as error:
             said = described(error, self.row.method)
             raise BenchError(f"{source}: the method '{self.row.name}' failed: {said}") from error
+
+    def _whole(self, raster: Raster) -> Iterator[Tensor]:
+        size = raster.height, raster.width
+        found = self.segmenter.scores_of_original(raster.read(Box(0, 0, *size)), size)[self.row.name]
+        if isinstance(found, Exception):
+            raise found
+        yield found
 
 
 def _opened(source: Path, native: bool) -> contextlib.AbstractContextManager[Raster]:

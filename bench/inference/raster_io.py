@@ -99,18 +99,15 @@ def decoded(path: Path) -> DecodedImage:
 
 def is_georeferenced(path: Path) -> bool:
     """Return whether the file is a GeoTIFF: has the tags that tie pixels to places."""
-    with contextlib.suppress(*_UNREADABLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path) as image:
-            return bool({_PIXEL_SCALE, _TRANSFORMATION} & set(getattr(image, "tag_v2", ())))
+    with contextlib.suppress(*_UNREADABLE), _header(path) as image:
+        return bool({_PIXEL_SCALE, _TRANSFORMATION} & set(getattr(image, "tag_v2", ())))
     return False
 
 
 def dropped_bands(path: Path) -> str | None:
     """Say in one line which of the file's bands are not looked at; None for none."""
-    with contextlib.suppress(*_UNREADABLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path) as image:
+    with contextlib.suppress(*_UNREADABLE):
+        with _header(path) as image:
             count = image.tag_v2.get(_SAMPLES_PER_PIXEL, 3) if hasattr(image, "tag_v2") else len(image.getbands())
             alpha = "A" in image.getbands()
         if count > 3 + alpha:
@@ -118,17 +115,24 @@ def dropped_bands(path: Path) -> str | None:
     return None
 
 
-def _empty(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
-    with contextlib.suppress(*_UNREADABLE), warnings.catch_warnings():
+@contextlib.contextmanager
+def _header(path: Path) -> Iterator[Any]:
+    """Open an image whose pixels are not asked for, without Pillow's warnings."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
-            nodata = getattr(image, "tag_v2", {}).get(_NODATA)
-            if image.getbands()[-1] == "A" or "transparency" in image.info:
-                alpha = np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
-                return alpha == 0 if (alpha == 0).any() and alpha.shape == pixels.shape[:2] else None
-            if nodata is not None:
-                found = (pixels == float(str(nodata).strip("\0 "))).all(axis=2)
-                return found if found.any() else None
+            yield image
+
+
+def _empty(path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    with contextlib.suppress(*_UNREADABLE), _header(path) as image:
+        nodata = getattr(image, "tag_v2", {}).get(_NODATA)
+        if image.getbands()[-1] == "A" or "transparency" in image.info:
+            alpha = np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
+            return alpha == 0 if (alpha == 0).any() and alpha.shape == pixels.shape[:2] else None
+        if nodata is not None:
+            found = (pixels == float(str(nodata).strip("\0 "))).all(axis=2)
+            return found if found.any() else None
     return None
 
 

@@ -73,15 +73,15 @@ def load_backbone(
     return Backbone(name, model.to(device), _tokenizer(spec.model, config, is_config), fingerprint)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path, flag: str = "--backbone") -> dict[str, Any]:
     try:
-        with reading(f"--backbone {path}", "give an open_clip model-config JSON"):
+        with reading(f"{flag} {path}", "give an open_clip model-config JSON"):
             config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(config)
     except (ValueError, TypeError) as error:
-        raise BenchError(f"--backbone {path}: not an open_clip model-config JSON ({error})") from None
+        raise BenchError(f"{flag} {path}: not an open_clip model-config JSON ({error})") from None
     if missing:
-        raise BenchError(f"--backbone {path}: not an open_clip model config, it lacks {', '.join(sorted(missing))}")
+        raise BenchError(f"{flag} {path}: not an open_clip model config, it lacks {', '.join(sorted(missing))}")
     return config
 
 
@@ -207,20 +207,7 @@ def _simple_tokenizer(context_length: int) -> Any:
 
 def random_clip(model: str) -> Any:
     """Return an open_clip model by name or JSON, with random weights. BenchError for one that is not known."""
-    if model.endswith(".json"):
-        if not Path(model).is_file():
-            raise BenchError(f"--model {model}: no such file; give an open_clip model-config JSON, or a model's name")
-        open_clip.add_model_config(Path(model))
-        model = Path(model).stem
-    if open_clip.get_model_config(model) is None:
+    config = _read_config(Path(model), "--model") if model.endswith(".json") else open_clip.get_model_config(model)
+    if config is None:
         raise BenchError(f"--model {model}: open_clip has none; {did_you_mean(model, open_clip.list_models())}")
-    logging.disable(logging.WARNING)  # open_clip warns that the weights are random, as they are meant to be
-    try:
-        built = open_clip.create_model(model, pretrained=None, load_weights=False)
-    except RuntimeError as error:
-        raise BenchError(
-            f"--model {model}: {str(error).splitlines()[0]}; give an open_clip model name or JSON"
-        ) from None
-    finally:
-        logging.disable(logging.NOTSET)
-    return built.requires_grad_(False).eval()
+    return _empty_model(model, config).requires_grad_(False).eval()
