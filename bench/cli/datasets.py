@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.data.inventory import DatasetStatus
 
 
-ACTIONS = ("list", "check", "show", "new", "clean", "schema")
+ACTIONS = ("list", "check", "show", "cite", "new", "clean", "schema")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ACTION",
         default="list",
         help="list (default) or check datasets, show: write a page of images with their labels laid over them, "
+        "cite: print BibTeX of datasets, or of those that --results holds, "
         "new: write the card of a folder with images and labels, clean: delete copies of archives, "
         "schema: print what a card may say",
     )
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.add_argument("--out", metavar="FILE", help="show: where the page goes (NAME.html)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that decode for check (0: none)")
-    add_shared(parser, "--layout", "--data-root", "--cards")
+    add_shared(parser, "--layout", "--data-root", "--results", "--cards")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -74,6 +75,8 @@ def main(args: argparse.Namespace) -> int:
         files, size = clean()
         print(f"{cache_dir() / 'archives'}: {files} files deleted, {size / 1e9:.2f} GB")
         return 0
+    if args.action == "cite":
+        return _cite(args)
     if args.action == "show":
         return _write_sheets(_cards(args, root), root, args)
     if args.action == "check":
@@ -129,6 +132,18 @@ def _cards(args: argparse.Namespace, root: Path) -> list[Card]:
     if not found:
         raise BenchError(f"datasets {args.action} all: no dataset in {root}; give the folder with --data-root")
     return found
+
+
+def _cite(args: argparse.Namespace) -> int:
+    from bench.data.cards import load_card
+    from bench.data.citations import bibtex
+    from bench.store.store import Store
+
+    names = args.names or list(dict.fromkeys(cell.dataset for cell in Store(Path(args.results)).cells()))
+    if not names:
+        raise BenchError(f"datasets cite: {args.results} holds no results; name datasets, or give --results")
+    print(bibtex(load_card(name, args.cards) for name in names))
+    return 0
 
 
 def _write_sheets(cards: Sequence[Card], root: Path, args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import jsonschema
 import pytest
 import yaml
 
+from bench.cli import main
 from bench.config import load_config
 from bench.data.cards import card_names, card_schema, load_card
+from bench.data.citations import bibtex
 from bench.data.patterns import fill, parse
 from bench.errors import BenchError
 from bench.paths import shipped
@@ -232,3 +235,41 @@ def test_cards_are_read_without_the_heavy_libraries():
     heavy = "{'torch', 'cv2', 'pandas', 'datasets', 'numpy', 'PIL'}"
     code = f"import sys, bench.data.cards as c; c.load_card('isaid'); print({heavy} & set(sys.modules))"
     assert run_python(code) == "set()"
+
+
+def test_citations_become_bibtex():
+    cards = [load_card(name) for name in card_names()]
+    text = bibtex(cards)
+    cited = {part for card in cards if card.citation for part in card.citation.split("; ")}
+    assert text.count("@misc{") == len({part.removeprefix("validation set: ") for part in cited}) + sum(
+        card.citation is None for card in cards
+    )
+    keys = re.findall(r"@misc{(.*),", text)
+    assert len(set(keys)) == len(keys) and "note" not in text
+    assert r"title = {{FLAIR \#1: " in text and "isprsannals" in text
+    (loveda,) = [entry for entry in text.split("\n@") if "wang2021loveda" in entry]
+    assert loveda.splitlines()[1:] == [
+        "  author = {Wang and others},",
+        "  title = {{LoveDA: A Remote Sensing Land-Cover Dataset for Domain Adaptive Semantic Segmentation}},",
+        "  howpublished = {NeurIPS Datasets and Benchmarks 2021},",
+        "  year = {2021},",
+        "  eprint = {2110.08733},",
+        "  archiveprefix = {arXiv},",
+        "}",
+    ]
+
+
+def test_what_is_no_citation_stays_a_note(content, tmp_path):
+    assert bibtex([load({**content, "citation": "see our web page"}, tmp_path)]).splitlines() == [
+        "@misc{mine,",
+        "  title = {Mine},",
+        "  note = {see our web page},",
+        "}",
+    ]
+
+
+def test_cite_prints_what_results_hold(tmp_path, capsys):
+    assert main(["datasets", "cite", "potsdam", "vaihingen"]) == 0
+    assert capsys.readouterr().out.count("@misc{rottensteiner2012the") == 1
+    assert main(["datasets", "cite", "--results", str(tmp_path / "none")]) == 2
+    assert "holds no results" in capsys.readouterr().err
