@@ -27,8 +27,9 @@ from bench.registry import Method, earlier_hashes, find_method, find_refinement
 from bench.runtime.distributed import Distributed
 from bench.settings import Settings, miscount
 from bench.spec import RunSpec
+from bench.store.history import changes_for_recount, setting_changes
 from bench.store.maps import LabelMaps
-from bench.store.record import DONE, identity
+from bench.store.record import DONE, SCORING, identity
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
@@ -295,22 +296,16 @@ def _compared(
         if cell.ready and store.twin(cell.settings, cell.identity):
             return "rescore", ("its counts are shared with another row",)
         return "missing", ()
-    changes = store.changes(cell.settings, cell.inputs) if cell.ready else None
-    if changes is not None and changes.recount and old.counted:
-        return "stale", tuple(changes.recount)
-    if changed := _changed_images(dataset.contents, old):
+    recount = changes_for_recount(old, cell.settings, cell.inputs) if cell.ready else []
+    if recount and old.counted:
+        return "stale", tuple(recount)
+    if changed := old.changed_images(dataset.contents):
         return "partial", (f"the files of {changed:,} images changed",)
     if boundary and old.status in DONE and old.boundary() is None:
         return "partial", ()
-    if old.status in DONE and changes is not None and changes.rescore:
-        return "rescore", tuple(changes.rescore)
+    rescore = setting_changes(old.settings, cell.settings, only=SCORING) if cell.ready else []
+    if old.status in DONE and rescore:
+        return "rescore", tuple(rescore)
     if old.status in DONE and any(piece.record.status not in DONE for piece in old.pieces):
         return "partial", ()  # all is counted, and the run was killed before it put that together
     return (old.status if old.status in ("partial", "failed") else "cached"), ()
-
-
-def _changed_images(now: Sequence[str | None] | None, old: StoredResult) -> int:
-    """Count the stored images whose files hold something else now."""
-    if now is None:
-        return 0
-    return sum(index >= len(now) or now[index] not in (None, content) for index, content in old.contents.items())

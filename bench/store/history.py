@@ -39,7 +39,9 @@ def history_of(
     last: Previous | None = None
     if old.status in DONE and (old.record.status in DONE or not same):
         last = _snapshot(old)
-        notes = _changed_files(old, contents) + ([AGAIN] if fresh else []) if same else []
+        changed_images = old.changed_images(contents) if same else 0
+        notes = [f"images or labels changed ({changed_images:,} of {old.total:,})"] if changed_images else []
+        notes += [AGAIN] if fresh and same else []
     elif entries and not same:  # nothing was completed since, so that its end is known from what comes now
         last = entries.pop()
     if last is not None and (changed := differences(last, new) + notes):
@@ -126,10 +128,3 @@ def _snapshot(cell: StoredResult) -> Previous:
         commit=str(record.made_with.get("commit", "")),
         counts_sha256=record.counts_sha256,
     )
-
-
-def _changed_files(old: StoredResult, contents: Sequence[str | None] | None) -> list[str]:
-    known = old.contents if contents is not None else {}
-    now = contents or ()
-    changed = sum(index >= len(now) or now[index] not in (None, content) for index, content in known.items())
-    return [f"images or labels changed ({changed:,} of {old.total:,})"] if changed else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -127,6 +128,15 @@ class StoredResult:
         table = counted(self._sound(self._outline))
         pairs = zip(table.column("index").to_pylist(), table.column("content").to_pylist(), strict=True)
         return {index: content for index, content in pairs if content is not None}
+
+    def changed_images(self, now: Sequence[str | None] | None) -> int:
+        """Count the images whose files hold something else now.
+
+        now: checksums of the files of all images, None for those that are not known.
+        """
+        if now is None:
+            return 0
+        return sum(index >= len(now) or now[index] not in (None, content) for index, content in self.contents.items())
 
     @property
     def scenes(self) -> list[str | None]:

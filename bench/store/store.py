@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 from urllib.parse import unquote
 
 from bench.errors import BenchError
@@ -30,27 +30,17 @@ from bench.runtime.atomic import write_atomic
 from bench.runtime.provenance import differing
 from bench.settings import Settings
 from bench.store.count_files import COUNTS, part_file, sound_counts
-from bench.store.history import changes_for_recount, history_of, history_of_gap, setting_changes
+from bench.store.history import history_of, history_of_gap
 from bench.store.lock import folder_lock
-from bench.store.record import DONE, SCORING, Damaged, Record, ResultSpec
+from bench.store.record import DONE, Damaged, Record, ResultSpec
 from bench.store.result import StoredResult, cell_folder, load_result
 from bench.store.writer import ResultWriter, naming
-
-
-class Changes(NamedTuple):
-    """Differences between a stored cell and a run: "debias 0.0 -> 0.3", "weights changed".
-
-    recount: the cell is stale, its images have to be done again. rescore: `open` and `finish` alone bring it
-    up to date, because counts do not depend on the threshold.
-    """
-
-    recount: list[str]
-    rescore: list[str]
 
 
 class Store:
     """A results folder.
 
+    cells_folder: where the folders of the cells are.
     limit: results of the first N images only live apart from full ones, in limited-<N>/.
     demo: results of the embedded demo, which never replace real ones.
     shard: (i, n) for one of n processes that share a run; each writes separate files and readers put them together.
@@ -68,12 +58,7 @@ class Store:
         self.limit = limit
         self.demo = demo
         self.shard = f"shard-{shard[0]}-of-{shard[1]}" if shard else ""
-        self._cells = (self.folder / f"limited-{limit}" if limit else self.folder) / "cells"
-
-    @property
-    def cells_folder(self) -> Path:
-        """Where the folders of the cells are."""
-        return self._cells
+        self.cells_folder = (self.folder / f"limited-{limit}" if limit else self.folder) / "cells"
 
     def lock(self) -> AbstractContextManager[None]:
         """Return the lock to hold while writing; a shard excludes only other processes of the same shard.
@@ -130,14 +115,6 @@ class Store:
             with naming(cell.pieces[0].folder):
                 record.write(cell.pieces[0].folder, record.written)
 
-    def changes(self, settings: Settings, inputs: Mapping[str, str]) -> Changes | None:
-        """Return what changed since the cell was stored; None where nothing is stored."""
-        old = self.cell(settings.row, settings.dataset)
-        if old is None:
-            return None
-        recount = changes_for_recount(old, settings, inputs)
-        return Changes(recount, setting_changes(old.settings, settings, only=SCORING))
-
     def cell(self, row: str, dataset: str) -> StoredResult | None:
         """Return one stored cell; None where there is none, or one whose cell.json is damaged."""
         return self._load(self.place(row, dataset))
@@ -170,7 +147,7 @@ class Store:
         Raises BenchError for folders that may not be read.
         """
         cells, damaged = [], {}
-        for folder in [cell for dataset in _folders(self._cells) for cell in _folders(dataset)]:
+        for folder in [cell for dataset in _folders(self.cells_folder) for cell in _folders(dataset)]:
             try:
                 cell = load_result(folder, self.limit)
             except BenchError as error:
@@ -181,7 +158,7 @@ class Store:
 
     def twin(self, settings: Settings, identity: str) -> StoredResult | None:
         """Return a whole result of another row with the same dataset and identity, such as at another threshold."""
-        for folder in _folders(self._cells / settings.dataset):
+        for folder in _folders(self.cells_folder / settings.dataset):
             other = self._load(folder)
             if other is None or other.row == settings.row or other.record.fingerprint != identity:
                 continue
@@ -202,7 +179,7 @@ class Store:
 
     def place(self, row: str, dataset: str) -> Path:
         """Return the folder of a cell."""
-        return self._cells / cell_folder(row, dataset)
+        return self.cells_folder / cell_folder(row, dataset)
 
     def _place(self, settings: Settings) -> Path:
         return self.place(settings.row, settings.dataset) / self.shard

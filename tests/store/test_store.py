@@ -31,8 +31,9 @@ from bench.metrics.boundary import boundary_iou
 from bench.runtime.checksum import sealed
 from bench.settings import Settings
 from bench.store.count_table import ImageCounts
-from bench.store.record import Cost
-from bench.store.store import Changes, Store, limits
+from bench.store.history import changes_for_recount, setting_changes
+from bench.store.record import SCORING, Cost
+from bench.store.store import Store, limits
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -257,14 +258,17 @@ def test_a_shard_of_other_settings_is_left_out(tmp_path: Path) -> None:
 
 def test_changes_are_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert store.changes(settings(), INPUTS) is None
     write(store, 6)
-    assert store.changes(settings(), INPUTS) == Changes([], [])
+    cell = the_cell(store)
+    assert changes_for_recount(cell, settings(), INPUTS) == setting_changes(cell.settings, settings()) == []
     new = settings(debias=0.3, options={"sigma": 5.0}, threshold=0.3)
-    assert store.changes(new, INPUTS | {"plug-in": "xx", "upsampler": "yy"}) == Changes(
-        ["debias 0.0 -> 0.3", "option sigma none -> 5.0", "plug-in changed", "upsampler changed"],
-        ["threshold 0.0 -> 0.3"],
-    )
+    assert changes_for_recount(cell, new, INPUTS | {"plug-in": "xx", "upsampler": "yy"}) == [
+        "debias 0.0 -> 0.3",
+        "option sigma none -> 5.0",
+        "plug-in changed",
+        "upsampler changed",
+    ]
+    assert setting_changes(cell.settings, new, only=SCORING) == ["threshold 0.0 -> 0.3"]
 
 
 @pytest.mark.parametrize("change", [{"threshold": 0.3}, {"background": 1}, {"row": "other", "dataset": "x"}])
