@@ -128,9 +128,20 @@ class ResizeRule(Model):
 
 
 class AntialiasedResize(ResizeRule):
-    """Resize by Pillow's bilinear filter, as SAM's own code does it, in place of OpenCV's."""
+    """Resize by Pillow's bilinear filter, as SAM's own code does it, in place of OpenCV's.
+
+    multiple: of which both sides are made multiples before, by OpenCV.
+    """
 
     antialias: ClassVar[bool] = True
+    multiple: int = 1
+
+    def stretched(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) before Pillow's resize, rounded up."""
+        return -(-height // self.multiple) * self.multiple, -(-width // self.multiple) * self.multiple
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        return super().size(*self.stretched(height, width))
 
 
 class Overrides(Model):

@@ -6,9 +6,10 @@ W ← W + Wᵀ without diagonal and S = D^−½·W·D^−½, the scores of MaskC
 conjugate gradients as in the released code, not to the end. LPOSS+ (`pixels`) does it once more over the pixels: 13×13
 neighbours, w = exp(−‖ΔLab‖/τ).
 
-MaskCLIP keeps residual and FFN here, and the authors use the weights `laion2b_s34b_b88k`. Their code pads small images
-with black at the right and below, and fails with fewer patches than k; here padding is even, and k at most the number
-of patches. Scores have no own scale: the authors take the greatest, which no scale changes.
+MaskCLIP keeps residual and FFN here, and the authors use the weights `laion2b_s34b_b88k`. Images smaller than a window
+are padded with black at the right and below, and what is found is stretched over the unpadded window, as in their code.
+That fails with fewer patches than k; here k is at most the number of patches. Scores have no own scale: the authors
+take the greatest, which no scale changes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -52,8 +53,13 @@ class _Windows:
         self._values: list[Tensor] = []  # (N, D) of the second model, unit length
         self._centres: list[Tensor] = []  # (N, 2) in pixels
         self._grid = (0, 0)
+        self._stretched: tuple[int, int] | None = None  # size of windows that were padded
 
     def add(self, trunk: Trunk, boxes: Sequence[Box]) -> None:
+        size, patch = (boxes[0].bottom - boxes[0].top, boxes[0].right - boxes[0].left), self._image.patch_size
+        if size[0] % patch or size[1] % patch:
+            trunk = trunk.of(self._image.cornered(boxes, patch)).having(self._image.models)
+            self._stretched = size
         second = trunk.second("vfm")
         if second.grid != trunk.grid:
             raise ValueError(f"LPOSS needs a model with CLIP's patch size: {second.grid} patches are not {trunk.grid}")
@@ -73,6 +79,8 @@ class _Windows:
         spread = ten_steps(lambda x: torch.from_numpy(system @ x.numpy()), cosine.double().cpu())
         windows = spread.float().to(text.device).view(len(self._image.boxes), -1, len(text)).mT
         maps = windows.unflatten(2, self._grid)
+        if self._stretched is not None:
+            maps = F.interpolate(maps, size=self._stretched, mode="bilinear")
         return self._over_pixels(self._image.stitch(maps)) if self._options.pixels else maps
 
     def _graph(self, values: Tensor, centres: Tensor) -> scipy.sparse.csr_matrix:

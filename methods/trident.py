@@ -8,9 +8,9 @@
    it. The kept part of A, averaged over heads, rows divided by their sum, weighs the joined map, enlarged to SAM's
    grid; then layer norm and projection.
 
-The released code resizes images first to multiples of 16, and SAM's scores straight to the original size: here they
-pass through the network's size. Its refinement with SAM's mask decoder (`--sam_refine`) is left out. Its settings for
-natural images are windows of 336, stride 224, scale 40. SAM's pass costs about 26 of CLIP's an image.
+Images are first stretched to multiples of 16, for CLIP and for SAM, and scores are enlarged from SAM's patches to the
+original at once, as in the released code. Its refinement with SAM's mask decoder (`--sam_refine`) is left out. Its
+settings for natural images are windows of 336, stride 224, scale 40. SAM's pass costs about 26 of CLIP's an image.
 """
 
 from collections.abc import Sequence
@@ -26,6 +26,8 @@ from bench.methods.proxyclip import affinity, values_on
 @method("trident", label="Trident", venue="ICCV'25", models={"vfm": "dino-vitb16", "sam": "sam-vitb"})
 class Trident:
     whole_image = 1024
+    multiple = 16
+    enlarged_at_once = True
 
     def __init__(self, beta: float = 1.2, gamma: float = 3.0, factor: float = 1.2, negative: bool = False) -> None:
         self.beta, self.gamma, self.factor, self.negative = beta, gamma, factor, negative

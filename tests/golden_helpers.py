@@ -103,8 +103,10 @@ def image(case: Case) -> NDArray[np.uint8]:
     return np.ascontiguousarray(whole[:240, :260]) if case.file.endswith("small") else whole
 
 
-def stitched(bed: Bed, case: Case, pixels: NDArray[np.uint8], batch: int = 9) -> torch.Tensor:
-    """Scores (Q, h, w) that the case's method gives an image."""
+def stitched(
+    bed: Bed, case: Case, pixels: NDArray[np.uint8], batch: int = 9, size: tuple[int, int] | None = None
+) -> torch.Tensor:
+    """Scores (Q, h, w) that the case's method gives an image. size: of the original."""
     row = Row(
         case.method,
         load_methods()[case.method].build(case.options),
@@ -113,7 +115,7 @@ def stitched(bed: Bed, case: Case, pixels: NDArray[np.uint8], batch: int = 9) ->
         models={role: second(kind) for role, kind in case.models.items()},
     )
     segmenter = Segmenter(bed.backbone, [row], case.window, case.stride, batch)
-    scores = segmenter.scores(pixels, larger=at_sizes(pixels, segmenter.sizes))[case.method]
+    scores = segmenter.scores(pixels, None, size, at_sizes(pixels, segmenter.sizes))[case.method]
     assert isinstance(scores, torch.Tensor), scores
     return scores
 

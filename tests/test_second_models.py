@@ -6,15 +6,17 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from golden_helpers import CASES, DINO16, VOCABULARY, Case, image, near, stitched
 from second_recipe import mixture_case, second
 
 from bench.config import load_config
-from bench.data.images import at_sizes
+from bench.data.images import at_sizes, resize
 from bench.errors import BenchError
 from bench.evaluation.models import ModelCache, build_row
 from bench.inference.row import Row
@@ -24,7 +26,7 @@ from bench.models.second_kinds import TimmModel, load_second
 from bench.models.text import encode
 from bench.models.upsamplers import load_upsampler
 from bench.registry import load_methods
-from bench.settings import Settings
+from bench.settings import AntialiasedResize, Settings
 from bench.verify import recipe
 from bench.verify.goldens import Bed, stored
 
@@ -205,3 +207,28 @@ def test_upsamplers_take_the_finer_grid(bed: Bed) -> None:
     blocks = nearest.view(len(nearest), 28, 8, 28, 8)
     assert (blocks - blocks[:, :, :1, :, :1]).abs().max() < 1e-6  # 28 x 28 patches of 8 pixels
     assert (nearest - patches).abs().max() > 1e-3
+
+
+def test_lposs_pads_small_windows_with_black_at_the_corner(bed: Bed) -> None:
+    """What it finds on the same image with black below, stretched over the window without it."""
+    case = next(case for case in CASES if case.run == "lposs")
+    small = image(case)[:200, :224]
+    black = np.concatenate([small, np.zeros((8, 224, 3), np.uint8)])
+    enlarged = F.interpolate(torch.eye(13)[None], size=208, mode="linear")[0]  # (13, 208)
+    rows = torch.linalg.pinv(enlarged) @ F.interpolate(torch.eye(13)[None], size=200, mode="linear")[0]
+    expected = torch.einsum("qhw,hk->qkw", stitched(bed, case, black), rows)
+    assert (stitched(bed, case, small) - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.slow
+def test_trident_stretches_images_and_enlarges_its_scores_once(bed: Bed) -> None:
+    case = next(case for case in CASES if case.method == "trident")
+    odd = image(case)[:420, :448]
+    rule = AntialiasedResize(long_side=1024, multiple=16)
+    assert rule.size(420, 448) == (987, 1024) and rule.size(504, 896) == (585, 1024)
+    assert resize(odd, rule).shape == (987, 1024, 3)
+    scores = stitched(bed, case, odd, size=(840, 896))
+    assert scores.shape[1:] == (987 // 16, 64)  # SAM's patches
+    even = cv2.resize(odd, (448, 432), interpolation=cv2.INTER_LINEAR)
+    near = stitched(bed, case, even, size=(840, 896))
+    assert (scores - near).abs().mean() < 0.2 * scores.std()

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from bench.errors import BenchError, reading
-from bench.settings import ResizeRule
+from bench.settings import AntialiasedResize, ResizeRule
 
 # Pillow refuses more than twice this, OpenCV more than 1 << 30 pixels: large scenes are what tiling is for.
 Image.MAX_IMAGE_PIXELS = 1 << 29
@@ -30,7 +30,10 @@ _PHOTOMETRIC, _SAMPLES = 262, 277  # tags
 def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:
     """Resize an image: 8-bit bilinear. Any other than OpenCV's, without antialias, moves 0.7 % of the labels."""
     height, width = rule.size(*image.shape[:2])
-    if rule.antialias:
+    if isinstance(rule, AntialiasedResize):
+        tall, wide = rule.stretched(*image.shape[:2])
+        if image.shape[:2] != (tall, wide):
+            image = np.asarray(cv2.resize(image, (wide, tall), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
         return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 

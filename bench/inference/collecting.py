@@ -127,9 +127,12 @@ def _whole_image(
         """Scores (W, Q, h, w) of padded windows -> (Q, H, W) of the image."""
         mean = WindowMean((scores.shape[1],), pixels.shape[1], pixels.shape[2], scores.device)
         for box, own in zip(boxes, scores, strict=True):
-            height, width, inside = padded_size(box.bottom - box.top, box.right - box.left, multiple)
-            whole = F.interpolate(own[None], size=(height, width), mode="bilinear")[0]
-            mean.add(box, whole[:, inside.top : inside.bottom, inside.left : inside.right])
+            size = box.bottom - box.top, box.right - box.left
+            if own.shape[1:] != size:
+                height, width, inside = padded_size(*size, multiple)
+                own = F.interpolate(own[None], size=(height, width), mode="bilinear")[0]
+                own = own[:, inside.top : inside.bottom, inside.left : inside.right]
+            mean.add(box, own)
         return mean.mean()
 
     return WholeImage(pixels, boxes, backbone.patch_size, large, row.models, stitch, original, seconds)

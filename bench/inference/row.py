@@ -101,7 +101,8 @@ class Row:
     def whole(self) -> ResizeRule | None:
         """Size at which its method wants the whole image besides its windows."""
         side: int | None = getattr(self.method, "whole_image", None)
-        return None if side is None else AntialiasedResize(long_side=side)
+        multiple = getattr(self.method, "multiple", 1)
+        return None if side is None else AntialiasedResize(long_side=side, multiple=multiple)
 
     @property
     def identity(self) -> Hashable:

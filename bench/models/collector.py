@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from bench.errors import BenchError
 from bench.models.second import SecondModel, SecondTrunk, in_role
-from bench.models.tower import to_rgb
+from bench.models.tower import PIXEL_MEAN, PIXEL_STD, to_rgb
 
 
 class Box(NamedTuple):
@@ -31,7 +32,7 @@ class WholeImage:
     patch_size: of the tower, pixels
     large: (1, 3, H, W) in 0..1, the original with the long side that the method's `whole_image` says, or None
     models: by role
-    stitch: scores (W, Q, h, w) on the patches of all windows -> (Q, H, W), enlarged to them and averaged
+    stitch: scores (W, Q, h, w) on the patches of all windows, or at their own size -> (Q, H, W), enlarged and averaged
     original: (H, W) of the image as it is labelled, where that is known
     """
 
@@ -55,11 +56,21 @@ class WholeImage:
         return to_rgb(self.pixels)
 
     def valid_grid(self, role: str) -> tuple[int, int]:
-        """Return the rows and columns of `second(role)` that the large image covers, rounded."""
+        """Return the rows and columns of `second(role)` that the large image covers whole."""
         assert self.large is not None
         model = in_role(self.models, role)
         height, width = model.fitted(self.large.shape[2], self.large.shape[3])
-        return max(1, round(height / model.patch_size)), max(1, round(width / model.patch_size))
+        return max(1, height // model.patch_size), max(1, width // model.patch_size)
+
+    def cornered(self, boxes: Sequence[Box], multiple: int) -> Tensor:
+        """Windows (B, 3, h, w), normalised, black at the right and below up to multiples of a number."""
+        mean, std = (torch.tensor(v, device=self.pixels.device).view(3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
+        height, width = boxes[0].bottom - boxes[0].top, boxes[0].right - boxes[0].left
+        sides = [-(-side // multiple) * multiple for side in (height, width)]
+        found = (-mean / std).expand(len(boxes), 3, *sides).clone()
+        for window, box in zip(found, boxes, strict=True):
+            window[:, :height, :width] = self.pixels[:, box.top : box.bottom, box.left : box.right]
+        return found
 
     def second(self, role: str) -> SecondTrunk:
         """Send the large image, padded with zeros right and below, through the second model in that role.
