@@ -62,6 +62,7 @@ STAGES = (
     "operator",
     "scores",
     "stitching",
+    "refinement",
     "post-processing",
     "metrics",
     "store",
