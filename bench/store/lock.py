@@ -40,7 +40,8 @@ def folder_lock(folder: Path, name: str = ".lock") -> Iterator[None]:
         ) from None
     try:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}\n", encoding="utf-8")
+        with contextlib.suppress(OSError):  # a full disk is named by what has to be on it
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}\n", encoding="utf-8")
         yield
     finally:
         with contextlib.suppress(OSError):

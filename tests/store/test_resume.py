@@ -157,6 +157,12 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
         pass
 
 
+def test_a_lock_is_held_without_a_note_of_its_holder(tmp_path: Path) -> None:
+    (tmp_path / ".lock.holder").mkdir()  # cannot be written, as on a full disk
+    with Store(tmp_path).lock(), pytest.raises(BenchError, match="in use by another process"), Store(tmp_path).lock():
+        pass
+
+
 def test_a_results_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
