@@ -20,7 +20,7 @@ from bench.errors import BenchError, did_you_mean, reading
 from bench.models.backbone import Backbone
 from bench.models.block import lower_precision
 from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint, with_token_table
-from bench.models.weights import cached_weights, in_weights_folder, weights_source
+from bench.models.weights import cached_weights, fetch_from_hub, in_weights_folder, weights_source
 from bench.paths import weights_dir
 from bench.runtime.hub import answers, hub_endpoint
 
@@ -102,7 +102,7 @@ def _empty_model(name: str, config: dict[str, Any]) -> Any:
 
 
 def fetch_backbone(spec: BackboneSpec) -> Path:
-    """Fetch released weights by open_clip's own way, its cache or a download; return their file.
+    """Fetch released weights into the cache of Hugging Face, where open_clip looks for them; return their file.
 
     Raises BenchError for unknown weights, and where they can be had in neither way, naming what to do.
     """
@@ -120,7 +120,7 @@ def fetch_backbone(spec: BackboneSpec) -> Path:
         return there
     try:
         with _quiet_hub():
-            return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(spec.model, spec.pretrained)))
+            return fetch_from_hub(spec)
     except Exception as error:
         raise BenchError(
             f"weights '{spec.pretrained}' of {spec.model} are neither cached nor can they be downloaded "
@@ -141,7 +141,7 @@ def _pretrained(spec: BackboneSpec) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    lines = str(error.__cause__ or error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:120]
 
 

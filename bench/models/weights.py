@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import open_clip
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
 from bench.config import BackboneSpec, Config, SecondSpec, UpsamplerSpec
@@ -82,6 +84,32 @@ def cached_weights(spec: BackboneSpec) -> Path | None:
     repository, names = _repository(spec)
     found = (try_to_load_from_cache(repository, name) for name in names if repository)
     return next((Path(file) for file in found if isinstance(file, str)), None)
+
+
+def fetch_from_hub(spec: BackboneSpec) -> Path:
+    """Download pretrained weights into the cache of Hugging Face.
+
+    Raises what the hub's library raises, of the first name of the file that the hub does not merely lack.
+    """
+    repository, names = _repository(spec)
+    if not repository:
+        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(spec.model, spec.pretrained)))
+    for name in names[:-1]:
+        try:
+            return Path(hf_hub_download(repository, name))
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):  # it could not be asked
+                raise
+    return Path(hf_hub_download(repository, names[-1]))
+
+
+def size_on_hub(spec: BackboneSpec) -> int | None:
+    """Ask the hub for the size of pretrained weights in bytes; None where it does not say."""
+    repository, names = _repository(spec)
+    for name in names if repository else ():
+        with contextlib.suppress(HfHubHTTPError, OSError, ValueError):
+            return get_hf_file_metadata(hf_hub_url(repository, name)).size
+    return None
 
 
 def _backbones(config: Config) -> Iterator[WeightsStatus]:

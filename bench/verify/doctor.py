@@ -19,8 +19,8 @@ from bench.demo.config import DEMO, with_backbone
 from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError, check_known
 from bench.evaluation.estimate import Costs, quick_costs, quick_seconds
-from bench.models.weights import WeightsStatus, look_for_weights
-from bench.paths import Paths, cache_dir, each_path
+from bench.models.weights import WeightsStatus, look_for_weights, size_on_hub, weights_source
+from bench.paths import Paths, cache_dir, each_path, weights_dir
 from bench.paths import data_root as find_data_root
 from bench.registry import Method, find_method, load_methods
 from bench.report.published import published_number
@@ -115,22 +115,24 @@ def doctor(  # noqa: PLR0913 (each is a flag)
     datasets = {name: look(card, root) for name, card in of_cards.items()}
     if demo:  # which has two of hundreds of images, and is complete so
         datasets = {name: replace(one, state="found", problem=None) for name, one in datasets.items()}
+    needed, reachable = needed_weights(loaded, methods, wanted.rows), answers(hub_endpoint())
     weights = look_for_weights(loaded)
-    needed = needed_weights(loaded, methods, wanted.rows)
+    if reachable:
+        weights = [_with_size(one, loaded) if one.name in needed else one for one in weights]
     used = {name: needed_weights(loaded, methods, one.rows) for name, one in paper.items()}
-    lacking = lacking_weights(loaded, methods, wanted.rows)
+    lacking = [one for one in weights if one.name in needed and not one.there]
     absent = [datasets[name] for name in wanted.columns if datasets[name].state != "found"]
     costs = quick_costs(loaded, methods, loaded.tables[FIRST_TABLE].rows, chosen) if measure else None
     return Diagnosis(
         table=table,
-        machine=_machine(chosen, root),
+        machine=_machine(chosen, root, reachable),
         weights=tuple(sorted(weights, key=lambda one: one.name not in needed)),
         used_in={one.name: ", ".join(name for name, names in used.items() if one.name in names) for one in weights},
         datasets=tuple(datasets.values()),
         tables=tuple(_tables(loaded, methods, paper, of_cards, datasets, costs)),
         lacking=tuple(lacking),
         missing=(*(f"weights {one.name}" for one in lacking), *(f"dataset {one.name} ({one.state})" for one in absent)),
-        next=_next(table, lacking, absent, data_root, demo),
+        next=(not reachable and _by_hand(lacking, loaded)) or _next(table, lacking, absent, data_root, demo),
     )
 
 
@@ -245,7 +247,14 @@ def _tables_table(tables: Iterable[TableFacts]) -> str:
     return tabulate(lines, ["table", "datasets here", "time for these", "time with all"], disable_numparse=True)
 
 
-def _machine(device: str, root: Path) -> dict[str, str]:
+def _with_size(one: WeightsStatus, config: Config) -> WeightsStatus:
+    """Fill in the size of a file that is missing, as the hub states it."""
+    if one.there or one.bytes or one.kind != "backbone" or one.access != "open":
+        return one
+    return replace(one, bytes=size_on_hub(config.backbones[one.name]))
+
+
+def _machine(device: str, root: Path, reachable: bool) -> dict[str, str]:
     made, memory = provenance(), memory_bytes()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts = {"python": made["python"], "torch": torch.__version__}
@@ -258,7 +267,7 @@ def _machine(device: str, root: Path) -> dict[str, str]:
     facts["memory"] = size_text(memory)
     places = {"data": root, "cache": cache_dir(), "cache of Hugging Face": Path(constants.HF_HUB_CACHE)}
     facts |= {name: f"{place} ({size_text(free_bytes(place))} free)" for name, place in places.items()}
-    reached = "answers" if answers(hub_endpoint()) else "does not answer"
+    reached = "answers" if reachable else "does not answer"
     facts["hub"] = f"{hub_endpoint()} {reached}; {'a token' if get_token() else 'no token'}"
     return facts
 
@@ -278,4 +287,14 @@ def _next(
     if datasets:
         names = [one.name for one in datasets if one.direct] or [one.name for one in datasets]
         return f"python -m bench download {' '.join(names)}{place}"
-    return f"python -m bench run --table {table}{' --demo' if demo else place}"
+    asked = "" if table == FIRST_TABLE else f" --table {table}"
+    return f"python -m bench reproduce{asked}{' --demo' if demo else place}"
+
+
+def _by_hand(weights: Sequence[WeightsStatus], config: Config) -> str:
+    """Say how to get the first backbone that is missing where the hub does not answer; "" if none is."""
+    for one in weights:
+        if one.kind == "backbone" and one.access == "open":
+            source = weights_source(config.backbones[one.name])
+            return f"get {source} on a machine with a network and put it into {weights_dir()}"
+    return ""

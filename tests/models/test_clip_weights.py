@@ -111,7 +111,7 @@ def test_weights_that_cannot_be_downloaded_say_where_to_get_and_put_them(
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr("open_clip.download_pretrained", refuse)
+    monkeypatch.setattr("bench.models.clip_weights.fetch_from_hub", refuse)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nothing answers
     spec = BackboneSpec(model="ViT-B-16-quickgelu", pretrained="openai")
     with pytest.raises(BenchError, match="no route to host") as error:

@@ -40,7 +40,7 @@ def test_an_empty_home_lacks_everything(tmp_path: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert "http://127.0.0.1:9 does not answer" in said
     assert "table 1 lacks 10:" in said and "  weights simfeatup" in said and "  dataset udd5 (missing)" in said
-    assert said.endswith("next: python -m bench download weights clip-vit-b16 simfeatup\n")
+    assert "next: get https://openaipublic.azureedge.net/" in said and said.endswith(f"put it into {weights_dir()}\n")
     assert main(["doctor", "--quick", "--json", "--table", "2", "--data-root", str(tmp_path), "--device", "cpu"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["table"] == "2" and len(found["missing"]) == 11
@@ -58,7 +58,7 @@ def test_each_step_leads_to_the_next(tmp_path: Path) -> None:
         card = load_card(name)
         write_dataset(card, tmp_path, [scene(card, 40, 40)])
     found = bench.doctor(tmp_path, **asked)
-    assert found.ready and found.next == f"python -m bench run --table mine --data-root {tmp_path}"
+    assert found.ready and found.next == f"python -m bench reproduce --table mine --data-root {tmp_path}"
     assert "table mine can be run" in repr(found)
     assert {one.name: one.there for one in found.weights}["clip-vit-b16"]
     assert [(one.here, one.datasets) for one in found.tables] == [
@@ -76,7 +76,7 @@ def test_each_step_leads_to_the_next(tmp_path: Path) -> None:
 def test_the_demo_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the session's cache, which holds the demo's data
     found = doctor(demo=True, device="cpu", table="4")
-    assert found.ready and found.next == "python -m bench run --table 4 --demo"
+    assert found.ready and found.next == "python -m bench reproduce --table 4 --demo"
     assert all(one.seconds_here is not None and 0 < one.seconds_here < 3600 for one in found.tables if one.name == "4")
 
 
