@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench.runtime.room import time_text
 from bench.runtime.trackers import PAUSE, Tracker, open_tracker
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Bars:
     """Progress of a run on the standard error.
 
     On a terminal a bar for each dataset and the time that the whole run has left; else a line per minute and one at the
-    end of each dataset.
+    end of each dataset. done: images of all datasets together.
     """
 
     def __init__(self, shown: bool) -> None:
@@ -27,7 +28,7 @@ class Bars:
         self._terminal = sys.stderr.isatty()
         self._words = 0
         self._bar: Any = None
-        self._images = self._done = 0
+        self._images = self.done = 0
         self._started = self._printed = time.monotonic()
         self._last: Progress | None = None
 
@@ -48,10 +49,10 @@ class Bars:
             return
         if self._last is not None and self._last.dataset != progress.dataset:
             self._end_bar()
-        self._done += progress.done - (self._last.done if self._last else 0)
+        self.done += progress.done - (self._last.done if self._last else 0)
         self._last = progress
         title = f"{progress.dataset} ({progress.number} of {progress.datasets})"
-        left = self._left(self._done)
+        left = self._left(self.done)
         if self._terminal:
             self._draw(progress, title, left)
         elif progress.done and time.monotonic() - self._printed >= SILENCE:
@@ -81,14 +82,7 @@ class Bars:
         elapsed = time.monotonic() - self._started
         if not done or not self._images or elapsed < 5:
             return ""
-        seconds = elapsed / done * max(0, self._images - done)
-        return (
-            f"{seconds:.0f} s"
-            if seconds < 120
-            else f"{seconds / 60:.0f} min"
-            if seconds < 7200
-            else f"{seconds / 3600:.1f} h"
-        )
+        return time_text(elapsed / done * max(0, self._images - done))
 
     def _end_bar(self) -> None:
         if self._bar is not None:
@@ -109,8 +103,8 @@ class RunLog:
     def __init__(self, flags: Sequence[str]) -> None:
         self._flags = flags
         self._trackers: list[Tracker] = []
-        self._reported = self._earlier = 0.0
-        self._last: Progress | None = None
+        self._reported = 0.0
+        self._step = 0
 
     def start(self, run: Run) -> None:
         """Open the trackers. BenchError where one cannot be opened."""
@@ -125,16 +119,14 @@ class RunLog:
         self._trackers = [open_tracker(flag, facts) for flag in self._flags]
         self._reported = time.monotonic()
 
-    def images(self, progress: Progress) -> None:
-        """Count one more image of a dataset."""
-        if self._last is not None and self._last.dataset != progress.dataset:
-            self._earlier += self._last.done
-        self._last = progress
+    def images(self, progress: Progress, done: int) -> None:
+        """Report one more image of a dataset, `done` in all."""
+        self._step = done
         if progress.done == progress.total or time.monotonic() - self._reported >= PAUSE:
             self._reported = time.monotonic()
-            values = {f"images/{progress.dataset}": float(progress.done), "images": self._earlier + progress.done}
+            values = {f"images/{progress.dataset}": float(progress.done), "images": float(done)}
             for tracker in self._trackers:
-                tracker.numbers(int(self._earlier + progress.done), values)
+                tracker.numbers(done, values)
 
     def finish(self, run: Run) -> None:
         """Report the scores of the run's rows in per cent, and the table that it ends with."""
@@ -146,7 +138,6 @@ class RunLog:
 
         store, config = run.store, load_config(run.spec.config)
         shown = [dataset.card.name for dataset in run.datasets if dataset.samples]
-        step = int(self._earlier + (self._last.done if self._last else 0))
         scores = {
             f"score/{dataset}/{row}": 100 * score.value
             for (row, dataset), score in scores_of(store, config, run.spec.cards, shown).items()
@@ -154,7 +145,7 @@ class RunLog:
         }
         for tracker in self._trackers:
             if scores:
-                tracker.numbers(step, scores)
+                tracker.numbers(self._step, scores)
             tracker.text("scores", summary_table(store, run.rows, shown, config, run.spec.cards))
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ def _run(spec: RunSpec, args: argparse.Namespace, processes: Distributed) -> int
 
     def report(progress: Progress) -> None:
         bars.images(progress)
-        log.images(progress)
+        log.images(progress, bars.done)
 
     looks = {"writes": not args.dry_run, "tolerant": args.dry_run}
     with planned(spec, **looks, processes=processes, report=report, report_word=bars.word) as run:

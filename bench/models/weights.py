@@ -6,19 +6,22 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import open_clip
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
-from bench.config import BackboneSpec, Config, SecondSpec, UpsamplerSpec
+from bench.config import BackboneSpec, Config, WeightsSpec
 from bench.paths import weights_dir
 from bench.runtime.hub import hub_endpoint, on_hub
 
+Kind: TypeAlias = Literal["backbone", "upsampler", "second model"]
+Access: TypeAlias = Literal["open", "gated", "by hand", "not released"]
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class WeightsStatus:
     """One file of weights.
 
@@ -30,12 +33,12 @@ class WeightsStatus:
     """
 
     name: str
-    kind: Literal["backbone", "upsampler", "second model"]
+    kind: Kind
     there: bool
     file: Path | None
     bytes: int | None
     licence: str | None
-    access: Literal["open", "gated", "by hand", "not released"]
+    access: Access
     source: str | None
     note: str | None
 
@@ -114,59 +117,31 @@ def size_on_hub(spec: BackboneSpec) -> int | None:
 
 def _backbones(config: Config) -> Iterator[WeightsStatus]:
     for name, spec in config.backbones.items():
-        if spec.seed is not None:
-            continue
-        repository = "" if spec.file else _repository(spec)[0]
-        file = in_weights_folder(spec) or cached_weights(spec)
-        there = file is not None and file.is_file()
-        yield WeightsStatus(
-            name=name,
-            kind="backbone",
-            there=there,
-            file=file,
-            bytes=_size(file, spec),
-            licence=spec.license,
-            access="gated" if spec.gated else "open" if repository else "by hand",
-            source=f"{hub_endpoint()}/{repository}" if repository else spec.url and on_hub(spec.url),
-            note=spec.note,
-        )
+        if spec.seed is None:
+            repository = "" if spec.file else _repository(spec)[0]
+            access: Access = "gated" if spec.gated else "open" if repository else "by hand"
+            source = f"{hub_endpoint()}/{repository}" if repository else spec.url and on_hub(spec.url)
+            yield _status(name, "backbone", spec, in_weights_folder(spec) or cached_weights(spec), access, source)
 
 
 def _upsamplers(config: Config) -> Iterator[WeightsStatus]:
     for name, spec in config.upsamplers.items():
-        if spec.file is None:
-            continue
-        file = weights_dir() / spec.file
-        yield WeightsStatus(
-            name=name,
-            kind="upsampler",
-            there=file.is_file(),
-            file=file,
-            bytes=_size(file, spec),
-            licence=spec.license,
-            access="open" if spec.url else "not released",
-            source=on_hub(spec.url) if spec.url else None,
-            note=spec.note,
-        )
+        if spec.file is not None:
+            access: Access = "open" if spec.url else "not released"
+            yield _status(name, "upsampler", spec, weights_dir() / spec.file, access, spec.url and on_hub(spec.url))
 
 
 def _seconds(config: Config) -> Iterator[WeightsStatus]:
     for name, spec in config.models.items():
-        if spec.library == "tower":
-            continue
-        file = weights_dir() / (spec.file or f"{name}.pth")
-        yield WeightsStatus(
-            name=name,
-            kind="second model",
-            there=file.is_file(),
-            file=file,
-            bytes=_size(file, spec),
-            licence=spec.license,
-            access="gated" if spec.gated else "open" if spec.url else "by hand",
-            source=on_hub(spec.url or f"https://huggingface.co/timm/{spec.name}"),
-            note=spec.note,
-        )
+        if spec.library != "tower":
+            access: Access = "gated" if spec.gated else "open" if spec.url else "by hand"
+            source = on_hub(spec.url or f"https://huggingface.co/timm/{spec.name}")
+            yield _status(name, "second model", spec, weights_dir() / (spec.file or f"{name}.pth"), access, source)
 
 
-def _size(file: Path | None, spec: BackboneSpec | UpsamplerSpec | SecondSpec) -> int | None:
-    return file.stat().st_size if file is not None and file.is_file() else spec.bytes
+def _status(
+    name: str, kind: Kind, spec: WeightsSpec, file: Path | None, access: Access, source: str | None
+) -> WeightsStatus:
+    there = file is not None and file.is_file()
+    size = file.stat().st_size if file is not None and there else spec.bytes
+    return WeightsStatus(name, kind, there, file, size, spec.license, access, source, spec.note)

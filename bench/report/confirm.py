@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
 from bench.data.cards import Card
-from bench.errors import reading
-from bench.paths import shipped
-from bench.report.published import TOLERANCE, agrees
+from bench.report.published import TOLERANCE, agrees, read_published
 from bench.report.scores import Score
 
 FOOTGUNS = "docs/footguns.md lists what makes numbers differ"
@@ -94,19 +91,13 @@ def _reason(found: Score, value: float, card: Card, problems: Sequence[str]) -> 
     if problems:
         return f"labels or files differ from the card, see `bench datasets check {card.name}`: {problems[0]}"
     vocabulary = found.settings.vocabulary if found.settings else None
-    for line in _others():
-        if (line["method"], line["dataset"]) == (found.label, found.dataset) and agrees(value - float(line["value"])):
+    for line in read_published("others.csv"):
+        same = (line["method"], line["dataset"]) == (found.label, found.dataset)
+        if same and line["grade"] != "second-hand" and agrees(value - float(line["value"])):
             words = "" if line["vocabulary"] == vocabulary else f" with the words {line['vocabulary']}"
             return f"others report {line['value']}{words} ({line['source']})"
     doubts = f"; the card is not sure of: {'; '.join(card.unverified)}" if card.unverified else ""
     return f"no reason is known{doubts}; {FOOTGUNS}, `bench show {found.row} {found.dataset}` the settings"
-
-
-def _others() -> list[dict[str, str]]:
-    file = shipped("results/published") / "others.csv"
-    with reading(file, "put the published numbers back"):
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    return [line for line in csv.DictReader(lines) if line["grade"] != "second-hand"]
 
 
 def _number(value: float | None) -> str:

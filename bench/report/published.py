@@ -55,11 +55,8 @@ def load_published(name: str | None) -> dict[str, PublishedRow]:
     """Row -> line of a file of results/published/, in the paper's order; no name, no rows. BenchError if unreadable."""
     if name is None:
         return {}
-    file = shipped("results/published") / name
-    with reading(file, "put the published numbers back"):
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     rows = {}
-    for line in csv.DictReader(lines):
+    for line in read_published(name):
         row, label, venue, average = (line.pop(key, "") for key in ("row", "label", "venue", "average"))
         values = {dataset: Decimal(value) for dataset, value in line.items() if value}
         rows[row] = PublishedRow(label, venue, values, Decimal(average) if average else None)
@@ -73,6 +70,14 @@ def published_number(config: Config, row: str, dataset: str) -> Decimal | None:
         if line is not None and dataset in line.values:
             return line.values[dataset]
     return None
+
+
+def read_published(name: str) -> list[dict[str, str]]:
+    """Read the lines of a file of results/published/, without its comments."""
+    file = shipped("results/published") / name
+    with reading(file, "put the published numbers back"):
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return list(csv.DictReader(lines))
 
 
 def marks(values: Mapping[str, Any]) -> dict[str, Mark]:
