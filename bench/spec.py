@@ -319,6 +319,7 @@ class RunSpec(ModelSpec):
             for name in ("backbone", "checkpoint", "data_root"):
                 if getattr(self, name):
                     raise BenchError(f"--demo brings its backbone and data; leave {flag(name)} out")
+            self._check_demo()
         config = self.configuration
         config.check_datasets(card_names(self.cards), self.config)
         if self.table is not None:
@@ -334,6 +335,14 @@ class RunSpec(ModelSpec):
         self._check_layouts({card.name: card for card in self.dataset_cards})
         assert self.rows  # each exists
         return self
+
+    def _check_demo(self) -> None:
+        from bench.demo.content import CARDS  # and numpy
+
+        for card in self.dataset_cards if self.named else ():
+            if card.name not in CARDS:
+                advice = f"leave --demo out; `--backbone {DEMO}` runs the demo's CLIP on your data"
+                raise BenchError(f"--demo has no dataset '{card.name}'; {advice}")
 
     def _check_layouts(self, cards: Mapping[str, Card]) -> None:
         for name, layout in self.layouts.items():

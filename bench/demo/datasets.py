@@ -52,7 +52,7 @@ def write_demo(root: Path, datasets: Iterable[str] = CARDS, seed: int = 0) -> tu
 def demo_data_root(names: Iterable[str] = CARDS) -> Path:
     """Return the data root of `run --demo`, in the cache, with the named datasets, as far as the demo has them."""
     root = cache_dir() / "demo-data"
-    write_demo(root, [name for name in (load_card(name).name for name in names) if name in CARDS])
+    write_demo(root, [name for name in names if name in CARDS])
     return root
 
 

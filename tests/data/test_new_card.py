@@ -134,6 +134,8 @@ def test_the_command_writes_a_card_with_names_that_run_takes(
     assert main(["datasets", "check", "mytown", "--cards", "cards"]) == 0
     assert "mytown: fine" in capsys.readouterr().out
     ran = bench.run("clip", "mytown", cards="cards", backbone="demo", device="cpu", results="r", workers=0)
+    with pytest.raises(BenchError, match=r"--demo has no dataset 'mytown'; leave --demo out; `--backbone demo` runs"):
+        bench.run("clip", "mytown", cards="cards", demo=True)
     assert ran.failures == () and ran.scores.images.item() == 2
 
 
