@@ -26,7 +26,7 @@ from typing import Any, TypeVar, cast, get_args
 from pydantic import ConfigDict, ValidationError, create_model
 
 from bench import methods
-from bench.errors import BenchError, check_known, did_you_mean, validation_message
+from bench.errors import BenchError, check_known, validation_message
 from bench.paths import shipped
 from bench.runtime.sources import source_hash as source_hash
 from bench.runtime.sources import source_of, text_hash, watching
@@ -184,8 +184,7 @@ def method(
     backbones that it is made for. defaults: any of `bench.settings.Overrides`, e.g. ``upsampler="simfeatup",
     debias=0.3``.
     """
-    if tower not in get_args(Library):
-        raise BenchError(f"method '{name}': tower '{tower}'; {did_you_mean(tower, get_args(Library))}")
+    check_known(tower, get_args(Library), f"method '{name}': tower '{tower}'")
 
     def register(factory: Factory) -> Factory:
         file = source_of(factory)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bench.data.archives import File, Tree, archives_in
 from bench.data.cards import Card
 from bench.data.patterns import COORDINATES, expand, fields_of, fill, find, same_name
-from bench.errors import BenchError, did_you_mean, reading
+from bench.errors import BenchError, check_known, reading
 
 _WRAPPERS = 3  # folders around what was packed, as "extract to folder" makes them
 _SHOWN = 4  # names that say what a folder holds
@@ -65,8 +65,8 @@ def locate(card: Card, folders: Sequence[Path], layout: str | None = None) -> Fo
     Raises DatasetMissing where nothing is found, BenchError for an unknown layout and for an image without a
     label.
     """
-    if layout is not None and layout not in card.layouts:
-        raise BenchError(f"{card.name} has no layout '{layout}'; {did_you_mean(layout, card.layouts)}")
+    if layout is not None:
+        check_known(layout, card.layouts, f"{card.name} has no layout '{layout}'")
     names = [layout] if layout else [name for name, spec in card.layouts.items() if not spec.on_request]
     places = [(name, folder) for name in names for folder in folders]
     not_needed = [Path(item.file).name for item in card.downloads if not item.needed]

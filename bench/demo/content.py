@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.cards import Card
-from bench.errors import BenchError, did_you_mean
+from bench.errors import check_known
 from bench.runtime.yaml_files import read_yaml
 from bench.settings import IGNORED, Model
 
@@ -85,8 +85,7 @@ WORDS: Final = (*(word for words in CONCEPTS for word in words), BACKGROUND)
 
 def class_table(card: Card) -> NDArray[np.uint8]:
     """Lookup table (len(MASTER),) uint8: master index -> class index of a dataset."""
-    if card.name not in PLANS:
-        raise BenchError(f"the demo has no dataset '{card.name}'; {did_you_mean(card.name, PLANS)}")
+    check_known(card.name, PLANS, f"the demo has no dataset '{card.name}'")
     parts = PLANS[card.name].parts
     rest = [name for name in card.classes if name not in parts]
     table = np.full(len(MASTER), card.classes.index(rest[0]) if len(rest) == 1 else IGNORED, np.uint8)

@@ -12,7 +12,7 @@ import torch
 
 import bench
 from bench.config import Config
-from bench.errors import BenchError, SharedStateLost, check_known, did_you_mean
+from bench.errors import BenchError, SharedStateLost, check_known
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
 from bench.models.backbone import Backbone
@@ -241,9 +241,8 @@ def _sentences(config: Config, settings: Settings, own_text: object) -> tuple[st
     """Return the templates of a row, none for ImageNet's 80. BenchError where the method encodes text itself."""
     if settings.templates == "imagenet":
         return ()
-    if settings.templates not in config.templates:
-        hint = did_you_mean(settings.templates, ["imagenet", *config.templates])
-        raise BenchError(f"row '{settings.row}': unknown templates '{settings.templates}'; {hint}")
+    known = ["imagenet", *config.templates]
+    check_known(settings.templates, known, f"row '{settings.row}': unknown templates '{settings.templates}'")
     if own_text:
         raise BenchError(f"row '{settings.row}': {settings.method} encodes words in its own way; leave templates out")
     return config.templates[settings.templates]

@@ -32,7 +32,7 @@ from bench.evaluation.loop import Scoring, evaluate
 from bench.evaluation.models import ModelCache, build_row, build_segmenters
 from bench.inference.segmenter import Segmenter
 from bench.inference.windows import window_boxes
-from bench.models.backbone import Backbone, Trunk
+from bench.models.backbone import Backbone
 from bench.models.block import lower_precision
 from bench.models.clip_weights import DTYPES, random_clip
 from bench.models.second import SecondModel
@@ -157,7 +157,7 @@ class Bench:
             self._stock = copy.deepcopy(built)
             self._stock.visual.to(self._dtype)  # all of it, where a run keeps parts in float32
             lower_precision(built.visual, self._dtype)
-        self.backbone: Backbone = _TimedBackbone(model, built, None, fingerprint="")
+        self.backbone: Backbone = _RandomBackbone(model, built, None, fingerprint="")
         self.upsampler: BilateralUpsampler = JBUOne(self.backbone.dim).eval().requires_grad_(False).to(device)
         self.models = _RandomModels(config, methods, device=device, dtype=dtype, tower=self.backbone)
         self.batch = batch
@@ -347,22 +347,7 @@ class _RandomModels(ModelCache):
         return random_second(name, spec, self.device, self.dtype)
 
 
-class _TimedTrunk(Trunk):
-    def input(self, index: int = -1) -> Tensor:
-        with stage("trunk"):
-            return super().input(index)
-
-    def qkv(self, index: int = -1, tokens: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        if tokens is not None:
-            return super().qkv(index, tokens)
-        with stage("trunk"):
-            return super().qkv(index)
-
-
-class _TimedBackbone(Backbone):
-    def trunk(self, images: Tensor) -> Trunk:
-        return _TimedTrunk(self.visual, self.blocks, images)
-
+class _RandomBackbone(Backbone):
     def encode_prompts(self, prompts: list[str]) -> Tensor:
         return torch.randn(len(prompts), self.dim, device=self.device)  # as good as what random weights give
 

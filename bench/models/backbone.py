@@ -18,6 +18,7 @@ from bench.models.second import SecondModel, SecondTrunk, in_role
 from bench.models.tower import PIXEL_MEAN, PIXEL_STD, Windows, normalised
 from bench.runtime.device import exact_float32
 from bench.runtime.shared_tensors import SharedTensors, counting_changes
+from bench.runtime.timing import stage
 from bench.settings import Library
 
 Rule: TypeAlias = Literal["released", "antialiased", "bilinear", "bicubic"]
@@ -87,7 +88,7 @@ class Trunk(Windows):
         BenchError for a block that the tower does not have.
         """
         index = self._number(index, self.depth)
-        with counting_changes():
+        with stage("trunk"), counting_changes():
             if not self._inputs:
                 self._inputs.append(self.made.keep("the input of block 0", self._embed()))
             while len(self._inputs) <= index:
@@ -109,7 +110,7 @@ class Trunk(Windows):
             return q.float(), k.float(), v.float()
         if index not in self._qkv:
             tokens = self.input(index)
-            with counting_changes():
+            with stage("trunk"), counting_changes():
                 q, k, v = self._computed[index].qkv(tokens)
                 self._qkv[index] = q.float(), k.float(), v.float()
             for part in self._qkv[index]:  # views of one tensor, unless it was of lower precision

@@ -14,7 +14,7 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM, get_decompo
 from torch import Tensor
 
 from bench.config import SecondSpec
-from bench.errors import BenchError, did_you_mean
+from bench.errors import BenchError, check_known
 from bench.models.backbone import Backbone, Trunk
 from bench.models.block import Heads
 from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint
@@ -30,9 +30,7 @@ def load_second(name: str, spec: SecondSpec, file: Path, device: str = "cpu", dt
     does not know, and for a file that is not there, is no checkpoint or belongs to another model.
     """
     known = [*timm.list_pretrained(), *timm.list_models()]
-    if spec.name not in known:
-        hint = did_you_mean(spec.name, known)
-        raise BenchError(f"models.{name}.name: timm {timm.__version__} has no '{spec.name}'; {hint}")
+    check_known(spec.name, known, f"models.{name}.name: timm {timm.__version__} has no '{spec.name}'")
     if not file.is_file():
         raise BenchError(f"second model {name}: {file} does not exist; {how_to_get(name, spec)}")
     model = _blank(spec)

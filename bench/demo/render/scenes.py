@@ -13,7 +13,7 @@ from bench.demo.render.canvas import Points, SceneCanvas, rectangle, unit
 from bench.demo.render.structures import along, car, road, truck
 from bench.demo.render.textures import fractal_noise, smooth_noise
 from bench.demo.render.things import THINGS, Thing
-from bench.errors import BenchError, did_you_mean
+from bench.errors import check_known
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Label = NDArray[np.uint8]  # (H, W)
@@ -35,8 +35,7 @@ def scene(seed: int, size: int | tuple[int, int], kind: str, false_colour: bool 
 
     Returns the RGB image (H, W, 3) and the label map (H, W) of indices into `bench.demo.content.MASTER`.
     """
-    if kind not in CONTENT.scenes:
-        raise BenchError(f"unknown kind of scene {kind!r}; {did_you_mean(kind, CONTENT.scenes)}")
+    check_known(kind, CONTENT.scenes, f"unknown kind of scene {kind!r}")
     shape = (size, size) if isinstance(size, int) else size
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     recipe = CONTENT.scenes[kind]
