@@ -128,7 +128,13 @@ def _cards(args: argparse.Namespace, root: Path) -> list[Card]:
             raise BenchError(f"datasets {args.action}: name the datasets to {args.action}, or `all` for those on disk")
         return [load_card(name, args.cards) for name in args.names]
     cards = [load_card(name, args.cards) for name in card_names(args.cards)]
-    found = [card for card in cards if look(card, root).state != "missing"]
+    states = [look(card, root) for card in cards]
+    whole = {one.folder for one in states if one.state == "found"}  # which another card may read in another way
+    found = [
+        card
+        for card, one in zip(cards, states, strict=True)
+        if one.state == "found" or (one.state == "incomplete" and one.folder not in whole)
+    ]
     if not found:
         raise BenchError(f"datasets {args.action} all: no dataset in {root}; give the folder with --data-root")
     return found

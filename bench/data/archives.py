@@ -47,11 +47,16 @@ _CLOSED = {
 class File(NamedTuple):
     """A file on disk, or a member of an archive on disk. Picklable; `str` gives what errors call it."""
 
-    path: Path
+    on_disk: str  # a Path costs as much as finding the file
     member: str | None = None
 
     def __str__(self) -> str:
-        return str(self.path) if self.member is None else f"{self.path}!{self.member}"
+        return self.on_disk if self.member is None else f"{self.on_disk}!{self.member}"
+
+    @property
+    def path(self) -> Path:
+        """Place of the file, or of the archive that it is in."""
+        return Path(self.on_disk)
 
     def size(self) -> int:
         """Bytes, unpacked; -1 where the file cannot be reached, as behind a broken link."""
@@ -143,7 +148,7 @@ class Tree:
             with reading(on_disk, "correct its permissions"):
                 if on_disk.is_dir():
                     with os.scandir(on_disk) as entries:
-                        children |= {e.name: None if _is_folder(e) else File(Path(e.path)) for e in entries}
+                        children |= {e.name: None if _is_folder(e) else File(e.path) for e in entries}
             self._listed[folder] = {name: file for name, file in children.items() if name[:1] not in ("", ".")}
         return self._listed[folder]
 
@@ -177,7 +182,7 @@ class Tree:
             parts = PurePosixPath("" if folder == "." else folder, member).parts
             for depth in range(1, len(parts)):
                 self._packed.setdefault("/".join(parts[: depth - 1]), {}).setdefault(parts[depth - 1])
-            self._packed.setdefault("/".join(parts[:-1]), {}).setdefault(parts[-1], File(path, member))
+            self._packed.setdefault("/".join(parts[:-1]), {}).setdefault(parts[-1], File(str(path), member))
             if member.lower().endswith((".zip", ".tar", ".7z", ".rar", *_ZIPPED)) and "__MACOSX" not in parts:
                 inner = inner or member
         if inner:

@@ -168,7 +168,7 @@ class FileSamples(SampleSet):
         return digest.hexdigest()[:16]
 
     def make_ready(self) -> None:
-        for file in {file.path: file for pair in self._pairs for file in (pair.image, pair.label)}.values():
+        for file in {file.on_disk: file for pair in self._pairs for file in (pair.image, pair.label)}.values():
             file.make_ready()
 
     def _cut(self, card: Card, pair: SourcePair) -> tuple[TileBox, ...]:

@@ -48,7 +48,7 @@ def test_files_on_disk_go_before_packed_ones(folder):
         packed.writestr("b.txt", "packed")
         packed.writestr("c/.hidden", "packed")
     tree = Tree(folder, ["*.zip"])
-    assert tree.get("b.txt") == File(folder / "b.txt")
+    assert tree.get("b.txt") == File(str(folder / "b.txt"))
     assert not tree.list("c")
 
 

@@ -291,3 +291,12 @@ def test_cards_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     write(load_card("mine", [cards]), tmp_path, 2)
     assert main(["datasets", "check", "mine", "--cards", str(cards), "--data-root", str(tmp_path)]) == 0
     assert "mine: fine" in capsys.readouterr().out
+
+
+def test_all_leaves_out_cards_that_read_a_whole_folder_in_another_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.data.inventory.miscount", lambda images, expected: None if expected == 450 else "wrong")
+    write(load_card("floodnet"), tmp_path, 2)
+    main(["datasets", "check", "all", "--data-root", str(tmp_path), "--json"])
+    assert [report["name"] for report in json.loads(capsys.readouterr().out)] == ["floodnet"]
