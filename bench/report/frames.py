@@ -61,6 +61,7 @@ def scores(
         said = known.said
         ends = (known.interval.low, known.interval.high) if known.interval else (np.nan, np.nan)
         line = {"row": known.row, "dataset": known.dataset, "score": known.value, "low": ends[0], "high": ends[1]}
+        line |= {"unit": known.interval and known.interval.unit, "units": known.interval and known.interval.scenes}
         line |= {"status": said.pop("status"), "metric": known.metric, "demo": said.pop("demo")}
         line |= {"images": known.verdict.counted, "total": known.verdict.expected}
         cell = cells.get(key)

@@ -317,7 +317,8 @@ def latex(grid: Grid, intervals: bool = False) -> str:
             lines.append(" & ".join([r"\quad\textcolor{gray}{published}", *published]) + r" \\")
     marks = [text.replace("**", "") for word, text in WARNINGS.items() if word in grid.collection]
     below = [rf"$^{{{number}}}$ {tex_text(note)}" for number, note in enumerate(notes, 1)]
-    below = [*map(tex_text, [*marks, *_undecided(grid), *_differences(grid)]), *below]
+    told = [*marks, *_undecided(grid), *(_images(grid) if intervals else []), *_differences(grid)]
+    below = [*map(tex_text, told), *below]
     blocks = [
         *(f"% {mark}" for mark in marks),
         rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}",

@@ -138,11 +138,12 @@ def test_in_a_browser(results: Path, tmp_path: Path, browser: Any) -> None:
     heads = page.eval_on_selector_all("#board thead button", "all => all.map(button => button.dataset.column)")
     assert heads == ["row", "mean", "wbs_si"]
     page.select_option("#which", "wbs_si")
-    labels = "Chart.getChart('forest').data.labels"
-    assert page.evaluate(labels) == ["CLIP", "SCLIP"]
-    page.evaluate("Object.assign(cellOf('clip', 'wbs_si'), { complete: false, text: 'stale' }); dataset()")
-    assert page.evaluate(labels) == ["SCLIP", "CLIP (stale)"]  # which comes last, whatever it scores
-    page.evaluate("Object.assign(cellOf('clip', 'wbs_si'), { complete: true, text: '' }); dataset()")
+    chart = "Chart.getChart('forest').data"
+    assert page.evaluate(f"[{chart}.labels, {chart}.datasets[2].data]") == [["CLIP", "SCLIP"], [18.6, 32.1]]
+    change = "Object.assign(cellOf('clip', 'wbs_si'), { complete: %s, comparable: %s, text: '%s' }); dataset()"
+    page.evaluate(change % ("false", "false", "stale"))  # which comes last, beside no published number
+    assert page.evaluate(f"[{chart}.labels, {chart}.datasets[2].data]") == [["SCLIP", "CLIP (stale)"], [32.1, None]]
+    page.evaluate(change % ("true", "true", ""))
     page.select_option("#first", "sclip")
     for width in (1200, 390):  # a desk and a phone
         page.set_viewport_size({"width": width, "height": 800})

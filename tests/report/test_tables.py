@@ -257,6 +257,7 @@ def test_latex_with_intervals(tmp_path: Path) -> None:
     interval = grid.lines[0].entries["openearthmap"].interval
     assert interval is not None and (low, high) == (f"{100 * interval.low:.1f}", f"{100 * interval.high:.1f}")
     assert lines[place - 1].startswith("MaskCLIP") and lines[place].count("&") == 3
+    assert any("openearthmap 12 (6 scenes: few)" in line for line in lines if line.startswith(r"\par"))
 
 
 def test_html_holds_what_markdown_holds(tmp_path: Path) -> None:

@@ -133,6 +133,8 @@ def test_all_outputs_say_the_same(folder: Path, collections: dict[str, Collectio
     text, page_of_html, tex = markdown(grid), html_table(grid), latex(grid)
     for (row, dataset), one in collection.scores.items():
         known = one.verdict
+        if one.interval is not None:
+            assert (frame[row, dataset]["unit"], frame[row, dataset]["units"]) == ("scene", one.interval.scenes)
         for of in (page[row, dataset], lines[row, dataset], frame[row, dataset]):
             assert of["status"] == known.status, (row, of)
         assert page[row, dataset]["text"] == lines[row, dataset]["shown"] == frame[row, dataset]["shown"] == known.text

@@ -153,7 +153,7 @@ function dataset() {
     data: { labels: names, datasets: [
       { label: "95 %", data: cells.map((cell) => (cell.low === null ? null : [cell.low, cell.high])), backgroundColor: COLOURS[5], barThickness: 6 },
       { label: "score", type: "line", showLine: false, data: cells.map((cell) => cell.score), borderColor: COLOURS[1], backgroundColor: COLOURS[1], pointRadius: 4 },
-      { label: "published", type: "line", showLine: false, data: cells.map((cell) => cell.published), borderColor: COLOURS[2], backgroundColor: COLOURS[2], pointStyle: "crossRot", pointRadius: 5 },
+      { label: "published", type: "line", showLine: false, data: cells.map((cell) => (cell.comparable ? cell.published : null)), borderColor: COLOURS[2], backgroundColor: COLOURS[2], pointStyle: "crossRot", pointRadius: 5 },
     ] },
     options: { scales: { y: { title: { display: true, text: "%" } } } },
   });
