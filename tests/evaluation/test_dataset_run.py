@@ -145,4 +145,8 @@ def test_missing_upsampler_fails_its_rows_and_leaves_the_others(
     capsys.readouterr()
     assert main([*arguments, "--methods", "segearth-ov", "--fresh", "--dry-run"]) == 1
     told = capsys.readouterr().out
-    assert "dataset" in told.splitlines()[0] and "not every cell can be run" in told and "about" not in told
+    assert (
+        "dataset" in told.splitlines()[0]
+        and "not every cell can be run" in told
+        and "weights simfeatup are missing" in told
+    )
