@@ -70,7 +70,7 @@ def _fetch_weights(
         say(f"{fetch_backbone(spec)}: is there" if isinstance(spec, BackboneSpec) else f"{name}: has no weights")
         return True
     target = weights_dir() / spec.file
-    gated = isinstance(spec, SecondSpec) and spec.gated
+    gated = not isinstance(spec, UpsamplerSpec) and spec.gated
     if isinstance(spec, UpsamplerSpec | SecondSpec) and spec.url and not gated:
         git_blob = spec.git_blob if isinstance(spec, UpsamplerSpec) else None
         if spec.license:
@@ -82,9 +82,13 @@ def _fetch_weights(
         say(f"{target}: was there already")
         return True
     if gated:
-        say(f"{name}: accept the licence ({spec.license}) at {spec.url}, and put the weights into {target}")
+        image = spec.image_file if isinstance(spec, BackboneSpec) else None
+        also = f", those of its image tower into {weights_dir() / image}" if image else ""
+        say(f"{name}: accept the licence ({spec.license}) at {spec.url}, and put the weights into {target}{also}")
         return False
-    origin = f"get it from {spec.url}" if spec.url else spec.note or "it is not released, train it (docs/training.md)"
+    converted = f"; {spec.note}" if isinstance(spec, BackboneSpec) and spec.library == "radio" else ""
+    origin = f"get it from {spec.url}{converted}" if spec.url else spec.note
+    origin = origin or "it is not released, train it (docs/training.md)"
     say(f"{name}: {origin}, and put it into {target}")
     return False
 

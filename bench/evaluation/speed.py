@@ -37,6 +37,8 @@ from bench.models.block import lower_precision
 from bench.models.clip_weights import DTYPES, random_clip
 from bench.models.second import SecondModel
 from bench.models.second_kinds import random_second
+from bench.models.tower import Tower
+from bench.models.towers.loading import random_tower
 from bench.models.upsamplers import (
     BilateralUpsampler,
     JBUOne,
@@ -329,13 +331,18 @@ class Bench:
 
 @dataclass
 class _RandomModels(ModelCache):
-    """Models that cost what the real ones do, with random weights. tower: in place of every backbone."""
+    """Models that cost what the real ones do, with random weights. tower: in place of every CLIP."""
 
     tower: Backbone | None = None
 
-    def backbone(self, name: str) -> Backbone:
-        assert self.tower is not None
-        return self.tower
+    def backbone(self, name: str) -> Tower:
+        spec = self.config.backbones[name]
+        if spec.library == "open_clip":
+            assert self.tower is not None
+            return self.tower
+        if name not in self._backbones:
+            self._backbones[name] = random_tower(name, spec, self.device, self.dtype)
+        return self._backbones[name]
 
     def _load_upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
         return load_upsampler(self.config.upsamplers[name].kind, None, dim, seed=0), ""

@@ -100,7 +100,8 @@ class Predictor:
         if not native:
             assert self.segmenter.resize is not None
             small_h, small_w = self.segmenter.resize.size(height, width)
-            text = f"{width}x{height} pixels, resized to {small_w}x{small_h}"
+            same = (small_h, small_w) == (height, width)
+            text = f"{width}x{height} pixels, " + ("at once" if same else f"resized to {small_w}x{small_h}")
             if max(height, width) > 2 * max(small_h, small_w):
                 text += f", {max(height, width) / max(small_h, small_w):.1f} times smaller: small things are lost; "
                 text += "`--resize none` keeps its resolution"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from bench.models.upsamplers import BilateralUpsampler
 from bench.paths import shipped
 from bench.registry import load_methods
 from bench.settings import ResizeRule, Settings
-from bench.verify import recipe
+from bench.verify import recipe, towers
 from bench.verify.demo import moved_pixels
 
 
@@ -231,7 +232,23 @@ def compare(device: str, dtype: str, batch: int = 4) -> list[Check]:
     checks.append(_worst("counts, class", classes, "pixels per million", bounds.labels))
     bins = {run: moved_pixels(counts[run], dense(rows, run)) for run in RUNS}
     checks.append(_worst("counts, class and probability", bins, "pixels per million", bounds.bins))
-    return checks
+    return checks + (of_towers(device) if dtype == "fp32" else [])
+
+
+def of_towers(device: str) -> list[Check]:
+    """Compare the outputs of towers that are no CLIP, in float32; SAM 3's only where transformers is installed."""
+    apart: dict[str, dict[str, float]] = {}
+    labels: dict[str, float] = {}
+    for name, golden in towers.cases(stored("towers")):
+        library = name.partition("_")[0]
+        if library == "sam3" and importlib.util.find_spec("transformers") is None:
+            continue
+        found = towers.compare(name, golden, device)
+        shares = {f"{name}/{key}": value / towers.bound(key) for key, value in found.apart.items()}
+        apart.setdefault(library, {}).update(shares)
+        labels[name] = found.labels
+    checks = [_worst(f"scores of {library}", shares, "of its bound", 1) for library, shares in apart.items()]
+    return [*checks, _worst("labels of these", labels, "clear pixels", 0)]
 
 
 def dense(rows: Arrays, run: str) -> Ints:

@@ -25,6 +25,13 @@ def load_tower(name: str, spec: BackboneSpec, checkpoint: Path | None, device: s
     return tower
 
 
+def random_tower(name: str, spec: BackboneSpec, device: str, dtype: str) -> Tower:
+    """Return the tower at its true size with random weights, to measure its speed."""
+    module: Any = importlib.import_module(f"bench.models.towers.{spec.library}")
+    tower: Tower = module.random(name, spec, device, dtype)
+    return tower
+
+
 def weights_file(name: str, spec: BackboneSpec, checkpoint: Path | None) -> Path:
     """Return the file of a tower's weights. BenchError where it is not there, saying how to get it."""
     file = checkpoint or weights_dir() / (spec.file or f"{name}.safetensors")

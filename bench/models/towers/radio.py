@@ -158,6 +158,14 @@ def load(name: str, spec: BackboneSpec, checkpoint: Path | None, device: str, dt
     return Radio(name, model.to(device), head.to(device), _siglip(), f"{fingerprint}, {':'.join(TEXT)}", dtype)
 
 
+def random(name: str, spec: BackboneSpec, device: str, dtype: str) -> Radio:
+    """Return C-RADIO at its true size with random weights, which reads sentences as bags of drawn words."""
+    model = _blank(spec.model).requires_grad_(False).eval()
+    head = LanguageHead(model.embed_dim, 2 * model.embed_dim, 2 * model.embed_dim).requires_grad_(False)
+    reader = tiny.bags_of_words("radio", 2 * model.embed_dim, 0)
+    return Radio(name, model.to(device), head.to(device), reader, "random", dtype)
+
+
 def tiny_radio(name: str, seed: int, device: str = "cpu", dtype: str = "fp32") -> Radio:
     """Return a tiny C-RADIO whose weights are drawn, and which reads sentences as bags of drawn words."""
     model, head = tiny.radio()

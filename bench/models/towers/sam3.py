@@ -231,6 +231,13 @@ def load(name: str, spec: BackboneSpec, checkpoint: Path | None, device: str, dt
     return Sam3(name, model, fingerprint, device, dtype)
 
 
+def random(name: str, spec: BackboneSpec, device: str, dtype: str) -> Sam3:
+    """Return SAM 3 at its true size with random weights: 3.4 GB in float32."""
+    transformers = needs("transformers", name)
+    model = transformers.Sam3Model(transformers.Sam3Config()).requires_grad_(False).eval()
+    return Sam3(name, model, "random", device, dtype)
+
+
 def tiny_sam3(name: str, seed: int, device: str = "cpu", dtype: str = "fp32") -> Sam3:
     """Return a tiny SAM 3 whose weights are drawn."""
     transformers = needs("transformers", name)
