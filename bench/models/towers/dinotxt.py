@@ -209,8 +209,8 @@ def random(name: str, spec: BackboneSpec, device: str, dtype: str) -> Dinotxt:
     """Return dino.txt at its true size with random weights, which reads sentences as bags of drawn words."""
     import timm
 
-    model = timm.create_model(spec.model, num_classes=0, dynamic_img_size=True).requires_grad_(False).eval()
-    width = model.embed_dim
+    model: Any = timm.create_model(spec.model, num_classes=0, dynamic_img_size=True).requires_grad_(False).eval()
+    width: int = model.embed_dim
     head = VisionHead(width, -(-8 * width // 3 // 64) * 64, 2).requires_grad_(False)
     reader = tiny.bags_of_words("dinotxt", width, 0)
     return Dinotxt(name, model.to(device), head.to(device), reader, "random", dtype)
