@@ -22,6 +22,8 @@ from bench.data.layouts import DatasetMissing, Found, SourcePair, dataset_folder
 from bench.data.patterns import fill
 from bench.data.tiling import TileBox, boxes, crop, pad
 from bench.errors import BenchError
+from bench.paths import cache_dir
+from bench.runtime.remembered import Remembered
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +111,9 @@ class FileSamples(SampleSet):
         self._layout = card.layouts[found.layout]
         self._depth = Depth(self._layout.stretch, self._layout.bits)
         self._pairs = found.pairs
-        self._boxes = tuple(self._cut(card, pair) for pair in found.pairs)
+        sizes = Remembered(cache_dir() / "sizes" / f"{card.name}.json")
+        self._boxes = tuple(self._cut(card, pair, sizes) for pair in found.pairs)
+        sizes.save()
         pattern = self._layout.id or card.id
         ids = [_ids(pattern, pair, cut) for pair, cut in zip(found.pairs, self._boxes, strict=True)]
         super().__init__(card, found.layout, found.root, ids)
@@ -171,7 +175,7 @@ class FileSamples(SampleSet):
         for file in {file.on_disk: file for pair in self._pairs for file in (pair.image, pair.label)}.values():
             file.make_ready()
 
-    def _cut(self, card: Card, pair: SourcePair) -> tuple[TileBox, ...]:
+    def _cut(self, card: Card, pair: SourcePair, sizes: Remembered) -> tuple[TileBox, ...]:
         """Return the tiles of a scene; none if it is taken whole.
 
         Where the image cannot be measured the label is; where neither has a tile's size there is one tile, which
@@ -182,7 +186,7 @@ class FileSamples(SampleSet):
         assert card.tiling is not None
         for file in (pair.image, pair.label):
             with contextlib.suppress(BenchError):
-                width, height = _image_size(file)
+                width, height = _image_size(file, sizes)
                 return boxes(card.tiling, height, width)
         return (TileBox(0, 0, card.tiling.width, card.tiling.height),)
 
@@ -244,11 +248,17 @@ def _warnings(card: Card, found: Found) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _image_size(file: File) -> tuple[int, int]:
-    """(width, height), from the header."""
+def _image_size(file: File, sizes: Remembered) -> tuple[int, int]:
+    """(width, height), from the header; of a packed file remembered, since a TIFF may have it at the end."""
+    known = sizes.get(str(file), file.stamp()) if file.member is not None else None
+    if known:
+        width, height = map(int, known.split("x"))
+        return width, height
     with file.open() as stream, pillow_errors(str(file)), Image.open(stream) as image:
         width, height = image.size
-        return width, height
+    if file.member is not None:
+        sizes.set(str(file), file.stamp(), f"{width}x{height}")
+    return width, height
 
 
 def _by(array: NDArray[np.uint8]) -> str:

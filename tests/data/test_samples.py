@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
 import shutil
 
@@ -98,6 +100,18 @@ def test_the_archives_of_the_isprs_side_by_side(tmp_path):
     pack(folder / "2_Ortho_RGB", folder / "2_Ortho_RGB.zip")
     pack(folder / "5_Labels_all_noBoundary", folder / "5_Labels_all_noBoundary.zip")
     assert len(everything(open_samples(card, tmp_path))) == 8
+
+
+def test_sizes_of_packed_scenes_are_remembered_until_the_archive_changes(tmp_path, monkeypatch):
+    card = small("potsdam")
+    folder = write_dataset(card, tmp_path, scenes(card))
+    pack(folder, folder / "download.zip")
+    ids = open_samples(card, tmp_path).ids
+    opened = []
+    monkeypatch.setattr("bench.data.archives.File.open", lambda file: opened.append(file) or io.BytesIO())
+    assert open_samples(card, tmp_path).ids == ids and not opened
+    os.utime(folder / "download.zip", (1, 1))
+    assert open_samples(card, tmp_path).ids != ids and opened
 
 
 def test_wbs_labels_are_clean_unless_the_reference_is_asked_for(tmp_path):
