@@ -241,7 +241,12 @@ def datasets_table(datasets: Iterable[DatasetStatus]) -> str:
 
 def _tables_table(tables: Iterable[TableFacts]) -> str:
     lines = [
-        (one.name, f"{one.here} of {one.datasets}", time_text(one.seconds_here), time_text(one.seconds_all))
+        (
+            one.name,
+            f"{one.here} of {one.datasets}",
+            time_text(one.seconds_here) if one.here else "",
+            time_text(one.seconds_all),
+        )
         for one in tables
     ]
     return tabulate(lines, ["table", "datasets here", "time for these", "time with all"], disable_numparse=True)
