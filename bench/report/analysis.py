@@ -213,8 +213,8 @@ def _possible_tau(
 
 
 def _paired(first: StoredResult, second: StoredResult) -> tuple[Scenes, Scenes] | None:
-    """Return the counts of both by scene; None where they were not counted on the same images and labels."""
-    if first.indices != second.indices:
+    """Return the counts of both by scene; None for other images, labels or metrics."""
+    if first.indices != second.indices or first.metric != second.metric:
         return None
     ours, theirs = (by_scene(cell.areas(), cell.scenes, cell.metric) for cell in (first, second))
     return (ours, theirs) if np.array_equal(ours.label_counts, theirs.label_counts) else None

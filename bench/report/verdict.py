@@ -5,6 +5,7 @@ Every table, figure, page, frame and command asks `verdict`; docs/results.md lis
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,7 @@ class Facts:
     """
 
     written: str
+    metric: str | None = None
     pixels: int | None = None
     labels: str | None = None
     images: Mapping[int, str] = field(default_factory=dict)
@@ -75,7 +77,8 @@ class Verdict:
     reason: of a gap.
     stale: what changed since, "name old -> new".
     upper_bound: set where the threshold is not the protocol's, or where several values of a setting were tried.
-    differs: "labels", "images", "weights", "backbone" or "dtype" -> how it departs from most results of its dataset.
+    differs: "metric", "labels", "images", "weights", "backbone" or "dtype" -> how it departs from most results of its
+        dataset.
     caveats: why it may not stand beside a published number.
     footnote: what else to know of its data.
     notes: how it was made.
@@ -162,11 +165,15 @@ def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
     labels = label_area(cell.areas()) if cell.images.num_rows else None  # (images, classes)
     whole = cell.counted == cell.total == _expected(cell, card)
     own = cell.settings.method != EXTERNAL
-    expected = _settings_now(cell, config, card) if own and not cell.record.demo else None
-    as_named = expected is None or expected.backbone == cell.settings.backbone
+    as_named = True
+    if own and not cell.record.demo:
+        with contextlib.suppress(BenchError):  # of a name that benchmark.yaml does not know, as the verdict says
+            expected = _settings_now(cell, config, card)
+            as_named = expected is None or expected.backbone == cell.settings.backbone
     weights = cell.record.inputs.get("weights")
     return Facts(
         written=cell.record.written,
+        metric=cell.metric,
         pixels=None if labels is None else int(labels.sum()),
         labels=hashlib.sha256(labels.tobytes()).hexdigest() if whole and labels is not None and labels.any() else None,
         images={index: content.partition(" ")[0] for index, content in cell.contents.items()},
@@ -182,7 +189,7 @@ def columns(
 ) -> dict[tuple[str, bool], Column]:
     """Return what results are judged by: (dataset, whether of the demo) -> column. cards: those of now, by dataset.
 
-    Only results that could be ranked decide what most have, unless there are none.
+    What most have is decided by those that could stand beside a published number, else by those that could be ranked.
     """
     together: dict[tuple[str, bool], list[tuple[StoredResult, Facts]]] = {}
     for cell, of_cell in found:
@@ -190,8 +197,9 @@ def columns(
     judged = {}
     for key, these in together.items():
         alone = Column(config, cards.get(key[0]), swept=_swept([cell.row for cell, _ in these], config))
-        sound = [of_cell for cell, of_cell in these if verdict(cell, alone, of_cell).ranked]
-        sound = sound or [of_cell for _, of_cell in these]
+        known = [(verdict(cell, alone, of_cell), of_cell) for cell, of_cell in these]
+        comparable = [of_cell for one, of_cell in known if one.comparable]
+        sound = comparable or [of_cell for one, of_cell in known if one.ranked] or [of_cell for _, of_cell in known]
         judged[key] = replace(alone, usual=_usual(sound), weights=_usual_weights(sound))
     return judged
 
@@ -344,6 +352,7 @@ def _usual(results: Sequence[Facts]) -> Facts:
     images = _most(results, lambda one: tuple(sorted(one.images.items())) if one.layout == layout else None)
     return Facts(
         written="",
+        metric=_most(results, lambda one: one.metric),
         labels=_most(results, lambda one: one.labels),
         images=dict(images or ()),
         layout=layout,
@@ -374,6 +383,8 @@ def _most(results: Sequence[Facts], value: Callable[[Facts], Any]) -> Any:
 def _differs(one: Facts, usual: Facts, weights: Mapping[str, str]) -> dict[str, str]:
     """Say how a result departs from most results of its dataset."""
     found = {}
+    if one.metric and usual.metric and one.metric != usual.metric:
+        found["metric"] = f"it is scored by {one.metric}, most rows by {usual.metric}"
     if one.labels and usual.labels and one.labels != usual.labels:
         found["labels"] = "its labels are not those of most rows"
     shared = one.images.keys() & usual.images.keys() if one.layout == usual.layout else ()

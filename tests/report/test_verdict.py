@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
-from store_helpers import INPUTS, certain, settings, spec
-from table_helpers import CONFIG, FAIR, GOOD, put
+from store_helpers import INPUTS, certain, settings, spec, stored
+from table_helpers import CONFIG, FAIR, GOOD, as_configured, put
 
 from bench.cli import main
 from bench.data.cards import load_card
@@ -222,6 +223,22 @@ def test_a_sweep_of_the_demo_is_an_upper_bound_too(tmp_path: Path) -> None:
         put(tmp_path, row, "udd5", IMAGES, demo=True)
     found = {row: one.verdict.status for (row, _), one in scores_of(Store(tmp_path), CONFIG).items()}
     assert [row for row, status in found.items() if status == "ok"] == ["sclip", "sclip[vocabulary=plain]"]
+
+
+def test_foreign_names_and_metrics_cost_themselves_alone(tmp_path: Path) -> None:
+    names = ("clip+nope", "clip[protocol=nope]", "clip@nope", "clip[scale=x]", "weird[")
+    for dataset, demo in (("udd5", False), ("whu_aerial", True)):
+        put(tmp_path, "clip", dataset, IMAGES, demo=demo)
+        images = [np.pad(image, (0, 3)).tolist() for image in IMAGES] if not demo else IMAGES
+        for row in names:
+            changes = as_configured("clip", dataset)
+            stored(tmp_path, row, dataset, images, changes=changes, metric="aacc", demo=demo)
+    found = {key: one.verdict for key, one in scores_of(Store(tmp_path), CONFIG).items()}
+    assert found["clip", "udd5"].comparable and found["clip+nope", "whu_aerial"].ranked
+    assert all(found[row, "udd5"].status in ("other metric", "stale") for row in names)
+    assert "unknown protocol 'nope'" in found["clip[protocol=nope]", "udd5"].words
+    assert len(tables(tmp_path, tmp_path / "tables", draws=50)) > 8
+    assert [pair.dataset for pair in compare(Store(tmp_path), "clip", "clip+nope").pairs] == []
 
 
 def test_an_own_dataset_is_judged_and_named_without_its_card(folder: Path, collections: dict[str, Collection]) -> None:
