@@ -90,14 +90,14 @@ class Trunk(Windows):
         index = self._number(index, self.depth)
         with stage("trunk"), counting_changes():
             if not self._inputs:
-                self._inputs.append(self.made.keep("the input of block 0", self._embed()))
+                self._inputs.append(self.made.keep("the input of block 0", self._embed(), handed_out=False))
             while len(self._inputs) <= index:
                 number, tokens = len(self._inputs) - 1, self._inputs[-1]
                 # Only the last block's are sure to be asked for again, and worth the memory.
                 heads = self.qkv(number) if number == self.depth - 1 else self._computed[number].qkv(tokens)
                 made = self._computed[number](tokens, heads)
-                self._inputs.append(self.made.keep(f"the input of block {number + 1}", made))
-        return self._inputs[index]
+                self._inputs.append(self.made.keep(f"the input of block {number + 1}", made, handed_out=False))
+        return self.made.hand_out(self._inputs[index])
 
     def qkv(self, index: int = -1, tokens: Tensor | None = None) -> Heads:
         """Return queries, keys and values of block `index`, each (B, heads, N, D/heads) float32.

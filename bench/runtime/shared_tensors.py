@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +21,18 @@ def counting_changes() -> Iterator[None]:
         yield
 
 
-class _State(NamedTuple):
+@dataclass
+class _Kept:
+    """A tensor, and its state when it was made."""
+
+    name: str
+    tensor: Tensor
     version: int | None
     """torch's count of the changes in place, also of those through views; None where it does not count."""
     place: int
     """Address of the first element: another one after `tensor.data = …`."""
-    sums: Tensor
-    """Sums that are others after writing around torch's count, see `SharedTensors`; on the tensor's device."""
+    sums: Tensor | None = None
+    """Sums that are others after writing around torch's count, see `SharedTensors`; None until it is handed out."""
 
 
 class SharedTensors:
@@ -36,13 +41,13 @@ class SharedTensors:
     Counts and addresses cost nothing to compare.
     What is written through `tensor.data` and `tensor.numpy()` shows in two sums of the memory, read as integers: of
     all, which every changed element changes, and of every 257th, which a new order of the elements changes.
-    On a GPU comparing them means to wait.
+    They are compared of tensors that were handed out; on a GPU that means to wait.
     """
 
     def __init__(self, sampled: bool = False) -> None:
         """Start with no tensor. sampled: the sum of every 257th has to do, as of weights."""
         self._sampled = sampled
-        self._made: list[tuple[str, Tensor, _State]] = []
+        self._made: list[_Kept] = []
 
     @classmethod
     def of_weights(cls, model: nn.Module) -> SharedTensors:
@@ -52,10 +57,21 @@ class SharedTensors:
             found.keep(f"the weights ({name})", tensor)
         return found
 
-    def keep(self, name: str, tensor: Tensor) -> Tensor:
-        """Remember a tensor in its present state. name: how messages call it."""
+    def keep(self, name: str, tensor: Tensor, handed_out: bool = True) -> Tensor:
+        """Remember a tensor in its present state.
+
+        name: how messages call it.
+        handed_out: whether plug-ins get it now, not by `hand_out`.
+        """
         version = None if tensor.is_inference() else tensor._version
-        self._made.append((name, tensor, _State(version, tensor.data_ptr(), self._sums(tensor))))
+        self._made.append(_Kept(name, tensor, version, tensor.data_ptr()))
+        return self.hand_out(tensor) if handed_out else tensor
+
+    def hand_out(self, tensor: Tensor) -> Tensor:
+        """Return a tensor that is kept, whose sums are compared from now on."""
+        kept = next(one for one in reversed(self._made) if one.tensor is tensor)
+        if kept.sums is None:
+            kept.sums = self._sums(tensor)
         return tensor
 
     def clear(self) -> None:
@@ -67,11 +83,12 @@ class SharedTensors:
 
         closely: the sums are compared, too.
         """
-        for name, tensor, made in self._made:
-            if tensor.data_ptr() != made.place or (made.version is not None and tensor._version != made.version):
-                return name
-            if closely and not torch.equal(self._sums(tensor), made.sums):
-                return name
+        for kept in self._made:
+            counted = kept.version is not None and kept.tensor._version != kept.version
+            if counted or kept.tensor.data_ptr() != kept.place:
+                return kept.name
+            if closely and kept.sums is not None and not torch.equal(self._sums(kept.tensor), kept.sums):
+                return kept.name
         return None
 
     def _sums(self, tensor: Tensor) -> Tensor:

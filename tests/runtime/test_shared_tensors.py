@@ -42,6 +42,16 @@ def test_a_change_is_seen(change: str, turned: bool) -> None:
         assert (shared.changed() is None) == (change in AROUND or (turned and change == "another storage"))
 
 
+def test_what_nobody_was_given_is_compared_once_it_is_handed_out() -> None:
+    shared, tensor = SharedTensors(), torch.rand(3, 4)
+    assert shared.keep("the input", tensor, handed_out=False) is tensor
+    tensor.data.mul_(2)
+    assert shared.changed(closely=True) is None
+    assert shared.hand_out(tensor) is tensor
+    tensor.data.mul_(2)
+    assert shared.changed(closely=True) == "the input"
+
+
 def test_nan_and_nothing_are_no_changes() -> None:
     shared = SharedTensors()
     shared.keep("nan", torch.full((300,), torch.nan))
