@@ -55,6 +55,8 @@ Words = Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_le
 """Prompt words of one class."""
 CardWords = tuple[Annotated[str, Field(pattern=r"\S")], ...]
 """Prompt words of one class of a card; none for a background that is counted but not prompted."""
+EXTERNAL: Final = "external"
+"""Method of label maps that another program made."""
 IGNORED: Final = 255
 """No class: in a label a pixel that is not evaluated, in a prediction a pixel that is given none."""
 

@@ -19,13 +19,12 @@ from bench.data.samples import SampleSet
 from bench.errors import BenchError
 from bench.metrics import BINS, count
 from bench.metrics.boundary import boundary_counts
-from bench.settings import IGNORED, Settings
+from bench.settings import EXTERNAL, IGNORED, Settings
 from bench.store.record import Info, ResultSpec
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
 ENDINGS = (".png", ".tif", ".tiff", ".npy", ".npz")
-EXTERNAL = "external"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from bench.config import FIRST, NoWords
 from bench.data.cards import Card
@@ -138,14 +138,14 @@ def plan(
     datasets = []
     for dataset, of_rows in zip(found, settings, strict=True):
         cells = [_with_models(cell, dataset, models, report_word) for cell in of_rows]
-        states: list[_State] = []
+        states: list[dict[str, Any]] = []
         if processes.is_main:
             stored = [store.cell(cell.row, dataset.card.name) for cell in cells]
             if dataset.samples is not None and any(old and old.contents for old in stored):
                 dataset = replace(dataset, contents=ContentCache(dataset.samples).all())
             states = [_state(cell, old, dataset, store, spec) for cell, old in zip(cells, stored, strict=True)]
         pairs = zip(cells, processes.shared(states), strict=True)
-        datasets.append(replace(dataset, cells=tuple(replace(cell, **state._asdict()) for cell, state in pairs)))
+        datasets.append(replace(dataset, cells=tuple(replace(cell, **state) for cell, state in pairs)))
     errors = [cell.error for dataset in datasets for cell in dataset.cells if dataset.samples is not None]
     if errors and all(errors) and not tolerant:
         raise BenchError(f"{errors[0]}{_further(absent, len(found))}")
@@ -252,14 +252,8 @@ def _with_models(cell: Cell, dataset: DatasetPlan, models: ModelCache, report_wo
     return replace(cell, ready=ready, inputs=inputs)
 
 
-class _State(NamedTuple):
-    state: State
-    changes: tuple[str, ...]
-    inputs: Mapping[str, str]
-
-
-def _state(cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: Store, spec: RunSpec) -> _State:
-    """Return what there is to do for a cell, of which `old` is stored."""
+def _state(cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: Store, spec: RunSpec) -> dict[str, Any]:
+    """Return the state of a cell, of which `old` is stored, with what changed and its inputs as stored."""
     samples = dataset.samples
     if cell.ready and old and samples and not spec.fresh:
         cell = replace(cell, inputs={**cell.inputs, **_names_in(old.record.inputs, cell, samples)})
@@ -268,7 +262,7 @@ def _state(cell: Cell, old: StoredResult | None, dataset: DatasetPlan, store: St
         state = "no maps"
     if spec.fresh and cell.ready:
         state = "missing"
-    return _State(state, changes, cell.inputs)
+    return {"state": state, "changes": changes, "inputs": cell.inputs}
 
 
 def _names_in(stored: Mapping[str, str], cell: Cell, samples: SampleSet) -> dict[str, str]:

@@ -18,14 +18,12 @@ from bench.data.prepared import recipe
 from bench.data.vocabularies import shared_vocabularies
 from bench.errors import BenchError
 from bench.metrics import label_area
-from bench.settings import DatasetFacts, Overrides
+from bench.settings import EXTERNAL, DatasetFacts, Overrides
 from bench.store.history import setting_changes
 from bench.store.result import StoredResult
 
-EXTERNAL: Final = "external"  # method of label maps that another program made
 AS_CONFIGURED: Final = "as benchmark.yaml has it"
 COMPARED: Final = ("vocabulary", "protocol", "backbone", "upsampler")  # what rows are compared in, not tuned
-GAPS: Final = ("failed", "no data", "no labels", "damaged")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Verdict:
     """State of a result, the reasons for it, and what the result may stand beside.
 
     images: "ok" (all are counted), "incomplete" (all that there are, but the card expects more), "too many" (it expects
-        fewer), "partial" (not all are counted yet), or one of GAPS.
+        fewer), "partial" (not all are counted yet), or why there is none ("failed", "no data", "no labels", "damaged").
     counted of expected: their number.
     reason: of a gap.
     stale: what changed since, "name old -> new".

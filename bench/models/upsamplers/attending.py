@@ -40,16 +40,6 @@ _NAMES = {
 _UNUSED = ("out_proj.", "v_proj_weight", "norm_v.")
 
 
-class _Rotation(nn.Module):
-    freqs: Tensor  # (2, 128) radians a unit of length: half of the channels turn by the row, half by the column
-
-    def __init__(self) -> None:
-        super().__init__()
-        quarter = 2 * math.pi * 100.0 ** -torch.linspace(0, 1, WIDTH // 4)
-        half, none = torch.cat([quarter, quarter]), torch.zeros(WIDTH // 2)
-        self.register_buffer("freqs", torch.stack([torch.cat([half, none]), torch.cat([none, half])]))
-
-
 class Attending(Upsampler):
     """Base class of AnyUp and JAFAR."""
 
@@ -58,7 +48,10 @@ class Attending(Upsampler):
         self.image_encoder = encoder(convolution(3, WIDTH, 1), WIDTH)
         self.query_encoder = encoder(convolution(WIDTH, WIDTH, 1), WIDTH)
         self.key_encoder = encoder(convolution(WIDTH, WIDTH, 1), WIDTH)
-        self.rope = _Rotation()
+        quarter = 2 * math.pi * 100.0 ** -torch.linspace(0, 1, WIDTH // 4)
+        half, none = torch.cat([quarter, quarter]), torch.zeros(WIDTH // 2)
+        self.rope = nn.Module()  # radians a unit of length: half of the channels turn by the row, half by the column
+        self.rope.register_buffer("freqs", torch.stack([torch.cat([half, none]), torch.cat([none, half])]))
         self.mix = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)
         self.norm_q, self.norm_k = nn.RMSNorm(WIDTH), nn.RMSNorm(WIDTH)
         self.q, self.k = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
@@ -95,7 +88,7 @@ class Attending(Upsampler):
         """(B, 3, H, W) -> (B, 128, H, W), rotated by the place in the image, 0 to 1 from edge to edge."""
         code = self.image_encoder(guidance)
         lines = [torch.linspace(0, 1, size, device=code.device) for size in guidance.shape[2:]]
-        angles = points(*lines) @ self.rope.freqs
+        angles = points(*lines) @ self.rope.get_buffer("freqs")
         return rotated(code.flatten(2).mT, angles).mT.reshape(code.shape)
 
     def queries(self, code: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Block(nn.Module):
+class ConvolutionBlock(nn.Module):
     """GroupNorm, SiLU, convolution, twice; added to its input where it is `residual`."""
 
     def __init__(self, channels: int, kernel: int = 1, residual: bool = True) -> None:
@@ -32,7 +32,7 @@ def convolution(inputs: int, outputs: int, kernel: int, bias: bool = False) -> n
 
 def encoder(first: nn.Module, channels: int, kernel: int = 1, residual: bool = True) -> nn.Sequential:
     """Return a first layer and two blocks."""
-    return nn.Sequential(first, *(Block(channels, kernel, residual) for _ in range(2)))
+    return nn.Sequential(first, *(ConvolutionBlock(channels, kernel, residual) for _ in range(2)))
 
 
 def rotated(x: Tensor, angles: Tensor) -> Tensor:

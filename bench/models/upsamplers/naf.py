@@ -22,28 +22,21 @@ from bench.runtime.timing import stage
 HEADS, WIDTH, NEIGHBOURS = 4, 64, 9
 
 
-class _Rotation(nn.Module):
-    periods: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("periods", 100.0 ** (torch.arange(WIDTH // 4) / (WIDTH // 4)))
-
-
 class _ImageEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         half = HEADS * WIDTH // 2
         self.encoder = encoder(convolution(3, half, 1, bias=True), half, 1, residual=False)
         self.sem_encoder = encoder(convolution(3, half, 3, bias=True), half, 3, residual=False)
-        self.rope = _Rotation()
+        self.rope = nn.Module()
+        self.rope.register_buffer("periods", 100.0 ** (torch.arange(WIDTH // 4) / (WIDTH // 4)))
 
     def forward(self, guidance: Tensor) -> Tensor:
         """(B, 3, H, W) -> queries (B, heads, H * W, width), rotated by their place in the image."""
         code = torch.cat([self.encoder(guidance), self.sem_encoder(guidance)], dim=1)
         height, width = guidance.shape[2:]
         centres = [(torch.arange(n, device=code.device) + 0.5) / n * 2 - 1 for n in (height, width)]
-        angles = (2 * math.pi * points(*centres)[:, :, None] / self.rope.periods).flatten(1).tile(2)
+        angles = (2 * math.pi * points(*centres)[:, :, None] / self.rope.get_buffer("periods")).flatten(1).tile(2)
         return rotated(split(code.flatten(2).mT), angles)
 
 
