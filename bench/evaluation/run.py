@@ -48,11 +48,13 @@ def planned(
 
 
 def execute(run: Run) -> None:
-    """Evaluate what is due and store it, dataset by dataset.
+    """Evaluate what is due and store it, dataset by dataset; nothing where no dataset has data.
 
     Whatever ends it early, what was computed is on the disk. Raises KeyboardInterrupt and what the store raises; a
     failing row is recorded with its reason and does not.
     """
+    if len(run.missing) == len(run.datasets):
+        return
     with ThreadPoolExecutor(1) as parts, ThreadPoolExecutor(1) as finishing:
         done = []
         for number, dataset in enumerate(run.datasets, 1):
@@ -70,7 +72,7 @@ def estimated_seconds(run: Run) -> float:
 def failures(run: Run) -> list[str]:
     """One line for each cell that is not complete, with its reason; to be asked after `execute`."""
     lines = []
-    for dataset in run.datasets:
+    for dataset in run.datasets if len(run.missing) < len(run.datasets) else ():
         for cell in dataset.cells:
             stored = run.store.cell(cell.row, dataset.card.name)
             if stored is None:

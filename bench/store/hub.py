@@ -9,6 +9,7 @@ from typing import TypeVar
 from bench.errors import BenchError
 
 FOLDER = "ovss-bench"  # of the repository, for archives
+_CLIENTS = ("httpx", "httpx2")  # of huggingface_hub, by release; errors of its earlier ones are OSErrors
 Result = TypeVar("Result")
 
 
@@ -71,7 +72,9 @@ def _answered(repository: str, ask: Callable[[], Result]) -> Result:
             404: "check owner, name and revision, and whether the token may see it",
         }.get(code or 0, "try again later")
         raise BenchError(f"{repository}: Hugging Face answers {code}; {advice}") from None
-    except OSError as error:
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _CLIENTS:
+            raise
         raise BenchError(f"{repository}: Hugging Face cannot be reached ({_line(error)}); try again later") from None
 
 

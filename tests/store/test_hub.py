@@ -157,6 +157,17 @@ def test_what_the_hub_refuses(
     assert f"me/results: Hugging Face answers {answer}" in (err := capsys.readouterr().err) and said in err
 
 
+def test_a_hub_that_does_not_answer_is_one_line(
+    results: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    for command in (["push", "me/results"], ["pull", "me/results"]):
+        assert main([*command, "--results", str(results)]) == 2
+        assert "me/results: Hugging Face cannot be reached" in capsys.readouterr().err
+
+
 def test_mistakes(results: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in (
         (["push", "me//results", "--results", str(results)], "not a name of a repository"),
