@@ -93,10 +93,9 @@ class Guide:
     say: Callable[[str], None]
     report: Callable[[Progress], None] = lambda _: None
 
-    @property
-    def root(self) -> Path:
-        """Folder of all datasets."""
-        return demo_data_root() if self.spec.demo else data_root(self.spec.data_root)
+    def root(self, name: str) -> Path:
+        """Return the data root, in which the demo's dataset of that name is then written."""
+        return demo_data_root([name]) if self.spec.demo else data_root(self.spec.data_root)
 
     def card(self, name: str) -> Card:
         """Card of a dataset; the demo's have fewer images than it expects."""
@@ -196,9 +195,9 @@ def _one_dataset(guide: Guide, name: str, rows: Sequence[str], found: Reproducti
     card = guide.card(name)
     try:
         if name not in found.checks:
-            if not guide.spec.demo and not download_dataset(card, guide.root, guide.say):
+            if not guide.spec.demo and not download_dataset(card, guide.root(name), guide.say):
                 raise BenchError(f"to be got by hand ({card.access}), see `bench download {name}`")
-            found.checks[name] = check(card, guide.root)
+            found.checks[name] = check(card, guide.root(name))
         errors = [one.what for one in found.checks[name].problems if one.severity == "error"]
         for what in errors:
             guide.say(f"{name}: {what}")

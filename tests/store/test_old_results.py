@@ -15,7 +15,6 @@ from bench.report.frames import scores
 from bench.report.scores import scores_of
 from bench.store.store import Store
 
-TRUE_COUNTS = True
 OLD = Path(__file__).resolve().parents[1] / "golden/old-results"
 
 

@@ -120,8 +120,8 @@ def test_naf_neighbourhoods_are_shifted_inside() -> None:
 
 def test_naf_says_what_it_needs() -> None:
     new = load_upsampler("naf", None, 8, seed=1)
-    with pytest.raises(BenchError, match="at least 9 x 9 patches of whole pixels, not 7 x 7 on 224 x 224"):
-        new.prepare(torch.zeros(1, 3, 224, 224), (7, 7))
+    with pytest.raises(BenchError, match="at least 9 x 9 patches of whole pixels, not 7 x 7 on 112 x 112"):
+        new.prepare(torch.zeros(1, 3, 112, 112), (7, 7))
     with pytest.raises(BenchError, match="whole pixels"):
         new.prepare(torch.zeros(1, 3, 100, 100), (9, 9))
 
