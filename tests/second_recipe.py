@@ -175,7 +175,7 @@ def _loftup_shapes() -> dict[str, tuple[int, ...]]:
     width = 148  # 128 channels and 20 of the position
     norms = {"ca_transformer.norm": width, "final_conv.1": 128, "first_conv.0.norm": 203}
     shapes: dict[str, tuple[int, ...]] = {"lr_pe.biases": (2, 2, 5), "fourier_feat.1.biases": (2, 5, 20)}
-    linear = {
+    linear: dict[str, tuple[int, ...]] = {
         "first_conv.1": (width, 203, 3, 3),
         "first_conv.4": (width, width, 3, 3),
         "final_conv.0": (128, width, 1, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from store_helpers import stored
@@ -17,12 +18,12 @@ FAIR = [[40, 40], [40, 80]]  # IoU 1/3 and 0.5
 CONFIG = load_config()
 
 
-def as_configured(row: str, dataset: str) -> dict[str, object]:
+def as_configured(row: str, dataset: str) -> dict[str, Any]:
     """Settings that benchmark.yaml and the card give a row whose method has no defaults of its own."""
     return CONFIG.settings_of(row, load_card(dataset), Overrides()).model_dump(exclude={"row", "dataset"})
 
 
-def put(folder: Path, row: str, dataset: str, images: list[list[list[int]]], **options: object) -> None:
+def put(folder: Path, row: str, dataset: str, images: list[list[list[int]]], **options: Any) -> None:
     """A cell as benchmark.yaml has it; its images have the given confusions of the first classes."""
     changes = {**as_configured(row, dataset), **options.pop("changes", {})}
     size = max([2, changes["background"] + 1, *map(len, images)])

@@ -176,7 +176,7 @@ def test_processes_that_share_a_run_end_together(
         "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
         *command,
     ]  # it is ignored in the background
-    together = {"cwd": children.ROOT, "capture_output": True, "text": True, "timeout": children.SECONDS}
+    together: dict[str, Any] = {"cwd": children.ROOT, "capture_output": True, "text": True, "timeout": children.SECONDS}
     ended = subprocess.run(deliverable, **together)  # waits for all that hold its output
     lines = [line for line in ended.stderr.splitlines() if line.startswith("bench:")]
     assert ended.returncode == code and "Traceback" not in ended.stderr, ended.stderr

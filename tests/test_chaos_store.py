@@ -111,7 +111,7 @@ RECORDS: dict[str, dict[str, Any]] = {  # keys of cell.json, sealed again
 def shown(results: Path) -> dict[tuple[str, ...], str]:
     """Table, row, dataset -> the score that `tables` prints, but for cells that it calls partial."""
     assert bench("tables", "--results", results, "--draws", "10", "--format", "csv").code == 0
-    found = {}
+    found: dict[tuple[str, ...], str] = {}
     for file in sorted(results.rglob("leaderboard*.csv")):
         with file.open() as lines:
             for line in csv.DictReader(lines):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,12 +52,13 @@ def test_a_run_tells_its_progress_and_what_is_missing(folder: Path) -> None:
 
 
 def test_mistakes_of_a_run_are_named(tmp_path: Path) -> None:
-    for message, options in {
+    mistakes: dict[str, dict[str, Any]] = {
         "unknown option 'devise'; did you mean device": {"devise": "cpu"},
         "unknown row or method 'clop'": {"methods": "clop", "datasets": "whu_aerial", "demo": True},
         "--demo brings its backbone and data; leave --backbone out": {"demo": True, "backbone": "demo"},
         "--only broken: not a state": {"demo": True, "only": ["broken"], "datasets": "loveda"},
-    }.items():
+    }
+    for message, options in mistakes.items():
         with pytest.raises(bench.BenchError, match=message):
             bench.run(**{"results": tmp_path, **options})
 
@@ -96,7 +98,7 @@ def test_arrays_paths_strips_and_cards(folder: Path) -> None:
     assert card.names[1] == "building" and card.settings.threshold == 0.3
 
 
-MISTAKES = {
+MISTAKES: dict[str, dict[str, Any]] = {
     "give either classes or dataset": {"classes": None},
     "unknown option 'devise'; did you mean device": {"devise": "cpu"},
     "background 2: there are 2 classes": {"background": 2},

@@ -71,7 +71,7 @@ def test_the_batch_changes_nothing(method: str, bed: Bed) -> None:
 def rows_on(bed: Bed, rows: dict[str, tuple[str, dict[str, str]]], options: dict[str, Any] | None = None) -> Segmenter:
     """Row name -> method and its second models, in one segmenter."""
     text, classes = encode(bed.backbone, VOCABULARY), torch.tensor(VOCABULARY.classes)
-    rows = [
+    built = [
         Row(
             name,
             load_methods()[method].build(options or {}),
@@ -81,7 +81,7 @@ def rows_on(bed: Bed, rows: dict[str, tuple[str, dict[str, str]]], options: dict
         )
         for name, (method, models) in rows.items()
     ]
-    return Segmenter(bed.backbone, rows, 224, 112, 4)
+    return Segmenter(bed.backbone, built, 224, 112, 4)
 
 
 def test_rows_with_one_model_run_it_once(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_a_mistyped_command_line_is_answered_in_one_line(
     try:
         code = main(arguments.split())
     except SystemExit as stopped:  # argparse's own
-        code = stopped.code
+        code = int(stopped.code or 0)
     shown = capsys.readouterr()
     assert code == 2 and shown.err.startswith(f"bench: {message}") and shown.err.count("\n") == 1 and not shown.out
 

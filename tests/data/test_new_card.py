@@ -49,7 +49,7 @@ def palette_label(file: Path) -> None:
     image.save(file)
 
 
-def folders(root: Path) -> dict[str, Callable[[int], None]]:
+def folders(root: Path) -> dict[str, Callable[[int], object]]:
     """Kinds of folders: writes the i-th pair of each."""
     return {
         "ids": lambda i: (
@@ -139,7 +139,7 @@ def test_the_command_writes_a_card_with_names_that_run_takes(
     assert ran.failures == () and ran.scores.images.item() == 2
 
 
-MISTAKES = {
+MISTAKES: dict[str, dict[str, Any]] = {
     "My Town: names of datasets": {"name": "My Town"},
     "loveda: there is a card of that name; give another": {"name": "loveda"},
     r"town: there is a card of that name; give another, or remove .*town\.yaml": {"name": "town", "written": True},

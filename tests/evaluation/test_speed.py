@@ -190,7 +190,7 @@ def test_a_mistake_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str
     try:
         code = main(["speed", "--model", str(model), "--config", str(config), "--repeats", "1", *flags.split()])
     except SystemExit as stopped:  # argparse's own
-        code = stopped.code
+        code = int(stopped.code or 0)
     assert code == 2
     assert MISTAKES[flags] in capsys.readouterr().err
 

@@ -64,7 +64,9 @@ def expected(image: Path, debias: float = 0.0, long_side: int = 448) -> tuple[to
     classes = torch.tensor(vocabulary.classes)
     row = Row("sclip", load_methods()["sclip"].build({}), encode(backbone, vocabulary), classes, debias=debias)
     small = resize(read_image(image), ResizeRule(long_side=long_side))
-    return Segmenter(backbone, [row], 224, 112).scores(small)["sclip"], row
+    scores = Segmenter(backbone, [row], 224, 112).scores(small)["sclip"]
+    assert isinstance(scores, torch.Tensor), scores
+    return scores, row
 
 
 def test_png_holds_class_numbers_and_scores_are_the_segmenters(models: list[str], image: Path, tmp_path: Path) -> None:

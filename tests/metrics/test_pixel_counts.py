@@ -323,9 +323,10 @@ def test_predictions_that_never_look_at_the_image() -> None:
 def test_strips_change_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     maps = [random.integers(0, top, (37, 29)).astype(np.uint8) for top in (256, 5, 100)]
-    keys, counts = metrics.count(*maps, classes=5)
+    label, winners, bins = maps
+    keys, counts = metrics.count(label, winners, bins, classes=5)
     monkeypatch.setattr(pixel_counts, "_STRIP", 100)
-    by_strips = metrics.count(*maps, classes=5)
+    by_strips = metrics.count(label, winners, bins, classes=5)
     assert np.array_equal(by_strips[0], keys)
     assert np.array_equal(by_strips[1], counts)
     assert counts.sum() == (maps[0] != 255).sum()

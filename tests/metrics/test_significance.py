@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scene_helpers import scenes_of
@@ -35,7 +37,7 @@ def scipy_p_value(first: Scenes, second: Scenes, permutations: float, seed: int)
         return metrics.mean_iou(Areas(a)) - metrics.mean_iou(Areas(b))
 
     scenes = len(first)
-    return scipy_stats.permutation_test(
+    return scipy_stats.permutation_test(  # type: ignore[call-overload]  # its statistic takes an axis
         (np.zeros(scenes), np.ones(scenes)),
         statistic,
         permutation_type="samples",
@@ -118,7 +120,7 @@ def test_over_datasets_the_scenes_of_all_are_swapped_at_once():
     found = []
     for bits in np.ndindex(*[2] * 7):  # the definition, swap by swap
         swap = np.array(bits)[:, None, None]
-        mean = 0.0
+        mean: Any = 0.0
         for first, second, part in ((a, b, swap[:4]), (x, y, swap[4:])):
             change = part * (second.areas.stack - first.areas.stack)
             mean += metrics.mean_iou(Areas((first.areas.stack + change).sum(0))) / 2

@@ -166,8 +166,8 @@ def test_one_row_against_all_others(tmp_path: Path, capsys: pytest.CaptureFixtur
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()[4:6]]
     assert [line[:5] for line in lines] == [["b", "3", "1", "0", "+10.4"], ["c", "3", "0", "1", "−11.9"]]  # after Holm
     with (tmp_path / "all.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    assert [(line["row"], line["dataset"]) for line in lines[:3]] == [("b", "inria"), ("b", "udd5"), ("b", "vdd")]
+        written = list(csv.DictReader(file))
+    assert [(line["row"], line["dataset"]) for line in written[:3]] == [("b", "inria"), ("b", "udd5"), ("b", "vdd")]
     with pytest.raises(BenchError, match="no other row shares a dataset with 'alone'"):
         against_all(Store(tmp_path), "alone")
     with pytest.raises(BenchError, match="nothing is stored of row 'd'"):

@@ -39,6 +39,7 @@ def test_confusion_in_shares_of_the_true_class(tmp_path: Path) -> None:
 def test_thumbnails_are_of_kept_maps_alone(tmp_path: Path) -> None:
     stored(tmp_path, "clip", "whu_aerial", [GOOD, BAD], metric="miou")
     cell = Store(tmp_path).cell("clip", "whu_aerial")
+    assert cell is not None
     assert thumbnails([cell]) == {}
     maps = LabelMaps.of(cell)
     maps.begin()

@@ -151,7 +151,7 @@ def test_all_outputs_say_the_same(folder: Path, collections: dict[str, Collectio
         }
     place = 1 + grid.columns.index("udd5")
     for line in tex.splitlines():
-        row = next((one.row for one in grid.lines if line.startswith(f"{one.label} &")), None)
+        row = next((one.row for one in grid.lines if line.startswith(f"{one.label} &")), "")
         if row in SAID:
             assert ("--" in line.split("&")[place]) == (SAID[row][0] != "ok"), line
             assert SAID[row][0] == "ok" or "$^{" in line.split("&")[place], line

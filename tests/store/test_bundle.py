@@ -103,10 +103,10 @@ def test_what_does_not_fit_is_refused(
     assert message in capsys.readouterr().err and not (tmp_path / "other" / "cells").exists()
 
 
-def packed(target: Path, files: dict[str, bytes], **options: int) -> Path:
+def packed(target: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
     """An archive whose manifest is right about the files."""
     manifest = {"format": 1, "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
-    with zipfile.ZipFile(target, "w", **{"compression": zipfile.ZIP_DEFLATED, **options}) as archive:
+    with zipfile.ZipFile(target, "w", compression) as archive:
         for name, data in {"manifest.json": json.dumps(manifest).encode(), **files}.items():
             archive.writestr(name, data)
     return target

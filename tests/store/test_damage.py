@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -316,7 +317,7 @@ def test_a_file_that_may_not_be_read_is_named_and_kept(name: str, open_folder: P
     file.chmod(0)
     try:
         cells, damaged = as_nobody(store.listing)
-        shown = "; ".join([*damaged.values(), *(str(as_nobody(lambda cell=cell: cell.reason)) for cell in cells)])
+        shown = "; ".join([*damaged.values(), *(str(as_nobody(partial(getattr, cell, "reason"))) for cell in cells)])
         assert "cannot be read (Permission denied)" in shown
         with pytest.raises(BenchError, match="Permission denied"):
             as_nobody(lambda: opened(store, 2))

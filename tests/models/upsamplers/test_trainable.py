@@ -29,8 +29,10 @@ def found_by(way: Callable[..., Tensor], upsampler: Upsampler, patches: Tensor, 
     features = way(upsampler, leaf, guidance, steps)
     weights = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
     (features * weights).sum().backward()
-    gradients = {name: parameter.grad.clone() for name, parameter in upsampler.named_parameters()}
-    return {"features": features.detach(), "patches": leaf.grad, **gradients}
+    leaves = {"patches": leaf, **dict(upsampler.named_parameters())}
+    gradients = {name: one.grad.clone() for name, one in leaves.items() if one.grad is not None}
+    assert len(gradients) == len(leaves)
+    return {"features": features.detach(), **gradients}
 
 
 def assert_same(found: Found, expected: Found) -> None:
@@ -77,6 +79,7 @@ class OfKeys(JointBilateral):
         self.keys = keys
 
     def kernels(self, guidance: Tensor, tap_products: TapProducts | None = None) -> Tensor:
+        assert tap_products is not None
         return tap_products(self.keys)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,8 @@ def through_operator(upsampler: Upsampler, patches: Tensor, guidance: Tensor, st
     """Pixel features (B, C, H, W) by way of W."""
     grid = (patches.shape[2], patches.shape[3])
     operator = matrices(upsampler, guidance, grid, steps)
-    weight, bias = upsampler.projection
+    projection: Any = upsampler.projection
+    weight, bias = projection
     features = operator @ patches.flatten(2).mT
     features = features + 0.1 * (features @ weight.T + bias)
     return features.mT.unflatten(2, (grid[0] << steps, grid[1] << steps))
