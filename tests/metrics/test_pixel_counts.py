@@ -280,7 +280,7 @@ def test_summary_names_every_number():
     assert numbers["miou_per_image"] == pytest.approx(7 / 24)
     assert numbers["iou"] == [1 / 3, 1 / 4]
     assert list(numbers) == [
-        *("score", "miou", "foreground_iou", "macc", "aacc", "mf1", "miou_per_image"),
+        *("score", "miou", "miou_labelled", "foreground_iou", "macc", "aacc", "mf1", "miou_per_image"),
         *("iou", "acc", "precision", "f1"),
     ]
     assert all(isinstance(value, float | list) for value in numbers.values())

@@ -55,7 +55,7 @@ class Hostile(nn.Module):
     @torch.jit.export
     def __setstate__(self, state: tuple[torch.Tensor, bool]) -> None:
         print("CODE RAN")
-        self.weight = torch.nn.Parameter(state[0])
+        self.weight = state[0]  # type: ignore[assignment]
         self.training = state[1]
 
 
