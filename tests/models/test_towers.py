@@ -22,6 +22,7 @@ from bench.models.towers.dinotxt import Dinotxt, TextEncoder, VisionHead
 from bench.models.towers.loading import load_tower, needs
 from bench.models.towers.radio import convert
 from bench.models.towers.sam3 import Sam3, named, squashed, tiny_sam3
+from bench.notebook import load_segmenter, run
 from bench.registry import load_methods
 from bench.verify.goldens import stored
 from bench.verify.towers import cases, compare
@@ -214,3 +215,17 @@ def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path, monkeypatch: py
         load_tower("sam3", spec, None, "cpu", "fp32")
     with pytest.raises(BenchError, match=r"needs no_such_package .*pip install 'ovss-bench\[towers\]'"):
         needs("no_such_package", "sam3")
+
+
+def test_rows_of_towers_run_in_the_demo(tmp_path: Path) -> None:
+    """From images to stored results, a method of each family that needs no further package."""
+    found = run("radseg,vip", "wbs_si", demo=True, limit=1, results=tmp_path, device="cpu", workers=0)
+    assert not found.failures and list(found.scores.row) == ["radseg", "vip"]
+
+
+def test_sam3s_rows_run_in_the_demo(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", "5.0")
+    found = run("segearth-ov3,procsam3", "wbs_si", demo=True, limit=1, results=tmp_path, device="cpu", workers=0)
+    assert not found.failures and len(found.scores) == 2
+    segment = load_segmenter("segearth-ov3", "road; water", backbone="demo", device="cpu")
+    assert segment(np.zeros((60, 80, 3), np.uint8)).scores.shape == (2, 60, 80)

@@ -272,3 +272,12 @@ def test_results_of_before_cards_were_kept_are_not_made_stale(tmp_path: Path) ->
     assert {one.verdict.status for one in found.values()} == {"ok"}
     assert {key[1] for key, one in found.items() if one.comparable} == {"udd5"}
     assert "no card of town was kept with it; give --cards" in found["clip", "town"].verdict.words
+
+
+def test_words_that_were_chosen_on_the_images_are_said_with_the_number(tmp_path: Path) -> None:
+    for row in ("sclip", "sclip[vocabulary=procsam3]"):
+        put(tmp_path, row, "udd5", IMAGES)
+    found = {row: one.verdict for (row, _), one in scores_of(Store(tmp_path), CONFIG).items()}
+    (said,) = found["sclip[vocabulary=procsam3]"].footnotes("a row", "udd5")
+    assert said.startswith("words of procsam3 were found with the test images at hand")
+    assert found["sclip[vocabulary=procsam3]"].status == "ok" and not found["sclip"].footnotes("a row", "udd5")
