@@ -25,6 +25,7 @@ from bench.settings import AntialiasedResize, ResizeRule
 Image.MAX_IMAGE_PIXELS = 1 << 29
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how they begin; + is BigTIFF
 _PHOTOMETRIC, _SAMPLES = 262, 277  # tags
+_LOGGING: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has these functions at its top
 
 
 def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:
@@ -202,14 +203,14 @@ def _check_chunks(png: bytes, name: str) -> None:
 
 def _decode(data: bytes) -> NDArray[np.uint8 | np.uint16] | None:
     """Blue-green-red pixels (H, W, 3) of whatever depth, or None."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it names no file, and warns of GeoTIFF tags
+    level = _LOGGING.getLogLevel()
+    _LOGGING.setLogLevel(0)  # silent: it names no file, and warns of GeoTIFF tags
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error:
         return None
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _LOGGING.setLogLevel(level)
 
 
 def _stretched(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
