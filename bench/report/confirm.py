@@ -96,7 +96,8 @@ def _reason(found: Score, value: float, card: Card, problems: Sequence[str]) -> 
         if same and line["grade"] != "second-hand" and agrees(value - float(line["value"])):
             words = "" if line["vocabulary"] == vocabulary else f" with the words {line['vocabulary']}"
             return f"others report {line['value']}{words} ({line['source']})"
-    doubts = f"; the card is not sure of: {'; '.join(card.unverified)}" if card.unverified else ""
+    unsure = [statement for statement in card.unverified if "licence" not in statement]
+    doubts = f"; the card is not sure of: {'; '.join(unsure)}" if unsure else ""
     return f"no reason is known{doubts}; {FOOTGUNS}, `bench show {found.row} {found.dataset}` the settings"
 
 

@@ -53,6 +53,7 @@ def test_reasons_begin_with_what_is_known_of_the_data() -> None:
     assert "others report 48.5 with the words ov2" in other_words.verdict
     unknown = confirmed(0.3)
     assert "the card is not sure of: image sizes" in unknown.verdict and "docs/footguns.md" in unknown.verdict
+    assert "not sure" not in confirmed(0.3, "whu_aerial").verdict  # of the licence alone
 
 
 def test_what_may_not_be_compared_says_why() -> None:
