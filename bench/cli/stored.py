@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from bench.cli.options import add_shared
 
@@ -57,12 +58,15 @@ def show(args: argparse.Namespace) -> int:
         import pandas as pd
 
         from bench.config import load_config
+        from bench.paths import demo_hint
         from bench.verify.doctor import before_run
 
         known = before_run(args.row, args.dataset, load_config(args.config), args.cards)
         if known is None:
             raise
         print(Details(known, pd.DataFrame()))
+        if hint := demo_hint(args.results):
+            print(f"bench: nothing is stored of {args.row} on {args.dataset} in {args.results}{hint}", file=sys.stderr)
         return 1
     return 0
 
