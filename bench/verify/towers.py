@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.windows import window_boxes
+from bench.inference.windows import squashed_size, window_boxes
 from bench.models.collector import WholeImage
 from bench.models.text import Vocabulary
 from bench.registry import load_methods
@@ -120,6 +120,8 @@ def _radseg(golden: Golden, device: str) -> tuple[dict[str, Tensor], Row]:
     row = Row("radseg", method, text, torch.arange(len(text), device=device), scale=0.0)
     crop, stride, size = int(golden["crop"]), int(golden["stride"]), (int(golden["size"][0]), int(golden["size"][1]))
     pixels = tower.normalise(torch.from_numpy(golden["image"]))
+    network = squashed_size(pixels.shape[1], pixels.shape[2], row.multiple(stride), crop)
+    pixels = F.interpolate(pixels[None], size=network, mode="bilinear")[0]
     boxes = window_boxes(pixels.shape[1], pixels.shape[2], crop, stride)
     collector = method.collect(WholeImage(pixels, boxes, tower.patch_size, None, {}, _unstitched, size))
     with torch.inference_mode():

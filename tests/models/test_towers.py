@@ -21,7 +21,7 @@ from bench.models.towers import tiny
 from bench.models.towers.dinotxt import Dinotxt, TextEncoder, VisionHead
 from bench.models.towers.loading import load_tower, needs
 from bench.models.towers.radio import convert
-from bench.models.towers.sam3 import Sam3, named, squashed, tiny_sam3
+from bench.models.towers.sam3 import Sam3, named, needed, squashed, tiny_sam3
 from bench.notebook import load_segmenter, run
 from bench.registry import load_methods
 from bench.verify.goldens import stored
@@ -204,6 +204,10 @@ def test_the_authors_names_of_sam3_are_known() -> None:
     assert found["vision_encoder.backbone.embeddings.position_embeddings"].shape == (1, 576, 2)
     parts = [found[f"detr_encoder.layers.0.self_attn.{part}_proj.weight"].flatten().tolist() for part in "qkv"]
     assert parts == [[0, 1], [2, 3], [4, 5]]
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(1, 1, bias=False), "text_encoder": torch.nn.Module()})
+    model["text_encoder"].text_projection = torch.nn.Linear(1, 1, bias=False)
+    kept = needed({"a.weight": torch.ones(1, 1), "sam2_convs.x": torch.ones(1)}, model)
+    assert set(kept) == {"a.weight", "text_encoder.text_projection.weight"}
     hub = {"detector_model.vision_encoder.x": torch.zeros(1), "tracker_model.y": torch.zeros(1)}
     assert list(named(hub)) == ["vision_encoder.x"]
 

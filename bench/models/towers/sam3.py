@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import torch
 import torch.nn.functional as F
 from open_clip import SimpleTokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.config import BackboneSpec
 from bench.models.clip_weights import DTYPES
@@ -225,10 +225,19 @@ def load(name: str, spec: BackboneSpec, checkpoint: Path | None, device: str, dt
         return tiny_sam3(name, spec.seed, device, dtype)
     file = weights_file(name, spec, checkpoint)
     transformers = needs("transformers", name)
-    state = named(read(file))
     model = transformers.Sam3Model(transformers.Sam3Config())
-    fingerprint = frozen(model, state, file, "SAM 3")
+    fingerprint = frozen(model, needed(named(read(file)), model), file, "SAM 3")
     return Sam3(name, model, fingerprint, device, dtype)
+
+
+def needed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Keep the weights that the model has; a file also holds a second neck for the tracker, and prompts by points.
+
+    The text encoder's own projection is not used, and may be missing.
+    """
+    own = model.state_dict()
+    unused = "text_encoder.text_projection.weight"
+    return {unused: own[unused], **{name: value for name, value in state.items() if name in own}}
 
 
 def random(name: str, spec: BackboneSpec, device: str, dtype: str) -> Sam3:
