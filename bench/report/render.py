@@ -20,8 +20,8 @@ NOTHING = "–"
 LEGEND = (
     "Per cent. **Best** and *second best* of a column: measured among measured, published among published. "
     "Difference: measured − published, in points; it “agrees” up to 0.5. Interval: 95 %, for other scenes of the same "
-    "kind; none for fewer than six. Bold is no test. A cell that is incomplete or out of date says so; it is not "
-    "ranked, averaged or compared."
+    "kind; none for fewer than six. Bold is no test. A cell that is incomplete, out of date or counted otherwise says "
+    "so; it is not ranked, averaged or compared."
 )
 WARNINGS = {
     "demo": "**Demo: synthetic scenes, and one tiny backbone for all rows. These are no results on real data.**",
