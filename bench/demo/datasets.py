@@ -10,6 +10,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+from filelock import FileLock
 
 from bench.data.cards import Card, load_card
 from bench.demo import writers
@@ -30,12 +31,9 @@ def write_demo(root: Path, datasets: Iterable[str] = CARDS, seed: int = 0) -> tu
     copy is replaced. Raises BenchError where a dataset's folder holds something else, which is not touched.
     """
     written = []
-    for name in datasets:
+    for name in _outdated(root, datasets, seed):
         card = load_card(name)
         folder, marker = root / card.folders[0], root / _MARKERS / name
-        version = f"{seed} {_version(card)}"
-        if marker.exists() and marker.read_text() == version:
-            continue
         if folder.exists():
             if not marker.exists():
                 raise BenchError(f"{folder}: not written by the demo, so left alone; give the demo another folder")
@@ -44,15 +42,31 @@ def write_demo(root: Path, datasets: Iterable[str] = CARDS, seed: int = 0) -> tu
         marker.write_text("being written")
         layout = "original" if "original" in card.layouts else next(iter(card.layouts))
         writers.write_dataset(card, root, dataset_scenes(name, len(PLANS[name].shots), seed), layout)
-        marker.write_text(version)
+        marker.write_text(f"{seed} {_version(card)}")
         written.append(name)
     return tuple(written)
 
 
+def _outdated(root: Path, datasets: Iterable[str], seed: int) -> list[str]:
+    """Names of the datasets that are not there as they would be written."""
+    markers = {name: root / _MARKERS / name for name in datasets}
+    return [
+        name
+        for name, marker in markers.items()
+        if not marker.exists() or marker.read_text() != f"{seed} {_version(load_card(name))}"
+    ]
+
+
 def demo_data_root(names: Iterable[str] = CARDS) -> Path:
-    """Return the data root of `run --demo`, in the cache, with the named datasets, as far as the demo has them."""
-    root = cache_dir() / "demo-data"
-    write_demo(root, [name for name in names if name in CARDS])
+    """Return the data root of `run --demo`, in the cache, with the named datasets, as far as the demo has them.
+
+    Of several processes that want them, one writes and the others wait.
+    """
+    root, wanted = cache_dir() / "demo-data", [name for name in names if name in CARDS]
+    if _outdated(root, wanted, seed=0):
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"):
+            write_demo(root, wanted)
     return root
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from bench.data.cards import load_card
 from bench.data.samples import open_samples
 from bench.demo.content import PLANS, Shot
-from bench.demo.datasets import dataset_scenes, write_demo
+from bench.demo.datasets import dataset_scenes, demo_data_root, write_demo
 from bench.errors import BenchError
 
 
@@ -68,3 +69,13 @@ def test_somebody_elses_data_is_left_alone(tmp_path: Path, small: tuple[str, ...
     with pytest.raises(BenchError, match="not written by the demo"):
         write_demo(tmp_path, small)
     assert theirs.read_text() == "theirs"
+
+
+def test_of_two_that_want_the_data_one_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path))
+    with ThreadPoolExecutor(2) as pool:
+        roots = list(pool.map(demo_data_root, [["wbs_si"]] * 2))
+    (folder,) = (path for path in roots[0].iterdir() if path.is_dir() and not path.name.startswith("."))
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    assert before and demo_data_root(["wbs_si"]) == roots[1]
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
