@@ -117,20 +117,19 @@ function download(name, text) {
 // measured and published
 
 function published() {
-  const both = DATA.cells.filter((cell) => cell.published !== null && cell.score !== null);
-  const comparable = both.filter((cell) => cell.comparable);
+  const comparable = DATA.cells.filter((cell) => cell.comparable && cell.published !== null && cell.score !== null);
   const agreeing = comparable.filter((cell) => Math.abs(cell.score - cell.published) <= DATA.tolerance);
   const all = DATA.cells.filter((cell) => cell.published !== null).length;
   $("published-note").textContent = comparable.length
     ? `${comparable.length} cells can be compared with a published number; ${agreeing.length} of them agree with it up to ${DATA.tolerance} points.`
-    : `No cell can be compared with a published number (${all} have one): another backbone, other or generated data, or not all images. Shown greyed.`;
+    : `No cell can be compared with a published number (${all} have one): another backbone, other or generated data, or not all images.`;
+  $("published-chart").parentElement.hidden = !comparable.length;
   const points = (cells) => cells.map((cell) => ({ x: cell.published, y: cell.score, cell }));
   const span = [0, 100];
   draw("published-chart", {
     type: "scatter",
     data: { datasets: [
       { label: "comparable", data: points(comparable), backgroundColor: COLOURS[0], pointRadius: 5 },
-      { label: "not comparable", data: points(both.filter((cell) => !cell.comparable)), backgroundColor: COLOURS[6], pointRadius: 3, pointStyle: "triangle" },
       { label: "equal", data: span.map((value) => ({ x: value, y: value })), type: "line", borderColor: css("--soft"), borderDash: [4, 4], pointRadius: 0 },
     ] },
     options: {
