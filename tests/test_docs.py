@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import json
 import os
@@ -45,6 +46,12 @@ def test_the_help_of_a_command_has_an_example_that_is_understood(command: str) -
     arguments = shlex.split(example)
     assert parser_of(arguments).parse_args(arguments).command == command
     assert f"## {command}\n" in (page := GENERATED["commands.md"]()) and f"python -m bench {example}\n" in page
+
+
+def test_the_page_of_methods_has_the_head_of_each_file() -> None:
+    page = GENERATED["methods.md"]()
+    heads = [ast.get_docstring(ast.parse(file.read_text("utf-8"))) for file in (ROOT / "methods").glob("*.py")]
+    assert heads and all(head in page for head in heads)
 
 
 def test_there_are_commands() -> None:

@@ -74,7 +74,7 @@ def methods() -> str:
     known, sections = facts(), []
     for file in sorted(shipped("methods").glob("*.py")):
         source = file.read_text(encoding="utf-8")
-        name = re.findall(r'^@(?:method|refinement)\("([\w-]+)"', source, re.MULTILINE)[0]
+        name = re.findall(r'^@(?:method|refinement)\(\s*"([\w-]+)"', source, re.MULTILINE)[0]
         agrees = f"Agrees with its authors' code: {known[name]['agrees']}.\n\n" if name in known else ""
         sections.append(f"## {name}\n\n{agrees}```text\n{ast.get_docstring(ast.parse(source))}\n```\n")
     return "\n".join([_METHODS, *sections])
