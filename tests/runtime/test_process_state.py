@@ -19,7 +19,7 @@ CHANGES = {
     "the recording of gradients": lambda: torch.set_grad_enabled(not torch.is_grad_enabled()),
     "the number of threads": lambda: torch.set_num_threads(torch.get_num_threads() + 1),
     "deterministic algorithms": lambda: torch.use_deterministic_algorithms(True),
-    "precision": lambda: torch.set_float32_matmul_precision("medium"),
+    "precision|allow_tf32": lambda: torch.set_float32_matmul_precision("medium"),
     "cudnn.benchmark": lambda: setattr(torch.backends.cudnn, "benchmark", True),
     "mkldnn.enabled": lambda: torch.backends.mkldnn.set_flags(False),
     "NumPy's handling of errors": lambda: np.seterr(all="raise"),

@@ -235,8 +235,8 @@ def convert(file: Path, target: Path, blank: nn.Module, head: str = "siglip2-g")
     blank: timm's model, whose weights are replaced. head: its teacher's name. BenchError for a file without tower or
     head.
     """
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        content = torch.load(file, map_location="cpu", weights_only=True)
+    torch.serialization.add_safe_globals([argparse.Namespace])  # for good: torch 2.4 knows no other way
+    content = torch.load(file, map_location="cpu", weights_only=True)
     state = content.get("state_dict_ema") or content["state_dict"]
     state = {key.removeprefix("module."): value.float() for key, value in state.items()}
     teachers = [teacher.get("name", teacher.get("type")) for teacher in content["args"].teachers]
