@@ -64,15 +64,15 @@ def _answered(repository: str, ask: Callable[[], Result]) -> Result:
         raise BenchError(f"{repository}: not a name of a repository, as in OWNER/NAME ({_line(error)})") from None
     except LocalTokenNotFoundError:
         raise BenchError(f"{repository}: no token of Hugging Face; run `hf auth login`, or set HF_TOKEN") from None
-    except HfHubHTTPError as error:
-        code = getattr(error.response, "status_code", None)
-        advice = {
-            401: "run `hf auth login`, or set HF_TOKEN",
-            403: "the token may not do that; make one that may write",
-            404: "check owner, name and revision, and whether the token may see it",
-        }.get(code or 0, "try again later")
-        raise BenchError(f"{repository}: Hugging Face answers {code}; {advice}") from None
     except Exception as error:
+        code = getattr(error.response, "status_code", None) if isinstance(error, HfHubHTTPError) else None
+        if code is not None:
+            advice = {
+                401: "run `hf auth login`, or set HF_TOKEN",
+                403: "the token may not do that; make one that may write",
+                404: "check owner, name and revision, and whether the token may see it",
+            }.get(code, "try again later")
+            raise BenchError(f"{repository}: Hugging Face answers {code}; {advice}") from None
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _CLIENTS:
             raise
         raise BenchError(f"{repository}: Hugging Face cannot be reached ({_line(error)}); try again later") from None

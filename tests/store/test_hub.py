@@ -21,12 +21,13 @@ COMMIT = "a" * 40
 
 
 class Hub:
-    """Files of one dataset repository. answers: state to answer everything with, instead."""
+    """Files of one dataset repository. answers: state to answer everything with, instead; silent: about files."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.made: list[dict[str, Any]] = []
         self.answers: int | None = None
+        self.silent = False
         self.url = ""
 
     def post(self, path: str, body: bytes) -> Any:
@@ -67,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def _answer(self, make: Any) -> None:
+        if self.hub.silent and "/resolve/" in self.path:
+            return
         if self.hub.answers is not None:
             self.send_error(self.hub.answers)
             return
@@ -87,16 +90,16 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     found = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": found}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = found.url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}", raising=False
-    )
+    for module in (constants, file_download):  # until 0.30, downloads read a copy of their own
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_TOKEN", "hf_of_this_test")
     yield found
@@ -166,6 +169,15 @@ def test_a_hub_that_does_not_answer_is_one_line(
     for command in (["push", "me/results"], ["pull", "me/results"]):
         assert main([*command, "--results", str(results)]) == 2
         assert "me/results: Hugging Face cannot be reached" in capsys.readouterr().err
+
+
+def test_a_hub_that_breaks_off_is_one_line(
+    hub: Hub, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", "me/results", "--results", str(results)]) == 0
+    hub.silent = True
+    assert main(["pull", "me/results", "--results", str(tmp_path / "other")]) == 2
+    assert "me/results: Hugging Face cannot be reached" in capsys.readouterr().err
 
 
 def test_mistakes(results: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
