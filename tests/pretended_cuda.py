@@ -131,8 +131,10 @@ def _on_cpu(leaf: Any) -> Any:
 
 
 def _pretended(leaf: Any) -> Any:
-    is_plain = isinstance(leaf, Tensor) and not isinstance(leaf, PretendedTensor)
-    return leaf.as_subclass(PretendedTensor) if is_plain else leaf
+    if not isinstance(leaf, Tensor) or isinstance(leaf, PretendedTensor):
+        return leaf
+    with torch._C._DisableTorchDispatch():  # torch 2.4 makes no subclass below a mode that sees its operations
+        return leaf.as_subclass(PretendedTensor)
 
 
 def _plain(leaf: Any) -> Any:
