@@ -14,10 +14,11 @@ from bench.evaluation.dataset_run import Run
 from bench.evaluation.pictures import bias_of, label_maps
 from bench.evaluation.plan import DatasetPlan
 from bench.evaluation.run import planned
+from bench.notebook import RunOptions, spelled_out
 from bench.report.figure import Example, FigureBlock, draw_bias, draw_blocks, draw_radar
 from bench.report.frames import per_image
 from bench.report.scores import collect
-from bench.spec import RunOptions, RunSpec, spelled_out
+from bench.spec import RunSpec
 
 
 @spelled_out(RunOptions, RunSpec)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import pandas as pd
-from typing_extensions import Unpack
+from typing_extensions import TypedDict, Unpack
 
 from bench.config import load_config
 from bench.data.cards import Card, load_card
@@ -34,10 +35,81 @@ from bench.report.frames import scores
 from bench.report.scores import Score, scores_of
 from bench.runtime.device import choose_device, default_batch
 from bench.settings import IGNORED, ResizeRule, Settings
-from bench.spec import RunOptions, RunSpec, SegmenterKeywords, SegmenterOptions, spelled_out
+from bench.spec import ModelSpec, RunSpec, SegmenterOptions, about
 from bench.store.store import Store
 
+F = TypeVar("F", bound=Callable[..., Any])
 Classes: TypeAlias = str | Sequence[str | Sequence[str]]
+
+
+class ModelOptions(TypedDict, total=False):
+    """Keywords for the fields of `ModelSpec`, for editors and type checkers; `spelled_out` shows them at run time."""
+
+    config: str | Path | None
+    backbone: str | None
+    checkpoint: str | Path | None
+    upsamplers: Mapping[str, str | Path] | Paths
+    plugins: Paths
+    device: str | None
+    dtype: Literal["fp32", "tf32", "fp16", "bf16"]
+    batch: int | Literal["auto"] | None
+
+
+class SegmenterKeywords(ModelOptions, total=False):
+    """Keywords for the fields of `SegmenterOptions`."""
+
+    long_side: int | None
+    native: bool | None
+    debias: float | None
+    threshold: float | None
+    background: int | None
+
+
+class RunOptions(ModelOptions, total=False):
+    """Keywords for the fields of `RunSpec` but methods and datasets."""
+
+    table: str | None
+    options: str | Sequence[str]
+    sweeps: str | Sequence[str]
+    vocabularies: str | Sequence[str]
+    protocols: str | Sequence[str]
+    only: str | Sequence[str]
+    data_root: str | Path | None
+    cards: Paths
+    layouts: Mapping[str, str] | str | Sequence[str]
+    demo: bool
+    results: str | Path | None
+    limit: int | None
+    shard: tuple[int, int] | str | None
+    fresh: bool
+    boundary: bool
+    save_predictions: int
+    allow_incomplete: bool
+    workers: int | None
+    time_limit: float | None
+
+
+def spelled_out(options: type, spec: type[ModelSpec]) -> Callable[[F], F]:
+    """Show ``**options`` of a function as keywords, with the documentation of the fields, where Python is asked for it.
+
+    options: ModelOptions or one made of it, the keywords that the function passes on; spec: the model they are fields
+    of.
+    """
+
+    def show(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        keywords, lines = [], []
+        for name, annotation in options.__annotations__.items():
+            kind = getattr(annotation, "__forward_arg__", annotation)
+            default = spec.model_fields[name].get_default()
+            keywords.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
+            lines.append(f"    {name}: {about(spec, name)}")
+        function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
+        function.__doc__ = "\n".join([(function.__doc__ or "").rstrip(), "", "    Options", "", *lines, "    "])
+        return function
+
+    return show
 
 
 @spelled_out(SegmenterKeywords, SegmenterOptions)

@@ -7,24 +7,16 @@ a field of `RunSpec`, and what comes after it checks none of them again.
 from __future__ import annotations
 
 import argparse
-import inspect
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
-from typing_extensions import Self, TypedDict
+from typing_extensions import Self
 
 from bench.config import Config, RowEntry, load_config
 from bench.data.cards import Card, card_names, load_card
@@ -35,7 +27,6 @@ from bench.paths import DEMO_RESULTS, Paths
 from bench.registry import declared_methods
 from bench.settings import Model, Pixels, Probability
 
-F = TypeVar("F", bound=Callable[..., Any])
 OWN_PROTOCOL: Final = "cvpr2025"  # of `protocol:` in benchmark.yaml, which needs no name
 FLAGS: Final = {
     "plugins": "--plugin",
@@ -93,74 +84,9 @@ Positive: TypeAlias = Annotated[int, Field(ge=1)]
 Batch: TypeAlias = Annotated[Positive | None, BeforeValidator(lambda text: None if text == "auto" else text)]
 
 
-class ModelOptions(TypedDict, total=False):
-    """Keywords for the fields of `ModelSpec`, for editors and type checkers; `spelled_out` shows them at run time."""
-
-    config: str | Path | None
-    backbone: str | None
-    checkpoint: str | Path | None
-    upsamplers: Mapping[str, str | Path] | Paths
-    plugins: Paths
-    device: str | None
-    dtype: Literal["fp32", "tf32", "fp16", "bf16"]
-    batch: int | Literal["auto"] | None
-
-
-class SegmenterKeywords(ModelOptions, total=False):
-    """Keywords for the fields of `SegmenterOptions`."""
-
-    long_side: int | None
-    native: bool | None
-    debias: float | None
-    threshold: float | None
-    background: int | None
-
-
-class RunOptions(ModelOptions, total=False):
-    """Keywords for the fields of `RunSpec` but methods and datasets."""
-
-    table: str | None
-    options: str | Sequence[str]
-    sweeps: str | Sequence[str]
-    vocabularies: str | Sequence[str]
-    protocols: str | Sequence[str]
-    only: str | Sequence[str]
-    data_root: str | Path | None
-    cards: Paths
-    layouts: Mapping[str, str] | str | Sequence[str]
-    demo: bool
-    results: str | Path | None
-    limit: int | None
-    shard: tuple[int, int] | str | None
-    fresh: bool
-    boundary: bool
-    save_predictions: int
-    allow_incomplete: bool
-    workers: int | None
-    time_limit: float | None
-
-
-def spelled_out(options: type, spec: type[ModelSpec]) -> Callable[[F], F]:
-    """Show ``**options`` of a function as keywords, with the documentation of the fields, where Python is asked for it.
-
-    options: ModelOptions or one made of it, the keywords that the function passes on; spec: the model they are fields
-    of.
-    """
-
-    def show(function: F) -> F:
-        signature = inspect.signature(function)
-        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-        keywords, lines = [], []
-        for name, annotation in options.__annotations__.items():
-            field, kind = spec.model_fields[name], getattr(annotation, "__forward_arg__", annotation)
-            default = field.get_default(call_default_factory=True)
-            keywords.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind))
-            lines.append(f"    {name}: {' '.join((field.description or '').split())}")
-        function.__signature__ = signature.replace(parameters=[*own, *keywords])  # type: ignore[attr-defined]
-        function.__doc__ = "\n".join([(function.__doc__ or "").rstrip(), "", "    Options", "", *lines, "    "])
-        return function
-
-    return show
+def about(spec: type[BaseModel], field: str) -> str:
+    """Documentation of a field, in one line."""
+    return " ".join((spec.model_fields[field].description or "").split())
 
 
 class Spec(Model):
@@ -200,7 +126,7 @@ class ModelSpec(Spec):
     """A name of benchmark.yaml, an open_clip model NAME[:TAG], its config JSON, or `demo` (the protocol's)."""
     checkpoint: Path | None = None
     """Weights of that backbone: safetensors or torch file."""
-    upsamplers: Upsamplers = Field(default_factory=dict)
+    upsamplers: Upsamplers = Field({})
     """Weights of upsamplers, by their name in benchmark.yaml; FILE alone: of simfeatup; may be repeated."""
     plugins: Files = ()
     """A file of methods, or a folder of such files; may be repeated."""
@@ -290,7 +216,7 @@ class RunSpec(ModelSpec):
     """Folder of all datasets ($OVSS_BENCH_DATA, else ./data)."""
     cards: Files = ()
     """A folder of further dataset cards; may be repeated."""
-    layouts: Layouts = Field(default_factory=dict)
+    layouts: Layouts = Field({})
     """Read dataset X in its layout L (the first that is there); may be repeated."""
     demo: bool = False
     """The embedded test bed: rendered scenes and a tiny CLIP, offline; its results never replace real ones."""
@@ -431,64 +357,3 @@ def _pair(text: str, flag: str, form: str) -> tuple[str, str]:
     if not key or not equals or not value:
         raise BenchError(f"{flag} {text}: {form} is needed, as in threshold=0.3")
     return key, value
-
-
-class TrainingConfig(Spec):
-    """All that decides the outcome of a training besides images and backbone.
-
-    Defaults are the released SimFeatUp code's; docs/training.md lists where the paper differs.
-    """
-
-    feature: Literal["x", "x-printed", "output", "maskclip"] = "x"
-    """What is upsampled: x (eq. 6: the last block's input; x-printed: without a layer norm), or FeatUp's output or
-    maskclip (x)."""
-    kind: Literal["jbu_one", "jbu_stack"] = "jbu_one"
-    """JBU_One or FeatUp's JBU_Stack (jbu_one)."""
-    radius: Positive = 5
-    """Of the kernels: 5 is 11x11 (jbu_one: 5, jbu_stack: 3)."""
-    batch: Positive = 4
-    """Images of each process in a step (4)."""
-    crop: Positive = 224
-    """Side of the random crops in pixels, a multiple of the patch size (224)."""
-    jitters: Positive = 5
-    """Transformed views in a step (5)."""
-    image_loss: float = Field(0.1, ge=0)
-    """γ of eq. 5; 0: without CRN (0.1)."""
-    lr: float = Field(1e-3, gt=0)
-    """Learning rate of NAdam (0.001)."""
-    projection: int = Field(30, ge=0)
-    """Random directions of eq. 3; 0: none (30)."""
-    uncertainty: bool = True
-    """Weigh eq. 3 by a predicted uncertainty, as the released code does."""
-    normalise: Literal["imagenet", "clip"] = "imagenet"
-    """Pixel statistics; inference has CLIP's (imagenet)."""
-    reference_gradient: bool = False
-    """Gradients only through the kernel taps 0, 1, 4, 9 …, as in the released CUDA code."""
-    upsample_once: bool = False
-    """One upsampling, and so one dropout, for all views of a step: faster."""
-    amp: bool = False
-    """bfloat16 in the trained nets."""
-    seed: int = Field(0, ge=0)
-    """Of all that is random (0)."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _radius_of_kind(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {"radius": 3 if values.get("kind") == "jbu_stack" else 5, **values}
-
-
-class RunLength(Spec):
-    """Where a training goes to, and how far; none of it changes what a step does."""
-
-    out: Path
-    """Where checkpoint, upsampler, log and pictures go."""
-    steps: Positive | None = None
-    """Updates in all."""
-    epochs: Positive = 1
-    """Passes over the images (1)."""
-    workers: int = Field(2, ge=0)
-    """Processes that read images (2)."""
-    save_every: Positive = 100
-    """Steps between checkpoints and pictures (100)."""
-    resume: bool = False
-    """Continue from the checkpoint in --out."""

@@ -22,7 +22,8 @@ from bench.data.cards import load_card
 from bench.data.prepared import find_samples
 from bench.demo.datasets import demo_data_root
 from bench.demo.writers import write_dataset
-from bench.spec import RunOptions, RunSpec, SegmenterKeywords, SegmenterOptions
+from bench.notebook import RunOptions, SegmenterKeywords
+from bench.spec import RunSpec, SegmenterOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = {"backbone": "demo", "device": "cpu"}

@@ -33,7 +33,8 @@ ALLOWED = {
     | {"report", "spec"},
     "api": {"models", "registry"},
 }
-ALLOWED["notebook"] = ALLOWED["figures"] = BASE | set(ALLOWED) - {"api", "verify", "training"}
+ALLOWED["notebook"] = BASE | set(ALLOWED) - {"api", "verify", "training"}
+ALLOWED["figures"] = ALLOWED["notebook"] | {"notebook"}
 ALLOWED["cli"] = BASE | set(ALLOWED) - {"cli", "api"}
 
 

@@ -11,10 +11,10 @@ from reference import tiny_backbone
 from torch import Tensor, nn
 
 from bench.runtime.distributed import Distributed
-from bench.spec import RunLength, TrainingConfig
 from bench.training.crops import Crops, find_images
 from bench.training.loop import train
 from bench.training.losses import AttentionDownsampler
+from bench.training.spec import RunLength, TrainingConfig
 from bench.training.trainer import Trainer
 
 SMALL = TrainingConfig(radius=2, crop=32, batch=2, jitters=2, projection=4)  # a grid of 4×4

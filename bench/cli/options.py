@@ -12,7 +12,7 @@ from bench.demo.config import DEMO
 from bench.errors import BenchError, reading
 from bench.paths import DEMO_RESULTS
 from bench.runtime.atomic import write_asked
-from bench.spec import ModelSpec, Spec, flag
+from bench.spec import ModelSpec, Spec, about, flag
 
 REPEATED = {"options", "sweeps", "cards", "layouts", "plugins", "upsamplers"}
 
@@ -20,16 +20,16 @@ REPEATED = {"options", "sweeps", "cards", "layouts", "plugins", "upsamplers"}
 def add_fields(group: argparse._ActionsContainer, spec: type[Spec], **metavars: str | None) -> None:
     """Add a flag for each of these fields of a spec, which documents and checks them; no metavar: a switch."""
     for name, metavar in metavars.items():
-        about = " ".join((spec.model_fields[name].description or "").split()).removesuffix(".")
-        about = about if about[:2].isupper() else about[:1].lower() + about[1:]
+        text = about(spec, name).removesuffix(".")
+        text = text if text[1:2].isupper() else text[:1].lower() + text[1:]
         names = ["-o", "--option"] if name == "options" else [flag(name)]
         if metavar is None:
-            group.add_argument(*names, dest=name, action="store_true", help=about)
+            group.add_argument(*names, dest=name, action="store_true", help=text)
         else:
             kind: dict[str, Any] = {"action": "append"} if name in REPEATED else {}
             if name == "save_predictions":
                 kind = {"nargs": "?", "const": sys.maxsize}
-            group.add_argument(*names, dest=name, metavar=metavar, help=about, **kind)
+            group.add_argument(*names, dest=name, metavar=metavar, help=text, **kind)
 
 
 def add_backbone_arguments(group: argparse._ArgumentGroup) -> None:
@@ -39,8 +39,8 @@ def add_backbone_arguments(group: argparse._ArgumentGroup) -> None:
 
 def add_demo_backbone(parser: argparse.ArgumentParser) -> None:
     """Add --demo to a command that takes the user's own images."""
-    about = f"as --backbone {DEMO}: a tiny CLIP that needs no download"
-    parser.add_argument("--demo", dest="backbone", action="store_const", const=DEMO, help=about)
+    text = f"as --backbone {DEMO}: a tiny CLIP that needs no download"
+    parser.add_argument("--demo", dest="backbone", action="store_const", const=DEMO, help=text)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

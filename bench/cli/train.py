@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from bench.cli.options import add_backbone_arguments, add_demo_backbone, add_fields
-from bench.spec import ModelSpec, RunLength, TrainingConfig
+from bench.spec import ModelSpec
+from bench.training.spec import RunLength, TrainingConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,10 +16,10 @@ from bench.models.backbone import Backbone
 from bench.runtime.atomic import write_atomic
 from bench.runtime.device import is_out_of_memory, peak_memory
 from bench.runtime.distributed import Distributed
-from bench.spec import RunLength, TrainingConfig
 from bench.training.checkpoints import restore_checkpoint, save_checkpoint, save_upsampler
 from bench.training.crops import Crops, ImageList, Schedule, load_crops
 from bench.training.log import Log, LogRecord, feature_picture
+from bench.training.spec import RunLength, TrainingConfig
 from bench.training.trainer import StepLosses, Trainer
 
 CHECKPOINT = "last.ckpt"

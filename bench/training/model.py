@@ -12,7 +12,6 @@ from bench.errors import BenchError
 from bench.models.upsamplers import BilateralUpsampler, JBUOne, JBUStack, steps_for
 from bench.models.upsamplers.jbu import JointBilateral, TapProducts
 from bench.models.upsamplers.trainable import upsample
-from bench.spec import TrainingConfig
 from bench.training.jitter import Jitter, apply_jitter
 from bench.training.losses import (
     AttentionDownsampler,
@@ -21,6 +20,7 @@ from bench.training.losses import (
     image_loss,
     reconstruction_loss,
 )
+from bench.training.spec import TrainingConfig
 
 # Tokens a side. Reflect padding wants more pixels than the kernel's radius after the first doubling.
 MIN_GRID = 3

@@ -11,12 +11,12 @@ from torch import Tensor
 from bench.models.attention import last_block
 from bench.models.backbone import Backbone, Trunk
 from bench.runtime.distributed import Distributed
-from bench.spec import TrainingConfig
 from bench.training.crops import normalise
 from bench.training.jitter import apply_jitter, draw_jitter
 from bench.training.losses import random_directions
 from bench.training.model import Learner, Losses
 from bench.training.seeds import Purpose, seed_layers, torch_generator
+from bench.training.spec import TrainingConfig
 
 CAUTIOUS_STEPS = 10  # whose gradients are clipped, to a norm of:
 CAUTIOUS_NORM = 1e-4
