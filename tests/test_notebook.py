@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import numpy as np
 import pytest
@@ -178,6 +178,10 @@ def test_bench_offers_what_it_says() -> None:
 def test_signatures_show_every_keyword_with_its_documentation() -> None:
     assert set(RunOptions.__annotations__) == set(RunSpec.model_fields) - {"methods", "datasets"}
     assert set(SegmenterKeywords.__annotations__) == set(SegmenterOptions.model_fields)
+    for keyword, kind in RunOptions.__annotations__.items():
+        field, written = RunSpec.model_fields[keyword], kind.__forward_arg__
+        assert ("None" in written) == (field.default is None), keyword
+        assert get_origin(field.annotation) is not Literal or str(field.annotation) == f"typing.{written}"
     functions = [getattr(bench, name) for name in bench.__all__ if name.islower()]
     assert bench.run in functions and bench.figure in functions
     for function in functions:
