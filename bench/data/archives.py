@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import copy
 import gzip
 import hashlib
@@ -16,7 +17,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -27,11 +28,12 @@ from bench.data.fetch import check_room
 from bench.data.patterns import same_name
 from bench.errors import BenchError, reading
 from bench.paths import cache_dir
-from bench.runtime.atomic import replacing, write_atomic
-from bench.runtime.checksum import sealed, unsealed
+from bench.runtime.atomic import replacing
+from bench.runtime.remembered import Remembered
 
 _ROOM, _PACKED = 256 << 20, 100  # bytes, and times what they are packed into: more is no image, and no set of images
 _DAMAGED = (EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
+_GZIP, _UTF_8 = b"\x1f\x8b", 0x800  # how gzip begins; mark of a zip's name
 _ZIPPED = (".tar.gz", ".tgz")
 _POINTER = b"version https://git-lfs"
 _UNFINISHED = "an unfinished download; finish it"
@@ -81,11 +83,8 @@ class File(NamedTuple):
 
     def read(self) -> bytes:
         """All bytes. Raises BenchError where the file or its archive cannot be read."""
-        with self.open() as stream:
-            try:
-                data = stream.read()
-            except (*_DAMAGED, OSError, RuntimeError) as error:
-                raise BenchError(f"{self}: cannot be read ({error}); get the file again") from None
+        with self.open() as stream, _explained(self, self.path):
+            data = stream.read()
         if data.startswith(_POINTER):
             raise BenchError(f"{self}: a pointer of Git LFS, not the file itself; run `git lfs pull` there")
         return data
@@ -97,17 +96,12 @@ class File(NamedTuple):
 
     def open(self) -> BinaryIO:
         """Open for reading from any place; of an archive's member only what is read is inflated. Raises as `read`."""
-        try:
+        with _explained(self, self.path):
             if self.member is not None:
                 return _archive(self.path).open(self.member)
             if not stat.S_ISREG(self.path.stat().st_mode):
                 raise BenchError(f"{self}: not a regular file; remove it, or put the file itself there")
             return self.path.open("rb")
-        except NotImplementedError as error:
-            raise BenchError(f"{self}: cannot be read here ({error}); unpack {self.path.name} by hand") from None
-        except (*_DAMAGED, OSError, RuntimeError) as error:
-            advice = f"unpack {self.path.name} by hand" if "encrypted" in str(error) else "get the file again"
-            raise BenchError(f"{self}: cannot be read ({error}); {advice}") from None
 
 
 class Tree:
@@ -210,6 +204,19 @@ def clean() -> tuple[int, int]:
     return len(files), size
 
 
+@contextlib.contextmanager
+def _explained(what: object, archive: Path, wrong: str = "cannot be read") -> Iterator[None]:
+    """Answer what goes wrong when a file, an archive or a member of it is read in one line, a BenchError."""
+    try:
+        yield
+    except RuntimeError as error:  # of zipfile: encrypted, or NotImplementedError for a compression it does not know
+        raise BenchError(f"{what}: cannot be read ({error}); unpack {archive.name} by hand") from None
+    except PermissionError as error:
+        raise BenchError(f"{what}: cannot be read ({error.strerror}); correct its permissions") from None
+    except (*_DAMAGED, OSError) as error:
+        raise BenchError(f"{what}: {wrong} ({error}); get it again") from None
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -220,7 +227,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 class _Zip:
     def __init__(self, path: Path) -> None:
         self._file = zipfile.ZipFile(path)
-        self._members = {_spelled(member): member for member in self._file.infolist() if not member.is_dir()}
+        self._members = {
+            _spelled(member.filename, "utf-8" if member.flag_bits & _UTF_8 else "cp437"): member
+            for member in self._file.infolist()
+            if not member.is_dir()
+        }
 
     def names(self) -> list[str]:
         return [name for name in self._members if name]
@@ -237,16 +248,14 @@ class _Zip:
         return cast("BinaryIO", self._file.open(member))
 
 
-def _spelled(member: zipfile.ZipInfo) -> str:
-    """Return a member's path as it was meant: Windows writes backslashes, and names in the country's encoding."""
-    name = member.filename
-    if not name.isascii() and not member.flag_bits & 0x800:  # no mark of UTF-8: zipfile took it for cp437
-        for encoding in ("utf-8", "gb18030"):
-            try:
-                name = name.encode("cp437").decode(encoding)
-                break
-            except UnicodeError:
-                continue
+def _spelled(name: str, taken_for: str) -> str:
+    """Return a member's path as it was meant: Windows writes backslashes, and names in the country's encoding.
+
+    taken_for: the encoding that its bytes were decoded with
+    """
+    for encoding in ("utf-8", "gb18030"):
+        with contextlib.suppress(UnicodeError):
+            return name.encode(taken_for, "surrogateescape").decode(encoding).replace("\\", "/")
     return name.replace("\\", "/")
 
 
@@ -255,7 +264,8 @@ class _Tar:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._zipped = path.name.lower().endswith(_ZIPPED)
+        with path.open("rb") as file:
+            self._zipped = file.read(len(_GZIP)) == _GZIP  # whatever its name says: browsers unpack, and keep the name
         self._where = _listed_gzip(path) if self._zipped else _listed(path)
 
     def names(self) -> list[str]:
@@ -287,26 +297,19 @@ class _Tar:
 
 def _listed(path: Path, stream: Any = None) -> dict[str, tuple[int, int]]:
     """Return where each member begins, and its size; read from the beginning to the end of a compressed stream."""
-    with tarfile.open(path, "r:") if stream is None else tarfile.open(fileobj=stream, mode="r|gz") as archive:
-        return {member.name: (member.offset_data, member.size) for member in archive if member.isfile()}
+    with tarfile.open(path, "r:" if stream is None else "r|gz", stream, encoding="utf-8") as archive:
+        return {_spelled(one.name, "utf-8"): (one.offset_data, one.size) for one in archive if one.isfile()}
 
 
 def _listed_gzip(path: Path) -> dict[str, tuple[int, int]]:
     """List a .tar.gz. It is read to its end for that, so the list is kept in the cache folder."""
-    kept = _in_cache(path, ".json")
-    try:
-        members = unsealed(kept.read_bytes())["members"]
-        return {name: (int(offset), int(size)) for name, (offset, size) in members.items()}
-    except (OSError, ValueError, KeyError):
-        pass
-    with path.open("rb") as file, _bar(file, path, "listing") as stream:
-        found = _listed(path, stream)
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(kept, json.dumps(sealed({"members": found})).encode())
-    except OSError:
-        pass  # costs time, nothing else
-    return found
+    kept = Remembered(_in_cache(path, ".json"))
+    if (listed := kept.get("list", "")) is None:
+        with path.open("rb") as file, _bar(file, path, "listing") as stream:
+            listed = json.dumps(_listed(path, stream))
+        kept.set("list", "", listed)
+        kept.save()
+    return {name: (offset, size) for name, (offset, size) in json.loads(listed).items()}
 
 
 def _unpack_gzip(path: Path, plain: Path, size: int) -> None:
@@ -357,8 +360,5 @@ def _archive(path: Path) -> _Zip | _Tar:
 
 @lru_cache(maxsize=16)
 def _opened(path: Path, changed: int, process: int) -> _Zip | _Tar:
-    try:
-        with reading(path, "correct its permissions"):
-            return _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)
-    except (*_DAMAGED, NotImplementedError) as error:
-        raise BenchError(f"{path}: not a whole zip or tar archive ({error}); get it again") from None
+    with _explained(path, path, "not a whole zip or tar archive"):
+        return _Zip(path) if zipfile.is_zipfile(path) else _Tar(path)

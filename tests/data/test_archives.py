@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import tarfile
 import zipfile
 
 import pytest
@@ -148,6 +149,32 @@ def test_members_that_cannot_be_inflated_are_to_be_unpacked_by_hand(folder, flag
     (folder / "x.zip").write_bytes(data)
     with pytest.raises(BenchError, match=rf"c\.txt: cannot be read.*{reason}.*unpack x\.zip by hand"):
         Tree(folder, ["x.zip"]).get("c.txt").read()
+
+
+@pytest.mark.parametrize(("name", "mode"), [("x.tar", "w:gz"), ("x.tar.gz", "w:"), ("x.tgz", "w:gz")])
+def test_the_content_tells_whether_a_tar_is_compressed(folder, name, mode):
+    with tarfile.open(folder / name, mode) as packed:
+        packed.add(folder / "b.txt", "c.txt")
+    assert Tree(folder, ["x.tar"]).get("c.txt").read() == b"this is b.txt"
+
+
+@pytest.mark.parametrize("mode", ["w:", "w:gz"])
+def test_names_of_a_tar_in_another_encoding(folder, mode):
+    with tarfile.open(folder / "x.tar", mode, encoding="gb18030", format=tarfile.GNU_FORMAT) as packed:
+        packed.add(folder / "b.txt", "卫星/1.txt")
+        packed.add(folder / "b.txt", "Val\\2.txt")
+    tree = Tree(folder, ["x.tar"])
+    assert tree.get("卫星/1.txt").read() == tree.get("Val/2.txt").read() == b"this is b.txt"
+
+
+def test_a_zip_of_a_later_version_is_to_be_unpacked_by_hand(folder):
+    with zipfile.ZipFile(folder / "x.zip", "w") as packed:
+        packed.writestr("c.txt", "contents")
+    data = bytearray((folder / "x.zip").read_bytes())
+    data[data.index(b"PK\1\2") + 6] = 99
+    (folder / "x.zip").write_bytes(data)
+    (odd,) = Tree(folder, ["x.zip"]).odd
+    assert odd.endswith("(zip file version 9.9); unpack x.zip by hand")
 
 
 def test_names_that_windows_packs(folder):
