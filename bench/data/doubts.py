@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +15,17 @@ from PIL import Image
 
 from bench.data.cards import Card
 from bench.data.images import pillow_errors
-from bench.data.labels import off_colour, open_label
+from bench.data.labels import from_colours, open_label
+from bench.data.layouts import SourcePair
 from bench.data.patterns import parse
 from bench.data.samples import SampleSet
 from bench.data.schema import IndexRule, PaletteRule
 from bench.errors import BenchError
 from bench.paths import cache_dir
 from bench.runtime.atomic import write_atomic
+from bench.settings import IGNORED
 
+T = TypeVar("T")
 _ENOUGH = 8  # labels whose shares of classes say something of the set
 _FAR = 0.35  # of the pixels would have to change their class for the shares to be those of the real set
 _FEW, _MOST = 0.15, 0.6  # shares that small things, and the foreground of roads and buildings, stay below
@@ -38,16 +44,17 @@ def doubts(samples: SampleSet, pixels: Sequence[int], labels: int) -> Iterator[s
     pixels: of each class, in the labels looked at; labels: how many these are.
     """
     yield from _numbers(samples)
-    total: int = sum(pixels)
-    shares = np.array(pixels) / max(1, total)
-    if labels >= _ENOUGH and total:
+    if labels >= _ENOUGH and any(pixels):
+        shares = np.array(pixels) / sum(pixels)
         yield from _unlike_the_real_set(samples.card, shares)
         yield from _too_much(samples, shares)
-    sources = np.random.default_rng(0).permutation(len(samples.sources))[:_LOOKED_AT].tolist()
-    yield from _turned(samples, sources)
-    yield from _off_colours(samples, sources)
-    yield from _permuted(samples, sources)
-    yield from _odd_colours(samples, sources)
+    rule = samples.card.layouts[samples.layout].labels
+    yield from islice(_turned(samples), 1)
+    if isinstance(rule, PaletteRule):
+        yield from _off_colours(samples, rule)
+    if isinstance(rule, IndexRule) and samples.card.palette:
+        yield from islice(_permuted(samples, rule), 1)
+    yield from _odd_colours(samples)
 
 
 def keep_shares(card: Card, pixels: Sequence[int]) -> Path | None:
@@ -80,8 +87,8 @@ def _kept(card: Card) -> Path:
 def _numbers(samples: SampleSet) -> Iterator[str]:
     card, pattern = samples.card, samples.card.layouts[samples.layout].id or samples.card.id
     for field, (first, last) in card.numbers.items():
-        fields = [parse(pattern, name, card.fields) for name in samples.ids]
-        out = [one for one, of in zip(samples.ids, fields, strict=True) if of and not first <= int(of[field]) <= last]
+        numbers = ((name, (parse(pattern, name, card.fields) or {}).get(field, "")) for name in samples.ids)
+        out = [name for name, number in numbers if number.isdecimal() and not first <= int(number) <= last]
         if out:
             yield (
                 f"{len(out):,} of {len(samples):,} samples, such as {out[0]}, are not numbered {first} to {last}: "
@@ -128,51 +135,48 @@ def _too_much(samples: SampleSet, shares: NDArray[np.float64]) -> Iterator[str]:
             yield f"{name} covers {share:.0%} of the pixels: it seems that {why}"
 
 
-def _turned(samples: SampleSet, sources: Sequence[int]) -> Iterator[str]:
-    for source in sources:
-        if (pair := samples.pair(source)) is None:
-            return
-        try:
-            with pair.image.open() as stream, pillow_errors(str(pair.image)), Image.open(stream) as image:
-                tag = image.getexif().get(_ORIENTATION, 1)
-        except BenchError:  # said elsewhere
-            continue
-        if tag != 1:
+def _some(samples: SampleSet) -> list[int]:
+    found: list[int] = np.random.default_rng(0).permutation(len(samples.sources))[:_LOOKED_AT].tolist()
+    return found
+
+
+def _read(samples: SampleSet, read: Callable[[SourcePair], T]) -> Iterator[tuple[SourcePair, T]]:
+    """Read something of some pairs of files, but for those that cannot be read: that is said elsewhere."""
+    for pair in filter(None, map(samples.pair, _some(samples))):
+        with suppress(BenchError):
+            yield pair, read(pair)
+
+
+def _turned(samples: SampleSet) -> Iterator[str]:
+    for pair, tag in _read(samples, _orientation):
+        if tag in range(2, 9):
             yield f"{pair.image}: is turned when it is read (EXIF orientation {tag}), and its label is not"
-            return
 
 
-def _off_colours(samples: SampleSet, sources: Sequence[int]) -> Iterator[str]:
-    rule, shares = samples.card.layouts[samples.layout].labels, []
-    if not isinstance(rule, PaletteRule):
-        return
-    for source in sources:
-        if pair := samples.pair(source):
-            try:
-                shares.append(off_colour(pair.label.read(), rule, samples.card, str(pair.label)))
-            except BenchError:
-                continue
+def _orientation(pair: SourcePair) -> object:
+    with pair.image.open() as stream, pillow_errors(str(pair.image)), Image.open(stream) as image:
+        return image.getexif().get(_ORIENTATION)
+
+
+def _opened(pair: SourcePair) -> Image.Image:
+    return open_label(pair.label.read(), str(pair.label))
+
+
+def _off_colours(samples: SampleSet, rule: PaletteRule) -> Iterator[str]:
+    card = samples.card
+    found = _read(samples, lambda pair: from_colours(_opened(pair), rule, card, str(pair.label))[1])
+    shares = [share for _, share in found]
     if shares and (share := float(np.mean(shares))) > _OFF:
-        what = "ignored" if rule.unmatched == 255 else samples.card.classes[rule.unmatched]
+        what = "ignored" if rule.unmatched == IGNORED else card.classes[rule.unmatched]
         yield f"{share:.1%} of the pixels of {len(shares)} labels have colours that stand for no class, and are {what}"
 
 
-def _permuted(samples: SampleSet, sources: Sequence[int]) -> Iterator[str]:
+def _permuted(samples: SampleSet, rule: IndexRule) -> Iterator[str]:
     """Index labels whose own palette shows classes in each other's colours."""
-    card, rule = samples.card, samples.card.layouts[samples.layout].labels
-    if not isinstance(rule, IndexRule) or not card.palette:
-        return
+    card = samples.card
     stored = rule.raw_ids or range(rule.reduce_zero, len(card.classes) + rule.reduce_zero)
-    for source in sources:
-        if (pair := samples.pair(source)) is None:
-            return
-        try:
-            label = open_label(pair.label.read(), str(pair.label))
-        except BenchError:
-            continue
-        if label.mode != "P":
-            continue
-        colours = np.array(label.getpalette(), np.int64).reshape(-1, 3)
+    for pair, label in _read(samples, _opened):
+        colours = np.array(label.getpalette() if label.mode == "P" else (), np.int64).reshape(-1, 3)
         here = set(np.unique(np.asarray(label)).tolist())
         shown = {k: tuple(colours[v].tolist()) for k, v in enumerate(stored) if v in here and v < len(colours)}
         wrong = {k: card.palette.index(colour) for k, colour in shown.items() if colour in card.palette}
@@ -183,10 +187,9 @@ def _permuted(samples: SampleSet, sources: Sequence[int]) -> Iterator[str]:
                 f"{pair.label}: its palette shows {card.classes[k]} in the colour of {card.classes[other]}: a program "
                 "seems to have numbered the colours otherwise"
             )
-            return
 
 
-def _odd_colours(samples: SampleSet, sources: Sequence[int]) -> Iterator[str]:
+def _odd_colours(samples: SampleSet) -> Iterator[str]:
     """Plants that are red or blue, and soil that is blue: bands in another order than the card says."""
     if "infrared" in samples.card.modality:
         return
@@ -195,14 +198,12 @@ def _odd_colours(samples: SampleSet, sources: Sequence[int]) -> Iterator[str]:
         kind: [k for k, name in enumerate(samples.card.classes) if any(word in name.lower() for word in words)]
         for kind, words in (("plants", _PLANTS), ("soil", _SOIL))
     }
-    for source in sources if any(members.values()) else ():
-        try:
+    for source in _some(samples) if any(members.values()) else ():
+        with suppress(BenchError):
             sample = next(samples.read_source(source))
-        except BenchError:
-            continue
-        for kind, classes in members.items():
-            chosen = sample.image[np.isin(sample.label, classes)]
-            sums[kind] += [*chosen.sum(axis=0, dtype=np.float64), len(chosen)]
+            for kind, classes in members.items():
+                chosen = sample.image[np.isin(sample.label, classes)]
+                sums[kind] += [*chosen.sum(axis=0, dtype=np.float64), len(chosen)]
     for kind, (red, green, blue, count) in sums.items():
         red, green, blue = np.array([red, green, blue]) / max(1, count)
         if count < _PIXELS:

@@ -33,10 +33,9 @@ def impossible_values(samples: SampleSet, source: int, label: NDArray[np.uint8])
     shift = " (one less than the file stores)" if getattr(rule, "reduce_zero", False) else ""
     other = "get the original label" if is_shipped(samples.card.name) else "correct the label, or `labels` of the card"
     reason = next((rule.foreign[value] for value in found if value in rule.foreign), other)
-    return (
-        f"{samples.label_file(source)}: holds {shown}{shift} on {pixels:,} pixels, "
-        f"but the classes are 0 to {classes - 1}: {reason}"
-    )
+    pair = samples.pair(source)
+    file = pair.label if pair else f"{samples.root}: the label of {samples.ids[samples.sources[source].start]}"
+    return f"{file}: holds {shown}{shift} on {pixels:,} pixels, but the classes are 0 to {classes - 1}: {reason}"
 
 
 def _is_label_map(samples: SampleSet) -> bool:

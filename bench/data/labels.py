@@ -50,7 +50,13 @@ def read_label(data: bytes, rule: LabelRule, card: Card, name: str, scene: bytes
 def _read_label(data: bytes, rule: IndexRule | PaletteRule | ThresholdRule, card: Card, name: str) -> Label:
     image = open_label(data, name)
     if isinstance(rule, PaletteRule):
-        return _from_colours(image, rule, card, name)
+        label, off = from_colours(image, rule, card, name)
+        if off > UNMATCHED_LIMIT:
+            raise BenchError(
+                f"{name}: {off:.0%} of the pixels have a colour that stands for no class; it is an overlay "
+                "(as the public label of Potsdam's 4_12 is) or was compressed with loss, get the original"
+            )
+        return label
     if isinstance(rule, ThresholdRule):
         return _from_mask(image, rule)
     if len(card.classes) > 2 and (image.mode == "1" or (data.startswith(b"\x89PNG") and data[24] == 1)):
@@ -97,17 +103,8 @@ def _from_index(image: Image.Image, rule: IndexRule, name: str) -> Label:
     return values
 
 
-def off_colour(data: bytes, rule: PaletteRule, card: Card, name: str) -> float:
-    """Share of a label's pixels whose colour stands for no class. Raises BenchError as `read_label`."""
-    found = open_label(data, name).convert("RGB").getcolors(1 << 24) or []
-    known = {colour for colour, _ in palette_table(rule, card)}
-    if rule.binarise:
-        return 0.0  # its channels are thresholded, which gives each colour a class
-    off = sum(count for count, colour in found if colour not in known)
-    return off / max(1, sum(count for count, _ in found))
-
-
-def _from_colours(image: Image.Image, rule: PaletteRule, card: Card, name: str) -> Label:
+def from_colours(image: Image.Image, rule: PaletteRule, card: Card, name: str) -> tuple[Label, float]:
+    """Label of an image in the colours of a palette rule, and the share of pixels whose colour stands for no class."""
     if image.mode in ("1", "L", "LA"):
         raise BenchError(f"{name}: the label is grey where colours are expected; it was packed again, get the original")
     table = _colour_table(palette_table(rule, card))
@@ -119,12 +116,7 @@ def _from_colours(image: Image.Image, rule: PaletteRule, card: Card, name: str) 
         values = table[_code((strip >> 7) * np.uint8(255) if rule.binarise else strip)]
         known += int(np.count_nonzero(values >= 0))
         label[top:bottom] = np.where(values < 0, rule.unmatched, values)
-    if (share := 1 - known / label.size) > UNMATCHED_LIMIT:
-        raise BenchError(
-            f"{name}: {share:.0%} of the pixels have a colour that stands for no class; it is an overlay "
-            "(as the public label of Potsdam's 4_12 is) or was compressed with loss, get the original"
-        )
-    return label
+    return label, 1 - known / label.size
 
 
 def _code(colours: NDArray[np.uint8]) -> NDArray[np.uint32]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 import yaml
@@ -32,7 +32,7 @@ _PATTERNS = 60  # the most frequent ones, of which two are looked for that belon
 _LABELS = 500  # decoded, spread evenly
 _SEED = 3  # files of each kind that tell images from labels
 _COLOURS = 256  # a file with more holds a picture
-_PICTURE = 1 << 24  # colours of a file that is no label
+_PLAIN = {"1": "L", "LA": "L", "PA": "L", "RGBA": "RGB"}  # modes without what says nothing of classes
 _END = "...\n"  # of a YAML document that is a plain scalar
 _CLEAR = 0.95  # share of black and white in a mask that was compressed with loss
 
@@ -169,32 +169,28 @@ def _rank(image: str, label: str, looks: Mapping[str, int]) -> tuple[bool, bool,
 
 def _colours(folder: Path, files: Sequence[str]) -> int:
     """Return how many colours or grey values a file has, the most of some; more than any label for pictures."""
-    most = 0
-    for file in files[:_SEED]:
-        try:
-            picture = open_label((folder / file).read_bytes(), file)
-        except BenchError:  # bands or bits that labels do not have
-            return _PICTURE
-        pixels = np.asarray(picture)
-        pixels = pixels.reshape(-1, *pixels.shape[2:])
-        found = len(np.unique(pixels[:: max(1, len(pixels) // 100_000)], axis=0))
-        most = max(most, 2 if _is_lossy(file) and _is_mask(picture) else found)
-    return most
+    try:
+        return max(len(_values(_opened(folder / file), folder / file)) for file in files[:_SEED])
+    except BenchError:  # more colours, bands or bits than labels have
+        return _COLOURS + 1
+
+
+def _opened(file: Path) -> Image.Image:
+    return open_label(file.read_bytes(), str(file))
 
 
 def _look(folder: Path, found: Findings) -> None:
     """Fill in what the labels hold, of some where there are many, and whether the images have more than 8 bits."""
     pairs = list(found.pairs.values())
     for _, label in pairs[:: -(-len(pairs) // _LABELS)]:
-        picture = open_label((folder / label).read_bytes(), str(folder / label))
+        picture = _opened(folder / label)
         found.looked_at += 1
         found.sizes[f"{picture.width}x{picture.height}"] += 1
         if picture.mode == "P" and found.colours is None:
             found.colours = picture.getpalette()
-        values, counts = _values(picture, folder / label)
-        for value, count in zip(values, counts, strict=True):
-            found.pixels[value] += count
-            found.present[value] += 1
+        values = _values(picture, folder / label)
+        found.pixels.update(values)
+        found.present.update(values.keys())
     image = folder / pairs[0][0]
     data = image.read_bytes()
     found.bands = tiff_bands(data)[0] > 3
@@ -206,25 +202,17 @@ def _look(folder: Path, found: Findings) -> None:
         found.stretch = True
 
 
-def _values(picture: Image.Image, file: Path) -> tuple[list[Value], list[int]]:
+def _values(picture: Image.Image, file: Path) -> dict[Value, int]:
     """Grey values or colours of a label, and how many pixels have each."""
-    if _is_lossy(file.name):
+    if file.suffix.lower() in (".jpg", ".jpeg"):
         if not _is_mask(picture):
             raise BenchError(f"{file}: classes are lost where labels are compressed as JPEG; get them as PNG")
-        pixels = np.where(np.asarray(picture.convert("L")) >= 128, 255, 0)
-    else:
-        pixels = np.asarray(picture.convert("L") if picture.mode in ("1", "LA", "PA") else picture)
-    if pixels.ndim == 2:
-        grey, counts = np.unique(pixels, return_counts=True)
-        return grey.tolist(), counts.tolist()
-    codes, counts = np.unique(pixels[..., :3].astype(np.int32) @ np.array([1 << 16, 1 << 8, 1]), return_counts=True)
-    if len(codes) > _COLOURS:
-        raise BenchError(f"{file}: {len(codes):,} colours; it is an overlay, or was compressed with loss")
-    return [(code >> 16, code >> 8 & 255, code & 255) for code in codes.tolist()], counts.tolist()
-
-
-def _is_lossy(file: str) -> bool:
-    return file.lower().endswith((".jpg", ".jpeg"))
+        picture = picture.convert("L").point([0] * 128 + [255] * 128)
+    plain = picture.convert(_PLAIN.get(picture.mode, picture.mode))
+    found = cast("list[tuple[int, Value]] | None", plain.getcolors(_COLOURS))
+    if found is None:
+        raise BenchError(f"{file}: more than {_COLOURS} colours; it is an overlay, or was compressed with loss")
+    return {value: count for count, value in sorted(found, key=lambda one: one[1])}
 
 
 def _is_mask(picture: Image.Image) -> bool:

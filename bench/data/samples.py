@@ -65,10 +65,6 @@ class SampleSet(ABC):
     def read_label(self, source: int) -> NDArray[np.uint8]:
         """Return the label of one whole source, before it is cut; cheaper than reading the samples."""
 
-    def label_file(self, source: int) -> str:
-        """Name of the file that holds the label of a source, for errors."""
-        return f"{self.root}: the label of {self.ids[self.sources[source].start]}"
-
     @abstractmethod
     def fingerprint(self) -> str:
         """Return a hash that changes when a file is added, removed, renamed or of another size. Reads no file."""
@@ -149,9 +145,6 @@ class FileSamples(SampleSet):
         rule = self._layout.labels
         scene = pair.image.read() if rule.rule == "lines" else b""
         return read_label(pair.label.read(), rule, self.card, str(pair.label), scene)
-
-    def label_file(self, source: int) -> str:
-        return str(self._pairs[source].label)
 
     def pair(self, source: int) -> SourcePair:
         return self._pairs[source]
