@@ -56,7 +56,7 @@ class Vip:
         mean = F.normalize(patches.mean(dim=1), dim=-1)  # (B, D)
         fit = mean @ F.normalize(text.mean(dim=1), dim=-1).T / self.temperature  # (B, Q)
         found = []
-        for number in range(max(self._classes) + 1):
+        for number in sorted(set(self._classes)):  # a class may have no words
             own = [query for query, of in enumerate(self._classes) if of == number]
             weight = fit[:, own].softmax(dim=1) * len(own)  # of mean 1
             logits = self.tau * self.sharpness * cosine[:, own] * weight[..., None]

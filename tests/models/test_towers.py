@@ -18,7 +18,7 @@ from bench.inference.segmenter import Segmenter
 from bench.models.checkpoints import read_state_dict
 from bench.models.text import Vocabulary
 from bench.models.towers import tiny
-from bench.models.towers.dinotxt import Dinotxt, TextEncoder, VisionHead
+from bench.models.towers.dinotxt import Dinotxt, TextEncoder, VisionHead, tiny_dinotxt
 from bench.models.towers.loading import load_tower, needs
 from bench.models.towers.radio import convert
 from bench.models.towers.sam3 import Sam3, named, needed, squashed, tiny_sam3
@@ -57,6 +57,15 @@ def test_sam3_is_its_authors(name: str) -> None:
 def test_radseg_and_vip_are_their_authors(name: str) -> None:
     found = compare(name, GOLDENS[name])
     assert found.good, found
+
+
+def test_vip_scores_the_classes_that_have_words(window: torch.Tensor) -> None:
+    words, tower = Vocabulary.of([["road"], [], ["building", "roof"]]), tiny_dinotxt("dinotxt", 7)
+    method: Any = load_methods()["vip"].build({})
+    row = Row("vip", method, method.encode_text(tower, words), torch.tensor([0, 2]), scale=1.0)
+    scores = Segmenter(tower, [row], 48, 48).scores(window.numpy())["vip"]
+    assert isinstance(scores, torch.Tensor) and scores.isfinite().all()
+    assert set(np.unique(row.label_map(scores, (70, 90)))) <= {0, 2}
 
 
 def test_nvidias_file_is_converted_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
