@@ -233,11 +233,11 @@ def load(name: str, spec: BackboneSpec, checkpoint: Path | None, device: str, dt
 def needed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Keep the weights that the model has; a file also holds a second neck for the tracker, and prompts by points.
 
-    The text encoder's own projection is not used, and may be missing.
+    The text encoder's own projection is not used, and may be missing: zeros, for the fingerprint.
     """
     own = model.state_dict()
     unused = "text_encoder.text_projection.weight"
-    return {unused: own[unused], **{name: value for name, value in state.items() if name in own}}
+    return {unused: torch.zeros_like(own[unused]), **{name: value for name, value in state.items() if name in own}}
 
 
 def random(name: str, spec: BackboneSpec, device: str, dtype: str) -> Sam3:
