@@ -19,7 +19,7 @@ from bench.inference.window_batch import Failures, WindowBatch, multiple_of
 from bench.inference.windows import WindowMean, padded_size
 from bench.models.collector import Box, Collector, WholeImage
 from bench.models.second import SecondTrunk
-from bench.models.tower import Tower, TowerTrunk
+from bench.models.tower import Tower, Windows
 from bench.runtime.device import to_device
 from bench.runtime.process_state import other_randomness
 from bench.runtime.timing import stage
@@ -95,7 +95,7 @@ class Collecting:
                     found.append((row, own[0]))
         return found
 
-    def _asked(self, row: Row, calls: Sequence[Callable[[], Any]], trunk: TowerTrunk | None = None) -> list[Any]:
+    def _asked(self, row: Row, calls: Sequence[Callable[[], Any]], trunk: Windows | None = None) -> list[Any]:
         """Return what each collector answers; where there are two, the second sees other random numbers."""
         found = []
         for number, call in enumerate(calls):

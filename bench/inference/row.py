@@ -19,7 +19,7 @@ from bench.inference.postprocess import BinnedPrediction, classify_binned, pixel
 from bench.metrics import first_kept_bin
 from bench.models.backbone import Features, Trunk
 from bench.models.second import SecondModel
-from bench.models.tower import TowerTrunk
+from bench.models.tower import Windows
 from bench.models.upsamplers import ScoreRequest, Upsampler
 from bench.runtime.process_state import foreign_call
 from bench.runtime.shared_tensors import SharedTensors
@@ -119,7 +119,7 @@ class Row:
         return self.identity, id(self.text) if self.takes_text or self.makes_scores else None
 
     @contextlib.contextmanager
-    def guarded(self, trunk: TowerTrunk | None = None, closely: bool = False) -> Iterator[None]:
+    def guarded(self, trunk: Windows | None = None, closely: bool = False) -> Iterator[None]:
         """Call a plug-in of the row: BenchError where it changes what others share, which is then put back.
 
         trunk: the tower on the windows that it is asked about.
@@ -143,7 +143,7 @@ class Row:
                     f"row '{self.name}' changed {changed} in place, which other rows share; write k = 2 * k, not k *= 2"
                 )
 
-    def features(self, trunk: TowerTrunk, closely: bool = False) -> Found:
+    def features(self, trunk: Windows, closely: bool = False) -> Found:
         """Ask the method about a batch of windows.
 
         trunk: the tower on the windows, padded to (B, 3, H, W).
@@ -169,7 +169,7 @@ class Row:
             shift = -self.debias * features.cls
         return ScoreRequest(features.patches, self.text, shift)
 
-    def scores(self, found: Found, trunk: TowerTrunk, at_pixels: Tensor | None = None) -> Tensor:
+    def scores(self, found: Found, trunk: Windows, at_pixels: Tensor | None = None) -> Tensor:
         """Cosine scores (B, Q, H, W) at the size of the padded windows, debiased.
 
         found: what `features` gave.

@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.errors import BenchError, SharedStateLost
 from bench.inference.row import Found, Row
 from bench.inference.windows import pad_to_multiple
-from bench.models.tower import Tower, TowerTrunk
+from bench.models.tower import Tower, Windows
 from bench.models.upsamplers import ScoreRequest, Upsampler
 from bench.runtime.device import is_out_of_memory
 from bench.runtime.threads import in_threads
@@ -62,7 +62,7 @@ class WindowBatch:
         self.windows = windows
         self.rows = rows
         self.padded, self.inside = pad_to_multiple(windows, multiple)
-        self.trunk: TowerTrunk = backbone.trunk(self.padded)
+        self.trunk: Windows = backbone.trunk(self.padded)
 
     def features(self, failures: Failures) -> dict[str, Found]:
         """Ask the methods of all rows about the windows, once for rows that may share the answer."""

@@ -15,7 +15,7 @@ from typing_extensions import Self
 from bench.errors import BenchError
 from bench.models.block import Block, Heads
 from bench.models.second import SecondModel, SecondTrunk, in_role
-from bench.models.tower import PIXEL_MEAN, PIXEL_STD, Windows, normalised
+from bench.models.tower import PIXEL_MEAN, PIXEL_STD, ReadingTower, Windows, per_channel
 from bench.runtime.device import exact_float32
 from bench.runtime.shared_tensors import SharedTensors, counting_changes
 from bench.runtime.timing import stage
@@ -229,12 +229,8 @@ class Trunk(Windows):
         return torch.cat([stored[:1].float(), cells.flatten(2)[0].T])
 
 
-class Backbone:
-    """A frozen CLIP model of open_clip with a plain ViT image tower.
-
-    name: how messages call it. fingerprint: hash of the weights, part of the identity of every result; "" for random
-    weights, of which nothing is kept.
-    """
+class Backbone(ReadingTower):
+    """A frozen CLIP model of open_clip with a plain ViT image tower."""
 
     library: Library = "open_clip"
 
@@ -246,26 +242,15 @@ class Backbone:
         visual: Any = self.model.visual
         _check_tower(name, visual)
         self.visual = visual
+        self.device: torch.device = visual.conv1.weight.device
         self.patch_size: int = visual.patch_size[0]
         self.dim: int = visual.output_dim
         self.blocks = [Block(block) for block in visual.transformer.resblocks]
         self.weights = SharedTensors.of_weights(model)
-        self._mean, self._std = (
-            torch.tensor(values, device=self.device).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD)
-        )
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.visual.conv1.weight.device
-        return device
-
-    def normalise(self, image: Tensor) -> Tensor:
-        """uint8 RGB (H, W, 3) -> float32 (3, H, W) on the backbone's device, in units of CLIP's pixel statistics."""
-        return normalised(image, self.device)
 
     def normalise_rgb(self, rgb: Tensor) -> Tensor:
         """(…, 3, H, W) in 0..1 -> the same in units of CLIP's pixel statistics."""
-        return (rgb * 255 - self._mean) / self._std
+        return (rgb * 255 - per_channel(PIXEL_MEAN, rgb.device)) / per_channel(PIXEL_STD, rgb.device)
 
     def trunk(self, images: Tensor) -> Trunk:
         """images: (B, 3, H, W) normalised, sides multiples of the patch size."""

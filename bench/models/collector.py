@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from bench.errors import BenchError
 from bench.models.second import SecondModel, SecondTrunk, in_role
-from bench.models.tower import PIXEL_MEAN, PIXEL_STD, to_rgb
+from bench.models.tower import PIXEL_MEAN, PIXEL_STD, per_channel, to_rgb
 
 
 class Box(NamedTuple):
@@ -64,7 +63,7 @@ class WholeImage:
 
     def cornered(self, boxes: Sequence[Box], multiple: int) -> Tensor:
         """Windows (B, 3, h, w), normalised, black at the right and below up to multiples of a number."""
-        mean, std = (torch.tensor(v, device=self.pixels.device).view(3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
+        mean, std = (per_channel(values, self.pixels.device) for values in (PIXEL_MEAN, PIXEL_STD))
         height, width = boxes[0].bottom - boxes[0].top, boxes[0].right - boxes[0].left
         sides = [-(-side // multiple) * multiple for side in (height, width)]
         found = (-mean / std).expand(len(boxes), 3, *sides).clone()

@@ -20,6 +20,8 @@ from bench.models.block import Heads
 from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint
 from bench.models.clip_weights import DTYPES
 from bench.models.second import IMAGENET_MEAN, IMAGENET_STD, SecondModel, SecondTrunk
+from bench.models.tower import per_channel
+from bench.runtime.device import products_in
 from bench.runtime.shared_tensors import SharedTensors, counting_changes
 
 
@@ -80,14 +82,11 @@ class TimmModel(SecondModel):
         self.weights = SharedTensors.of_weights(model)
         self.patch_size = model.patch_embed.patch_size[0]
         self.side = model.pretrained_cfg.get("input_size", (3, 1024, 1024))[1] if _is_sam(model) else None
-        device = next(model.parameters()).device
-        mean, std = (
-            model.pretrained_cfg.get(key, other) for key, other in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
-        )
-        self._mean, self._std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (mean, std))
+        self._mean = model.pretrained_cfg.get("mean", IMAGENET_MEAN)
+        self._std = model.pretrained_cfg.get("std", IMAGENET_STD)
 
     def normalise(self, rgb: Tensor) -> Tensor:
-        return (rgb - self._mean) / self._std
+        return (rgb - per_channel(self._mean, rgb.device)) / per_channel(self._std, rgb.device)
 
     def of_normalised(self, images: Tensor) -> SecondTrunk:
         return _TimmTrunk(self, images)
@@ -126,10 +125,8 @@ class _TimmTrunk(SecondTrunk):
         layer = model.blocks[-1].attn
         found: list[Tensor] = []
         hook = layer.qkv.register_forward_hook(lambda _, __, out: found.append(out))
-        lower = self._of.dtype != torch.float32
         try:
-            device = self._images.device.type
-            with counting_changes(), torch.autocast(device, self._of.dtype if lower else None, enabled=lower):
+            with counting_changes(), products_in(self._of.dtype, self._images.device):
                 tokens = self._forward().float()
         finally:
             hook.remove()

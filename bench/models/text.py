@@ -20,7 +20,7 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.models.tower import Sentences
+from bench.models.tower import ReadingTower
 from bench.paths import cache_dir
 from bench.runtime.atomic import write_atomic
 
@@ -81,7 +81,7 @@ class Vocabulary:
 
 @torch.inference_mode()
 def encode_words(
-    backbone: Sentences,
+    backbone: ReadingTower,
     words: Sequence[str],
     templates: Sequence[Template] = TEMPLATES,
     report: Callable[[str], None] = lambda _: None,
@@ -93,18 +93,20 @@ def encode_words(
     cache: folder of stored embeddings, by default below `bench.paths.cache_dir()`; where it cannot be written to, the
     embeddings are computed again next time
     """
-    folder = _folder(cache or cache_dir() / "text", backbone, templates)
-    return torch.stack([_remembered(folder, backbone, word, report, templates) for word in words]).to(backbone.device)
+    folder = _folder(backbone.fingerprint, _templates_hash(templates)[:8], cache)
+    makes = [functools.partial(ensemble, backbone, word, templates) for word in words]
+    made = [_kept(folder, word, make, report) for word, make in zip(words, makes, strict=True)]
+    return torch.stack(made).to(backbone.device)
 
 
-def ensemble(backbone: Sentences, word: str, templates: Sequence[Template] = TEMPLATES) -> Tensor:
+def ensemble(backbone: ReadingTower, word: str, templates: Sequence[Template] = TEMPLATES) -> Tensor:
     """(C,) unit embedding of a word: mean of the normalised embeddings of its sentences, normalised again."""
     embeddings = F.normalize(backbone.encode_prompts([template(word) for template in templates]), dim=-1)
     return F.normalize(embeddings.mean(dim=0), dim=0)
 
 
 def encode(
-    backbone: Sentences,
+    backbone: ReadingTower,
     vocabulary: Vocabulary,
     cache: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
@@ -112,21 +114,6 @@ def encode(
 ) -> Tensor:
     """(Q, C) float32 unit embeddings of all queries; see `encode_words`."""
     return encode_words(backbone, vocabulary.queries, templates, report, cache)
-
-
-def _folder(cache: Path, backbone: Sentences, templates: Sequence[Template]) -> Path | None:
-    """Where embeddings of words are kept; None for random weights, which have no fingerprint."""
-    return cache / f"{backbone.fingerprint[:16]}-{_templates_hash(templates)[:8]}" if backbone.fingerprint else None
-
-
-def _remembered(
-    folder: Path | None,
-    backbone: Sentences,
-    word: str,
-    report: Callable[[str], None],
-    templates: Sequence[Template],
-) -> Tensor:
-    return _kept(folder, word, lambda: ensemble(backbone, word, templates), report)
 
 
 def remembered(
@@ -137,8 +124,16 @@ def remembered(
     report: Callable[[str], None] = lambda _: None,
 ) -> Tensor:
     """Values (n,) float32 that a tower of its own kind makes of a word, kept on disk by its fingerprint."""
-    folder = cache_dir() / "text" / f"{hashlib.sha256(fingerprint.encode()).hexdigest()[:16]}-{kind}"
-    return _kept(folder, word, lambda: make().flatten(), report)
+    return _kept(_folder(fingerprint, kind), word, lambda: make().flatten(), report)
+
+
+def _folder(fingerprint: str, kind: str, cache: Path | None = None) -> Path | None:
+    """Where values of words are kept; None for random weights, which have no fingerprint."""
+    if not fingerprint:
+        return None
+    if not fingerprint.isalnum():  # of more than one model: no part of it may be left out
+        fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
+    return (cache or cache_dir() / "text") / f"{fingerprint[:16]}-{kind}"
 
 
 def _kept(folder: Path | None, word: str, make: Callable[[], Tensor], report: Callable[[str], None]) -> Tensor:

@@ -1,9 +1,10 @@
-"""The interface of a frozen model behind rows, and what windows of every kind of model share."""
+"""Frozen models behind rows, and what windows of every kind of model share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,11 +20,15 @@ PIXEL_MEAN = (122.771, 116.746, 104.094)
 PIXEL_STD = (68.501, 66.632, 70.323)
 
 
-class Tower(Protocol):
+class Tower(ABC):
     """A frozen model that rows look through: `Backbone` (CLIP), or one of `bench.models.towers`.
 
-    library: its kind; a method says which kind it needs. fingerprint: hash of the weights, part of the identity of
-    every result. patch_size: of which window sides are made multiples. dim: channels of its features, 0 for none.
+    name: how messages call it.
+    library: its kind; a method says which kind it needs.
+    fingerprint: hash of the weights, part of the identity of every result; "" for random weights, of which nothing is
+        kept.
+    patch_size: of which window sides are made multiples.
+    dim: channels of its features, 0 for none.
     weights: which are to stay as they are.
     """
 
@@ -32,75 +37,50 @@ class Tower(Protocol):
     fingerprint: str
     patch_size: int
     dim: int
+    device: torch.device
     weights: SharedTensors
-
-    @property
-    def device(self) -> torch.device: ...
 
     def normalise(self, image: Tensor) -> Tensor:
         """uint8 RGB (H, W, 3) -> float32 (3, H, W) on its device, in units of CLIP's pixel statistics."""
+        pixels = image.to(self.device).permute(2, 0, 1).float()
+        return (pixels - per_channel(PIXEL_MEAN, self.device)) / per_channel(PIXEL_STD, self.device)
 
-    def trunk(self, images: Tensor) -> TowerTrunk:
+    @abstractmethod
+    def trunk(self, images: Tensor) -> Windows:
         """Compute windows (B, 3, H, W), normalised, sides multiples of the patch size, as far as they are asked for."""
 
 
-class TowerTrunk(Protocol):
-    """A tower on one batch of windows; what it computes is remembered for all rows that look at them.
-
-    grid: patches down and across.
-    """
-
-    images: Tensor
-    grid: tuple[int, int]
-
-    def guidance(self, statistics: Literal["clip", "imagenet"]) -> Tensor:
-        """Return the windows (B, 3, H, W) as an upsampler wants them normalised."""
-
-    def having(self, models: Mapping[str, SecondModel]) -> TowerTrunk:
-        """Return it with the second models of one row."""
-
-    def changed(self, closely: bool) -> str | None:
-        """Return the name of a shared tensor that is not as it was made; see `SharedTensors.changed`."""
-
-    def renew(self) -> None:
-        """Forget all that was computed, and take the windows as they were given."""
-
-
-@runtime_checkable
-class Sentences(Protocol):
+class ReadingTower(Tower):
     """A tower that encodes whole sentences, of which `bench.models.text` makes embeddings of words."""
 
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
+    @abstractmethod
     def encode_prompts(self, prompts: list[str]) -> Tensor:
         """Un-normalised text embeddings of whole sentences, (n, C) float32."""
 
 
-def reader_of(tower: Tower) -> Sentences:
+def reader_of(tower: Tower) -> ReadingTower:
     """Return the tower as one that encodes sentences. BenchError for one that does not."""
-    if not isinstance(tower, Sentences):
+    if not isinstance(tower, ReadingTower):
         raise BenchError(f"backbone {tower.name} encodes no sentences; its methods need their own `encode_text`")
     return tower
 
 
-def normalised(image: Tensor, device: torch.device) -> Tensor:
-    """uint8 RGB (H, W, 3) -> float32 (3, H, W) on a device, in units of CLIP's pixel statistics."""
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
-    return (image.to(device).permute(2, 0, 1).float() - mean) / std
+def per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3, 1, 1), to reckon with images (…, 3, H, W)."""
+    return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def to_rgb(images: Tensor) -> Tensor:
     """(…, 3, H, W) in units of CLIP's pixel statistics -> the same in 0..1."""
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) / 255 for values in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (per_channel(values, images.device) / 255 for values in (PIXEL_MEAN, PIXEL_STD))
     return images * std + mean
 
 
 class Windows:
-    """Windows (B, 3, H, W), normalised, and the tensors made of them; of a tower without second models."""
+    """A tower on one batch of windows: what it computes is remembered for all rows that look at them.
+
+    images: (B, 3, H, W), normalised. grid: patches down and across. made: all tensors that rows share.
+    """
 
     def __init__(self, images: Tensor, patch_size: int) -> None:
         self.made = SharedTensors()
@@ -108,21 +88,25 @@ class Windows:
             self.images = self.made.keep("the windows", images.clone())
         self._original = images
         self.grid = (images.shape[2] // patch_size, images.shape[3] // patch_size)
-        self._rgb: list[Tensor] = []
+        self._known: dict[str, Tensor] = {}
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """Return a tensor that is made when it is first asked for, and remembered. name: how messages call it."""
+        if name not in self._known:
+            with counting_changes():
+                self._known[name] = self.made.keep(name, make())
+        return self._known[name]
 
     @property
     def rgb(self) -> Tensor:
         """The windows (B, 3, H, W) in 0..1; padding has CLIP's mean colour."""
-        if not self._rgb:
-            with counting_changes():
-                self._rgb.append(self.made.keep("the windows in 0..1", to_rgb(self.images)))
-        return self._rgb[0]
+        return self.once("the windows in 0..1", lambda: to_rgb(self.images))
 
     def guidance(self, statistics: Literal["clip", "imagenet"]) -> Tensor:
         """Return the windows (B, 3, H, W) as an upsampler wants them normalised."""
         if statistics == "clip":
             return self.images
-        mean, std = (torch.tensor(v, device=self.images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (per_channel(values, self.images.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
         return (self.rgb - mean) / std
 
     def having(self, models: Mapping[str, SecondModel]) -> Self:
@@ -137,11 +121,11 @@ class Windows:
 
     def renew(self) -> None:
         """Forget all that was computed, and take the windows as they were given."""
-        for kept in (self._rgb, self.made):
+        for kept in (self._known, self.made):
             kept.clear()  # also for views
         self.forget()
         with counting_changes():
             self.made.keep("the windows", self.images.copy_(self._original))
 
     def forget(self) -> None:
-        """Forget all that was computed of the windows."""
+        """Forget what else was computed of the windows."""

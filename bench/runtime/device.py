@@ -72,6 +72,12 @@ def exact_float32() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
+def products_in(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """Return the context in which products have a precision; float32 is left as it is."""
+    lower = dtype != torch.float32
+    return torch.autocast(device.type, dtype if lower else None, enabled=lower)
+
+
 def peak_memory(device: str | torch.device) -> int:
     """Bytes: the most that tensors on a GPU have taken together, or that this process has; 0 where unknown."""
     if torch.device(device).type == "cuda":

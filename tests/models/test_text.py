@@ -66,6 +66,15 @@ def test_other_weights_have_other_embeddings(tmp_path: Path) -> None:
     assert told == list(WORDS.queries)
 
 
+def test_of_two_models_both_tell_apart_what_is_kept(tmp_path: Path) -> None:
+    told: list[str] = []
+    for fingerprint in ("0123456789abcdef-1, dinotxt 1", "0123456789abcdef-2, dinotxt 1"):
+        backbone = tiny_backbone()
+        backbone.fingerprint = fingerprint
+        encode(backbone, WORDS, tmp_path, told.append)
+    assert told == 2 * list(WORDS.queries)
+
+
 def test_a_torn_file_in_the_cache_is_computed_again(tmp_path: Path) -> None:
     backbone = tiny_backbone()
     first = encode(backbone, WORDS, tmp_path)

@@ -217,7 +217,7 @@ def test_the_authors_names_of_sam3_are_known() -> None:
     model["text_encoder"].text_projection = torch.nn.Linear(1, 1, bias=False)
     kept = needed({"a.weight": torch.ones(1, 1), "sam2_convs.x": torch.ones(1)}, model)
     assert set(kept) == {"a.weight", "text_encoder.text_projection.weight"}
-    assert not kept["text_encoder.text_projection.weight"].any()  # drawn values would give each load its own fingerprint
+    assert not kept["text_encoder.text_projection.weight"].any()  # drawn values would give a fingerprint a load
     hub = {"detector_model.vision_encoder.x": torch.zeros(1), "tracker_model.y": torch.zeros(1)}
     assert list(named(hub)) == ["vision_encoder.x"]
 

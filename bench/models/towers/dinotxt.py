@@ -6,67 +6,39 @@ timm, transformers and open_clip have neither head nor text encoder: here they a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+import timm
 import torch
 import torch.nn.functional as F
 from open_clip import SimpleTokenizer
 from torch import Tensor, nn
 
 from bench.config import BackboneSpec
-from bench.models.clip_weights import DTYPES
+from bench.models.checkpoints import read_state_dict, state_fingerprint
 from bench.models.second import IMAGENET_MEAN, IMAGENET_STD
-from bench.models.tower import Windows, normalised
+from bench.models.tower import Windows, per_channel
 from bench.models.towers import tiny
-from bench.models.towers.loading import frozen, read, weights_file
-from bench.runtime.device import exact_float32
-from bench.runtime.shared_tensors import SharedTensors, counting_changes
+from bench.models.towers.loading import filled, weights_file
+from bench.models.towers.vit import TimmTower
+from bench.runtime.device import products_in
 from bench.runtime.timing import stage
 from bench.settings import Library
 
-VERSION: Final = 1
-"""Of this file; raised when a change moves numbers, so that old results are stale."""
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Pixel statistics by which VIP undoes CLIP's, which the windows have with fewer digits."""
 
 
-class Dinotxt:
-    """A frozen dino.txt, see `bench.models.tower.Tower`; its text encoder stays on the CPU, in float32."""
+class Dinotxt(TimmTower):
+    """A frozen dino.txt; it reads the half of its text embeddings that belongs to patches."""
 
     library: Library = "dinotxt"
-
-    def __init__(
-        self,
-        name: str,
-        model: Any,
-        head: VisionHead,
-        read_sentences: Callable[[list[str]], Tensor],
-        fingerprint: str,
-        dtype: str = "fp32",
-    ) -> None:
-        """model: timm's DINOv3. read_sentences: embeddings (n, dim) on the CPU, of the half that belongs to patches."""
-        self.name = name
-        self.fingerprint = f"{fingerprint}, {self.library} {VERSION}"
-        self.model, self.head = model, head
-        self.patch_size: int = model.patch_embed.patch_size[0]
-        self.dim = int(head.ln_final.weight.shape[0])
-        self.weights = SharedTensors.of_weights(nn.ModuleList([model, head]))
-        self.device = head.ln_final.weight.device
-        self.dtype = DTYPES[dtype]
-        self._read = read_sentences
-
-    def normalise(self, image: Tensor) -> Tensor:
-        return normalised(image, self.device)
+    version = 1
 
     def trunk(self, images: Tensor) -> DinotxtTrunk:
         return DinotxtTrunk(self, images)
-
-    def encode_prompts(self, prompts: list[str]) -> Tensor:
-        """Un-normalised text embeddings of whole sentences, (n, C) float32."""
-        with exact_float32(), torch.inference_mode():
-            return self._read(prompts).float().to(self.device)
 
 
 class DinotxtTrunk(Windows):
@@ -75,25 +47,18 @@ class DinotxtTrunk(Windows):
     def __init__(self, tower: Dinotxt, images: Tensor) -> None:
         super().__init__(images, tower.patch_size)
         self.tower = tower
-        self._patches: list[Tensor] = []
-
-    def forget(self) -> None:
-        self._patches.clear()
 
     @property
     def patches(self) -> Tensor:
         """Patches (B, h*w, D) of DINOv3 after its final norm."""
-        if not self._patches:
-            tower, device = self.tower, self.images.device
-            statistics = (CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD)
-            mean, std, own_mean, own_std = (torch.tensor(one, device=device).view(3, 1, 1) for one in statistics)
-            lower = tower.dtype != torch.float32
-            precision = torch.autocast(device.type, tower.dtype if lower else None, enabled=lower)
-            with stage("trunk"), counting_changes(), precision:
-                tokens = tower.model.forward_features((self.images * std + mean - own_mean) / own_std)
-                patches = tokens[:, tower.model.num_prefix_tokens :].float()
-            self._patches.append(self.made.keep("the patches of DINOv3", patches))
-        return self._patches[0]
+        return self.once("the patches of DINOv3", self._computed)
+
+    def _computed(self) -> Tensor:
+        statistics = (CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD)
+        mean, std, own_mean, own_std = (per_channel(values, self.images.device) for values in statistics)
+        with stage("trunk"), products_in(self.tower.dtype, self.images.device):
+            tokens: Tensor = self.tower.model.forward_features((self.images * std + mean - own_mean) / own_std)
+        return tokens[:, self.tower.model.num_prefix_tokens :].float()
 
 
 class VisionHead(nn.Module):
@@ -101,6 +66,7 @@ class VisionHead(nn.Module):
 
     def __init__(self, width: int, hidden: int, blocks: int) -> None:
         super().__init__()
+        self.dim = width
         self.blocks = nn.ModuleList(_HeadBlock(width, hidden) for _ in range(blocks))
         self.ln_final = nn.LayerNorm(width)
 
@@ -180,53 +146,39 @@ class _TextBlock(nn.Module):
         return found
 
 
-def load(name: str, spec: BackboneSpec, checkpoint: Path | None, device: str, dtype: str) -> Dinotxt:
-    """Load DINOv3 and dino.txt from their two released files, or draw a tiny one by `spec.seed`.
-
-    checkpoint: in place of dino.txt's file.
-    """
-    if spec.seed is not None:
-        return tiny_dinotxt(name, spec.seed, device, dtype)
-    import timm
-
-    file = weights_file(name, spec, checkpoint)
+def load(name: str, spec: BackboneSpec, file: Path, device: str, dtype: str) -> Dinotxt:
+    """Load DINOv3 and dino.txt from their two released files."""
     image = weights_file(name, spec.model_copy(update={"file": spec.image_file}), None)
-    model, state = timm.create_model(spec.model, pretrained=False, num_classes=0, dynamic_img_size=True), read(file)
+    model, state = timm.create_model(spec.model, num_classes=0, dynamic_img_size=True), read_state_dict(file)
     own = {prefix: _below(state, prefix) for prefix in ("visual_model.head.", "text_model.")}
-    head, text = _head_of(own["visual_model.head."]), _text_of(own["text_model."])
-    prints = [frozen(model, _timm_names(model, read(image)), image, spec.model)]
-    prints += [frozen(part, own[prefix], file, "dino.txt") for prefix, part in zip(own, (head, text), strict=True)]
+    head, text = _head_of(own["visual_model.head."]), _text_of(own["text_model."]).eval()
+    prints = [filled(model, _timm_names(model, read_state_dict(image)), image, spec.model)]
+    prints += [filled(part, own[prefix], file, "dino.txt") for prefix, part in zip(own, (head, text), strict=True)]
     tokenizer = SimpleTokenizer(context_length=77)
 
     def encode(prompts: list[str]) -> Tensor:
         found: Tensor = text(tokenizer(prompts))
         return found[:, found.shape[1] // 2 :]  # the other half is held to the class token
 
-    return Dinotxt(name, model.to(device), head.to(device), encode, "-".join(one[:20] for one in prints), dtype)
+    return Dinotxt(name, model, head, encode, "-".join(one[:20] for one in prints), device, dtype)
 
 
 def random(name: str, spec: BackboneSpec, device: str, dtype: str) -> Dinotxt:
     """Return dino.txt at its true size with random weights, which reads sentences as bags of drawn words."""
-    import timm
-
-    model: Any = timm.create_model(spec.model, num_classes=0, dynamic_img_size=True).requires_grad_(False).eval()
+    model: Any = timm.create_model(spec.model, num_classes=0, dynamic_img_size=True)
     width: int = model.embed_dim
-    head = VisionHead(width, -(-8 * width // 3 // 64) * 64, 2).requires_grad_(False)
-    reader = tiny.bags_of_words("dinotxt", width, 0)
-    return Dinotxt(name, model.to(device), head.to(device), reader, "random", dtype)
+    head = VisionHead(width, -(-8 * width // 3 // 64) * 64, 2)
+    return Dinotxt(name, model, head, tiny.bags_of_words("dinotxt", width, 0), "", device, dtype)
 
 
 def tiny_dinotxt(name: str, seed: int, device: str = "cpu", dtype: str = "fp32") -> Dinotxt:
     """Return a tiny dino.txt whose weights are drawn, and which reads sentences as bags of drawn words."""
-    model = tiny.dinov3()
-    state = tiny.draw("dinotxt", tiny.dinotxt_shapes(), tiny.dinotxt_rule, seed)
-    head = VisionHead(tiny.DINOTXT_WIDTH, 3 * tiny.DINOTXT_WIDTH, 2)
-    prints = [
-        frozen(model, _timm_names(model, _below(state, "backbone.")), Path("-"), "DINOv3"),
-        frozen(head, _below(state, "head."), Path("-"), "dino.txt"),
-    ]
-    reader = tiny.bags_of_words("dinotxt", tiny.DINOTXT_WIDTH, seed)
-    return Dinotxt(name, model.to(device), head.to(device), reader, "-".join(prints), dtype)
+    model, width = tiny.dinov3(), tiny.DINOTXT_WIDTH
+    head = VisionHead(width, 3 * width, 2)
+    tiny.fill(head, "dinotxt", tiny.dinotxt_rule, seed, "head.")
+    drawn = _below(tiny.draw("dinotxt", tiny.dinov3_shapes(), tiny.dinotxt_rule, seed), "backbone.")
+    prints = [filled(model, _timm_names(model, drawn), Path("-"), "DINOv3"), state_fingerprint(head.state_dict())]
+    return Dinotxt(name, model, head, tiny.bags_of_words("dinotxt", width, seed), "-".join(prints), device, dtype)
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,22 @@ from torch import Tensor, nn
 
 from bench.config import BackboneSpec
 from bench.errors import BenchError
-from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint
+from bench.models.checkpoints import load_strictly, state_fingerprint
 from bench.models.tower import Tower
 from bench.paths import weights_dir
 
 
 def load_tower(name: str, spec: BackboneSpec, checkpoint: Path | None, device: str, dtype: str) -> Tower:
-    """Load the tower that `spec` describes. BenchError for what is missing, naming what to do.
+    """Load the tower that `spec` describes, or draw a tiny one by its seed.
 
     checkpoint: in place of the file that `spec` names. device, dtype: see `bench.models.clip_weights.load_backbone`.
+    BenchError for what is missing, naming what to do.
     """
     module: Any = importlib.import_module(f"bench.models.towers.{spec.library}")
-    tower: Tower = module.load(name, spec, checkpoint, device, dtype)
+    if spec.seed is None:
+        tower: Tower = module.load(name, spec, weights_file(name, spec, checkpoint), device, dtype)
+    else:
+        tower = getattr(module, f"tiny_{spec.library}")(name, spec.seed, device, dtype)
     return tower
 
 
@@ -52,14 +57,7 @@ def needs(package: str, backbone: str) -> Any:
         ) from None
 
 
-def frozen(module: nn.Module, state: dict[str, Tensor] | None, file: Path | None, what: str) -> str:
-    """Load weights strictly, if any are given, and freeze the module. Returns their fingerprint."""
-    if state is not None and file is not None:
-        load_strictly(module, {name: value.float() for name, value in state.items()}, file, what)
-    module.requires_grad_(False).eval()
+def filled(module: nn.Module, state: Mapping[str, Tensor], file: Path, what: str) -> str:
+    """Load weights strictly. Returns their fingerprint; BenchError for those of another model."""
+    load_strictly(module, {name: value.float() for name, value in state.items()}, file, what)
     return state_fingerprint(module.state_dict())
-
-
-def read(file: Path) -> dict[str, Tensor]:
-    """Read name -> tensor of a checkpoint, see `read_state_dict`."""
-    return read_state_dict(file)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import open_clip
+import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -23,58 +25,28 @@ from torch import Tensor, nn
 from bench.config import BackboneSpec
 from bench.errors import BenchError
 from bench.models.block import Heads
-from bench.models.clip_weights import DTYPES
-from bench.models.tower import Windows, normalised
+from bench.models.checkpoints import read_state_dict, state_fingerprint
+from bench.models.tower import Windows
 from bench.models.towers import tiny
-from bench.models.towers.loading import frozen, needs, read, weights_file
-from bench.runtime.device import exact_float32
-from bench.runtime.shared_tensors import SharedTensors, counting_changes
+from bench.models.towers.loading import filled, needs
+from bench.models.towers.vit import TimmTower
+from bench.runtime.device import products_in
 from bench.runtime.timing import stage
 from bench.settings import Library
 
-VERSION: Final = 1
-"""Of this file; raised when a change moves numbers, so that old results are stale."""
 TEXT: Final = ("ViT-gopt-16-SigLIP2-384", "webli")  # of open_clip, for all C-RADIOv3
 HEAD: Final = "head."
 """Before the names of the language head's weights, in a converted file."""
 
 
-class Radio:
-    """A frozen C-RADIO with a language head, see `bench.models.tower.Tower`."""
+class Radio(TimmTower):
+    """A frozen C-RADIO with a language head; it reads with SigLIP 2."""
 
     library: Library = "radio"
-
-    def __init__(
-        self,
-        name: str,
-        model: Any,
-        head: nn.Module,
-        read_sentences: Callable[[list[str]], Tensor],
-        fingerprint: str,
-        dtype: str = "fp32",
-    ) -> None:
-        """model: timm's VisionTransformer. read_sentences: un-normalised embeddings (n, dim) on the CPU."""
-        self.name = name
-        self.fingerprint = f"{fingerprint}, {self.library} {VERSION}"
-        self.model, self.head = model, head
-        self.patch_size: int = model.patch_embed.patch_size[0]
-        both = nn.ModuleList([model, head])
-        self.dim = int(both.get_parameter("1.final.2.weight").shape[0])
-        self.weights = SharedTensors.of_weights(both)
-        self.device = next(both.parameters()).device
-        self.dtype = DTYPES[dtype]
-        self._read = read_sentences
-
-    def normalise(self, image: Tensor) -> Tensor:
-        return normalised(image, self.device)
+    version = 1
 
     def trunk(self, images: Tensor) -> RadioTrunk:
         return RadioTrunk(self, images)
-
-    def encode_prompts(self, prompts: list[str]) -> Tensor:
-        """Un-normalised text embeddings of whole sentences, (n, C) float32."""
-        with exact_float32(), torch.inference_mode():
-            return self._read(prompts).float().to(self.device)
 
     def into_text_space(self, patches: Tensor) -> Tensor:
         """Patches (…, D) -> (…, C) by the head that was trained for SigLIP 2's summary."""
@@ -92,26 +64,11 @@ class RadioTrunk(Windows):
         super().__init__(images, tower.patch_size)
         self.tower = tower
         self.prefix: int = tower.model.num_prefix_tokens
-        self._input: list[Tensor] = []
-
-    def forget(self) -> None:
-        self._input.clear()
 
     @property
     def input(self) -> Tensor:
         """Input of the last block (B, P + h*w, D)."""
-        if not self._input:
-            tower, model = self.tower, self.tower.model
-            lower = tower.dtype != torch.float32
-            precision = torch.autocast(tower.device.type, tower.dtype if lower else None, enabled=lower)
-            with stage("trunk"), counting_changes(), precision:
-                patches = model.patch_embed.proj(self.images).flatten(2).mT + self._positions()
-                first = [token.expand(len(patches), -1, -1) for token in (model.cls_token, model.reg_token)]
-                tokens = model.norm_pre(torch.cat([*first, patches], dim=1))
-                for block in model.blocks[:-1]:
-                    tokens = block(tokens)
-            self._input.append(self.made.keep("the input of the last block", tokens.float()))
-        return self._input[0]
+        return self.once("the input of the last block", self._computed)
 
     @property
     def qkv(self) -> Heads:
@@ -134,6 +91,16 @@ class RadioTrunk(Windows):
         found: Tensor = self.tower.model.norm(tokens)[:, self.prefix :]
         return found
 
+    def _computed(self) -> Tensor:
+        model = self.tower.model
+        with stage("trunk"), products_in(self.tower.dtype, self.images.device):
+            patches = model.patch_embed.proj(self.images).flatten(2).mT + self._positions()
+            first = [token.expand(len(patches), -1, -1) for token in (model.cls_token, model.reg_token)]
+            tokens: Tensor = model.norm_pre(torch.cat([*first, patches], dim=1))
+            for block in model.blocks[:-1]:
+                tokens = block(tokens)
+        return tokens.float()
+
     def _positions(self) -> Tensor:
         stored: Tensor = self.tower.model.pos_embed  # (1, n * n, D)
         side, longer = round(stored.shape[1] ** 0.5), max(self.grid)
@@ -144,42 +111,37 @@ class RadioTrunk(Windows):
         return cells[:, :, : self.grid[0], : self.grid[1]].flatten(2).mT
 
 
-def load(name: str, spec: BackboneSpec, checkpoint: Path | None, device: str, dtype: str) -> Radio:
-    """Load C-RADIO from a converted file and SigLIP 2's text tower by open_clip, or draw a tiny one by `spec.seed`."""
-    if spec.seed is not None:
-        return tiny_radio(name, spec.seed, device, dtype)
-    file = weights_file(name, spec, checkpoint)
+def load(name: str, spec: BackboneSpec, file: Path, device: str, dtype: str) -> Radio:
+    """Load C-RADIO from a converted file, and SigLIP 2's text tower by open_clip."""
     needs("transformers", name)  # its tokenizer
-    model, state = _blank(spec.model), read(file)
+    model, state = _blank(spec.model), read_state_dict(file)
     head = _head({key.removeprefix(HEAD): value for key, value in state.items() if key.startswith(HEAD)})
-    whole = nn.ModuleDict({"model": model, "head": head})
     own = {key if key.startswith(HEAD) else f"model.{key}": value for key, value in state.items()}
-    fingerprint = frozen(whole, own, file, spec.model)
-    return Radio(name, model.to(device), head.to(device), _siglip(), f"{fingerprint}, {':'.join(TEXT)}", dtype)
+    fingerprint = filled(_both(model, head), own, file, spec.model)
+    return Radio(name, model, head, _siglip(), f"{fingerprint}, {':'.join(TEXT)}", device, dtype)
 
 
 def random(name: str, spec: BackboneSpec, device: str, dtype: str) -> Radio:
     """Return C-RADIO at its true size with random weights, which reads sentences as bags of drawn words."""
-    model = _blank(spec.model).requires_grad_(False).eval()
-    head = LanguageHead(model.embed_dim, 2 * model.embed_dim, 2 * model.embed_dim).requires_grad_(False)
-    reader = tiny.bags_of_words("radio", 2 * model.embed_dim, 0)
-    return Radio(name, model.to(device), head.to(device), reader, "random", dtype)
+    model = _blank(spec.model)
+    out = 2 * model.embed_dim
+    return Radio(name, model, LanguageHead(out // 2, out, out), tiny.bags_of_words("radio", out, 0), "", device, dtype)
 
 
 def tiny_radio(name: str, seed: int, device: str = "cpu", dtype: str = "fp32") -> Radio:
     """Return a tiny C-RADIO whose weights are drawn, and which reads sentences as bags of drawn words."""
     model, head = tiny.radio()
-    whole = nn.ModuleDict({"model": model, "head": head})
     for prefix, part in (("", model), (HEAD, head)):
         tiny.fill(part, "radio", tiny.radio_rule, seed, prefix)
-    fingerprint = frozen(whole, None, None, "C-RADIO")
     reader = tiny.bags_of_words("radio", tiny.RADIO_TEXT, seed)
-    return Radio(name, model.to(device), head.to(device), reader, fingerprint, dtype)
+    return Radio(name, model, head, reader, state_fingerprint(_both(model, head).state_dict()), device, dtype)
+
+
+def _both(model: nn.Module, head: nn.Module) -> nn.Module:
+    return nn.ModuleDict({"model": model, "head": head})
 
 
 def _blank(model: str) -> Any:
-    import timm
-
     return timm.create_model(model, pretrained=False, num_classes=0, img_size=2048)  # the stored grid of positions
 
 
@@ -197,6 +159,7 @@ class LanguageHead(nn.Module):
 
     def __init__(self, width: int, hidden: int, out: int, blocks: int = 0) -> None:
         super().__init__()
+        self.dim = out
         self.fc1 = nn.Linear(width, hidden)
         self.blocks = nn.ModuleList(_layers(hidden, hidden) for _ in range(blocks))
         self.final = _layers(hidden, out)
@@ -218,8 +181,6 @@ def _siglip() -> Callable[[list[str]], Tensor]:
     loaded: list[Any] = []
 
     def encode(prompts: list[str]) -> Tensor:
-        import open_clip
-
         if not loaded:
             whole = open_clip.create_model(TEXT[0], pretrained=TEXT[1], precision="fp32", device="cpu")
             loaded[:] = [whole.text.eval().requires_grad_(False), open_clip.get_tokenizer(TEXT[0])]

@@ -19,18 +19,17 @@ from open_clip import SimpleTokenizer
 from torch import Tensor, nn
 
 from bench.config import BackboneSpec
+from bench.models.checkpoints import read_state_dict, state_fingerprint
 from bench.models.clip_weights import DTYPES
 from bench.models.text import remembered
-from bench.models.tower import Windows, normalised
+from bench.models.tower import Tower, Windows
 from bench.models.towers import tiny
-from bench.models.towers.loading import frozen, needs, read, weights_file
-from bench.runtime.device import exact_float32, is_out_of_memory
+from bench.models.towers.loading import filled, needs
+from bench.runtime.device import exact_float32, is_out_of_memory, products_in
 from bench.runtime.shared_tensors import SharedTensors, counting_changes
 from bench.runtime.timing import stage
 from bench.settings import Library
 
-VERSION: Final = 1
-"""Of this file; raised when a change moves numbers, so that old results are stale."""
 TOKENS: Final = 32  # of a word, start and end included
 LEAST: Final = 0.1
 """Instances at least as probable are remembered for other rows: the lowest confidence of the authors' settings."""
@@ -55,17 +54,18 @@ class Answer(NamedTuple):
     masks: Tensor
 
 
-class Sam3:
-    """A frozen SAM 3, see `bench.models.tower.Tower`; its text encoder stays on the CPU, in float32."""
+class Sam3(Tower):
+    """A frozen SAM 3; its text encoder stays on the CPU, in float32."""
 
     library: Library = "sam3"
+    version = 1  # of this file; raised when a change moves numbers, so that old results are stale
     patch_size = 1
     dim = 0
 
     def __init__(self, name: str, model: Any, fingerprint: str, device: str = "cpu", dtype: str = "fp32") -> None:
         self.name = name
-        self.fingerprint = f"{fingerprint}, {self.library} {VERSION}"
-        self.model = model.to(device)
+        self.fingerprint = fingerprint and f"{fingerprint}, {self.library} {self.version}"
+        self.model = model.to(device).requires_grad_(False).eval()
         for part in (self.model.text_encoder, self.model.text_projection):
             part.cpu()
         geometry = self.model.geometry_encoder  # its RoIAlign takes half precision and bfloat16 for one another
@@ -76,9 +76,6 @@ class Sam3:
         self.weights = SharedTensors.of_weights(model)
         self.at_once = 1 if self.device.type == "cpu" else _AT_ONCE
         self._tokenizer = SimpleTokenizer(context_length=TOKENS)
-
-    def normalise(self, image: Tensor) -> Tensor:
-        return normalised(image, self.device)
 
     def trunk(self, images: Tensor) -> Sam3Trunk:
         return Sam3Trunk(self, images)
@@ -101,11 +98,6 @@ class Sam3:
             asked = {"input_ids": tokens[None], "attention_mask": (tokens[None] != 0).long()}
             features: Tensor = self.model.get_text_features(**asked, return_dict=True).pooler_output[0]
         return features.float()
-
-    def lower(self, exact: bool) -> Any:
-        """Return the context in which products have the run's precision. exact: in float32."""
-        lower = self.dtype != torch.float32 and not exact
-        return torch.autocast(self.device.type, self.dtype if lower else None, enabled=lower)
 
 
 class Sam3Trunk(Windows):
@@ -166,7 +158,11 @@ class Sam3Trunk(Windows):
         vision, count = self._features(window), len(words)
         features, ids = words[..., :-1].contiguous(), words[..., -1]
         features.pooler_output = features  # type: ignore[attr-defined]  # as versions of transformers ask for it
-        with stage("last block"), counting_changes(), self._tower.lower(exact):
+        with (
+            stage("last block"),
+            counting_changes(),
+            products_in(torch.float32 if exact else self._tower.dtype, words.device),
+        ):
             out = self._tower.model(
                 vision_embeds=type(vision)(
                     fpn_hidden_states=_expanded(vision.fpn_hidden_states, count, exact),
@@ -190,7 +186,7 @@ class Sam3Trunk(Windows):
     def _features(self, window: int) -> Any:
         if window not in self._vision:
             tower = self._tower
-            with stage("trunk"), counting_changes(), tower.lower(False):
+            with stage("trunk"), counting_changes(), products_in(tower.dtype, tower.device):
                 pixels = squashed(self.rgb[window], tower.side).to(tower.device)
                 self._vision[window] = tower.model.get_vision_features((pixels.float() / 255 - 0.5) / 0.5)
         return self._vision[window]
@@ -219,14 +215,11 @@ def _expanded(maps: Sequence[Tensor], count: int, exact: bool) -> tuple[Tensor, 
     return tuple(one.expand(count, -1, -1, -1) for one in every)
 
 
-def load(name: str, spec: BackboneSpec, checkpoint: Path | None, device: str, dtype: str) -> Sam3:
-    """Load SAM 3 from a file in its authors' form or the hub's, or draw a tiny one by `spec.seed`."""
-    if spec.seed is not None:
-        return tiny_sam3(name, spec.seed, device, dtype)
-    file = weights_file(name, spec, checkpoint)
+def load(name: str, spec: BackboneSpec, file: Path, device: str, dtype: str) -> Sam3:
+    """Load SAM 3 from a file in its authors' form or the hub's."""
     transformers = needs("transformers", name)
     model = transformers.Sam3Model(transformers.Sam3Config())
-    fingerprint = frozen(model, needed(named(read(file)), model), file, "SAM 3")
+    fingerprint = filled(model, needed(named(read_state_dict(file)), model), file, "SAM 3")
     return Sam3(name, model, fingerprint, device, dtype)
 
 
@@ -243,8 +236,7 @@ def needed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 def random(name: str, spec: BackboneSpec, device: str, dtype: str) -> Sam3:
     """Return SAM 3 at its true size with random weights: 3.4 GB in float32."""
     transformers = needs("transformers", name)
-    model = transformers.Sam3Model(transformers.Sam3Config()).requires_grad_(False).eval()
-    return Sam3(name, model, "random", device, dtype)
+    return Sam3(name, transformers.Sam3Model(transformers.Sam3Config()), "", device, dtype)
 
 
 def tiny_sam3(name: str, seed: int, device: str = "cpu", dtype: str = "fp32") -> Sam3:
@@ -252,7 +244,7 @@ def tiny_sam3(name: str, seed: int, device: str = "cpu", dtype: str = "fp32") ->
     transformers = needs("transformers", name)
     model = transformers.Sam3Model(tiny.sam3_config(transformers))
     tiny.fill(model, "sam3", tiny.sam3_rule, seed)
-    return Sam3(name, model, frozen(model, None, None, "SAM 3"), device, dtype)
+    return Sam3(name, model, state_fingerprint(model.state_dict()), device, dtype)
 
 
 def named(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -214,31 +214,21 @@ def dinov3() -> nn.Module:
     return model
 
 
-def dinotxt_shapes() -> dict[str, tuple[int, ...]]:
-    """Shapes of the tiny dino.txt's weights."""
+def dinov3_shapes() -> dict[str, tuple[int, ...]]:
+    """Shapes of the tiny DINOv3's weights, by its authors' names."""
     width = DINOTXT_WIDTH
-    shapes: dict[str, tuple[int, ...]] = {
-        "backbone.cls_token": (1, 1, width),
-        "backbone.storage_tokens": (1, 4, width),
-        "backbone.patch_embed.proj.weight": (width, 3, 16, 16),
-        "backbone.patch_embed.proj.bias": (width,),
-    }
     layers = {"attn.qkv": (3 * width, width), "attn.proj": (width, width)}
-    networks: dict[str, dict[str, tuple[int, int]]] = {
-        "backbone.": {"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)},
-        "head.": dict.fromkeys(("mlp.w1", "mlp.w2"), (3 * width, width)) | {"mlp.w3": (width, 3 * width)},
-    }
-    for prefix, count, final in (("backbone.", 3, "norm"), ("head.", 2, "ln_final")):
-        vectors = {f"{prefix}{final}.weight", f"{prefix}{final}.bias"}
-        for block in (f"{prefix}blocks.{number}." for number in range(count)):
-            vectors |= {f"{block}norm{one}.{part}" for one in (1, 2) for part in ("weight", "bias")}
-            vectors |= {f"{block}ls{one}.gamma" for one in (1, 2)}
-            for name, shape in {**layers, **networks[prefix]}.items():
-                shapes[f"{block}{name}.weight"] = shape
-                if prefix != "head." or name != "attn.qkv":
-                    shapes[f"{block}{name}.bias"] = shape[:1]
-        shapes |= dict.fromkeys(sorted(vectors), (width,))
-    return shapes
+    layers |= {"mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)}
+    shapes: dict[str, tuple[int, ...]] = {"cls_token": (1, 1, width), "storage_tokens": (1, 4, width)}
+    shapes |= {"patch_embed.proj.weight": (width, 3, 16, 16), "patch_embed.proj.bias": (width,)}
+    vectors = ["norm.weight", "norm.bias"]
+    for block in (f"blocks.{number}." for number in range(3)):
+        shapes |= {f"{block}{name}.weight": shape for name, shape in layers.items()}
+        shapes |= {f"{block}{name}.bias": shape[:1] for name, shape in layers.items()}
+        vectors += [f"{block}norm{one}.{part}" for one in (1, 2) for part in ("weight", "bias")]
+        vectors += [f"{block}ls{one}.gamma" for one in (1, 2)]
+    shapes |= dict.fromkeys(vectors, (width,))
+    return {f"backbone.{name}": shape for name, shape in shapes.items()}
 
 
 def dinotxt_rule(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
