@@ -171,7 +171,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "image.jpg"
             _write_noise(file, case)
-            segmenters = self._segmenters(case)
+            segmenters = self.segmenters(case)
             assert segmenters[0].resize is not None
             windows = self._windows(resize(read_image(file), segmenters[0].resize))
             work = _Work(file, segmenters, self._writers(Path(folder), case, images), case.queries)
@@ -192,7 +192,7 @@ class Bench:
             if on_gpu:
                 timing.launches, timing.busy = self._profiled(work, list(self._decoded(work, images)))
             for row in case.rows if one_by_one else ():
-                only = replace(work, segmenters=self._segmenters(replace(case, rows=(row,))))
+                only = replace(work, segmenters=self.segmenters(replace(case, rows=(row,))))
                 each = [self._seconds(self._run, only, self._decoded(only, 1)) for _ in range(repeats + 1)]
                 timing.one_by_one[row] = statistics.median(each[1:])
         timing.peak_memory = peak_memory(self.backbone.device)
@@ -203,7 +203,7 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "image.jpg"
             _write_noise(file, case)
-            segmenters = self._segmenters(case, resize_rule)
+            segmenters = self.segmenters(case, resize_rule)
             work = _Work(file, segmenters, self._writers(Path(folder), case, 1), case.queries)
             for _ in range(2):
                 with Stopwatch() as watch:
@@ -250,7 +250,7 @@ class Bench:
         """Return whether the row has an upsampler."""
         return self._settings(row).upsampler != "none"
 
-    def _segmenters(self, case: Case, resize_rule: ResizeRule | None = None) -> list[Segmenter]:
+    def segmenters(self, case: Case, resize_rule: ResizeRule | None = None) -> list[Segmenter]:
         words = [[f"class {number}"] for number in range(case.queries)]
         settings = [self._settings(row) for row in case.rows]
         if resize_rule is not None:

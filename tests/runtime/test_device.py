@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from pretended_cuda import pretended_cuda
 from reference import write_tiny
 from torch import nn
 from training_helpers import train_small, write_images
@@ -27,6 +26,7 @@ from bench.runtime.device import (
 )
 from bench.store.store import Store
 from bench.training.trainer import Trainer
+from tools.pretended_cuda import pretended_cuda
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from pretended_cuda import pretended_cuda
 
 from bench.cli import main
 from bench.runtime.provenance import differing, machine
 from bench.training.trainer import feature_map
 from bench.verify import goldens, recipe
 from bench.verify.goldens import PIXEL_STEP, RUNS, SCORE_STEP, TOKEN_STEP, TOKENS, Bed, Check, compare, dense, stored
+from tools.pretended_cuda import pretended_cuda
 
 RELEASED = stored("released")
 ROWS = stored("rows")

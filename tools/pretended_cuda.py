@@ -21,7 +21,7 @@ _CPU = torch.device("cpu")
 _INDEXING = {Tensor.__getitem__, Tensor.__setitem__}  # whose indices may lie on the CPU
 _BETWEEN_DEVICES = {Tensor.copy_, Tensor.to, torch._has_compatible_shallow_copy_type}
 _TO_VALUES = {Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__float__, Tensor.__int__, Tensor.__index__}
-_TO_NUMPY = {Tensor.numpy, Tensor.__array__}
+_TO_NUMPY: set[Any] = {Tensor.numpy, Tensor.__array__}
 
 crossings: list[str] = []
 """Names of the operations that moved something from or to the device; a test that counts them clears it first."""
