@@ -64,8 +64,8 @@ class Protocol(Model):
 class NamedProtocol(Overrides):
     """How a paper feeds the same methods."""
 
-    thresholds: dict[str, Probability] = Field(default_factory=dict)  # short for `datasets: {NAME: {threshold: …}}`
-    datasets: dict[str, Overrides] = Field(default_factory=dict)  # what it does otherwise on some datasets
+    thresholds: dict[str, Probability] = Field({})  # short for `datasets: {NAME: {threshold: …}}`
+    datasets: dict[str, Overrides] = Field({})  # what it does otherwise on some datasets
     source: str | None = None  # where this is read from
 
     def on(self, dataset: str) -> Overrides:
@@ -91,13 +91,14 @@ class WeightsSpec(Model):
     """What models say of their weights.
 
     file: checkpoint below the weights folder. note: where a file without address comes from. bytes: size of the file,
-    as its source states it.
+    as its source states it. gated: its licence has to be accepted first.
     """
 
     file: str | None = None
     url: str | None = None
     bytes: int | None = None
     license: str | None = None
+    gated: bool = False
     note: str | None = None
 
 
@@ -105,15 +106,14 @@ class BackboneSpec(WeightsSpec):
     """A frozen model that sees images and reads words.
 
     library: what builds it; a method says which it needs. model: as the library calls it. file: for weights that the
-    library does not fetch. image_file: another, of its image tower. gated: its licence has to be accepted first. seed:
-    instead, weights of a tiny model drawn by a recipe (the demo).
+    library does not fetch. image_file: another, of its image tower. seed: instead, weights of a tiny model drawn by a
+    recipe (the demo).
     """
 
     library: Library = "open_clip"
     model: str
     pretrained: str | None = None
     image_file: str | None = None
-    gated: bool = False
     seed: int | None = None
 
 
@@ -133,15 +133,14 @@ class SecondSpec(WeightsSpec):
     """A frozen second model, which methods name by role.
 
     library: "timm", or "tower" for the image tower of the backbone `name`. name: as the library calls it. position: how
-    its position embedding meets another grid, see `bench.models.second_kinds`. gated: its licence has to be accepted
-    first. side: of the squares that a tower is given.
+    its position embedding meets another grid, see `bench.models.second_kinds`. side: of the squares that a tower is
+    given.
     """
 
     library: Literal["timm", "tower"] = "timm"
     name: str
     sha256: str | None = None
     position: Literal["library", "factor"] = "library"
-    gated: bool = False
     side: int | None = None
 
 
@@ -156,18 +155,18 @@ class Table(Model):
 
 class Config(Model):
     protocol: Protocol
-    modifiers: dict[str, Overrides] = Field(default_factory=dict)
+    modifiers: dict[str, Overrides] = Field({})
     backbones: dict[str, BackboneSpec]
     upsamplers: dict[str, UpsamplerSpec]
-    models: dict[str, SecondSpec] = Field(default_factory=dict)
-    protocols: dict[str, NamedProtocol] = Field(default_factory=dict)
-    templates: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # sentences with {} for the word
+    models: dict[str, SecondSpec] = Field({})
+    protocols: dict[str, NamedProtocol] = Field({})
+    templates: dict[str, tuple[str, ...]] = Field({})  # sentences with {} for the word
     rows: dict[str, RowEntry]
     default_rows: tuple[str, ...]  # what `--methods all` means
-    vocabularies: dict[str, dict[str, tuple[Words, ...]]] = Field(default_factory=dict)  # name -> dataset -> words
-    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # further names that stand for several rows
+    vocabularies: dict[str, dict[str, tuple[Words, ...]]] = Field({})  # name -> dataset -> words
+    groups: dict[str, tuple[str, ...]] = Field({})  # further names that stand for several rows
     default_datasets: tuple[str, ...]  # what `--datasets all` means
-    dataset_groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # further names for several datasets
+    dataset_groups: dict[str, tuple[str, ...]] = Field({})  # further names for several datasets
     tables: dict[str, Table]
 
     @model_validator(mode="after")

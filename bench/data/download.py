@@ -70,8 +70,7 @@ def _fetch_weights(
         say(f"{fetch_backbone(spec)}: is there" if isinstance(spec, BackboneSpec) else f"{name}: has no weights")
         return True
     target = weights_dir() / spec.file
-    gated = not isinstance(spec, UpsamplerSpec) and spec.gated
-    if isinstance(spec, UpsamplerSpec | SecondSpec) and spec.url and not gated:
+    if isinstance(spec, UpsamplerSpec | SecondSpec) and spec.url and not spec.gated:
         git_blob = spec.git_blob if isinstance(spec, UpsamplerSpec) else None
         if spec.license:
             say(f"{name}, licence: {spec.license}")
@@ -81,7 +80,7 @@ def _fetch_weights(
     if target.exists():
         say(f"{target}: was there already")
         return True
-    if gated:
+    if spec.gated:
         image = spec.image_file if isinstance(spec, BackboneSpec) else None
         also = f", those of its image tower into {weights_dir() / image}" if image else ""
         say(f"{name}: accept the licence ({spec.license}) at {spec.url}, and put the weights into {target}{also}")

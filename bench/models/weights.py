@@ -127,7 +127,7 @@ def _backbones(config: Config) -> Iterator[WeightsStatus]:
 def _upsamplers(config: Config) -> Iterator[WeightsStatus]:
     for name, spec in config.upsamplers.items():
         if spec.file is not None:
-            access: Access = "open" if spec.url else "not released"
+            access: Access = "gated" if spec.gated else "open" if spec.url else "not released"
             yield _status(name, "upsampler", spec, weights_dir() / spec.file, access, spec.url and on_hub(spec.url))
 
 

@@ -103,7 +103,7 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open" and _reading and isinstance(arguments[0], str):
         path = arguments[0]
         if path.endswith(".pyc"):
-            with contextlib.suppress(ValueError, NotImplementedError):
+            with contextlib.suppress(ValueError, NotImplementedError):  # no cached source; an interpreter without cache
                 path = importlib.util.source_from_cache(path)
         if path.endswith(".py"):
             _reading[-1].add(Path(path))

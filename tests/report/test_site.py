@@ -99,10 +99,10 @@ def test_mistakes(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("no Chromium is installed")
+        pytest.skip("no Chromium or Chrome is installed, which runs the page's script")
     with playwright.sync_playwright() as started:
         found = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield found

@@ -31,7 +31,7 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_mode_is_named_and_put_back(name: str) -> None:
     if name == "mkldnn.enabled" and not torch.backends.mkldnn.is_available():
-        pytest.skip("torch was built without oneDNN")
+        pytest.skip("torch was built without oneDNN, so there is no mode to change")
     with pytest.raises(BenchError, match=name), unchanged_modes():
         CHANGES[name]()
     with unchanged_modes():  # as before: nothing to name
