@@ -8,7 +8,6 @@ Each line is the processor time with checks over that without, measured in turns
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import statistics
 import tempfile
@@ -34,16 +33,18 @@ TURNS = 7
 
 @contextlib.contextmanager
 def unchecked() -> Iterator[None]:
-    """Inside, plug-ins are not watched, and stored files not compared with their checksums and ranges."""
+    """Inside, plug-ins are neither watched nor asked twice, stored files not held against checksums and ranges."""
     with contextlib.ExitStack() as patches:
         for name, instead in {
             "bench.inference.row.Row.guarded": lambda *_, **__: contextlib.nullcontext(),
+            "bench.inference.segmenter.look_at": lambda *_: None,
+            "bench.runtime.shared_tensors.SharedWeights.differs": lambda _: torch.tensor(False),
             "bench.runtime.shared_tensors.SharedTensors.keep": lambda _, name, tensor, handed_out=True: tensor,
             "bench.runtime.shared_tensors.SharedTensors.hand_out": lambda _, tensor: tensor,
             "bench.store.count_files.read_file": lambda file, record, columns: decode(
                 file.read_bytes(), record.fingerprint, columns
             ),
-            "bench.store.record.unsealed": lambda data, known=(): json.loads(data),
+            "bench.store.record.unsealed": lambda data, known=(): {},
         }.items():
             patches.enter_context(patch(name, instead))
         yield

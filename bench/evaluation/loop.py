@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.loader import Loaded
-from bench.inference.row import Row, histograms
+from bench.inference.row import Row, check_weights, histograms
 from bench.inference.segmenter import Segmenter, Stitched
 from bench.metrics import count
 from bench.metrics.boundary import boundary_counts
@@ -92,8 +92,14 @@ def _image(segmenter: Segmenter, wanted: Sequence[Row], loaded: Loaded, scoring:
     failed = [
         _given_up(loaded, row, described(failures[row.name], row.method)) for row in wanted if row.name in failures
     ]
+    check = check_weights(wanted)
     counted = [_counted(loaded, group, scoring) for group in stitched if group.rows]
-    return itertools.chain(failed, *counted)
+
+    def outcomes() -> Iterator[Outcome]:
+        check()
+        yield from itertools.chain(failed, *counted)
+
+    return outcomes()
 
 
 def _counted(loaded: Loaded, group: Stitched, scoring: Scoring) -> Iterator[Outcome]:

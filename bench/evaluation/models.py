@@ -27,7 +27,7 @@ from bench.paths import weights_dir
 from bench.registry import Method, find_method, find_refinement, source_hash
 from bench.runtime.checksum import sha256_hash
 from bench.runtime.process_state import foreign_code
-from bench.runtime.shared_tensors import SharedTensors, counting_changes
+from bench.runtime.shared_tensors import SharedTensors, SharedWeights, counting_changes
 from bench.settings import Settings
 
 
@@ -50,7 +50,8 @@ class ModelCache:
     time_limit: float | None = None
     _backbones: dict[str, Tower] = field(default_factory=dict, init=False)
     _seconds: dict[str, SecondModel] = field(default_factory=dict, init=False)
-    _upsamplers: dict[tuple[str, int], tuple[Upsampler, str]] = field(default_factory=dict, init=False)
+    _upsamplers: dict[tuple[str, int], tuple[Upsampler, SharedWeights, str]] = field(default_factory=dict, init=False)
+    _looked_at: dict[Hashable, set[Hashable]] = field(default_factory=dict, init=False)
 
     def backbone(self, name: str) -> Tower:
         """Return the backbone called `name` in benchmark.yaml."""
@@ -70,13 +71,14 @@ class ModelCache:
             raise BenchError(f"backbone '{name}' is of library {backbone.library}; one of open_clip is needed")
         return backbone
 
-    def upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
-        """Return the upsampler called `name` in benchmark.yaml for `dim` channels, and the hash of its file."""
+    def upsampler(self, name: str, dim: int) -> tuple[Upsampler, SharedWeights, str]:
+        """Return the upsampler called `name` in benchmark.yaml for `dim` channels, its weights, and their hash."""
         if (name, dim) not in self._upsamplers:
             loaded, fingerprint = self._load_upsampler(name, dim)
             if not kind_file(type(loaded)).is_relative_to(Path(bench.__file__).resolve().parent):
                 fingerprint += f", {source_hash(kind_file(type(loaded)))}"  # of a plug-in
-            self._upsamplers[name, dim] = loaded.requires_grad_(False).to(self.device), fingerprint
+            loaded = loaded.requires_grad_(False).to(self.device)
+            self._upsamplers[name, dim] = loaded, SharedWeights(loaded), fingerprint
         return self._upsamplers[name, dim]
 
     def _load_upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
@@ -94,6 +96,10 @@ class ModelCache:
                 f"or give it with --upsampler-checkpoint {name}=FILE"
             )
         return load_upsampler(None if given else spec.kind, file, dim), sha256_hash(file)
+
+    def looked_at(self, settings: Settings) -> set[Hashable]:
+        """Return the methods whose first windows were checked on this backbone and geometry, see `Segmenter`."""
+        return self._looked_at.setdefault((settings.backbone, settings.window, settings.stride), set())
 
     def second(self, name: str) -> SecondModel:
         """Return the second model called `name` in `models:` of benchmark.yaml."""
@@ -190,12 +196,11 @@ def build_row(
     refinement = None if settings.refine == "none" else find_refinement(settings.refine)
     if refinement is not None:
         inputs["refinement"] = source_hash(refinement.file)
+    weights = [backbone.weights, *(model.weights for model in seconds.values())]
     upsampler = None
     if settings.upsampler != "none":
-        upsampler, inputs["upsampler"] = models.upsampler(settings.upsampler, backbone.dim)
-    weights = [backbone.weights, *(model.weights for model in seconds.values())]
-    if upsampler is not None:
-        weights.append(SharedTensors.of_weights(upsampler))
+        upsampler, of_upsampler, inputs["upsampler"] = models.upsampler(settings.upsampler, backbone.dim)
+        weights.append(of_upsampler)
     words_made = SharedTensors()
     with counting_changes():
         text = words_made.keep("the embeddings of the words", text.to(backbone.device, copy=True))
@@ -234,7 +239,10 @@ def build_segmenters(rows: Sequence[tuple[Settings, Row]], models: ModelCache, b
 
 def build_segmenter(rows: Sequence[Row], settings: Settings, models: ModelCache, batch: int) -> Segmenter:
     """Rows of one backbone and one geometry, which the settings of any of them say, ready for images."""
-    return Segmenter(models.backbone(settings.backbone), rows, settings.window, settings.stride, batch, settings.resize)
+    backbone, size = models.backbone(settings.backbone), settings.resize
+    segmenter = Segmenter(backbone, rows, settings.window, settings.stride, batch, size)
+    segmenter.looked_at = models.looked_at(settings)
+    return segmenter
 
 
 def _sentences(config: Config, settings: Settings, own_text: object) -> tuple[str, ...]:

@@ -21,8 +21,9 @@ from bench.models.backbone import Features, Trunk
 from bench.models.second import SecondModel
 from bench.models.tower import Windows
 from bench.models.upsamplers import ScoreRequest, Upsampler
+from bench.runtime.device import to_host
 from bench.runtime.process_state import foreign_call
-from bench.runtime.shared_tensors import SharedTensors
+from bench.runtime.shared_tensors import SharedTensors, SharedWeights
 from bench.runtime.timing import stage
 from bench.settings import BEST_WORD, AntialiasedResize, Join, ResizeRule
 
@@ -64,7 +65,7 @@ class Row:
     """Hashes of all that went into the row: weights, words, plug-in …"""
     words: SharedTensors = field(default_factory=SharedTensors)
     """`text`, which is to stay as it is."""
-    weights: Sequence[SharedTensors] = ()
+    weights: Sequence[SharedWeights] = ()
     """Weights of all its models, which are to stay as they are."""
     time_limit: float | None = None
     """Seconds that a call of the method or of another plug-in of the row may take."""
@@ -219,6 +220,27 @@ class Row:
     def label_map(self, scores: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Label map (H, W) = `size` of refined scores (Q, h, w), as a run counts it."""
         return self.thresholded(self.winners(scores, size))
+
+
+def check_weights(rows: Sequence[Row]) -> Callable[[], None]:
+    """Start to look closely at the weights behind rows that have seen an image, without waiting for the device.
+
+    What is returned ends it, to be called before the image is counted: SharedStateLost where a row changed weights in a
+    way that torch does not count.
+    """
+    behind = {id(one): one for row in rows for one in row.weights}.values()
+    differing = [(weights, to_host(weights.differs())) for weights in behind]
+
+    def end() -> None:
+        for weights, differs in differing:
+            if differs():
+                names = ", ".join(f"'{row.name}'" for row in rows if weights in row.weights)
+                raise SharedStateLost(
+                    f"one of the rows {names} changed {weights.changed(closely=True)} in place, which all of them "
+                    "share; run them one by one to find which, and leave weights as they are"
+                )
+
+    return end
 
 
 def histograms(rows: Sequence[Row], scores: Tensor, label: Tensor, count: int) -> Tensor:

@@ -21,7 +21,7 @@ from bench.data.images import at_sizes
 from bench.errors import BenchError
 from bench.inference.collecting import Collecting, ImageInput, Images
 from bench.inference.first_look import look_at
-from bench.inference.row import Row
+from bench.inference.row import Row, check_weights
 from bench.inference.window_batch import Failures, WindowBatch, window_batches
 from bench.inference.windows import WindowMean, squashed_size, window_boxes
 from bench.models.collector import Box
@@ -71,7 +71,8 @@ class Segmenter:
         self.batch = batch
         self.resize = resize
         self._multiple = rows[0].multiple(stride) if rows else 1
-        self._looked_at: set[Hashable] = set()  # methods whose first windows were checked
+        self.looked_at: set[Hashable] = set()
+        """Methods whose first windows were checked; segmenters of one backbone and geometry may share them."""
 
     @property
     def sizes(self) -> tuple[ResizeRule, ...]:
@@ -106,6 +107,7 @@ class Segmenter:
         batch is halved, for good.
         """
         stitched, failures = self.stitched(image, names, size, larger)
+        check_weights(self._asked(names))()
         found: dict[str, Tensor | Exception] = {**failures}
         for group in stitched:
             found |= zip([row.name for row in group.rows], group.scores, strict=True)
@@ -118,7 +120,10 @@ class Segmenter:
         size: tuple[int, int] | None = None,
         larger: Images = MappingProxyType({}),
     ) -> tuple[list[Stitched], Failures]:
-        """`scores` with the rows of one number of queries in one tensor, and the exceptions apart."""
+        """`scores` with the rows of one number of queries in one tensor, and the exceptions apart.
+
+        To be followed by `check_weights`, which on a GPU can wait.
+        """
         while True:
             try:
                 return self._stitched(image, self._asked(names), size, larger)
@@ -135,6 +140,7 @@ class Segmenter:
         windows = torch.stack([self.backbone.normalise(image) for image in images])
         failures = Failures(shrinks=False)
         scores = self._window_scores(windows, [row], failures)
+        check_weights([row])()
         if row.name not in failures:
             return scores[row.name]
         error = failures[row.name]
@@ -157,7 +163,7 @@ class Segmenter:
         failures = Failures(shrinks=self.batch > 1)
         collects = [row for row in rows if row.collects]
         given = ImageInput(pixels, boxes, larger, size)
-        collecting = Collecting(self.backbone, collects, given, self._looked_at)
+        collecting = Collecting(self.backbone, collects, given, self.looked_at)
         collecting.start(failures)
         by_queries: dict[int, list[Row]] = {}
         for row in rows:
@@ -200,10 +206,10 @@ class Segmenter:
     def _look_at_new(self, batch: WindowBatch, failures: Failures) -> None:
         """Check the methods that see windows for the first time; all rows of one that does wrong fail."""
         for row in batch.rows:
-            if not row.collects and row.identity not in self._looked_at and row.name not in failures:
+            if not row.collects and row.identity not in self.looked_at and row.name not in failures:
                 with failures.of([one.name for one in batch.rows if one.identity == row.identity]), stage("last block"):
                     look_at(row, batch)
-                    self._looked_at.add(row.identity)
+                    self.looked_at.add(row.identity)
 
 
 def _stitch(

@@ -17,7 +17,7 @@ from bench.models.block import Block, Heads
 from bench.models.second import SecondModel, SecondTrunk, in_role
 from bench.models.tower import PIXEL_MEAN, PIXEL_STD, ReadingTower, Windows, per_channel
 from bench.runtime.device import exact_float32
-from bench.runtime.shared_tensors import SharedTensors, counting_changes
+from bench.runtime.shared_tensors import SharedWeights, counting_changes
 from bench.runtime.timing import stage
 from bench.settings import Library
 
@@ -246,7 +246,7 @@ class Backbone(ReadingTower):
         self.patch_size: int = visual.patch_size[0]
         self.dim: int = visual.output_dim
         self.blocks = [Block(block) for block in visual.transformer.resblocks]
-        self.weights = SharedTensors.of_weights(model)
+        self.weights = SharedWeights(model)
 
     def normalise_rgb(self, rgb: Tensor) -> Tensor:
         """(…, 3, H, W) in 0..1 -> the same in units of CLIP's pixel statistics."""

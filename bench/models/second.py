@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.errors import BenchError
 from bench.models.block import Heads
-from bench.runtime.shared_tensors import SharedTensors
+from bench.runtime.shared_tensors import SharedTensors, SharedWeights
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # on 0..1
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -31,7 +31,7 @@ class SecondModel(ABC):
     fingerprint: str
     patch_size: int
     side: int | None = None
-    weights: SharedTensors
+    weights: SharedWeights
 
     @abstractmethod
     def normalise(self, rgb: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from bench.models.clip_weights import DTYPES
 from bench.models.second import IMAGENET_MEAN, IMAGENET_STD, SecondModel, SecondTrunk
 from bench.models.tower import per_channel
 from bench.runtime.device import products_in
-from bench.runtime.shared_tensors import SharedTensors, counting_changes
+from bench.runtime.shared_tensors import SharedTensors, SharedWeights, counting_changes
 
 
 def load_second(name: str, spec: SecondSpec, file: Path, device: str = "cpu", dtype: str = "fp32") -> SecondModel:
@@ -79,7 +79,7 @@ class TimmModel(SecondModel):
     ) -> None:
         self.name, self.fingerprint, self.position, self.dtype = name, fingerprint, position, dtype
         self.model = model.eval().requires_grad_(False)
-        self.weights = SharedTensors.of_weights(model)
+        self.weights = SharedWeights(model)
         self.patch_size = model.patch_embed.patch_size[0]
         self.side = model.pretrained_cfg.get("input_size", (3, 1024, 1024))[1] if _is_sam(model) else None
         self._mean = model.pretrained_cfg.get("mean", IMAGENET_MEAN)

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from bench.errors import BenchError
 from bench.models.second import IMAGENET_MEAN, IMAGENET_STD, SecondModel
-from bench.runtime.shared_tensors import SharedTensors, counting_changes
+from bench.runtime.shared_tensors import SharedTensors, SharedWeights, counting_changes
 from bench.settings import Library
 
 # CLIP's normalisation on the 0..255 scale, rounded as in the released configuration.
@@ -38,7 +38,7 @@ class Tower(ABC):
     patch_size: int
     dim: int
     device: torch.device
-    weights: SharedTensors
+    weights: SharedWeights
 
     def normalise(self, image: Tensor) -> Tensor:
         """uint8 RGB (H, W, 3) -> float32 (3, H, W) on its device, in units of CLIP's pixel statistics."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -95,6 +95,29 @@ def test_changed_weights_end_the_run() -> None:
     segmenter, _ = rows_with(lambda trunk, _: trunk.visual.proj.mul_(2))
     with pytest.raises(SharedStateLost, match=r"row 'bad' changed the weights \(visual.proj\) in place"):
         segmenter.scores(IMAGE)
+
+
+def test_weights_that_are_changed_around_torch_end_the_run_before_the_image_is_counted() -> None:
+    segmenter, _ = rows_with(lambda trunk, _: trunk.visual.conv1.weight.data.mul_(2))
+    with pytest.raises(SharedStateLost, match=r"one of the rows 'bad' changed the weights \(visual.conv1.weight\)"):
+        segmenter.scores(IMAGE)
+
+
+def test_a_method_is_looked_at_once_by_all_segmenters_that_share_what_was_looked_at() -> None:
+    known: set[Hashable] = set()
+    asked = []
+
+    def method(trunk: Trunk) -> Features:
+        asked.append(trunk)
+        return Features(trunk.input(-1)[:, 1:, :].mean(2, keepdim=True).expand(-1, -1, 24), None)
+
+    row, backbone = Row("row", method, torch.eye(4, 24), torch.arange(4)), tiny_backbone()
+    for calls in (3, 1):
+        asked.clear()
+        segmenter = Segmenter(backbone, [row], 112, 112)
+        segmenter.looked_at = known
+        scores = segmenter.scores(IMAGE[:, :112])["row"]
+        assert isinstance(scores, Tensor) and len(asked) == calls
 
 
 def test_random_numbers_are_as_before() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.runtime.shared_tensors import SharedTensors, counting_changes
+from bench.runtime.shared_tensors import SharedTensors, SharedWeights, counting_changes
 
 
 def replaced(tensor: Tensor) -> None:
@@ -62,6 +62,11 @@ def test_nan_and_nothing_are_no_changes() -> None:
 
 def test_a_changed_weight_is_named() -> None:
     model = nn.Linear(3, 4)
-    shared = SharedTensors.of_weights(model)
+    shared = SharedWeights(model)
     model.bias.data.add_(1)
-    assert shared.changed() is None and shared.changed(closely=True) == "the weights (bias)"
+    assert shared.changed() is None and shared.changed(closely=True) == "the weights (bias)" and shared.differs()
+
+
+def test_weights_of_several_types_or_none_are_as_they_were() -> None:
+    for model in (nn.Identity(), nn.BatchNorm2d(3), nn.Sequential(nn.Linear(3, 1).half(), nn.Linear(1, 5))):
+        assert SharedWeights(model).changed(closely=True) is None and not SharedWeights(model).differs()

@@ -26,7 +26,7 @@ from bench.models.tower import Tower, Windows
 from bench.models.towers import tiny
 from bench.models.towers.loading import filled, needs
 from bench.runtime.device import exact_float32, is_out_of_memory, products_in
-from bench.runtime.shared_tensors import SharedTensors, counting_changes
+from bench.runtime.shared_tensors import SharedWeights, counting_changes
 from bench.runtime.timing import stage
 from bench.settings import Library
 
@@ -73,7 +73,7 @@ class Sam3(Tower):
         self.device = torch.device(device)
         self.dtype = DTYPES[dtype]
         self.side: int = model.config.vision_config.backbone_config.image_size
-        self.weights = SharedTensors.of_weights(model)
+        self.weights = SharedWeights(model)
         self.at_once = 1 if self.device.type == "cpu" else _AT_ONCE
         self._tokenizer = SimpleTokenizer(context_length=TOKENS)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.models.clip_weights import DTYPES
 from bench.models.tower import ReadingTower
 from bench.runtime.device import exact_float32
-from bench.runtime.shared_tensors import SharedTensors
+from bench.runtime.shared_tensors import SharedWeights
 
 
 class TimmTower(ReadingTower):
@@ -45,7 +45,7 @@ class TimmTower(ReadingTower):
         self.model, self.head = model, head
         self.patch_size: int = model.patch_embed.patch_size[0]
         self.dim: int = head.dim
-        self.weights = SharedTensors.of_weights(both)
+        self.weights = SharedWeights(both)
         self.device = next(both.parameters()).device
         self.dtype = DTYPES[dtype]  # of the image tower's products
         self._read = read_sentences
