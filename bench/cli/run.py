@@ -126,28 +126,32 @@ def _line(dataset: DatasetPlan) -> list[Any]:
 
 def _estimate(run: Run) -> None:
     """Print the end of a dry run: what is missing, and the time that the cells take, also those that cannot be run."""
-    from bench.evaluation.run import estimated_seconds
+    from bench.evaluation.estimate import Timer, Work
     from bench.runtime.room import time_text
 
     if run.errors:
         print("\nnot every cell can be run:")
         print("\n".join(f"  {error}" for error in run.errors))
     _lacking(run)
-    if not any(cell.ready for dataset in run.waiting for cell in dataset.due):
+    work = [
+        Work([cell.settings for cell in dataset.due if cell.ready], dataset.card, len(dataset.indices))
+        for dataset in run.waiting
+    ]
+    if not any(one.rows for one in work):
         if not run.waiting and not run.errors and not run.missing:
             print("\nnothing to do: every cell is stored and up to date")
     else:
-        time = time_text(estimated_seconds(run))
-        print(f"\nabout {time} on {run.models.device} (one image of network size timed for each dataset)")
+        time = time_text(Timer.of_run(run).seconds(work))
+        print(f"\nabout {time} on {run.models.device} (an image of noise timed for each dataset)")
 
 
 def _lacking(run: Run) -> None:
     """Print which weights and data are missing, how much there is to fetch, and the time of a run that has them all."""
     from bench.data.inventory import look
-    from bench.evaluation.estimate import quick_costs, quick_seconds
+    from bench.evaluation.estimate import Timer, Work
     from bench.paths import data_root
     from bench.runtime.room import time_text
-    from bench.verify.doctor import FIRST_TABLE, datasets_table, lacking_weights
+    from bench.verify.doctor import datasets_table, lacking_weights
 
     models, spec = run.models, run.spec
     given = {*models.upsampler_files, models.config.protocol.backbone if models.checkpoint else ""}
@@ -159,13 +163,17 @@ def _lacking(run: Run) -> None:
         cards = [dataset.card for dataset in run.datasets if dataset.missing]
         print(datasets_table(look(card, data_root(spec.data_root)) for card in cards))
     if weights or run.missing:
-        config, methods = models.config, dict(models.methods)
-        costs = quick_costs(config, methods, config.tables[FIRST_TABLE].rows, models.device)
-        images = {one.card.name: one.total or one.card.expected_count or 0 for one in run.datasets}
-        seconds = sum(
-            images[one.card.name] * quick_seconds(config, methods, run.rows, one.card, costs) for one in run.datasets
-        )
-        print(f"\nwith all weights and data about {time_text(seconds)} on {models.device}")
+        work = [
+            Work(
+                [cell.settings for cell in dataset.cells if not cell.wordless],
+                dataset.card,
+                dataset.total or dataset.card.expected_count or 0,
+            )
+            for dataset in run.datasets
+        ]
+        seconds = Timer.drawn(models.config, models.methods, models.device, models.dtype).seconds(work)
+        time = "an unknown time" if seconds is None else f"about {time_text(seconds)}"
+        print(f"\nwith all weights and data {time} on {models.device}")
 
 
 def _missing(run: Run) -> str:

@@ -12,7 +12,6 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch.distributed as dist
 
 from bench.data.contents import ContentCache
@@ -26,7 +25,6 @@ from bench.inference.visualize import palette_png
 from bench.runtime.device import default_batch, default_workers, peak_memory
 from bench.runtime.distributed import Distributed
 from bench.runtime.threads import Backlog
-from bench.runtime.timing import wait_for_gpu
 from bench.spec import RunSpec
 from bench.store.maps import LabelMaps
 from bench.store.record import Info, ResultSpec
@@ -270,17 +268,6 @@ def _warn(message: str) -> None:
 def segmenters_of(run: Run, cells: Iterable[Cell]) -> list[Segmenter]:
     """Return a segmenter per backbone and geometry, for the cells whose models could be had."""
     return build_segmenters([(cell.settings, cell.ready) for cell in cells if cell.ready], run.models, run.batch)
-
-
-def probe(run: Run, dataset: DatasetPlan) -> float:
-    """Seconds that one image of the dataset takes here, all its due rows together, measured on noise."""
-    segmenters = segmenters_of(run, dataset.due)
-    noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
-    started = time.monotonic()
-    for segmenter in segmenters:
-        segmenter.scores_of_original(noise)
-    wait_for_gpu()
-    return time.monotonic() - started
 
 
 def _outcomes(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.errors import BenchError
-from bench.evaluation.dataset_run import Progress, Run, probe, run_dataset
+from bench.evaluation.dataset_run import Progress, Run, run_dataset
 from bench.evaluation.models import ModelCache
 from bench.evaluation.plan import plan
 from bench.registry import load_methods
@@ -62,11 +62,6 @@ def execute(run: Run) -> None:
             done += run_dataset(run, dataset, progress, parts, finishing)
     for future in done:
         future.result()
-
-
-def estimated_seconds(run: Run) -> float:
-    """Estimate of what `execute` takes, from one image of each dataset."""
-    return sum(probe(run, dataset) * len(dataset.indices) for dataset in run.waiting)
 
 
 def failures(run: Run) -> list[str]:

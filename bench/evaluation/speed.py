@@ -8,20 +8,19 @@ meanwhile, is left out of the time.
 from __future__ import annotations
 
 import copy
-import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from bench.config import Config
@@ -52,7 +51,7 @@ from bench.models.upsamplers.tiles import Strip
 from bench.registry import Method, find_method
 from bench.runtime.device import peak_memory
 from bench.runtime.timing import Stopwatch, stage, wait_for_gpu
-from bench.settings import ResizeRule, Settings
+from bench.settings import Settings
 from bench.store.record import ResultSpec
 from bench.store.store import Store
 from bench.store.writer import ResultWriter
@@ -158,10 +157,9 @@ class Bench:
         if self._dtype != torch.float32:
             self._stock = copy.deepcopy(built)
             self._stock.visual.to(self._dtype)  # all of it, where a run keeps parts in float32
-            lower_precision(built.visual, self._dtype)
-        self.backbone: Backbone = _RandomBackbone(model, built, None, fingerprint="")
+        self.backbone: Backbone = _RandomBackbone(model, built, self._dtype)
         self.upsampler: BilateralUpsampler = JBUOne(self.backbone.dim).eval().requires_grad_(False).to(device)
-        self.models = _RandomModels(config, methods, device=device, dtype=dtype, tower=self.backbone)
+        self.models = RandomModels(config, methods, device=device, dtype=dtype, tower=self.backbone)
         self.batch = batch
 
     def measure(self, case: Case, repeats: int, one_by_one: bool = False) -> Timing:
@@ -170,7 +168,7 @@ class Bench:
         images = _IN_A_ROW if on_gpu else 1
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "image.jpg"
-            _write_noise(file, case)
+            write_noise(file, case.height, case.width)
             segmenters = self.segmenters(case)
             assert segmenters[0].resize is not None
             windows = self._windows(resize(read_image(file), segmenters[0].resize))
@@ -197,20 +195,6 @@ class Bench:
                 timing.one_by_one[row] = statistics.median(each[1:])
         timing.peak_memory = peak_memory(self.backbone.device)
         return timing
-
-    def once(self, case: Case, resize_rule: ResizeRule) -> Timing:
-        """Measure the rows alone at this size, on one image after one of warming up; the encoder's time is nan."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "image.jpg"
-            _write_noise(file, case)
-            segmenters = self.segmenters(case, resize_rule)
-            work = _Work(file, segmenters, self._writers(Path(folder), case, 1), case.queries)
-            for _ in range(2):
-                with Stopwatch() as watch:
-                    took = self._seconds(self._run, work, self._decoded(work, 1))
-        small = resize_rule.size(case.height, case.width)
-        windows = len(window_boxes(*small, segmenters[0].window, segmenters[0].stride))
-        return Timing(windows, math.nan, took, {name: watch.seconds.get(name, 0.0) for name in STAGES})
 
     @torch.inference_mode()
     def measure_upsampler(self, queries: int, rows: int, repeats: int) -> dict[str, float]:
@@ -250,11 +234,9 @@ class Bench:
         """Return whether the row has an upsampler."""
         return self._settings(row).upsampler != "none"
 
-    def segmenters(self, case: Case, resize_rule: ResizeRule | None = None) -> list[Segmenter]:
+    def segmenters(self, case: Case) -> list[Segmenter]:
         words = [[f"class {number}"] for number in range(case.queries)]
         settings = [self._settings(row) for row in case.rows]
-        if resize_rule is not None:
-            settings = [one.model_copy(update={"resize": resize_rule}) for one in settings]
         return build_segmenters(
             [(one, build_row(one, words, self.models)) for one in settings], self.models, self.batch
         )
@@ -330,7 +312,7 @@ class Bench:
 
 
 @dataclass
-class _RandomModels(ModelCache):
+class RandomModels(ModelCache):
     """Models that cost what the real ones do, with random weights. tower: in place of every CLIP."""
 
     tower: Backbone | None = None
@@ -338,11 +320,17 @@ class _RandomModels(ModelCache):
     def backbone(self, name: str) -> Tower:
         spec = self.config.backbones[name]
         if spec.library == "open_clip":
-            assert self.tower is not None
-            return self.tower
+            return self.tower or self._clip(spec.model)
+        if spec.seed is not None:  # drawn anyway, and tiny
+            return super().backbone(name)
         if name not in self._backbones:
             self._backbones[name] = random_tower(name, spec, self.device, self.dtype)
         return self._backbones[name]
+
+    def _clip(self, model: str) -> Tower:
+        if model not in self._backbones:
+            self._backbones[model] = _RandomBackbone(model, random_clip(model).to(self.device), DTYPES[self.dtype])
+        return self._backbones[model]
 
     def _load_upsampler(self, name: str, dim: int) -> tuple[Upsampler, str]:
         return load_upsampler(self.config.upsamplers[name].kind, None, dim, seed=0), ""
@@ -355,15 +343,20 @@ class _RandomModels(ModelCache):
 
 
 class _RandomBackbone(Backbone):
+    def __init__(self, name: str, model: nn.Module, dtype: torch.dtype) -> None:
+        if dtype != torch.float32:
+            lower_precision(cast(Any, model).visual, dtype)
+        super().__init__(name, model, None, fingerprint="")
+
     def encode_prompts(self, prompts: list[str]) -> Tensor:
         return torch.randn(len(prompts), self.dim, device=self.device)  # as good as what random weights give
 
 
-def _write_noise(file: Path, case: Case) -> None:
+def write_noise(file: Path, height: int, width: int) -> None:
     """Write a JPEG that compresses about as a photograph does: coarse noise under some fine noise."""
     random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (case.height // 16 + 1, case.width // 16 + 1, 3), dtype=np.uint8)
-    smooth = cv2.resize(coarse, (case.width, case.height), interpolation=cv2.INTER_CUBIC)
+    coarse = random.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     grain = random.integers(0, 12, smooth.shape, dtype=np.uint8)
     cv2.imwrite(str(file), cv2.add(smooth, grain))
 

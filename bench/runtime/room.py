@@ -38,10 +38,10 @@ def time_text(seconds: float | None) -> str:
     """Write a time for a reader.
 
     >>> time_text(40), time_text(600), time_text(18_000), time_text(None)
-    ('40 seconds', '10 minutes', '5.0 hours', '?')
+    ('40 seconds', '10 minutes', '5.0 hours', 'unknown')
     """
     if seconds is None:
-        return "?"
+        return "unknown"
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

@@ -18,7 +18,7 @@ from bench.data.inventory import DatasetStatus, look
 from bench.demo.config import DEMO, with_backbone
 from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError, check_known
-from bench.evaluation.estimate import Costs, quick_costs, quick_seconds
+from bench.evaluation.estimate import Timer, Work
 from bench.models.weights import WeightsStatus, look_for_weights, size_on_hub, weights_source
 from bench.paths import Paths, cache_dir, each_path, weights_dir
 from bench.paths import data_root as find_data_root
@@ -36,8 +36,8 @@ class TableFacts(NamedTuple):
     """What one table takes on this machine in one process.
 
     here: datasets that are on the disk
-    seconds_here, seconds_all: of their images, and of those of all datasets whose number is known; None where nothing
-    was measured
+    seconds_here, seconds_all: of their images, and of those of all datasets whose number is known; None where
+    nothing was measured, or a row cannot be made here
     """
 
     name: str
@@ -122,14 +122,14 @@ def doctor(  # noqa: PLR0913 (each is a flag)
     used = {name: needed_weights(loaded, methods, one.rows) for name, one in paper.items()}
     lacking = [one for one in weights if one.name in needed and not one.there]
     absent = [datasets[name] for name in wanted.columns if datasets[name].state != "found"]
-    costs = quick_costs(loaded, methods, loaded.tables[FIRST_TABLE].rows, chosen) if measure else None
+    timer = Timer.drawn(loaded, methods, chosen) if measure else None
     return Diagnosis(
         table=table,
         machine=_machine(chosen, root, reachable),
         weights=tuple(sorted(weights, key=lambda one: one.name not in needed)),
         used_in={one.name: ", ".join(name for name, names in used.items() if one.name in names) for one in weights},
         datasets=tuple(datasets.values()),
-        tables=tuple(_tables(loaded, methods, paper, of_cards, datasets, costs)),
+        tables=tuple(_tables(loaded, methods, paper, of_cards, datasets, timer)),
         lacking=tuple(lacking),
         missing=(*(f"weights {one.name}" for one in lacking), *(f"dataset {one.name} ({one.state})" for one in absent)),
         next=(not reachable and _by_hand(lacking, loaded)) or _next(table, lacking, absent, data_root, demo),
@@ -142,21 +142,20 @@ def _tables(
     names: Iterable[str],
     cards: Mapping[str, Card],
     datasets: Mapping[str, DatasetStatus],
-    costs: Costs | None,
+    timer: Timer | None,
 ) -> Iterator[TableFacts]:
     """Yield what each table takes."""
     for name in names:
         table = config.tables[name]
         images = {column: cards[column].expected_count or datasets[column].images for column in table.columns}
         here = [column for column in table.columns if datasets[column].state == "found"]
-        if costs is None:
-            yield TableFacts(name, len(here), len(images), None, None)
-            continue
-        seconds = {
-            column: count * quick_seconds(config, methods, table.rows, cards[column], costs)
+        rows = {row: find_method(config.row(row).method, methods).defaults for row in table.rows}
+        work = {
+            column: Work([config.settings_of(row, cards[column], rows[row]) for row in rows], cards[column], count)
             for column, count in images.items()
         }
-        yield TableFacts(name, len(here), len(images), sum(seconds[column] for column in here), sum(seconds.values()))
+        seconds = [timer.seconds(work[one] for one in columns) if timer else None for columns in (here, images)]
+        yield TableFacts(name, len(here), len(images), *seconds)
 
 
 def needed_weights(config: Config, methods: Mapping[str, Method], rows: Iterable[str]) -> set[str]:

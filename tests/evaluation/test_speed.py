@@ -12,8 +12,6 @@ from reference import tiny_config
 
 from bench.cli import main
 from bench.config import load_config
-from bench.data.cards import load_card
-from bench.evaluation.estimate import TYPICAL, whole_paper
 from bench.evaluation.speed import STAGES, Bench, Case, Timing, cases, mean
 from bench.models.clip_weights import DTYPES
 from bench.paths import shipped
@@ -205,23 +203,3 @@ def test_help_needs_no_torch() -> None:
     )
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", script], cwd=root, check=True, capture_output=True)
-
-
-def test_the_whole_paper_by_hand() -> None:
-    """2 s per window and 3 s per megapixel, exactly."""
-    plan = [Case(448, 448, 9, ("clip",)), Case(3000, 4000, 9, ("clip",)), Case(1000, 1000, 9, ("clip",))]
-    timings = [Timing(n, 1.0, 2 * n + 3 * c.height * c.width / 1e6) for n, c in zip((9, 6, 9), plan, strict=True)]
-    config = load_config()
-    isaid, udd5 = whole_paper(config, [load_card("isaid"), load_card("udd5")], plan, timings)
-    assert (isaid.dataset, isaid.images, udd5.dataset) == ("isaid", 11_644, "udd5")
-    assert isaid.seconds == pytest.approx(11_644 * (2 * 9 + 3 * 0.896**2))
-    assert udd5.seconds == pytest.approx(udd5.images * (2 * 6 + 3 * 12))
-    unknown = load_card("udd5").model_copy(update={"expected_count": None})
-    assert whole_paper(config, [unknown], plan, timings) == []
-    half = config.model_copy(update={"protocol": config.protocol.model_copy(update={"stride": 224})})
-    (udd5,) = whole_paper(half, [load_card("udd5")], plan, timings)
-    assert udd5.seconds == pytest.approx(udd5.images * (2 * 4 + 3 * 12))
-
-
-def test_typical_sizes_are_of_datasets_that_exist() -> None:
-    assert set(TYPICAL) <= set(load_config().default_datasets)

@@ -14,7 +14,6 @@ from bench.config import load_config
 from bench.data.cards import load_card
 from bench.data.schema import Download
 from bench.demo.writers import write_dataset
-from bench.evaluation.estimate import Costs, quick_seconds
 from bench.models.weights import look_for_weights
 from bench.paths import weights_dir
 from bench.registry import load_methods
@@ -110,14 +109,3 @@ def test_rows_need_what_their_settings_name() -> None:
     config, methods = load_config(), load_methods()
     assert needed_weights(config, methods, ["clip"]) == {"clip-vit-b16"}
     assert needed_weights(config, methods, ["proxyclip+simfeatup"]) == {"clip-vit-b16", "simfeatup", "dino-vitb8"}
-
-
-def test_the_time_of_an_image_by_hand() -> None:
-    """Windows: 9 of a square image at 448 pixels, 49 at 896; the trunk is paid once for rows of one geometry."""
-    config, methods, card = load_config(), load_methods(), load_card("whu_aerial")
-    costs = Costs(side=224, trunk=1.0, row=0.1, upsampled=0.5, megapixel=1.0)
-    megapixels = 512 * 512 / 1e6
-    both = quick_seconds(config, methods, ["clip", "segearth-ov"], card, costs)
-    assert both == pytest.approx(9 * (1 + 0.1 + 0.1 + 0.5) + 2 * megapixels)
-    larger = quick_seconds(config, methods, ["segearth-ov-896"], card, costs)
-    assert larger == pytest.approx(49 * (1 + 0.1 + 0.5) + megapixels)
