@@ -31,6 +31,7 @@ class JointBilateral(nn.Module):
         taps = self.diameter**2
         self.range_temp = nn.Parameter(torch.tensor(0.0))
         self.sigma_spatial = nn.Parameter(torch.tensor(1.0))
+        self._floor_acts: tuple[int, bool] | None = None
         self.range_proj = _pixelwise_mlp(GUIDE_DIM, KEY_DIM)
         self.fixup_proj = _pixelwise_mlp(taps + GUIDE_DIM, taps)
 
@@ -62,9 +63,20 @@ class JointBilateral(nn.Module):
 
     def spatial_kernel(self) -> Tensor:
         """Eq. 7: a Gaussian over the taps, (d*d,), not normalised; distances in units of the radius."""
+        return self.log_spatial_kernel().exp().flatten()
+
+    def log_spatial_kernel(self) -> Tensor:
+        """Return its logarithm, (d, d)."""
         axis = torch.linspace(-1, 1, self.diameter, device=self.sigma_spatial.device)
         squared = axis[:, None].square() + axis.square()
-        return torch.exp(-squared / (2 * self.sigma_spatial**2)).flatten()
+        return -squared / (2 * self.sigma_spatial**2)
+
+    def floor_acts(self) -> bool:
+        """Return whether KERNEL_FLOOR may: not where all of the Gaussian is above it, as for σ > 0.25."""
+        version = self.sigma_spatial._version
+        if self._floor_acts is None or self._floor_acts[0] != version:  # a GPU is asked once
+            self._floor_acts = version, bool(self.spatial_kernel().min() < KERNEL_FLOOR)
+        return self._floor_acts[1]
 
     def temperature(self) -> Tensor:
         """Return the learned factor 1 / τ² of eq. 8."""

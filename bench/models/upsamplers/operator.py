@@ -19,8 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.upsamplers.jbu import FIXUP_WEIGHT, KERNEL_FLOOR, JointBilateral
+from bench.models.upsamplers.jbu import FIXUP_WEIGHT, GUIDE_DIM, KERNEL_FLOOR, JointBilateral
 from bench.models.upsamplers.tiles import TILE, Strip, TileGrid, source_columns
+
+_UNIT = 16.0  # GELU leaves it as it is, and to divide by it is exact
 
 
 class Step(NamedTuple):
@@ -116,7 +118,6 @@ class _StepFilter:
     def __init__(self, step: Step) -> None:
         module, guidance = step
         self._windows = len(guidance)
-        self._diameter = module.diameter
         self.tiles = TileGrid(guidance.shape[2], guidance.shape[3], module.radius, guidance.device)
         pixels = guidance.permute(0, 2, 3, 1)
         with torch.autocast(guidance.device.type, enabled=False):
@@ -132,29 +133,45 @@ class _StepFilter:
             keys = tiles.pixels(self._keys, strip).permute(2, 3, 4, 0, 1, 5)  # (b, s, t, i, j, 32)
             queries = (keys * self._temperature).flatten(3, 4).flatten(0, 1)
             products = tiles.taps(tiles.reach(self._keys, strip).dot(queries), self._windows)
-            guidance = tiles.pixels(self._guidance, strip)
-            kernels = self._kernels_of(products.reshape(-1, self._diameter**2), guidance.reshape(-1, 3))
-            on_source = tiles.on_source(kernels.view(products.shape), strip)
-            return tiles.filtered(source, on_source, strip)
+            kernels = self._kernels_of(products, tiles.pixels(self._guidance, strip))
+            return tiles.filtered(source, tiles.on_source(kernels, strip), strip)
 
 
 class _KernelMaker:
-    """`JointBilateral.kernels` from the range term's inner products on, as matrix products over pixels."""
+    """`JointBilateral.kernels` from the range term's inner products on, as matrix products over pixels.
+
+    A pixel's taps stand beside its guidance, as the fix-up network takes them: d*d + 3 is a multiple of four for every
+    odd d, and matrix units are slow on rows that end elsewhere. A hidden unit that is always `_UNIT` carries the
+    closing bias.
+    """
 
     def __init__(self, module: JointBilateral) -> None:
-        first, second = _linear_parts(module.fixup_proj)
-        taps = module.diameter**2
-        self.spatial = module.spatial_kernel()
-        self.from_kernels, self.from_guidance, self.bias = first[0][:, :taps], first[0][:, taps:], first[1]
-        self.closing, self.closing_bias = second[0], FIXUP_WEIGHT * second[1]
+        (weight, bias), (closing, closing_bias) = _linear_parts(module.fixup_proj)
+        self._taps = module.diameter**2
+        self._log_spatial = module.log_spatial_kernel()
+        self._hidden = F.pad(weight, (0, 0, 0, GUIDE_DIM)), F.pad(bias, (0, GUIDE_DIM), value=_UNIT)
+        closing = torch.cat([closing, closing_bias[:, None] / _UNIT], dim=1)
+        self._closing = F.pad(closing, (0, GUIDE_DIM - 1, 0, GUIDE_DIM))
+        self._floored = module.floor_acts()
 
     def __call__(self, products: Tensor, guidance: Tensor) -> Tensor:
-        """Inner products times temperature (pixels, d*d) and these pixels' guidance (pixels, 3) -> kernels."""
-        kernels = torch.softmax(products, dim=1).mul_(self.spatial)
-        kernels /= kernels.sum(1, keepdim=True).clamp_min_(KERNEL_FLOOR)
-        hidden = F.linear(guidance, self.from_guidance, self.bias)
-        hidden = F.gelu(hidden.addmm_(kernels, self.from_kernels.T))
-        return kernels.add_(self.closing_bias).addmm_(hidden, self.closing.T, alpha=FIXUP_WEIGHT)
+        """Inner products times temperature (…, d, d) and guidance (…, 3) of pixels -> kernels (…, d*d + 3).
+
+        What stands beside the taps then is the guidance still.
+        """
+        width = self._taps + GUIDE_DIM
+        logits = products.new_empty(*products.shape[:-2], width)
+        logits[..., self._taps :] = -torch.inf
+        taps = torch.unflatten(logits[..., : self._taps], -1, products.shape[-2:])
+        torch.add(products, self._log_spatial, out=taps)
+        kernels = logits.softmax(-1)
+        if self._floored:
+            share = (products.flatten(-2).softmax(-1) * self._log_spatial.exp().flatten()).sum(-1, keepdim=True)
+            kernels *= (share / KERNEL_FLOOR).clamp_(max=1)
+        kernels[..., self._taps :] = guidance
+        hidden = F.gelu(F.linear(kernels, *self._hidden)).view(-1, width)
+        kernels.view(-1, width).addmm_(hidden, self._closing.T, alpha=FIXUP_WEIGHT)
+        return kernels
 
 
 def _mlp(network: nn.Sequential, pixels: Tensor) -> Tensor:

@@ -167,20 +167,21 @@ class TileGrid:
         return products.as_strided((TILE, TILE, images, across, down, self.diameter, self.diameter), strides)
 
     def on_source(self, kernels: Tensor, strip: Strip) -> Tensor:
-        """Move kernels (i, j, b, s, t, d, d) on the enlarged source to the source: (b * s, t, TILE², source reach).
+        """Move kernels (i, j, b, s, t, d*d …) on the enlarged source to the source: (b * s, t, TILE², source reach).
 
-        The enlarged source need never be made. `kernels` is overwritten.
+        The enlarged source need never be made. `kernels` is overwritten; what stands beside its taps counts nowhere.
         """
-        self._fold_border(kernels, strip)
-        weights = _tap_weights(self.radius, self.device)
-        pixels = kernels.view(TILE**2, -1, self.diameter**2)
+        taps = self.diameter**2
+        self._fold_border(torch.unflatten(kernels[..., :taps], -1, (self.diameter, self.diameter)), strip)
+        pixels = kernels.view(TILE**2, -1, kernels.shape[-1])
+        weights = _tap_weights(self.radius, pixels.shape[2] - taps, self.device)
         out = kernels.new_empty(pixels.shape[1], TILE**2, weights.shape[2])
         torch.bmm(pixels, weights, out=out.transpose(0, 1))
         return out.view(-1, self.down, *out.shape[1:])
 
     def on_source_adjoint(self, grads: Tensor, strip: Strip) -> Tensor:
         """Gradients for what `on_source` gives -> for its kernels, (i, j, b, s, t, d, d)."""
-        weights = _tap_weights(self.radius, self.device)
+        weights = _tap_weights(self.radius, 0, self.device)
         kernels = torch.bmm(grads.permute(2, 0, 1, 3).flatten(1, 2), weights.mT)
         kernels = kernels.view(TILE, TILE, -1, strip.across, self.down, self.diameter, self.diameter)
         self._fold_border(kernels, strip, adjoint=True)
@@ -273,14 +274,18 @@ def _folded_tiles(size: int, radius: int, strip: Strip) -> tuple[int, int]:
 
 @functools.lru_cache
 @torch.inference_mode(False)  # so that training can use what inference made
-def _tap_weights(radius: int, device: torch.device) -> Tensor:
+def _tap_weights(radius: int, beside: int, device: torch.device) -> Tensor:
+    """Return the bicubic weights (TILE², d*d + beside, source reach) behind each tap of a tile's pixels.
+
+    Those of what stands beside the taps are zero.
+    """
     low = TILE // 2 + 2 * _margin(radius)
     spare = 2  # so that the line's own ends are out of bicubic's sight
     enlarged = _bicubic(low + 2 * spare)[:, spare:-spare]
     first = 2 * (spare + _margin(radius)) - radius
     line = enlarged[first:].unfold(0, 2 * radius + 1, 1)[:TILE].mT  # (i, d, low)
     weights = torch.einsum("iya,jxb->ijyxab", line, line).reshape(TILE**2, (2 * radius + 1) ** 2, low**2)
-    return weights.contiguous().to(device)  # einsum leaves it transposed
+    return F.pad(weights, (0, 0, 0, beside)).contiguous().to(device)  # einsum leaves it transposed
 
 
 def _margin(radius: int) -> int:

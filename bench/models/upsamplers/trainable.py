@@ -104,7 +104,7 @@ class _Filter(torch.autograd.Function):
         out = source.new_empty(len(source), tiles.height, tiles.width, source.shape[3])
 
         def work(images: slice, strip: Strip) -> None:
-            on_source = tiles.on_source(_read_taps(kernels[images], strip, tiles).contiguous(), strip)
+            on_source = tiles.on_source(_read_taps(kernels[images], strip, tiles).contiguous().flatten(-2), strip)
             pixels = tiles.filtered(source[images], on_source, strip)
             tiles.write(pixels, out[images], strip)
 
@@ -127,7 +127,7 @@ class _Filter(torch.autograd.Function):
                 _write_taps(grad_taps, grad_kernels[images], strip)
             if not needs_source:
                 return None
-            on_source = tiles.on_source(_read_taps(kernels[images], strip, tiles).contiguous(), strip)
+            on_source = tiles.on_source(_read_taps(kernels[images], strip, tiles).contiguous().flatten(-2), strip)
             return _overlapped(on_source.mT @ grad, TILE // 2)
 
         grad_source = torch.zeros_like(source) if needs_source else None

@@ -130,6 +130,23 @@ def test_operator_is_the_direct_way_at_full_size(kind: str, grid: tuple[int, int
     torch.testing.assert_close(by_operator, direct, atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("sigma", [1.0, 0.2, 0.1])
+def test_operator_where_the_gaussian_is_narrow(sigma: float) -> None:
+    """So narrow that what is alike is beyond it, and the floor of the kernels' sum acts."""
+    upsampler, guidance = lively(JBUOne(4)), 3 * torch.randn(1, 3, 16, 16)
+    torch.nn.init.zeros_(upsampler.up.fixup_proj[3].weight)
+    torch.nn.init.zeros_(upsampler.up.fixup_proj[3].bias)
+    with torch.no_grad():
+        matrices(upsampler, guidance, (4, 4), 2)  # with another Gaussian
+        upsampler.up.range_temp.fill_(3)
+        upsampler.up.sigma_spatial.fill_(sigma)
+        sums = upsampler.up.kernels(guidance).sum(1)
+        patches = torch.randn(1, 4, 4, 4)
+        direct = upsampler(patches, guidance, 2)
+    assert (sums.min() < 0.5) == (sigma < 0.25)
+    torch.testing.assert_close(through_operator(upsampler, patches, guidance, 2), direct, atol=1e-4, rtol=1e-4)
+
+
 def test_operator_with_all_columns_of_tiles_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way it runs on an accelerator."""
     upsampler, guidance = lively(JBUOne(4)), torch.randn(2, 3, 52, 36)
