@@ -153,6 +153,7 @@ def test_label_maps_are_scored_shown_and_exported(tmp_path: Path) -> None:
     assert found.value == 1 and found.verdict.counted == 1
     text = repr(bench.show("mine", "whu_aerial", tmp_path / "results"))
     assert text.startswith("mine on whu_aerial\nscore") and "100.0 % foreground_iou" in text
+    assert "{" not in text and "boundary_iou" not in text
     assert bench.export(tmp_path / "mine.zip", tmp_path / "results").stat().st_size > 0
 
 

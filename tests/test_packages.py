@@ -34,6 +34,9 @@ def test_the_wheel_holds_what_a_run_needs(packages: tuple[Path, Path]) -> None:
     assert {f"{shipped}benchmark.yaml", f"{shipped}methods/sclip.py", f"{shipped}datasets/loveda.yaml"} <= names
     assert f"{shipped}results/published/table1.csv" in names and "bench/demo/weights/tiny-clip.safetensors" in names
     assert not any(name.startswith(("tools/", "tests/")) for name in names)
+    (scripts,) = [name for name in names if name.endswith("/entry_points.txt")]
+    offered = zipfile.ZipFile(packages[0]).read(scripts).decode()
+    assert "\nbench = bench.cli.app:main" in offered and "\novss-bench = bench.cli.app:main" in offered
 
 
 def test_the_wheel_works_without_a_checkout(packages: tuple[Path, Path], tmp_path: Path) -> None:

@@ -69,9 +69,10 @@ def markdown(result: Comparison, limit: int | None = None) -> str:
     title = markdown_text(f"{result.first} against {result.second}")
     blocks = [f"# {title}{_marks(result, limit)}", table]
     if result.pairs:
+        holm = f"; Holm corrects for {result.family} tests" if result.family > 1 else ""
         blocks.append(
             "Per cent; differences in points, with the 95 % interval for other scenes of the same kind (jackknife). "
-            f"p: two-sided, by swapping the two rows' counts of whole scenes; Holm corrects for {result.family} tests. "
+            f"p: two-sided, by swapping the two rows' counts of whole scenes{holm}. "
             "Ahead: share of the scenes on which the first row scores higher. Effect: difference over the standard "
             "deviation between scenes. For 1 point: how many would find a difference of one point in 80 % of the cases."
         )

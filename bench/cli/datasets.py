@@ -226,5 +226,5 @@ def _show(report: Report) -> None:
         print(f"  and {report.ignored:,} ignored pixels")
     for problem in report.problems:
         what = f"{problem.where}: {problem.what}" if problem.where else problem.what
-        print(f"  {problem.severity}: {what}; {problem.advice}")
+        print(f"  {problem.severity}: {what.removesuffix('.')}; {problem.advice}")
     print()

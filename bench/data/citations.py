@@ -50,6 +50,7 @@ def _is_author(part: str) -> bool:
 
 
 def _written(key: str, fields: dict[str, str]) -> str:
-    plain = {name: value if "\\url" in value else _SPECIAL.sub(r"\\\1", value) for name, value in fields.items()}
+    as_it_is = {name for name, value in fields.items() if name == "doi" or "\\url" in value}
+    plain = {name: value if name in as_it_is else _SPECIAL.sub(r"\\\1", value) for name, value in fields.items()}
     lines = [f"  {name} = {{{value}}}," for name, value in plain.items() if value]
     return "\n".join([f"@misc{{{key},", *lines, "}"])

@@ -83,7 +83,8 @@ def pattern(cells: Sequence[Confirmation]) -> str | None:
         return None
     if len(off) == len(compared):
         return f"{cells[0].dataset}: all {len(off)} rows are off: look at data, labels and words, which they share"
-    return f"{cells[0].dataset}: {', '.join(off)} of {len(compared)} rows: look at what these have and the others lack"
+    some = f"{len(off)} of {len(compared)} rows are off ({', '.join(off)})"
+    return f"{cells[0].dataset}: {some}: look at what these have and the others lack"
 
 
 def _reason(found: Score, value: float, card: Card, problems: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ from tabulate import tabulate
 
 from bench.config import Config, load_config
 from bench.errors import BenchError, did_you_mean
+from bench.metrics.intervals import units
 from bench.paths import Paths, demo_hint, each_path
 from bench.report.analysis import per_class_table, removals
 from bench.report.published import load_published
 from bench.report.scores import Score, scores_of
 from bench.report.verdict import card_of
+from bench.runtime.room import size_text
+from bench.store.record import Cost
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
@@ -37,9 +40,13 @@ class Details:
     classes: pd.DataFrame
 
     def __repr__(self) -> str:
-        texts = [f"{title}\n{tabulate(lines.items(), tablefmt='plain')}" for title, lines in self.blocks.items()]
+        texts = []
+        for title, lines in self.blocks.items():
+            shown = [(name, _shown(value)) for name, value in lines.items()]
+            texts.append(f"{title}\n{tabulate(shown, tablefmt='plain', disable_numparse=True)}")
         if len(self.classes):
-            texts.append(tabulate(self.classes.values.tolist(), headers=list(self.classes.columns), floatfmt=".1f"))
+            known = self.classes.dropna(axis="columns", how="all")
+            texts.append(tabulate(known.values.tolist(), headers=list(known.columns), floatfmt=".1f"))
         return "\n\n".join(texts)
 
 
@@ -70,6 +77,20 @@ def show(
     return Details(_blocks(cell, score, loaded, folders), classes.drop(columns=["row", "dataset"], errors="ignore"))
 
 
+def _shown(value: Any) -> Any:
+    """Spell what holds several values as `name value, name value`, without those that are not set."""
+    if not isinstance(value, Mapping):
+        return value
+    return ", ".join(f"{name} {one}" for name, one in value.items() if one is not None)
+
+
+def _spent(cost: Cost | None) -> str | None:
+    if cost is None:
+        return None
+    memory = size_text(cost.peak_memory_bytes)
+    return f"{cost.seconds:.1f} seconds for {units(cost.images, 'image')}, at most {memory} of memory"
+
+
 def _blocks(cell: StoredResult, found: Score, config: Config, cards: Sequence[Path]) -> dict[str, dict[str, Any]]:
     interval, known = found.interval, found.verdict
     value = "none" if math.isnan(found.value) else f"{100 * found.value:.1f} % {cell.metric}"
@@ -97,7 +118,7 @@ def _blocks(cell: StoredResult, found: Score, config: Config, cards: Sequence[Pa
             result[f"published (table {name})"] = f"{line.values[cell.dataset]}{apart}"
     result |= {f"unverified {number}": text for number, text in enumerate(about.unverified if about else (), 1)}
     record = cell.record
-    made = {"written": record.written, "cost": record.cost.model_dump() if record.cost else None}
+    made = {"written": record.written, "cost": _spent(record.cost)}
     made |= record.info.model_dump(exclude_none=True, exclude={"caveat", "footnote"}) | record.made_with
     return {
         f"{cell.row} on {cell.dataset}": result,

@@ -230,7 +230,7 @@ def datasets_table(datasets: Iterable[DatasetStatus]) -> str:
             f"{one.images:,} of {one.expected:,}" if one.expected else f"{one.images:,}",
             "" if one.state == "found" else size_text(one.to_fetch),
             one.access,
-            one.problem or (one.folder if one.state == "found" else one.how),
+            one.problem or (one.folder if one.state == "found" else one.how.removeprefix(f"{one.access}: ")),
         )
         for one in datasets
     ]

@@ -247,6 +247,7 @@ def test_citations_become_bibtex():
     keys = re.findall(r"@misc{(.*),", text)
     assert len(set(keys)) == len(keys) and "note" not in text
     assert r"title = {{FLAIR \#1: " in text and "isprsannals" in text
+    assert "  doi = {10.1007/978-3-030-03398-9_30},\n" in text  # an address
     (loveda,) = [entry for entry in text.split("\n@") if "wang2021loveda" in entry]
     assert loveda.splitlines()[1:] == [
         "  author = {Wang and others},",

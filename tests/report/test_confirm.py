@@ -75,4 +75,4 @@ def test_what_rows_have_in_common() -> None:
     off, near = confirmed(0.3), confirmed(0.506)._replace(row="clip")
     assert pattern([off]) is None and pattern([near, near]) is None
     assert "all 2 rows are off" in str(pattern([off, off._replace(row="clip")]))
-    assert "segearth-ov of 2 rows" in str(pattern([off, near]))
+    assert "1 of 2 rows are off (segearth-ov): " in str(pattern([off, near]))

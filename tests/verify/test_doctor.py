@@ -17,7 +17,7 @@ from bench.demo.writers import write_dataset
 from bench.models.weights import look_for_weights
 from bench.paths import weights_dir
 from bench.registry import load_methods
-from bench.verify.doctor import doctor, needed_weights
+from bench.verify.doctor import datasets_table, doctor, needed_weights
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +95,8 @@ def test_the_bytes_to_fetch_are_those_that_are_not_there_yet(tmp_path: Path) -> 
     assert look(card, tmp_path).to_fetch == 7
     unknown = card.model_copy(update={"downloads": (*items, Download(file="d.zip"))})
     assert look(unknown, tmp_path).to_fetch is None
+    line = datasets_table([look(load_card("inria"), tmp_path)]).splitlines()[-1]
+    assert line.split()[-2:] == ["registration", "https://project.inria.fr/aerialimagelabeling/"]
 
 
 def test_weights_say_where_they_come_from() -> None:
