@@ -109,7 +109,7 @@ def test_what_no_number_can_say_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     put(tmp_path, "b", "loveda", [[[9, 0], [0, 0]]] * 2 + [[[4, 2], [1, 3]]] * 2 + [[[9, 0], [0, 0]]] * 12)
     assert run("a", "b", "--results", str(tmp_path)) == 0
     text = capsys.readouterr().out
-    assert "Holm corrects for 2 tests" in text
+    assert "; Holm corrects for 5 tests. " in text
     assert "vdd: 6 scenes: no p below 0.031, so none below 0.05 after Holm." in text
     assert "loveda: labelled in one scene only: class1" in text
 
