@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
@@ -91,6 +95,12 @@ class Project:
 
     def run(self, *flags: str, results: str = "results") -> int:
         return main(self.arguments(*flags, results=results))
+
+    def process(self, *flags: str, results: str = "results", launcher: Sequence[str] = ()) -> CompletedProcess:
+        """Runs it in a process with one thread. launcher: module and flags that start `-m bench …`."""
+        command = [sys.executable, *launcher, "-m", "bench", *self.arguments(*flags, results=results)]
+        root, environment = Path(__file__).resolve().parents[1], {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
 
     def counts(self, results: str = "results") -> dict[str, bytes]:
         """Bytes of every counts file, by cell."""

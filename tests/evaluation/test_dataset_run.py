@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from project import BOTH, Project
@@ -37,19 +33,6 @@ def _plugin(project: Project, at: int, action: str) -> str:
     return str(file)
 
 
-def _subprocess(project: Project, *flags: str) -> subprocess.CompletedProcess:
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "bench", *project.arguments(*flags)]
-    return subprocess.run(
-        command,
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("signal", ["SIGINT", "SIGKILL"])
 def test_an_interrupted_run_goes_on_where_it_was(finished: Project, project: Project, signal: str) -> None:
@@ -59,7 +42,7 @@ def test_an_interrupted_run_goes_on_where_it_was(finished: Project, project: Pro
     deliverable = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # it is ignored in the background
     plugin = _plugin(project, 4, f"import os; {deliverable}; os.kill(os.getpid(), signal.{signal})")
     flags = (*BOTH, "--methods", "maskclip,maskclip2", "--plugin", plugin)
-    stopped = _subprocess(project, *flags)
+    stopped = project.process(*flags)
     assert stopped.returncode == (130 if signal == "SIGINT" else -9)
     assert "Traceback" not in stopped.stderr
     if signal == "SIGINT":

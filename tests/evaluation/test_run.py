@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -127,26 +123,8 @@ def test_shards_merge_to_the_whole(finished: Project, project: Project) -> None:
 
 @pytest.mark.slow
 def test_two_processes_count_what_one_does(finished: Project, project: Project) -> None:
-    root = Path(__file__).resolve().parents[2]
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "bench",
-    ]
-    command = [*torchrun, *project.arguments(*BOTH, "--methods", "clip,segearth-ov")]
-    done = subprocess.run(
-        command,
-        cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = project.process(*BOTH, "--methods", "clip,segearth-ov", launcher=torchrun)
     assert done.returncode == 0, done.stderr
     expected = finished.counts()
     assert project.counts() == {cell: expected[cell] for cell in project.counts()}

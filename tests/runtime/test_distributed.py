@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,24 +11,17 @@ from project import Project
 from bench.errors import BenchError
 from bench.runtime.distributed import said_already, start_processes
 
-ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ("--datasets", "loveda,whu_aerial", "--methods", "clip,segearth-ov")
-
-
-def run(project: Project, *flags: str, results: str = "results") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "bench", *project.arguments(*FLAGS, *flags, results=results)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one_and_mistakes_are_told_once(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    assert run(project, results="one").returncode == 0
-    done = run(project, "--processes", "2", results="two")
+    assert project.process(*FLAGS, results="one").returncode == 0
+    done = project.process(*FLAGS, "--processes", "2", results="two")
     assert done.returncode == 0, done.stderr
     assert project.counts("two") == project.counts("one") and len(project.counts("one")) == 4
-    wrong = run(project, "--processes=2", "--datasets", "lovda")
+    wrong = project.process(*FLAGS, "--processes=2", "--datasets", "lovda")
     assert wrong.returncode == 2
     assert [line for line in wrong.stderr.splitlines() if "lovda" in line] == wrong.stderr.splitlines()
     assert len(wrong.stderr.splitlines()) == 1
@@ -40,12 +30,12 @@ def test_two_processes_give_the_bytes_of_one_and_mistakes_are_told_once(tmp_path
 @pytest.mark.slow
 def test_a_profile_is_written_and_says_how_busy_a_gpu_was(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    done = run(project, "--limit", "1", "--profile", str(tmp_path / "trace.json"))
+    done = project.process(*FLAGS, "--limit", "1", "--profile", str(tmp_path / "trace.json"))
     assert done.returncode == 0, done.stderr
     assert "trace.json: " in done.stdout and "no GPU" in done.stdout
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     (tmp_path / "file").write_text("")
-    wrong = run(project, "--limit", "1", "--profile", str(tmp_path / "file" / "trace.json"))
+    wrong = project.process(*FLAGS, "--limit", "1", "--profile", str(tmp_path / "file" / "trace.json"))
     assert wrong.returncode == 2
     assert "cannot be written" in wrong.stderr and "Traceback" not in wrong.stderr
 
