@@ -50,7 +50,8 @@ def add_show(parser: argparse.ArgumentParser) -> None:
 
 
 def show(args: argparse.Namespace) -> int:
-    from bench.report.details import Details, NothingStored, show
+    from bench.report.details import Details, show
+    from bench.report.scores import NothingStored
 
     try:
         print(show(args.row, args.dataset, args.results, args.limit, args.config, args.cards))

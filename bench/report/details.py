@@ -12,21 +12,16 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.config import Config, load_config
-from bench.errors import BenchError, did_you_mean
 from bench.metrics.intervals import units
-from bench.paths import Paths, demo_hint, each_path
+from bench.paths import Paths, each_path
 from bench.report.analysis import per_class_table, removals
 from bench.report.published import load_published
-from bench.report.scores import Score, scores_of
+from bench.report.scores import Score, stored_score
 from bench.report.verdict import card_of
 from bench.runtime.room import size_text
 from bench.store.record import Cost
 from bench.store.result import StoredResult
 from bench.store.store import Store
-
-
-class NothingStored(BenchError):
-    """No result of that row and dataset is stored."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,13 +61,7 @@ def show(
     'complete'
     """
     store, loaded, folders = Store(results, limit=limit), load_config(config), each_path(cards)
-    cell = store.cell(row, dataset)
-    if cell is None:
-        names = [f"{one.row} {one.dataset}" for one in store.cells()]
-        hint = did_you_mean(f"{row} {dataset}", names) + demo_hint(results)
-        damaged = store.damaged().get((row, dataset))
-        raise NothingStored(damaged or f"{results}: nothing is stored of {row} on {dataset}; {hint}")
-    score = scores_of(store, loaded, cards=folders, datasets=[dataset])[row, dataset]
+    cell, score = stored_score(store, row, dataset, loaded, folders)
     classes = per_class_table([cell] if score.verdict.images != "damaged" else [])
     return Details(_blocks(cell, score, loaded, folders), classes.drop(columns=["row", "dataset"], errors="ignore"))
 

@@ -29,7 +29,7 @@ from bench.report.comparison import Comparison
 from bench.report.comparison import compare as compare_rows
 from bench.report.escape import csv_text
 from bench.report.render import COST_COLUMNS, cost_lines, gains_table, html_table, latex, markdown, to_csv
-from bench.report.scores import Collection, Score, collect, scores_of
+from bench.report.scores import Collection, Score, collect, scores_of, stored_score
 from bench.report.site.page import page
 from bench.report.tables import Grid, boundary_table, build, gains, leaderboard
 from bench.runtime.atomic import write_asked
@@ -117,12 +117,8 @@ def per_image(
     >>> bench.per_image("clip", "wbs_si", "results/demo-run").columns.tolist()
     ['index', 'id', 'scene', 'score', 'status', 'reason']
     """
-    store = Store(results, limit=limit)
-    cell = store.cell(row, dataset)
-    if cell is None:
-        raise BenchError(f"{results}: nothing is stored of {row} on {dataset}; `bench.scores()` lists what is")
-    said = scores_of(store, load_config(config), each_path(cards), [dataset])[row, dataset].said
-    values = score(cell.areas(), cell.metric)
+    cell, found = stored_score(Store(results, limit=limit), row, dataset, load_config(config), each_path(cards))
+    said, values = found.said, score(cell.areas(), cell.metric)
     columns = {"index": cell.indices, "id": cell.ids, "scene": cell.scenes, "score": values}
     frame: pd.DataFrame = pd.DataFrame(columns).assign(status=said["status"], reason=said["reason"])
     return frame

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.config import Config
+from bench.errors import BenchError, did_you_mean
 from bench.metrics import chance_score, constant_score, label_area, mean_over_classes
 from bench.metrics import score as metric_of
 from bench.metrics.boundary import boundary_iou
 from bench.metrics.intervals import Interval, Scenes, blind_spots, by_scene, interval
 from bench.metrics.significance import PERMUTATIONS, tests_of_rows
+from bench.paths import demo_hint
 from bench.report.verdict import Facts, Verdict, card_of, columns, damaged, facts, verdict
 from bench.settings import Settings
 from bench.store.history import sentence
@@ -154,6 +156,23 @@ def collect(
             name = "-".join([*parts, f"limited-{store.limit}"] if store.limit else parts)
             found.setdefault(name, {})[key] = score
     return [Collection(name, found[name], permutations) for name in sorted(found)] or [Collection("", {})]
+
+
+class NothingStored(BenchError):
+    """No result of that row and dataset is stored."""
+
+
+def stored_score(
+    store: Store, row: str, dataset: str, config: Config, cards: Sequence[Path] = ()
+) -> tuple[StoredResult, Score]:
+    """Return a stored cell and its score; NothingStored where it is not there, BenchError where it is damaged."""
+    cell = store.cell(row, dataset)
+    if cell is None:
+        if unreadable := store.damaged().get((row, dataset)):
+            raise BenchError(unreadable)
+        hint = did_you_mean(f"{row} {dataset}", [f"{one.row} {one.dataset}" for one in store.cells()])
+        raise NothingStored(f"{store.folder}: nothing is stored of {row} on {dataset}; {hint}{demo_hint(store.folder)}")
+    return cell, scores_of(store, config, cards, [dataset])[row, dataset]
 
 
 def scores_of(

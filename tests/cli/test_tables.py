@@ -126,3 +126,7 @@ def test_the_demos_results_are_named_and_read(
     assert main(["show", "clip", "vdd", "--results", "elsewhere"]) == 1
     shown = capsys.readouterr()
     assert "score      nothing is stored yet\n" in shown.out and "--demo" not in shown.err
+    put(Path("elsewhere"), "clip", "vdd", [GOOD])
+    record = next(Path("elsewhere").rglob("cell.json"))
+    record.write_text("{")
+    assert main(["show", "clip", "vdd", "--results", "elsewhere"]) == 2 and str(record) in capsys.readouterr().err
