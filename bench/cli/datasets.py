@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 from bench.cli.options import add_shared, read_classes
 from bench.errors import BenchError, did_you_mean
-from bench.runtime.room import size_text
 
 if TYPE_CHECKING:
     from bench.data.cards import Card
     from bench.data.check import Report
-    from bench.data.inventory import DatasetStatus
 
 
 ACTIONS = ("list", "check", "show", "cite", "new", "clean", "schema")
@@ -54,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from bench.data.archives import clean
     from bench.data.cards import card_names, card_schema, load_card
-    from bench.data.inventory import look
+    from bench.data.inventory import datasets_table, look
     from bench.paths import cache_dir, data_root
 
     root = data_root(args.data_root)
@@ -85,7 +83,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2))
     else:
-        print(_table(entries))
+        print(datasets_table(entries, wide=True))
         print(f"\nlooked in {root.resolve()}; `bench download NAME` fetches a dataset or tells how to get it")
     return 0 if all(entry.state == "found" for entry in entries) else 1
 
@@ -181,31 +179,6 @@ def _check(cards: Sequence[Card], root: Path, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([{**dataclasses.asdict(report), "healthy": report.healthy} for report in reports], indent=2))
     return 0 if all(report.healthy for report in reports) else 1
-
-
-def _table(entries: Sequence[DatasetStatus]) -> str:
-    from tabulate import tabulate
-
-    rows = [
-        (
-            e.name,
-            e.task,
-            e.state,
-            f"{e.layout} (shards)" if e.prepared else e.layout,
-            _images(e),
-            size_text(e.to_fetch) if e.to_fetch != 0 else "",
-            e.licence,
-            e.problem or e.how,
-        )
-        for e in entries
-    ]
-    headers = ["name", "task", "on disk", "layout", "images", "to fetch", "licence", "where to get it"]
-    return tabulate(rows, headers=headers, maxcolwidths=[None, None, None, 16, None, None, 32, 44])
-
-
-def _images(entry: DatasetStatus) -> str:
-    found = f"{entry.images:,} scenes, uncut" if entry.whole_scenes else f"{entry.images:,}"
-    return f"{found} / {entry.expected:,}" if entry.expected else found
 
 
 def _show(report: Report) -> None:

@@ -147,11 +147,11 @@ def _estimate(run: Run) -> None:
 
 def _lacking(run: Run) -> None:
     """Print which weights and data are missing, how much there is to fetch, and the time of a run that has them all."""
-    from bench.data.inventory import look
+    from bench.data.inventory import datasets_table, look
     from bench.evaluation.estimate import Timer, Work
     from bench.paths import data_root
     from bench.runtime.room import time_text
-    from bench.verify.doctor import datasets_table, lacking_weights
+    from bench.verify.doctor import lacking_weights
 
     models, spec = run.models, run.spec
     given = {*models.upsampler_files, models.config.protocol.backbone if models.checkpoint else ""}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+from tabulate import tabulate
 
 from bench.data.cards import Card
 from bench.data.layouts import DatasetMissing, dataset_folders, locate
 from bench.data.prepared import PreparedManifest, prepared_folder, read_manifest
 from bench.errors import BenchError
+from bench.runtime.room import size_text
 from bench.settings import miscount
 
 
@@ -45,6 +48,29 @@ class DatasetStatus:
     def how(self) -> str:
         """How to get it, in a line."""
         return f"bench download {self.name}" if self.direct else f"{self.access}: {next(iter(self.sources), '')}"
+
+
+def datasets_table(entries: Iterable[DatasetStatus], wide: bool = False) -> str:
+    """Write a line for each dataset: what is on the disk, what there is to fetch, and how.
+
+    wide: with task, layout and licence.
+    """
+    lines = []
+    for one in entries:
+        found = one.state == "found"
+        line = {"dataset": one.name, "task": one.task, "state": one.state}
+        line["layout"] = f"{one.layout or ''}{' (shards)' if one.prepared else ''}"
+        line["images"] = f"{one.images:,}{' scenes, uncut' if one.whole_scenes else ''}"
+        if one.expected:
+            line["images"] += f" of {one.expected:,}"
+        line["to fetch"] = "" if found else size_text(one.to_fetch)
+        line["licence"] = one.licence
+        line["where it is, or how to get it"] = one.problem or (found and one.folder) or one.how
+        lines.append({name: text for name, text in line.items() if wide or name not in ("task", "layout", "licence")})
+    widths = {"layout": 16, "licence": 32, "where it is, or how to get it": 44 if wide else 80}
+    return tabulate(
+        lines, "keys", maxcolwidths=[widths.get(name) for name in next(iter(lines), {})], disable_numparse=True
+    )
 
 
 def look(card: Card, data_root: Path) -> DatasetStatus:

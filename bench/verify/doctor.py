@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from bench.config import Config, load_config
 from bench.data.cards import Card, load_card
-from bench.data.inventory import DatasetStatus, look
+from bench.data.inventory import DatasetStatus, datasets_table, look
 from bench.demo.config import DEMO, with_backbone
 from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError, check_known
@@ -219,23 +219,6 @@ def weights_table(weights: Iterable[WeightsStatus], used_in: Mapping[str, str]) 
     table = tabulate(lines, heads, maxcolwidths=[None, None, None, None, None, 80], disable_numparse=True)
     names = ", ".join(one.name for one in closed)
     return f"{table}\nnot released, to be trained (docs/training.md): {names}" if closed else table
-
-
-def datasets_table(datasets: Iterable[DatasetStatus]) -> str:
-    """Write a line for each dataset: what is on the disk, what there is to fetch, and how."""
-    lines = [
-        (
-            one.name,
-            one.state,
-            f"{one.images:,} of {one.expected:,}" if one.expected else f"{one.images:,}",
-            "" if one.state == "found" else size_text(one.to_fetch),
-            one.access,
-            one.problem or (one.folder if one.state == "found" else one.how.removeprefix(f"{one.access}: ")),
-        )
-        for one in datasets
-    ]
-    heads = ["dataset", "state", "images", "to fetch", "access", "where it is, or how to get it"]
-    return tabulate(lines, heads, maxcolwidths=[None, None, None, None, None, 70], disable_numparse=True)
 
 
 def _tables_table(tables: Iterable[TableFacts]) -> str:

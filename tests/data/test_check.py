@@ -229,7 +229,7 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["datasets", "--data-root", str(tmp_path)]) == 1
     table = capsys.readouterr().out
     rows = {line.split()[0]: line for line in table.splitlines() if line and line[0].isalpha()}
-    assert "incomplete" in rows["loveda"] and "2 / 1,669" in rows["loveda"]
+    assert "incomplete" in rows["loveda"] and "2 of 1,669" in rows["loveda"]
     assert "missing" in rows["potsdam"] and "request" in rows["potsdam"]
     assert "bench download openearthmap" in rows["openearthmap"]
     assert main(["datasets", "--json", "--data-root", str(tmp_path)]) == 1
