@@ -96,7 +96,7 @@ def test_the_bytes_to_fetch_are_those_that_are_not_there_yet(tmp_path: Path) -> 
     unknown = card.model_copy(update={"downloads": (*items, Download(file="d.zip"))})
     assert look(unknown, tmp_path).to_fetch is None
     line = datasets_table([look(load_card("inria"), tmp_path)]).splitlines()[-1]
-    assert line.split()[-2:] == ["registration", "https://project.inria.fr/aerialimagelabeling/"]
+    assert line.split()[-2:] == ["registration:", "https://project.inria.fr/aerialimagelabeling/"]
 
 
 def test_weights_say_where_they_come_from() -> None:
