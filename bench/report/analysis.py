@@ -27,7 +27,7 @@ def per_class_table(cells: Iterable[StoredResult], fractions: bool = False) -> p
     """IoU, accuracy, precision, F1, and boundary IoU where counted, in per cent or fractions; a line for each class."""
     lines: list[dict[str, Any]] = []
     for cell in cells:
-        if not cell.counted:
+        if not cell.images.num_rows:
             continue
         numbers = summary(cell.areas().total, cell.metric)
         boundary = cell.boundary()
@@ -48,7 +48,7 @@ def threshold_table(cells: Iterable[StoredResult]) -> pd.DataFrame:
     """
     lines: list[dict[str, Any]] = []
     for cell in cells:
-        if not cell.counted:
+        if not cell.images.num_rows:
             continue
         curve = threshold_curve(cell)
         best = int(np.nanargmax(curve)) if not np.isnan(curve).all() else 0
@@ -102,7 +102,7 @@ def threshold_curves(cells: Iterable[StoredResult]) -> pd.DataFrame:
     """Every point of every curve, in per cent."""
     lines: list[dict[str, Any]] = []
     for cell in cells:
-        if cell.counted:
+        if cell.images.num_rows:
             for place, value in enumerate(threshold_curve(cell)):
                 lines.append(
                     {"row": cell.row, "dataset": cell.dataset, "threshold": place / BINS, "score": rounded(value)}

@@ -29,13 +29,12 @@ from bench.report.comparison import Comparison
 from bench.report.comparison import compare as compare_rows
 from bench.report.escape import csv_text
 from bench.report.render import COST_COLUMNS, cost_lines, gains_table, html_table, latex, markdown, to_csv
-from bench.report.scores import Collection, Score, collect, scores_of, stored_score
+from bench.report.scores import Collection, Score, collect, readable, scores_of, stored_score
 from bench.report.site.page import page
 from bench.report.tables import Grid, boundary_table, build, gains, leaderboard
-from bench.runtime.atomic import write_asked
+from bench.runtime.atomic import write_asked, write_together
 from bench.store.bundle import chosen
 from bench.store.bundle import export as write_archive
-from bench.store.result import StoredResult
 from bench.store.store import Store
 
 FORMATS: Final = ("md", "csv", "latex", "latex-intervals", "html")
@@ -54,18 +53,15 @@ def scores(
     >>> bench.scores("results/demo-run")[["row", "dataset", "status"]].values.tolist()
     [['clip', 'wbs_si', 'ok'], ['sclip', 'wbs_si', 'ok']]
     """
-    store = Store(results, limit=limit)
-    cells = {(cell.row, cell.dataset): cell for cell in store.cells()}
     lines = []
-    for key, known in scores_of(store, load_config(config), cards=each_path(cards)).items():
+    for known in scores_of(Store(results, limit=limit), load_config(config), cards=each_path(cards)).values():
         said = known.said
         ends = (known.interval.low, known.interval.high) if known.interval else (np.nan, np.nan)
         line = {"row": known.row, "dataset": known.dataset, "score": known.value, "low": ends[0], "high": ends[1]}
         line |= {"unit": known.interval and known.interval.unit, "units": known.interval and known.interval.scenes}
         line |= {"status": said.pop("status"), "metric": known.metric, "demo": said.pop("demo")}
         line |= {"images": known.verdict.counted, "total": known.verdict.expected}
-        cell = cells.get(key)
-        numbers = summary(cell.areas(), cell.metric) if cell and not np.isnan(known.value) else {}
+        numbers = summary(known.cell.areas(), known.metric) if known.cell and not np.isnan(known.value) else {}
         line |= {name: value for name, value in numbers.items() if not isinstance(value, list)}
         lines.append(line | {"boundary_iou": known.boundary} | said)
     frame: pd.DataFrame = pd.DataFrame(lines)
@@ -83,16 +79,9 @@ def per_class(
     >>> bench.per_class("results/demo-run").columns.tolist()
     ['row', 'dataset', 'class', 'iou', 'acc', 'precision', 'f1', 'status', 'reason']
     """
-    store = Store(results, limit=limit)
-    known = scores_of(store, load_config(config), cards=each_path(cards))
-    found = per_class_table(_readable(store, known), fractions=True)
+    known = scores_of(Store(results, limit=limit), load_config(config), cards=each_path(cards))
+    found = per_class_table(readable(known).values(), fractions=True)
     return _judged(found.drop(columns="boundary_iou", errors="ignore"), known)
-
-
-def _readable(store: Store, known: Mapping[tuple[str, str], Score]) -> list[StoredResult]:
-    """Return the stored cells among `known` whose counts can be read."""
-    cells = [cell for cell in store.cells() if (cell.row, cell.dataset) in known]
-    return [cell for cell in cells if known[cell.row, cell.dataset].verdict.images != "damaged"]
 
 
 def _judged(frame: pd.DataFrame, known: Mapping[tuple[str, str], Score]) -> pd.DataFrame:
@@ -177,21 +166,23 @@ def tables(  # noqa: PLR0913 (each is a flag)
     loaded.check_datasets(card_names(folders), config)
     collections = collect(folder, loaded, draws or PERMUTATIONS, folders)
     target = Path(out) if out else folder / "tables"
-    analysis = [] if only else [_analysis(folder, collection) for collection in collections]
-    written = []
-    for name, frame in [pair for frames in analysis for pair in frames.items()]:
-        if len(frame):
-            write_asked(target / name, csv_text(frame).encode(), f"tables folder {target}", "give another --out")
-            written.append(target / name)
-    return written + _write_tables(collections, loaded, target, kinds, only)
+    analysis = [] if only else [_analysis(collection) for collection in collections]
+    further = {name: csv_text(frame) for frames in analysis for name, frame in frames.items() if len(frame)}
+    shown, empty = _rendered_tables(collections, loaded, kinds, only)
+    texts = {target / name: text.encode() for name, text in (further | shown).items()}
+    write_together(texts, f"tables folder {target}", "give another --out")
+    for name, text in empty.items():
+        if _is_ours(target / name, text):
+            (target / name).unlink()
+    return list(texts)
 
 
-def _analysis(results: Path, collection: Collection) -> dict[str, pd.DataFrame]:
+def _analysis(collection: Collection) -> dict[str, pd.DataFrame]:
     """Return the further tables by file name: per class, by threshold, by vocabulary, beside other papers.
 
     The last two hold cells that may be ranked alone; the first say of each cell whether it may.
     """
-    cells = _readable(Store(results, limit=collection.limit), collection.scores)
+    cells = list(readable(collection.scores).values())
     ranked = [cell for cell in cells if collection.scores[cell.row, cell.dataset].complete]
     mark = f"-{collection.name}" if collection.name else ""
     words = vocabulary_table(ranked, collection.permutations)
@@ -234,7 +225,7 @@ def html_report(
             f"results folder {folder}: holds {names}; give --limit, or run something first{demo_hint(folder)}"
         )
     file = Path(out) if out else folder / "report.html"
-    write_asked(file, page(folder, fitting[0], loaded, each_path(cards)).encode(), f"-o {file}", "give another file")
+    write_asked(file, page(fitting[0], loaded, each_path(cards)).encode(), f"-o {file}", "give another file")
     return file
 
 
@@ -257,19 +248,15 @@ def export(
     return Path(file)
 
 
-def _write_tables(
-    collections: Sequence[Collection],
-    config: Config,
-    out: Path,
-    formats: Names[str],
-    only: Sequence[str] | None = None,
-) -> list[Path]:
-    """Write tables of benchmark.yaml, leaderboard, headline gains and costs of each collection; return the files.
+def _rendered_tables(
+    collections: Sequence[Collection], config: Config, formats: Names[str], only: Sequence[str] | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Render tables of benchmark.yaml, leaderboard, headline gains and costs of each collection: file name -> text.
 
     Names say what they hold: table1.md, table1-demo.csv, leaderboard-limited-20.md; the leaderboard is the last.
-    A table without a measured number is left out where another has one, and what an earlier call wrote of it is
-    removed. `only` names tables of benchmark.yaml, which are written whatever they hold, and leaves out the rest.
-    Raises BenchError where `out` cannot be written.
+    A table without a measured number is left out where another has one, and comes second: what an earlier call wrote
+    of it is to be removed. `only` names tables of benchmark.yaml, which come whatever they hold, and leaves out the
+    rest.
     """
     texts: dict[str, str] = {}
     empty: set[str] = set()
@@ -289,14 +276,8 @@ def _write_tables(
             texts |= files
             if some_measured and not only and not grid.measured:
                 empty |= set(files)
-    for name, text in texts.items():
-        if name not in empty:
-            write_asked(out / name, text.encode(), f"tables folder {out}", "give another --out")
-        elif _is_ours(out / name, text):
-            (out / name).unlink()
-    return [
-        out / name for name in sorted(texts.keys() - empty, key=lambda name: (name.startswith("leaderboard"), name))
-    ]
+    names = sorted(texts, key=lambda name: (name.startswith("leaderboard"), name))
+    return {name: texts[name] for name in names if name not in empty}, {name: texts[name] for name in empty}
 
 
 def _rendered(grid: Grid, suffix: str, formats: Names[str]) -> dict[str, str]:

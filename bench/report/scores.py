@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -35,7 +35,7 @@ class Score:
     peak_memory: bytes.
     boundary: mean boundary IoU; nan where it was not counted.
     history: earlier scores and what changed, newest first.
-    settings: None where cell.json cannot be read.
+    cell: what is stored, without its counts; None where cell.json cannot be read, as are the settings.
     """
 
     row: str
@@ -56,6 +56,7 @@ class Score:
     classes: tuple[str, ...] = ()
     settings: Settings | None = None
     dtype: str | None = None
+    cell: StoredResult | None = None
 
     @property
     def complete(self) -> bool:
@@ -183,15 +184,16 @@ def scores_of(
     cells = [cell for cell in stored if datasets is None or cell.dataset in datasets]
     now = {name: card_of(name, cards) for name in {cell.dataset for cell in cells}}
 
-    def read(cell: StoredResult) -> tuple[Facts, dict[str, Any]]:
-        return facts(cell, config, now[cell.dataset]), _numbers(cell)
+    def read(cell: StoredResult) -> tuple[StoredResult, Facts, dict[str, Any]]:
+        found = facts(cell, config, now[cell.dataset]), _numbers(cell)
+        return cell.without_counts(), *found
 
     with ThreadPoolExecutor(2) as pool:  # of replace(cell), so that the counts it reads are freed with it
-        whole = [(cell, *of) for cell, of in zip(cells, pool.map(lambda cell: read(replace(cell)), cells), strict=True)]
+        whole = list(pool.map(lambda cell: read(replace(cell)), cells))
     judged = columns([(cell, of_cell) for cell, of_cell, _ in whole], config, now)
     found = {
         (cell.row, cell.dataset): Score(
-            verdict=verdict(cell, judged[cell.dataset, cell.record.demo], of_cell), **numbers
+            verdict=verdict(cell, judged[cell.dataset, cell.record.demo], of_cell), cell=cell, **numbers
         )
         for cell, of_cell, numbers in whole
     }
@@ -200,6 +202,12 @@ def scores_of(
         if datasets is None or dataset in datasets:
             found[row, dataset] = Score(row, dataset, row, "miou", damaged(reason, demo, store.limit))
     return found
+
+
+def readable(known: Mapping[tuple[str, str], Score]) -> dict[tuple[str, str], StoredResult]:
+    """Return the stored results whose counts can be read, which are freed with them."""
+    sound = {key: one.cell for key, one in known.items() if one.verdict.images != "damaged"}
+    return {key: cell.without_counts() for key, cell in sound.items() if cell}
 
 
 def _numbers(cell: StoredResult) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import functools
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench.errors import writing
@@ -60,9 +60,17 @@ def write_asked(path: Path, data: bytes, what: object = None, instead: str = "gi
 
     what: the file as errors call it, with its flag
     """
-    with writing(path if what is None else what, instead):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, data)
+    write_together({path: data}, path if what is None else what, instead)
+
+
+def write_together(files: Mapping[Path, bytes], what: object, instead: str) -> None:
+    """Put files where the user asked for them, as `write_asked` does; where one cannot be written, none is replaced."""
+    with writing(what, instead), contextlib.ExitStack() as written:
+        for path, data in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = written.enter_context(replacing(path))
+            temporary.write_bytes(data)
+            sync(temporary)  # where the disk is full, this may be what says so
 
 
 def sync(path: Path) -> None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from bench.runtime.atomic import sync
 from bench.store.count_table import SCHEMA, check, decode, merge
-from bench.store.record import DONE, RECORD, Record
+from bench.store.record import AGAIN, DONE, RECORD, Record
 
 COUNTS, PARTS = "counts.parquet", "part-*.parquet"
 IMPORTED = "imported.json"  # which archive the counts of a cell were taken from
@@ -34,7 +34,7 @@ class Piece(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Content of the files of a cell. damaged: file -> why it is left out."""
+    """Content of the files of a cell. damaged: file -> why it is left out, and what to do."""
 
     table: pa.Table
     damaged: dict[Path, str]
@@ -48,9 +48,10 @@ def read_counts(pieces: Sequence[Piece], columns: Sequence[str] = tuple(SCHEMA.n
             try:
                 tables.append(read_file(file, piece.record, columns))
             except OSError as error:
-                damaged[file] = f"cannot be read ({error.strerror})"
+                advice = "correct its permissions" if isinstance(error, PermissionError) else AGAIN
+                damaged[file] = f"cannot be read ({error.strerror}); {advice}"
             except ValueError as error:
-                damaged[file] = str(error)
+                damaged[file] = f"{error}; {AGAIN}"
     return Reading(merge([table for table in tables if table is not None]), damaged)
 
 

@@ -20,6 +20,7 @@ from bench.runtime.provenance import provenance
 from bench.settings import IGNORED, DatasetFacts, Settings
 
 RECORD = "cell.json"
+AGAIN = "run the cell again"
 FORMAT: Final = 1
 """Version of the store. A reader refuses versions that are newer than itself."""
 MOST_CLASSES: Final = 254  # label maps are bytes, and 255 is ignored
@@ -250,7 +251,7 @@ def read_record(file: Path) -> Record:
     except PermissionError as error:
         raise BenchError(f"{file}: cannot be read ({error.strerror}); correct its permissions") from None
     except (OSError, ValueError) as error:
-        raise Damaged(f"{file}: no cell.json that can be read ({reason_of(error)}); run the cell again") from None
+        raise Damaged(f"{file}: no cell.json that can be read ({reason_of(error)}); {AGAIN}") from None
 
 
 def reason_of(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -97,6 +97,12 @@ class StoredResult:
         if "_reading" in vars(self):
             return self._reading._replace(table=self.table.select(narrow))
         return read_counts(self.pieces, narrow)
+
+    def without_counts(self) -> StoredResult:
+        """Return the same result that knows which images it has, and reads their counts again when it is asked."""
+        found = replace(self)
+        vars(found)["_outline"] = self._outline
+        return found
 
     def _sound(self, reading: Reading) -> pa.Table:
         return reading.table.slice(0, 0) if _damage(reading) else reading.table
@@ -195,7 +201,7 @@ class StoredResult:
         if self.damage:
             return self.damage
         recorded = [piece.record.reason for piece in self.pieces if piece.record.reason]
-        recorded += [f"{file}: {why}; its images are missing" for file, why in self._outline.damaged.items()]
+        recorded += [f"{file}: {why}; until then its images are missing" for file, why in self._outline.damaged.items()]
         return "; ".join([*dict.fromkeys(recorded), *self.notes]) or None
 
     def confusion(self, threshold: float | None = None) -> Ints:
@@ -250,7 +256,7 @@ def numbers(images: pa.Table, settings: Settings, classes: int, metric: str) -> 
 
 
 def _damage(reading: Reading) -> str | None:
-    merged = [f"{file}: {why}; run the cell again" for file, why in reading.damaged.items() if file.name == COUNTS]
+    merged = [f"{file}: {why}" for file, why in reading.damaged.items() if file.name == COUNTS]
     return "; ".join(merged) or None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from store_helpers import certain, opened, random_counts, settings, stored, the_cell, write
 from table_helpers import as_configured
 
+from bench.errors import BenchError
 from bench.metrics import confusion_at, score
 from bench.report.analysis import (
     others_table,
@@ -146,3 +149,27 @@ def test_the_files_are_written(tmp_path: Path) -> None:
     assert {"per_class.csv", "thresholds.csv", "threshold_curves.csv", "words.csv"} <= names
     curves = pd.read_csv(tmp_path / "tables" / "threshold_curves.csv")
     assert len(curves) == 200 and "words.csv" not in {f.name for f in tables(tmp_path, only=["1"], draws=20)}
+
+
+def test_a_full_disk_leaves_all_tables_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def written() -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in (tmp_path / "tables").iterdir()}
+
+    write(Store(tmp_path), 2)
+    files, before = tables(tmp_path, draws=10), written()
+    write(Store(tmp_path), 3)
+    room = iter(range(len(files) // 2))
+
+    def full(descriptor: int) -> None:
+        if next(room, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(
+            BenchError, match=r"tables: cannot be written \(No space left on device\); give another --out"
+        ):
+            tables(tmp_path, draws=10)
+    assert written() == before
+    tables(tmp_path, draws=10)
+    assert written().keys() == before.keys() and written() != before

@@ -52,7 +52,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_numbers_are_those_of_the_leaderboard(results: Path) -> None:
     (collection,) = collect(results, CONFIG, 50)
-    data = page_data(results, collection, CONFIG)
+    data = page_data(collection, CONFIG)
     table = {(line["row"], line["dataset"]): line for line in csv.DictReader(io.StringIO(data["csv"]))}
     cells = {(cell["row"], cell["dataset"]): cell for cell in data["cells"]}
     assert len(cells) == 5
@@ -74,7 +74,7 @@ def test_a_damaged_cell_is_named_with_its_file(results: Path, tmp_path: Path) ->
     file = tmp_path / "results" / "cells" / "wbs_si" / "clip" / "counts.parquet"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     (collection,) = collect(tmp_path / "results", CONFIG, 50)
-    cells = page_data(tmp_path / "results", collection, CONFIG)["cells"]
+    cells = page_data(collection, CONFIG)["cells"]
     (damaged,) = [cell for cell in cells if (cell["row"], cell["dataset"]) == ("clip", "wbs_si")]
     assert damaged["score"] is None and "iou" not in damaged and str(file) in damaged["notes"][0]
 

@@ -127,7 +127,7 @@ def test_each_kind_has_its_verdict(collections: dict[str, Collection]) -> None:
 def test_all_outputs_say_the_same(folder: Path, collections: dict[str, Collection]) -> None:
     collection = collections[""]
     grid = leaderboard(CONFIG, collection)
-    page = {(cell["row"], cell["dataset"]): cell for cell in page_data(folder, collection, CONFIG)["cells"]}
+    page = {(cell["row"], cell["dataset"]): cell for cell in page_data(collection, CONFIG)["cells"]}
     lines = {(line["row"], line["dataset"]): line for line in csv_lines(grid)}
     frame = {(line["row"], line["dataset"]): line for line in scores(folder).to_dict("records")}
     classes = per_class(folder).to_dict("records")
@@ -193,7 +193,7 @@ def test_show_and_compare_say_it_too(
 
 
 def test_page_tables_and_compare_have_one_p(folder: Path, collections: dict[str, Collection]) -> None:
-    of_page = page_data(folder, collections[""], CONFIG)["paired"]
+    of_page = page_data(collections[""], CONFIG)["paired"]
     (pair,) = compare(Store(folder), "clip", "sclip", ["udd5"], 200).pairs
     found = of_page.get("clip\tsclip") or of_page["sclip\tclip"]
     assert found["udd5"][2] == round(pair.test.p_value, 5)
@@ -244,7 +244,7 @@ def test_foreign_names_and_metrics_cost_themselves_alone(tmp_path: Path) -> None
 def test_an_own_dataset_is_judged_and_named_without_its_card(folder: Path, collections: dict[str, Collection]) -> None:
     clip, sclip = (collections[""].scores[row, "town"].verdict for row in ("clip", "sclip"))
     assert clip.ranked and sclip.stale == ("scale 40.0 -> 50.0",)
-    about = page_data(folder, collections[""], CONFIG)["datasets"]
+    about = page_data(collections[""], CONFIG)["datasets"]
     (shown,) = [one for one in about if one["name"] == "town"]
     assert (shown["title"], shown["task"], shown["classes"]) == ("My Town", "building", ["ground", "house"])
     assert shown["palette"] == [[0, 0, 0], [9, 9, 9]]

@@ -89,6 +89,7 @@ def test_a_damaged_part_costs_its_own_images(tmp_path: Path) -> None:
     cell = the_cell(store)
     assert (cell.status, cell.indices, cell.damage) == ("partial", [0, 2], None)
     assert f"{second}: not as it was written" in str(cell.reason)
+    assert str(cell.reason).endswith("; run the cell again; until then its images are missing")
     assert opened(store, 3).done == {0, 2}
 
 
@@ -98,7 +99,7 @@ def test_counts_of_other_images_are_not_those_that_the_record_names(store: Store
     shutil.copy(other.folder / CELL / COUNTS, store.folder / CELL / COUNTS)
     assert the_cell(store).status == "damaged"
     (store.folder / CELL / COUNTS).unlink()
-    assert "cannot be read (No such file or directory)" in str(the_cell(store).reason)
+    assert "cannot be read (No such file or directory); run the cell again" in str(the_cell(store).reason)
 
 
 # ---------------------------------------------------------------------------------------- impossible content
@@ -318,7 +319,7 @@ def test_a_file_that_may_not_be_read_is_named_and_kept(name: str, open_folder: P
     try:
         cells, damaged = as_nobody(store.listing)
         shown = "; ".join([*damaged.values(), *(str(as_nobody(partial(getattr, cell, "reason"))) for cell in cells)])
-        assert "cannot be read (Permission denied)" in shown
+        assert "cannot be read (Permission denied); correct its permissions" in shown and "again" not in shown
         with pytest.raises(BenchError, match="Permission denied"):
             as_nobody(lambda: opened(store, 2))
     finally:

@@ -18,19 +18,18 @@ from bench.metrics.significance import holm, mean_ranks, rank_ranges
 from bench.report.analysis import threshold_curve
 from bench.report.published import TASKS, TOLERANCE, load_published
 from bench.report.render import WARNINGS, latex, to_csv
-from bench.report.scores import Collection, Score, rounded
+from bench.report.scores import Collection, Score, readable, rounded
 from bench.report.site.blocks import confusion_shares, image_scores, paired, thumbnails
 from bench.report.tables import Grid, Line, leaderboard
 from bench.report.verdict import card_of, differences
 from bench.store.result import StoredResult
-from bench.store.store import Store
 
 HERE = Path(__file__).resolve().parent
 
 
-def page(results: Path, collection: Collection, config: Config, cards: Sequence[Path] = ()) -> str:
+def page(collection: Collection, config: Config, cards: Sequence[Path] = ()) -> str:
     """Render the whole page of one collection of cells, with scripts, styles and data inside."""
-    data = page_data(results, collection, config, cards)
+    data = page_data(collection, config, cards)
     text = (HERE / "page.html").read_text(encoding="utf-8")
     parts = {
         "/*CHART*/": (HERE / "chart.umd.min.js").read_text(encoding="utf-8"),
@@ -44,14 +43,9 @@ def page(results: Path, collection: Collection, config: Config, cards: Sequence[
     return text
 
 
-def page_data(results: Path, collection: Collection, config: Config, cards: Sequence[Path] = ()) -> dict[str, Any]:
+def page_data(collection: Collection, config: Config, cards: Sequence[Path] = ()) -> dict[str, Any]:
     """Collect everything that the page shows: per cent, rounded to hundredths; None for what is not known."""
-    cells_of = Store(results, limit=collection.limit).cells()
-    stored = {
-        key: cell
-        for cell in cells_of
-        if (score := collection.scores.get(key := (cell.row, cell.dataset))) and score.verdict.images != "damaged"
-    }
+    stored = readable(collection.scores)
     published = _published(config)
     board = leaderboard(config, collection)
     ranks = _ranks(board, collection)
