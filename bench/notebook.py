@@ -21,10 +21,11 @@ from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError
 from bench.evaluation.dataset_run import Progress
 from bench.evaluation.external import Predictions, score_predictions
-from bench.evaluation.models import ModelCache, build_row, build_segmenter
+from bench.evaluation.models import ModelCache, build_row, build_segmenters
 from bench.evaluation.run import execute, failures, planned
-from bench.inference.predictor import Predictor
 from bench.inference.visualize import PLAIN, Style
+from bench.maps.job import RowGroup
+from bench.maps.predictor import Predictor
 from bench.metrics import first_kept_bin
 from bench.models.text import Vocabulary
 from bench.paths import DEMO_RESULTS, Paths, each_path
@@ -150,30 +151,47 @@ def predictor(
     options: SegmenterOptions,
     style: Style = PLAIN,
 ) -> Predictor:
-    """Load what `load_segmenter` and `bench predict` need: a row with the words of a dataset, or with own ones."""
-    config, row, methods = options.configuration, options.row(method, "load_segmenter"), load_methods(options.plugins)
-    defaults = find_method(row.method, methods).defaults
+    """Load what `load_segmenter` needs: a row with the words of a dataset, or with own ones."""
+    rows = ready_rows([method], classes, options, "load_segmenter")
+    return Predictor(rows.segmenters[0], rows.settings[method], rows.vocabulary, options.native, style)
+
+
+def ready_rows(
+    methods: Sequence[str], classes: Card | Vocabulary, options: SegmenterOptions, where: str = "--method"
+) -> RowGroup:
+    """Load rows with the words of a dataset, or with own ones; those that can share windows do.
+
+    where: the methods were named, for errors.
+    """
+    config, known = options.configuration, load_methods(options.plugins)
+    entries = {name: options.row(name, where) for name in methods}
     given = {name: getattr(options, name) for name in ("debias", "threshold", "background")}
     given["resize"] = ResizeRule(long_side=options.long_side) if options.long_side else None
     given = {name: value for name, value in given.items() if value is not None}
-    if isinstance(classes, Card):
-        settings = config.settings_of(method, classes, defaults, row).model_copy(update=given)
-        vocabulary = Vocabulary.of(config.words(classes, settings.vocabulary))
-    else:
-        settled = config.resolve(row, defaults, {"threshold": 0.0, "background": 0}) | given
-        settings, vocabulary = Settings(row=method, dataset="-", method=row.method, **settled), classes
-    if vocabulary.size <= settings.background != IGNORED:
-        raise BenchError(f"--background {settings.background}: there are {vocabulary.size} classes, numbered from 0")
-    first_kept_bin(settings.threshold)  # fits, before models are loaded
+    settings, vocabulary = {}, classes
+    for name, row in entries.items():
+        defaults = find_method(row.method, known).defaults
+        if isinstance(classes, Card):
+            settings[name] = config.settings_of(name, classes, defaults, row).model_copy(update=given)
+            vocabulary = Vocabulary.of(config.words(classes, settings[name].vocabulary))
+        else:
+            settled = config.resolve(row, defaults, {"threshold": 0.0, "background": 0}) | given
+            settings[name] = Settings(row=name, dataset="-", method=row.method, **settled)
+        first_kept_bin(settings[name].threshold)  # fits, before models are loaded
+    assert isinstance(vocabulary, Vocabulary)
+    for one in settings.values():
+        if vocabulary.size <= one.background != IGNORED:
+            raise BenchError(f"--background {one.background}: there are {vocabulary.size} classes, numbered from 0")
     device = choose_device(options.device, options.dtype)
-    models = ModelCache(config, methods, options.checkpoint, options.upsamplers, device, options.dtype)
-    if settings.backbone == DEMO and (strange := unknown_words(vocabulary.queries)):
+    models = ModelCache(config, known, options.checkpoint, options.upsamplers, device, options.dtype)
+    backbones = {one.backbone for one in settings.values()}
+    if DEMO in backbones and (strange := unknown_words(vocabulary.queries)):
         warnings.warn(
             f"the demo's CLIP has not learned {', '.join(strange)}: what it finds for them means nothing", stacklevel=2
         )
-    ready = build_row(settings, vocabulary.words, models)
-    segmenter = build_segmenter([ready], settings, models, options.batch or default_batch(device))
-    return Predictor(segmenter, settings, vocabulary, options.native, style)
+    ready = [(one, build_row(one, vocabulary.words, models)) for one in settings.values()]
+    segmenters = build_segmenters(ready, models, options.batch or default_batch(device))
+    return RowGroup(segmenters, settings, vocabulary)
 
 
 @dataclass(frozen=True)

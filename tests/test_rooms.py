@@ -21,6 +21,7 @@ ALLOWED = {
     "models": BASE | {"config", "settings"},
     "data": BASE | {"config", "settings"},
     "inference": BASE | {"config", "settings", "models", "metrics", "data"},
+    "maps": BASE | {"config", "settings", "spec", "models", "data", "inference", "evaluation"},
     "training": BASE | {"config", "settings", "spec", "models", "data"},
     "store": BASE | {"config", "settings", "metrics"},
     "report": BASE | {"config", "settings", "store", "metrics", "data"},

@@ -39,7 +39,7 @@ COMMANDS = {  # name -> what it does, an example
         "figure loveda --demo --methods clip,sclip -o f.png",
     ),
     "predict": (
-        "segment images of your own with words of your own",
+        "make maps of scenes of your own with words of your own",
         "predict a.tif --method sclip --classes 'background; road; water' -o out/",
     ),
     "templates": (
@@ -64,7 +64,7 @@ MODULES = dict.fromkeys(("export", "import", "push", "pull"), "exchange") | dict
 SPELLED = {"−": "-", "–": "-", "—": "-", "“": '"', "”": '"', "’": "'", "…": "...", "×": "x", "λ": "lambda", "±": "+-"}
 KEPT = "what was computed is stored, the same command continues from there"
 CONTINUES = {  # commands that keep what they have done
-    **dict.fromkeys(("reproduce", "run", "prepare", "download"), KEPT),
+    **dict.fromkeys(("reproduce", "run", "predict", "prepare", "download"), KEPT),
     "train": "the last checkpoint is stored, the same command with --resume continues from there",
 }
 NO_BUGS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)

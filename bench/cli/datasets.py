@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.cli.options import add_shared, read_classes
+from bench.cli.options import add_shared
+from bench.cli.words import read_classes
 from bench.errors import BenchError, did_you_mean
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _new(args: argparse.Namespace, root: Path) -> int:
     if len(args.names) != 2:
         raise BenchError("datasets new: give a name and a folder, as in `datasets new mytown ~/mytown`")
     cards, folder = Path(args.cards[0] if args.cards else "cards"), Path(args.names[1]).expanduser()
-    words = [part.split(",") for part in read_classes(args.classes).split(";")] if args.classes else []
+    words = [part.split(",") for part in read_classes(args.classes).words.split(";")] if args.classes else []
     classes = [[word.strip() for word in part if word.strip()] for part in words]
     file = cards / f"{args.names[0]}.yaml"
     card, found = new_card(file, folder, root, classes, listed(args.ignore, "--ignore") or ())

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from bench.demo.config import DEMO
-from bench.errors import BenchError, reading
 from bench.paths import DEMO_RESULTS
 from bench.runtime.atomic import write_asked
 from bench.spec import ModelSpec, Spec, about, flag
@@ -106,17 +105,3 @@ def write_json(file: str | None, content: Any) -> None:
     """Write what --json asks for, if anything. BenchError where that cannot be done."""
     if file:
         write_asked(Path(file), (json.dumps(content, indent=1) + "\n").encode(), f"--json {file}")
-
-
-def read_classes(text: str) -> str:
-    """Return what --classes says, or the file that it names: a class per line, "#" for comments."""
-    if Path(text).suffix.lower() in (".txt", ".csv", ".yaml", ".yml", ".json") or text.endswith("/"):
-        with reading(f"--classes {text}", "give a text file, or words as in 'background; road'"):
-            lines = [line.partition("#")[0].strip() for line in Path(text).read_text(encoding="utf-8-sig").splitlines()]
-        text = ";".join(line for line in lines if line)
-    if len([part for part in text.split(";") if part.strip()]) < 2:
-        raise BenchError(
-            f"--classes '{text}': one class, which every pixel would get; separate classes by semicolons, synonyms "
-            "by commas, as in 'background; road; building, house'"
-        )
-    return text

@@ -1,138 +1,225 @@
-"""``bench predict``: an own image, own words, any method."""
+"""``bench predict``: own scenes, own words, any methods, maps that mapping programs open."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.cli.options import add_demo_backbone, add_fields, add_model_arguments, positive, read_classes
-from bench.errors import BenchError, writing
-from bench.spec import SegmenterOptions
+from bench.cli.options import add_demo_backbone, add_fields, add_model_arguments, positive
+from bench.cli.words import OwnClasses, read_classes
+from bench.errors import BenchError, listed, writing
+
+if TYPE_CHECKING:
+    from bench.inference.visualize import Style
+    from bench.maps.job import JobOutcome, SceneJob
+    from bench.maps.spec import MapSpec
+    from bench.runtime.distributed import Distributed
 
 NATIVE = "none"  # --resize: the image's own resolution
+ENDINGS = {".png": "png", ".tif": "tif", ".tiff": "tif", ".gpkg": "gpkg", ".geojson": "geojson"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="8-bit RGB or grey: PNG, JPEG, TIFF …")
+    from bench.maps.spec import MapSpec
+
     parser.add_argument(
-        "--method", required=True, metavar="M", help="a row or method, as in `bench methods`: sclip, sclip+ours …"
+        "images", nargs="+", metavar="INPUT", help="images, folders of images, patterns: GeoTIFF, VRT, JPEG2000, PNG …"
     )
     parser.add_argument(
-        "--classes",
+        "--method",
         required=True,
+        metavar="M[,M2]",
+        help="rows or methods, as in `bench methods`: sclip, sclip+ours … Several share their windows",
+    )
+    words = parser.add_mutually_exclusive_group(required=True)
+    words.add_argument(
+        "--classes",
         metavar="WORDS",
-        help="'background; road; building, house, roof': classes by ; synonyms by , or a text file, one class per line",
+        help="'background; road; building, house, roof': classes by ; synonyms by , or a file: a class per line, "
+        "CSV (words, colour), YAML",
     )
+    words.add_argument("--dataset", metavar="NAME", help="words, colours, threshold and background of a dataset's card")
     parser.add_argument(
-        "-o", "--out", required=True, metavar="OUT", help="a .png or .tif, or a folder (needed for several images)"
+        "-o", "--out", required=True, metavar="OUT", help="a .tif, .png, .gpkg or .geojson, or a folder"
     )
-    add_fields(parser, SegmenterOptions, threshold="T", background="I", debias="L")
+    add_fields(parser, MapSpec, threshold="T", background="I", debias="L")
     parser.add_argument(
         "--resize",
         "--long-side",
         type=_resize,
         metavar="N|none",
-        help="long side of the network's input in pixels (448); none: own resolution, strip by strip (GeoTIFFs: none)",
+        help="long side of the network's input in pixels (448); none: own resolution, strip by strip (none of what is "
+        "georeferenced)",
     )
-    parser.add_argument("--alpha", type=float, default=0.5, metavar="A", help="share of the colour in overlays (0.5)")
-    parser.add_argument("--contours", action="store_true", help="overlays show the borders of regions alone")
-    parser.add_argument("--clear", action="store_true", help="overlays leave the background class out")
-    parser.add_argument("--palette", metavar="DATASET", help="colours of that dataset's card, one a class")
-    parser.add_argument(
-        "--scores", metavar="F.npz", help="also write the scores (queries, H, W) and labels (H0, W0); one image only"
-    )
+    scenes = parser.add_argument_group("scenes")
+    add_fields(scenes, MapSpec, bands="R,G,B", stretch="L,H|L..H|…", gsd="M", bounds="W,S,E,N", mask="FILE", blend="B")
+    maps = parser.add_argument_group("maps")
+    add_fields(maps, MapSpec, format="F,…", probabilities="8bit|float16", min_area="A", simplify="M", scores="F.npz")
+    maps.add_argument("--alpha", type=float, default=0.5, metavar="A", help="share of the colour in overlays (0.5)")
+    maps.add_argument("--contours", action="store_true", help="overlays show the borders of regions alone")
+    maps.add_argument("--clear", action="store_true", help="overlays leave the background class out")
+    maps.add_argument("--palette", metavar="DATASET", help="colours of that dataset's card, one a class")
+    work = parser.add_argument_group("work")
+    add_fields(work, MapSpec, shard="I/N")
+    work.add_argument("--processes", type=positive, metavar="N", help="start N processes that share the strips")
+    work.add_argument("--devices", metavar="0,1", help="start a process for each of these GPUs")
     add_model_arguments(parser)
     add_demo_backbone(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    from bench.config import load_config
+    from bench.maps.scene import scene_files
 
-    classes = read_classes(args.classes)
-    _check(args)
-    targets = _targets(args.out, [Path(image) for image in args.images])
-    upsampler = _named(load_config(args.config).row(args.method).upsampler)
+    if not 0 <= args.alpha <= 1:
+        raise BenchError(f"--alpha {args.alpha}: a share between 0 and 1 is needed")
+    own = read_classes(args.classes) if args.classes else None
+    methods = listed(args.method, "--method") or []
+    if len(set(methods)) < len(methods):
+        raise BenchError(f"--method {args.method}: names a method twice; name each once")
+    sources = scene_files(args.images)
+    spec = _spec(args, methods)
+    if spec.scores and (len(sources) > 1 or len(methods) > 1):
+        raise BenchError(
+            f"--scores {spec.scores}: holds one image, but {len(sources)} are given; run them one by one"
+            if len(sources) > 1
+            else f"--scores {spec.scores}: holds one method, but {len(methods)} are given; run them one by one"
+        )
+    bases = _bases(args.out, sources)
+
+    from bench.runtime.device import choose_device
+    from bench.runtime.distributed import init_distributed, launched, start_processes
+
+    if (args.processes or args.devices) and not launched():
+        return start_processes(args.arguments, args.processes, args.devices)
+    with init_distributed(choose_device(spec.device, spec.dtype)) as processes:
+        return _make(args, spec, methods, own, (sources, bases), processes)
+
+
+def _spec(args: argparse.Namespace, methods: Sequence[str]) -> MapSpec:
+    from bench.config import load_config
+    from bench.maps.spec import MapSpec
+
+    config = load_config(args.config)
+    named = [config.row(one).upsampler for one in methods]
+    upsampler = next((name for name in named if name not in (None, "none")), "simfeatup")
     args.upsamplers = [flag if "=" in flag else f"{upsampler}={flag}" for flag in args.upsamplers or ()]
     args.long_side = args.resize if isinstance(args.resize, int) else None
-    native = None if args.resize is None else args.resize == NATIVE  # None: of GeoTIFFs
-    options = SegmenterOptions(**SegmenterOptions.given(args), native=native)
-    options.row(args.method, "--method")
-    colours = _palette(args.palette, len(classes.split(";")))
+    native = None if args.resize is None else args.resize == NATIVE  # None: of what is georeferenced
+    ending = ENDINGS.get(Path(args.out).suffix.lower(), "") if not Path(args.out).is_dir() else ""
+    formats = dict.fromkeys([ending, *(args.format or "").split(",")])
+    args.format = ",".join(one.strip() for one in formats if one.strip()) or None
+    spec = MapSpec(**MapSpec.given(args), native=native)
+    for one in methods:
+        spec.row(one, "--method")
+    return spec
 
-    from bench.inference.visualize import Style
+
+def _make(
+    args: argparse.Namespace,
+    spec: MapSpec,
+    methods: Sequence[str],
+    own: OwnClasses | None,
+    scenes: tuple[list[Path], list[Path]],
+    processes: Distributed,
+) -> int:
+    """Plan and compute the maps, and say what came of it."""
+    from bench.cli.progress import Bars
+    from bench.data.cards import load_card
+    from bench.maps.job import Worker, make_maps, plan_maps
+    from bench.maps.stretch import levels_of
     from bench.models.text import Vocabulary
-    from bench.notebook import predictor
+    from bench.notebook import ready_rows
 
-    style = Style(colours, args.alpha, args.contours, (options.background or 0) if args.clear else None)
-    segment = predictor(args.method, Vocabulary.parse(classes), options, style)
-    for image, target in zip(args.images, targets, strict=True):
-        print(segment.describe(Path(image)), file=sys.stderr, flush=True)
-        segment.write(Path(image), target, args.scores)
-        print(target)
+    sources, bases = scenes
+    card = load_card(args.dataset) if args.dataset else None
+    words = card or Vocabulary.parse(own.words if own else "")
+    view = replace(spec.view, levels=levels_of(sources, spec.bands, spec.stretch))
+    rows = ready_rows(methods, words, spec)
+    colours = card.colours if card else own and own.colours
+    style = _style(args, spec, rows.vocabulary.size, colours)
+    jobs = plan_maps(sources, bases, rows, spec, view, style)
+    _check_names(args.out, jobs)
+    with writing(f"-o {args.out}"):
+        for base in bases:
+            base.parent.mkdir(parents=True, exist_ok=True)
+    bars = Bars(processes.is_main, "window")
+    if processes.is_main:
+        for job in jobs:
+            print(job.note, file=sys.stderr, flush=True)
+        bars.expect(sum(job.windows for job in jobs))
+    index, count = spec.shard or (0, 1)
+    worker = Worker(index * processes.size + processes.rank, count * processes.size)
+    found = make_maps(jobs, spec, worker, bars.images, _complain)
+    bars.close()
+    processes.wait()
+    return _close(jobs, found, processes)
+
+
+def _close(jobs: Sequence[SceneJob], found: JobOutcome, processes: Distributed) -> int:
+    """Print the maps that are there, and what is not; a single scene that failed has the exit code of a mistake."""
+    if processes.is_main:
+        if found.skipped:
+            print(f"{found.skipped} of {len(jobs)} scenes were done already", file=sys.stderr)
+        for job in jobs:
+            for files in job.files.values():
+                if files.main.is_file():
+                    print(files.main)
+        for job in jobs:
+            if not job.is_done() and job.work.is_dir():
+                missing = f"{job.missing()} of {job.strips} strips are not there yet"
+                print(f"bench: {job.source}: {missing}; the same command without --shard makes them", file=sys.stderr)
+    if found.failures:
+        return 2 if len(jobs) == 1 else 1
     return 0
 
 
-def _palette(dataset: str | None, classes: int) -> list[tuple[int, int, int]] | None:
-    """Colours of a card; BenchError where they are not as many as the classes."""
-    if dataset is None:
-        return None
+def _complain(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def _style(args: argparse.Namespace, spec: MapSpec, classes: int, own: Sequence[tuple[int, int, int]] | None) -> Style:
+    """Colours of a card or of the user's file, and how overlays look."""
     from bench.data.cards import load_card
+    from bench.inference.visualize import Style
 
-    colours = list(load_card(dataset).colours)
-    if len(colours) != classes:
-        raise BenchError(f"--palette {dataset}: has {len(colours)} colours, --classes has {classes} classes")
-    return colours
+    colours = list(load_card(args.palette).colours) if args.palette else own and list(own)
+    if colours is not None and len(colours) != classes:
+        raise BenchError(f"--palette {args.palette}: has {len(colours)} colours, --classes has {classes} classes")
+    return Style(colours, args.alpha, args.contours, (spec.background or 0) if args.clear else None)
 
 
-def _check(args: argparse.Namespace) -> None:
-    if not 0 <= args.alpha <= 1:
-        raise BenchError(f"--alpha {args.alpha}: a share between 0 and 1 is needed")
-    if args.scores and len(args.images) > 1:
+def _bases(out: str, images: Sequence[Path]) -> list[Path]:
+    """List the path of each image's map without an ending: OUT's own, or in the folder OUT the image's name."""
+    ending, folder = Path(out).suffix.lower(), Path(out).is_dir() or out.endswith("/")
+    if ending in ENDINGS and not folder:
+        if len(images) > 1:
+            raise BenchError(f"-o {out}: one file for several images; give a folder")
+        return [Path(out).with_suffix("")]
+    if ending and not folder:
         raise BenchError(
-            f"--scores {args.scores}: holds one image, but {len(args.images)} are given; run them one by one"
+            f"-o {out}: maps are written as {', '.join(ENDINGS)}; change the ending, or end the name of a folder with /"
         )
+    return [Path(out) / image.stem for image in images]
 
 
-def _targets(out: str, images: Sequence[Path]) -> list[Path]:
-    """List where the label map of each image goes: OUT itself, or in the folder OUT a file of the image's name."""
+def _check_names(out: str, jobs: Sequence[SceneJob]) -> None:
+    """BenchError where two maps would have one name, or a map that of an image."""
     written: dict[Path, Path] = {}
-    targets = [_target(out, image, many=len(images) > 1) for image in images]
-    for image, target in zip(images, targets, strict=True):
-        for file in (target, target.with_name(f"{target.stem}_overlay.png")):
+    for job in jobs:
+        for file in (file for files in job.files.values() for file in files.all()):
             if file in written:
-                raise BenchError(f"{written[file]} and {image} would both be written to {file}; rename one of them")
-            written[file] = image
-    sources = {image.resolve() for image in images}
+                raise BenchError(
+                    f"{written[file]} and {job.source} would both be written to {file}; rename one of them"
+                )
+            written[file] = job.source
+    sources = {job.source.resolve() for job in jobs}
     for file in written:
         if file.resolve() in sources:
             raise BenchError(f"-o {out}: would overwrite the image {file}; give another name")
-    with writing(f"-o {out}"):
-        for target in targets:
-            target.parent.mkdir(parents=True, exist_ok=True)
-    return targets
-
-
-def _target(out: str, image: Path, many: bool) -> Path:
-    if image.is_dir():
-        raise BenchError(f"{image}: a folder; give the images in it, as in {image}/*.tif")
-    if not image.is_file():
-        raise BenchError(f"{image}: no such image; check the path")
-    ending = Path(out).suffix.lower()
-    if ending in (".png", ".tif", ".tiff") and not Path(out).is_dir():
-        if many:
-            raise BenchError(f"-o {out}: one file for several images; give a folder")
-        return Path(out)
-    if ending and not out.endswith("/") and not Path(out).is_dir():
-        raise BenchError(
-            f"-o {out}: label maps are written as .png or .tif; change the ending, or end the name of a folder with /"
-        )
-    return Path(out) / f"{image.stem}.png"
-
-
-def _named(upsampler: str | None) -> str:
-    return "simfeatup" if upsampler in (None, "none") else str(upsampler)
 
 
 def _resize(text: str) -> int | str:

@@ -20,11 +20,11 @@ class Bars:
     """Progress of a run on the standard error.
 
     On a terminal a bar for each dataset and the time that the whole run has left; else a line per minute and one at the
-    end of each dataset. done: images of all datasets together.
+    end of each dataset. unit: what is counted. done: images of all datasets together.
     """
 
-    def __init__(self, shown: bool) -> None:
-        self._shown = shown
+    def __init__(self, shown: bool, unit: str = "image") -> None:
+        self._shown, self._unit = shown, unit
         self._terminal = sys.stderr.isatty()
         self._words = 0
         self._bar: Any = None
@@ -58,7 +58,7 @@ class Bars:
         elif progress.done and time.monotonic() - self._printed >= SILENCE:
             self._printed = time.monotonic()
             print(
-                f"{title}: {progress.done} of {progress.total} images{left and f', {left} left in all'}",
+                f"{title}: {progress.done} of {progress.total} {self._unit}s{left and f', {left} left in all'}",
                 file=sys.stderr,
             )
 
@@ -73,7 +73,7 @@ class Bars:
         from tqdm import tqdm
 
         if self._bar is None:
-            self._bar = tqdm(total=progress.total, desc=title, unit="image", smoothing=0.1, dynamic_ncols=True)
+            self._bar = tqdm(total=progress.total, desc=title, unit=self._unit, smoothing=0.1, dynamic_ncols=True)
         self._bar.set_postfix_str(left and f"all: {left} left", refresh=False)
         self._bar.update(progress.done - self._bar.n)
 
@@ -91,7 +91,7 @@ class Bars:
         elif self._last is not None and not self._terminal:
             last = self._last
             print(
-                f"{last.dataset} ({last.number} of {last.datasets}): {last.done} of {last.total} images",
+                f"{last.dataset} ({last.number} of {last.datasets}): {last.done} of {last.total} {self._unit}s",
                 file=sys.stderr,
             )
         self._last = None

@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from bench.cli.options import read_classes
+    from bench.cli.words import read_classes
     from bench.spec import SegmenterOptions
 
-    classes = read_classes(args.classes)
+    classes = read_classes(args.classes).words
     images = [Path(image) for image in args.images]
     for image in images:
         if not image.is_file():

@@ -118,6 +118,21 @@ def of_classes(scaled: Tensor, classes: Tensor, join: Join) -> Tensor:
 
 
 @torch.inference_mode()
+def class_probabilities(
+    scores: Tensor, size: tuple[int, int], classes: Tensor, scale: float, join: Join = BEST_WORD
+) -> Floats:
+    """Probability of every class for each pixel at the original size, (K, H, W); arguments as of `classify`."""
+    found = []
+    for _, blended in enlarged_strips((scores * scale if scale else scores)[None], size):
+        if scale:
+            found.append(of_classes(blended[0], classes, join))
+        else:
+            best = [blended[0, classes == number].amax(dim=0) for number in range(int(classes.max()) + 1)]
+            found.append(torch.stack(best).clamp(0, 1))
+    return torch.cat(found, dim=1).cpu().numpy()
+
+
+@torch.inference_mode()
 def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor | None, label: Tensor, count: int) -> Tensor:
     """Count `classify_binned` as `bench.metrics.count` does, for R rows at once and on their own device.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.errors import BenchError, SharedStateLost
-from bench.inference.postprocess import BinnedPrediction, classify_binned, pixel_histograms
+from bench.inference.postprocess import BinnedPrediction, class_probabilities, classify_binned, pixel_histograms
 from bench.metrics import first_kept_bin
 from bench.models.backbone import Features, Trunk
 from bench.models.second import SecondModel
@@ -216,6 +216,13 @@ class Row:
     def thresholded(self, winners: BinnedPrediction) -> NDArray[np.uint8]:
         """Label map (H, W) of winners: less probable pixels become background."""
         return np.where(winners.bins < first_kept_bin(self.threshold), np.uint8(self.background), winners.classes)
+
+    def probabilities(self, scores: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Probability of every class of each pixel, before the threshold, (K, H, W) with (H, W) = `size`.
+
+        scores: (Q, h, w), refined.
+        """
+        return class_probabilities(scores, size, self.classes, self.scale, self.join)
 
     def label_map(self, scores: Tensor, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Label map (H, W) = `size` of refined scores (Q, h, w), as a run counts it."""

@@ -135,18 +135,19 @@ class Segmenter:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def window_scores(self, images: Tensor, row: Row) -> Tensor:
-        """Scores (B, Q, h, w) of equal windows, uint8 (B, h, w, 3), of one row; not stitched."""
+    def window_scores(self, images: Tensor, rows: Sequence[Row]) -> dict[str, Tensor | Exception]:
+        """Row name -> scores (B, Q, h, w) of equal windows, uint8 (B, h, w, 3), not stitched; or what it raised.
+
+        BenchError where memory runs out.
+        """
         windows = torch.stack([self.backbone.normalise(image) for image in images])
         failures = Failures(shrinks=False)
-        scores = self._window_scores(windows, [row], failures)
-        check_weights([row])()
-        if row.name not in failures:
-            return scores[row.name]
-        error = failures[row.name]
-        if is_out_of_memory(error):
-            raise BenchError(f"out of memory on {self.backbone.device}; use a smaller --batch") from error
-        raise error
+        scores = self._window_scores(windows, rows, failures)
+        check_weights(rows)()
+        for error in failures.values():
+            if is_out_of_memory(error):
+                raise BenchError(f"out of memory on {self.backbone.device}; use a smaller --batch") from error
+        return {**scores, **failures}
 
     def _asked(self, names: Sequence[str] | None) -> list[Row]:
         return [row for row in self.rows if names is None or row.name in names]

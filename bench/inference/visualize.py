@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import colorsys
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 Colour = tuple[int, int, int]
 
@@ -21,15 +23,20 @@ def distinct_colours(count: int) -> tuple[Colour, ...]:
     return ((0, 0, 0), *((round(r * 255), round(g * 255), round(b * 255)) for r, g, b in bright))[:count]
 
 
-def palette_png(labels: NDArray[np.uint8], colours: Sequence[Colour]) -> bytes:
-    """Encode an indexed PNG whose pixel values are the class numbers and whose palette shows them."""
+def palette_png(
+    labels: NDArray[np.uint8], colours: Sequence[Colour], text: Mapping[str, str] = MappingProxyType({})
+) -> bytes:
+    """Encode an indexed PNG whose pixel values are the class numbers and whose palette shows them.
+
+    text: metadata.
+    """
     picture = Image.fromarray(labels).convert("P")
     entries = [channel for colour in colours for channel in colour]
     if (labels == 255).any():
         entries += [0] * (3 * 256 - len(entries))  # else Pillow stores too few bits
         picture.info["transparency"] = 255
     picture.putpalette(entries)
-    return _png(picture)
+    return _png(picture, text)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,10 @@ def overlay_png(
         shown &= borders(labels, max(1, min(labels.shape) // 400))
         alpha = 1.0
     blended = image.copy()
-    blended[shown] = (image[shown] * (1 - alpha) + table[labels[shown]] * alpha).astype(np.uint8)
+    for top in range(0, len(image), 256):  # in parts: floating point takes eight times as much memory
+        part = shown[top : top + 256]
+        own, colour = image[top : top + 256][part], table[labels[top : top + 256][part]]
+        blended[top : top + 256][part] = (own * (1 - alpha) + colour * alpha).astype(np.uint8)
     listed = [(colour, name) for number, (colour, name) in enumerate(zip(colours, names, strict=True))
               if number != style.clear]  # fmt: skip
     return _png(Image.fromarray(np.concatenate([blended, _legend(blended.shape[1], listed)])))
@@ -113,7 +123,9 @@ def _legend(width: int, entries: Sequence[tuple[Colour, str]]) -> NDArray[np.uin
     return np.asarray(strip)
 
 
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+def _png(picture: Image.Image, text: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    buffer, info = io.BytesIO(), PngInfo()
+    for name, value in text.items():
+        info.add_text(name, value)
+    picture.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()

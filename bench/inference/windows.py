@@ -71,10 +71,17 @@ class WindowMean:
         self._sum = torch.zeros(*maps, height, width, device=device)
         self._count = torch.zeros(height, width, device=device)
 
-    def add(self, box: Box, scores: Tensor | Sequence[Tensor]) -> None:
-        """Add the (…, h, w) scores of one window, or a sequence of maps along the first axis."""
+    def add(self, box: Box, scores: Tensor | Sequence[Tensor], weight: Tensor | None = None) -> None:
+        """Add the (…, h, w) scores of one window, or a sequence of maps along the first axis.
+
+        weight: (h, w) of its pixels in the mean, with a tensor of scores; None: 1.
+        """
         rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-        self._count[rows, columns] += 1
+        if weight is not None:
+            assert isinstance(scores, Tensor)
+            weight = weight.to(self._count.device)
+            scores = scores * weight
+        self._count[rows, columns] += 1 if weight is None else weight
         if not isinstance(scores, Tensor) and self._sum.device.type == "cpu":
             for total, one in zip(self._sum, scores, strict=True):  # without a copy of all
                 total[..., rows, columns] += one
@@ -93,16 +100,16 @@ class RollingMean(WindowMean):
     Its upper rows are taken away as soon as no further window will touch them. top: the image's row that is its first.
     """
 
-    def __init__(self, queries: int, width: int, device: torch.device) -> None:
+    def __init__(self, queries: int, width: int, device: torch.device, top: int = 0) -> None:
         super().__init__((queries,), 0, width, device)
-        self.top = 0
+        self.top = top
 
-    def add(self, box: Box, scores: Tensor | Sequence[Tensor]) -> None:
+    def add(self, box: Box, scores: Tensor | Sequence[Tensor], weight: Tensor | None = None) -> None:
         missing = box.bottom - self.top - len(self._count)
         if missing > 0:
             self._sum = F.pad(self._sum, (0, 0, 0, missing))
             self._count = F.pad(self._count, (0, 0, 0, missing))
-        super().add(Box(box.top - self.top, box.left, box.bottom - self.top, box.right), scores)
+        super().add(Box(box.top - self.top, box.left, box.bottom - self.top, box.right), scores, weight)
 
     def take(self, bottom: int) -> Tensor:
         """Take the mean (Q, bottom - top, W) of the rows above `bottom`, which must be complete, and forget them."""

@@ -12,17 +12,14 @@ from PIL import Image
 from reference import tiny_backbone
 
 from bench.errors import BenchError
-from bench.inference.predictor import score_strips
-from bench.inference.raster_io import OVERLAY_SIDE, DecodedImage, LabelWriter, open_raster
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.visualize import Style
 from bench.inference.windows import Box, RollingMean, WindowMean, window_boxes
+from bench.maps.scene import DecodedImage, open_scene
+from bench.maps.strips import gaussian, score_strips, strip_edges
 from bench.models.backbone import Features, Trunk
 from bench.models.upsamplers import JBUOne
 from bench.registry import load_methods
-
-COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
 
 
 def _image(height: int, width: int) -> np.ndarray:
@@ -38,9 +35,53 @@ def _row(method: object, **settings: object) -> Row:
 def test_strips_are_the_whole_to_the_bit(height: int, width: int, batch: int) -> None:
     row = _row(load_methods()["sclip"].build({}), upsampler=JBUOne(24).eval(), debias=0.3)
     segmenter = Segmenter(tiny_backbone(), [row], window=64, stride=48, batch=batch)
-    strips = list(score_strips(segmenter, row, DecodedImage(_image(height, width))))
+    strips = [one["row"] for one in score_strips(segmenter, DecodedImage(_image(height, width)))]
     assert len(strips) > 1 or height <= 64
     assert torch.equal(torch.cat(strips, dim=1), segmenter.scores(_image(height, width))["row"])
+
+
+@pytest.mark.parametrize("strips", [range(1), range(1, 2), range(2, 5), range(4, 5)])
+def test_some_strips_are_those_of_all(strips: range) -> None:
+    """To the bit, though windows above and below overlap, and batches do not end with strips."""
+    row = _row(load_methods()["sclip"].build({}), debias=0.3)
+    segmenter = Segmenter(tiny_backbone(), [row], window=64, stride=48, batch=4)
+    scene = DecodedImage(_image(240, 150))
+    assert strip_edges(240, segmenter) == [0, 48, 96, 144, 176, 240]
+    every = [one["row"] for one in score_strips(segmenter, scene)]
+    some = [one["row"] for one in score_strips(segmenter, scene, strips)]
+    assert len(some) == len(strips)
+    assert all(torch.equal(one, every[number]) for number, one in zip(strips, some, strict=True))
+
+
+def test_windows_without_data_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = _row(load_methods()["maskclip"].build({}))
+    segmenter = Segmenter(tiny_backbone(), [row], window=64, stride=64, batch=3)
+    empty = np.zeros((192, 192), bool)
+    empty[:128, :128] = True
+    seen: list[int] = []
+    compute = segmenter.window_scores
+    monkeypatch.setattr(
+        segmenter, "window_scores", lambda images, rows: seen.append(len(images)) or compute(images, rows)
+    )
+    found = torch.cat([one["row"] for one in score_strips(segmenter, DecodedImage(_image(192, 192), empty))], dim=1)
+    assert seen == [1, 1, 3]  # of nine windows
+    whole = torch.cat([one["row"] for one in score_strips(segmenter, DecodedImage(_image(192, 192)))], dim=1)
+    held = torch.from_numpy(~empty)
+    assert torch.allclose(found[:, held], whole[:, held], atol=1e-6) and not found[:, ~held].any()
+
+
+def test_gaussian_weights_trust_the_middle() -> None:
+    weights = gaussian(64, 48)
+    assert weights.shape == (64, 48) and weights.argmax() in (31 * 48 + 23, 31 * 48 + 24, 32 * 48 + 23, 32 * 48 + 24)
+    assert torch.equal(weights, weights.flip(0, 1)) and weights.min() >= 1e-3
+    one = gaussian(32, 32)
+    mean = RollingMean(1, 48, torch.device("cpu"))
+    for left, value in ((0, 1.0), (16, 3.0)):
+        mean.add(Box(0, left, 32, left + 32), torch.full((1, 32, 32), value), one)
+    found = mean.take(32)[0]
+    by_hand = (one[:, 16:] * 1 + one[:, :16] * 3) / (one[:, 16:] + one[:, :16])
+    assert torch.allclose(found[:, 16:32], by_hand, atol=1e-6)
+    assert found[:, :16].eq(1).all() and torch.allclose(found[:, 32:], torch.tensor(3.0))
 
 
 @settings(deadline=None)
@@ -62,7 +103,7 @@ def test_memory_is_that_of_a_strip() -> None:
     """Rows are handed over as soon as the windows below start, and forgotten."""
     row = _row(load_methods()["maskclip"].build({}))
     segmenter = Segmenter(tiny_backbone(), [row], window=32, stride=16, batch=2)
-    heights = [strip.shape[1] for strip in score_strips(segmenter, row, DecodedImage(_image(200, 50)))]
+    heights = [strip["row"].shape[1] for strip in score_strips(segmenter, DecodedImage(_image(200, 50)))]
     assert sum(heights) == 200
     assert max(heights) == 32  # the last band; 16 before
     canvas = RollingMean(1, 5, torch.device("cpu"))
@@ -79,16 +120,16 @@ def test_no_memory_for_one_batch_says_what_to_do() -> None:
     row = _row(hungry)
     segmenter = Segmenter(tiny_backbone(), [row], window=64, stride=48)
     with pytest.raises(BenchError, match="use a smaller --batch"):
-        next(score_strips(segmenter, row, DecodedImage(_image(80, 80))))
+        next(score_strips(segmenter, DecodedImage(_image(80, 80))))
 
 
 def test_any_image_is_a_raster(tmp_path: Path) -> None:
     Image.fromarray(_image(20, 30)).save(tmp_path / "image.png")
-    with open_raster(tmp_path / "image.png") as raster:
-        assert (raster.height, raster.width) == (20, 30)
-        assert np.array_equal(raster.read(Box(3, 5, 13, 29)), _image(20, 30)[3:13, 5:29])
+    with open_scene(tmp_path / "image.png") as scene:
+        assert (scene.height, scene.width) == (20, 30)
+        assert np.array_equal(scene.read(Box(3, 5, 13, 29)), _image(20, 30)[3:13, 5:29])
     (tmp_path / "text.tif").write_text("no image")
-    with pytest.raises(BenchError, match="not an image"), open_raster(tmp_path / "text.tif"):
+    with pytest.raises(BenchError, match="not an image"), open_scene(tmp_path / "text.tif"):
         pass
 
 
@@ -102,31 +143,8 @@ def test_tiffs_read_as_the_decoder_reads_them(tmp_path: Path, mode: str) -> None
     picture = Image.fromarray(np.zeros((20, 30), np.uint16)) if mode == "I;16" else picture.convert(mode)
     picture.save(file)
     if mode == "I;16":
-        with pytest.raises(BenchError, match="8 bits"), open_raster(file):
+        with pytest.raises(BenchError, match="uint16 pixels; give --stretch"), open_scene(file):
             pass
         return
-    with open_raster(file) as raster:
-        assert np.array_equal(raster.read(Box(2, 3, 18, 30)), read_image(file)[2:18, 3:30])
-
-
-def test_overlay_of_a_large_image_is_thinned_out(tmp_path: Path) -> None:
-    height, width = 7, 3 * OVERLAY_SIDE - 2
-    pixels = _image(height, width)
-    labels = np.random.default_rng(1).integers(0, 3, (height, width), dtype=np.uint8)
-    writer = LabelWriter(
-        tmp_path / "out.png", tmp_path / "in.png", DecodedImage(pixels), ["a", "b", "c"], Style(COLOURS)
-    )
-    for top in range(0, height, 2):
-        writer.add(labels[top : top + 2])
-    writer.finish()
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), labels)
-    overlay = np.asarray(Image.open(tmp_path / "out_overlay.png"))
-    blended = (pixels[::3, ::3].astype(int) + np.array(COLOURS)[labels[::3, ::3]]) // 2
-    assert overlay.shape[1] == OVERLAY_SIDE
-    assert np.array_equal(overlay[:3], blended)
-
-
-def test_geotiff_without_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "rasterio", None)
-    with pytest.raises(BenchError, match="needs rasterio"):
-        LabelWriter(tmp_path / "out.tif", tmp_path / "in.tif", DecodedImage(_image(5, 5)), ["a"], Style(COLOURS[:1]))
+    with open_scene(file) as scene:
+        assert np.array_equal(scene.read(Box(2, 3, 18, 30)), read_image(file)[2:18, 3:30])

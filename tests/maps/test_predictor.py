@@ -180,7 +180,7 @@ MISTAKES = {
     "--threshold 1.5": "--threshold 1.5",
     "--classes background;;road": "an empty class or synonym",
     "--checkpoint absent.pt": "--checkpoint absent.pt: no such file",
-    "-o labels.jpg": "written as .png or .tif",
+    "-o labels.jpg": "maps are written as .png, .tif, .tiff, .gpkg, .geojson",
 }
 
 
@@ -207,9 +207,10 @@ def test_where_nothing_can_be_written(
     assert "would overwrite the image" in error_of(capsys)
     assert predict(models, image, "-o", image / "deeper" / "out.png") == 2
     assert "cannot be written" in error_of(capsys)
-    assert predict(models, image, image, "-o", tmp_path / "one.png") == 2
+    (second := tmp_path / "second.png").write_bytes(image.read_bytes())
+    assert predict(models, image, second, "-o", tmp_path / "one.png") == 2
     assert "one file for several images" in error_of(capsys)
-    assert predict(models, image, image, "-o", tmp_path / "out", "--scores", tmp_path / "s.npz") == 2
+    assert predict(models, image, second, "-o", tmp_path / "out", "--scores", tmp_path / "s.npz") == 2
     assert "holds one image" in error_of(capsys)
 
 
@@ -234,3 +235,94 @@ def test_words_that_the_demos_clip_has_not_learned_are_warned_of(
     flags = ["--method", "maskclip", "--backbone", "demo", "--classes", "road; flamingo", "--long-side", "64"]
     assert main(["predict", str(image), *flags, "-o", str(tmp_path / "out.png")]) == 0
     assert "has not learned flamingo" in capsys.readouterr().err
+
+
+def test_several_methods_make_a_map_each_in_one_pass(
+    models: list[str], image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(models, image, "-o", f"{tmp_path / 'both'}/", method="sclip,clip") == 0
+    told = capsys.readouterr()
+    assert told.out.split() == [str(tmp_path / "both" / f"scene.{name}.png") for name in ("sclip", "clip")]
+    assert "6 of 6 windows" in told.err
+    for name in ("sclip", "clip"):
+        assert predict(models, image, "-o", tmp_path / f"{name}.png", method=name) == 0
+        together, alone = (Image.open(tmp_path / file) for file in (f"both/scene.{name}.png", f"{name}.png"))
+        assert np.array_equal(np.asarray(together), np.asarray(alone))
+    assert predict(models, image, "-o", tmp_path / "x.png", method="clip,clip") == 2
+    assert "names a method twice" in error_of(capsys)
+
+
+def test_words_and_colours_of_a_dataset(models: list[str], image: Path, tmp_path: Path) -> None:
+    flags = ["--method", "sclip", "--dataset", "loveda", "-o", tmp_path / "map.png", *models]
+    assert main(["predict", str(image), *map(str, flags)]) == 0
+    from bench.data.cards import load_card
+
+    colours = np.array(Image.open(tmp_path / "map.png").getpalette()[:21]).reshape(7, 3)
+    assert np.array_equal(colours, load_card("loveda").colours)
+
+
+def test_a_second_command_has_nothing_to_do(
+    models: list[str], image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for said in ("6 of 6 windows", "1 of 1 scenes were done already"):
+        assert predict(models, image, "-o", tmp_path / "map.png") == 0
+        assert said in capsys.readouterr().err
+    assert predict(models, image, "-o", tmp_path / "map.png", classes="grass; sand") == 0
+    assert "windows" in capsys.readouterr().err
+
+
+def test_a_night_goes_on_after_a_bad_scene(
+    models: list[str], image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for name in ("a", "c"):
+        (folder / f"{name}.png").write_bytes(image.read_bytes())
+    Image.new("RGB", (120, 90)).save(folder / "b.png")
+    plugin = tmp_path / "moody.py"
+    plugin.write_text(
+        "from bench.api import method, last_block\n"
+        "@method('moody')\ndef moody(trunk):\n"
+        "    if trunk.images.mean() < -1.5: raise ValueError('too dark')\n"
+        "    return last_block(trunk, lambda q, k, v: v, residual=False, ffn=False)\n"
+    )
+    flags = (folder, "-o", f"{tmp_path / 'out'}/", "--plugin", plugin)
+    assert predict(models, *flags, method="moody") == 1
+    told = capsys.readouterr()
+    assert told.out.split() == [str(tmp_path / "out" / f"{name}.png") for name in ("a", "c")]
+    assert "b.png: the method 'moody' failed: ValueError: too dark" in told.err
+    there = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert there == ["a.png", "a_overlay.png", "c.png", "c_overlay.png"]
+
+
+@pytest.mark.slow
+@needs_rasterio
+def test_a_folder_that_was_killed_ends_as_one_that_was_not(models: list[str], tmp_path: Path) -> None:
+    """Ten scenes, ended three times by a signal that cannot be answered, then by two processes."""
+    import signal
+
+    import children
+
+    root = tmp_path / "root"
+    (root / "scenes").mkdir(parents=True)
+    random = np.random.default_rng(3)
+    for number in range(10):
+        pixels = random.integers(0, 256, (30, 26, 3), dtype=np.uint8).repeat(10, axis=0).repeat(10, axis=1)
+        _geotiff(root / "scenes" / f"{number}.tif", pixels)
+    flags = ("--method", "sclip", "--classes", CLASSES, *models, "--format", "tif,gpkg", "--batch", "4")
+    command: list[str | Path] = ["predict", root / "scenes", "-o", f"{root / 'out'}/", *flags]
+    whole = children.run(command, root)
+    assert whole.code == 0, whole.err
+    expected = contents(root / "out")
+    assert len(expected) == 50  # map, its names, its style, polygons, overlay
+    (root / "out").rename(root / "aside")
+    for at in (whole.touched // 5, whole.touched // 3, whole.touched // 3):
+        assert children.run(command, root, signal.SIGKILL, at).code == -signal.SIGKILL
+    again = children.run([*command, "--processes", "2"], root)
+    assert again.code == 0 and contents(root / "out") == expected, again.err
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Bytes of all files but what a killed process left unfinished."""
+    found = (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".tmp")
+    return {file.name: file.read_bytes() for file in found}

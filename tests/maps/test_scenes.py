@@ -103,8 +103,9 @@ MISTAKES: dict[str, tuple[Sequence[str], Sequence[str], str]] = {
     "two images of one name": (["a/1.png", "b/1.png"], ["-o", "out"], "would both be written to"),
     "an overlay over a map": (["a/1.png", "a/1_overlay.png"], ["-o", "out"], "would both be written to"),
     "an image would be overwritten": (["a/1.png"], ["-o", "a"], "would overwrite the image"),
-    "polygons": (["a/1.png"], ["-o", "map.geojson"], "written as .png or .tif"),
-    "a folder as image": (["a/1.png"], ["a", "-o", "out"], "a folder; give the images in it"),
+    "polygons of nowhere": (["a/1.png"], ["-o", "map.geojson"], "lies nowhere on Earth, so it has no polygons"),
+    "a folder without images": (["a/1.png"], [".", "-o", "out"], ".: no images in this folder"),
+    "a pattern of nothing": (["a/1.png"], ["b/*.tif", "-o", "out"], "b/*.tif: matches no file"),
 }
 
 

@@ -1,0 +1,395 @@
+"""Many scenes, several methods: what is to be computed, by whom, and what is there already.
+
+A scene is computed in strips. Each is kept in a hidden folder beside the map as soon as it is there, so that a killed
+process, or another one, goes on from it; the strips are the same whoever computes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import io
+import itertools
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+
+import bench
+from bench.errors import BenchError, writing
+from bench.evaluation.dataset_run import Progress
+from bench.inference.row import Row
+from bench.inference.segmenter import Segmenter
+from bench.inference.visualize import Style
+from bench.inference.windows import window_starts
+from bench.maps.legend import Legend
+from bench.maps.outputs import MapFiles, MapStrip, packed
+from bench.maps.scene import Scene, View, bounded_cache, dropped_bands, has_place, open_scene
+from bench.maps.spec import Blend, Depth, MapSpec
+from bench.maps.strips import gaussian, of_row, score_strips, strip_edges
+from bench.models.collector import Box
+from bench.models.text import Vocabulary
+from bench.runtime.atomic import write_atomic
+from bench.settings import IGNORED, Settings
+
+_KEY: Final = 12  # letters of a work folder's name
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Rows that all have the same words, ready for scenes: a segmenter for those that share windows."""
+
+    segmenters: Sequence[Segmenter]
+    settings: Mapping[str, Settings]
+    vocabulary: Vocabulary
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The rows of one segmenter on a scene. native: at the scene's own resolution, in strips between `edges`."""
+
+    segmenter: Segmenter
+    native: bool
+    edges: Sequence[int]
+    windows: int
+
+    @property
+    def strips(self) -> int:
+        """Number of strips."""
+        return len(self.edges) - 1
+
+
+@dataclass(frozen=True)
+class SceneJob:
+    """One scene.
+
+    note: at what size it is worked at, and what of it is not looked at. files: of each row's map. work: folder of its
+    strips while it is not done.
+    """
+
+    source: Path
+    view: View
+    note: str
+    passes: Sequence[Pass]
+    files: Mapping[str, MapFiles]
+    work: Path
+
+    @property
+    def windows(self) -> int:
+        """Windows of all passes."""
+        return sum(one.windows for one in self.passes)
+
+    @property
+    def strips(self) -> int:
+        """Strips of all passes."""
+        return sum(one.strips for one in self.passes)
+
+    def is_done(self) -> bool:
+        """Return whether all maps are there, made in the same way of the same scene."""
+        return all(files.is_there() for files in self.files.values())
+
+    def part(self, number: int, strip: int) -> Path:
+        """File of a strip of a pass."""
+        return self.work / f"{number}-{strip:06}.npz"
+
+    def missing(self) -> int:
+        """Return how many strips are not there yet."""
+        numbers = [(number, strip) for number, one in enumerate(self.passes) for strip in range(one.strips)]
+        return sum(not self.part(*number).is_file() for number in numbers)
+
+
+class Worker(NamedTuple):
+    """One of several that share the work. number: from 0. among: how many there are."""
+
+    number: int
+    among: int
+
+
+ALONE: Final = Worker(0, 1)
+
+
+@dataclass
+class JobOutcome:
+    """How a share of the work ended. skipped: scenes that were done already. failures: a line for each that failed."""
+
+    skipped: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def plan_maps(
+    sources: Sequence[Path], bases: Sequence[Path], rows: RowGroup, spec: MapSpec, view: View, style: Style
+) -> list[SceneJob]:
+    """Look at all scenes before the first is computed. BenchError for the first that cannot be had.
+
+    bases: path of each scene's map, without an ending.
+    view: of the spec, with the levels that the scenes share.
+    """
+    return [_scene_job(source, base, rows, spec, view, style) for source, base in zip(sources, bases, strict=True)]
+
+
+def _scene_job(source: Path, base: Path, rows: RowGroup, spec: MapSpec, view: View, style: Style) -> SceneJob:
+    with open_scene(source, view) as scene:
+        size, place = (scene.height, scene.width), scene.place
+    passes = [pass_over(one, size, spec.native, place is not None or has_place(source)) for one in rows.segmenters]
+    formats = spec.format or (("png",) if place is None else ("tif",))
+    if place is None and {"gpkg", "geojson"} & set(formats):
+        raise BenchError(f"{source}: lies nowhere on Earth, so it has no polygons; leave --format gpkg and geojson out")
+    changed = datetime.fromtimestamp(source.stat().st_mtime, timezone.utc)
+    shared: dict[str, Any] = {
+        "formats": formats,
+        "legend": Legend(rows.vocabulary.names, style.of(rows.vocabulary.size)),
+        "style": style,
+        "date": changed.strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+        "outlines": spec.outlines,
+        "depth": spec.probabilities,
+        "scores": spec.scores,
+    }
+    files, of_scene = {}, _about_scene(source, rows, spec, view, style)
+    for one in passes:
+        for row in one.segmenter.rows:
+            own = base if len(rows.settings) == 1 else base.with_name(f"{base.name}.{_file_name(row.name)}")
+            about = of_scene | _about(row, one, rows.settings[row.name], spec.dtype)
+            files[row.name] = MapFiles(base=own, about={**about, "key": _hash(about)}, **shared)
+    key = _hash([one.about["key"] for one in files.values()])[:_KEY]
+    note = _note(source, size, passes, view)
+    return SceneJob(source, view, note, passes, files, base.with_name(f".{base.name}.{key}.parts"))
+
+
+def pass_over(segmenter: Segmenter, size: tuple[int, int], native: bool | None, georeferenced: bool) -> Pass:
+    """Decide how the rows of a segmenter go over a scene (height, width).
+
+    native: at the scene's own resolution; None: what is georeferenced, where the rows can do it.
+    """
+    whole = next((row for row in segmenter.rows if row.needs_whole_image), None)
+    if native and whole is not None:
+        what = "method" if whole.collects else "refinement"
+        raise BenchError(f"row '{whole.name}': its {what} needs the whole image at once; give --resize N, such as 448")
+    if native or (native is None and georeferenced and whole is None):
+        return Pass(segmenter, True, strip_edges(size[0], segmenter), _count(segmenter, size))
+    assert segmenter.resize is not None
+    return Pass(segmenter, False, (0, size[0]), _count(segmenter, segmenter.resize.size(*size)))
+
+
+def _count(segmenter: Segmenter, size: tuple[int, int]) -> int:
+    down, across = (
+        len(set(window_starts(side, segmenter.window, segmenter.stride))) if segmenter.window else 1 for side in size
+    )
+    return down * across
+
+
+def _note(source: Path, size: tuple[int, int], passes: Sequence[Pass], view: View) -> str:
+    """Say at what size a scene is worked at, and what of it is not looked at."""
+    height, width = size
+    said = f"{width}x{height} pixels, at its own resolution"
+    if view.gsd is not None:
+        said = f"{width}x{height} pixels of {view.gsd:g} m"
+    shrunk = next((one for one in passes if not one.native), None)
+    if shrunk is not None:
+        assert shrunk.segmenter.resize is not None
+        small_h, small_w = shrunk.segmenter.resize.size(height, width)
+        said = f"{width}x{height} pixels, "
+        said += "at once" if (small_h, small_w) == size else f"resized to {small_w}x{small_h}"
+        if max(size) > 2 * max(small_h, small_w):
+            said += f", {max(size) / max(small_h, small_w):.1f} times smaller: small things are lost; "
+            said += "`--resize none` keeps its resolution"
+    if bands := dropped_bands(source, view.bands):
+        said += f"; {bands}"
+    if view.levels is not None:
+        ends = (f"{low:g}..{high:g}" for low, high in zip(*view.levels, strict=True))
+        said += f"; black and white are {', '.join(dict.fromkeys(ends))}"
+    return f"{source}: {said}"
+
+
+def _about_scene(source: Path, rows: RowGroup, spec: MapSpec, view: View, style: Style) -> dict[str, Any]:
+    """Say how the maps of a scene are made, as far as it is the same for all rows."""
+    state = source.stat()
+    return {
+        "made_by": f"ovss-bench {bench.__version__}",
+        "scene": [source.name, state.st_size, state.st_mtime_ns],
+        "classes": rows.vocabulary.words,
+        "view": repr(replace(view, area=None)),
+        "mask": view.area and _hash(view.area),
+        "blend": spec.blend,
+        "outlines": spec.outlines,
+        "probabilities": spec.probabilities,
+        "scores": spec.scores is not None,
+        "style": repr((style.of(rows.vocabulary.size), style.alpha, style.contours, style.clear)),
+    }
+
+
+def _about(row: Row, on: Pass, settings: Settings, dtype: str) -> dict[str, Any]:
+    """Say how the map of a row is made."""
+    return {
+        "row": row.name,
+        "settings": settings.model_dump(mode="json"),
+        "inputs": dict(row.inputs),
+        "native": on.native,
+        "batch": on.segmenter.batch,
+        "precision": [on.segmenter.backbone.device.type, dtype],
+    }
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _file_name(row: str) -> str:
+    """Return the row's name with nothing in it that a file's name may not hold."""
+    return "".join(sign if sign.isalnum() or sign in "+-_.=," else "-" for sign in row)
+
+
+def make_maps(
+    jobs: Sequence[SceneJob],
+    spec: MapSpec,
+    worker: Worker = ALONE,
+    report: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> JobOutcome:
+    """Compute a share of the strips of all scenes, and write the maps whose strips are all there.
+
+    A scene that fails does not end the others; what is there already is not computed again. say: told at once of a
+    scene that fails.
+    """
+    outcome, total, before = JobOutcome(), sum(job.windows for job in jobs), 0
+    mine = (total * worker.number / worker.among, total * (worker.number + 1) / worker.among)
+    for number, job in enumerate(jobs, 1):
+        here, before = before, before + job.windows
+        if job.is_done():
+            outcome.skipped += 1
+            continue
+        progress = _SceneProgress(report, job, number, len(jobs))
+        try:
+            with writing(job.work.parent):
+                job.work.mkdir(parents=True, exist_ok=True)
+            with bounded_cache(), open_scene(job.source, job.view) as scene:
+                for index, one in enumerate(job.passes):
+                    wanted = _share(one, here, mine)
+                    here += one.windows
+                    _compute(job, index, wanted, scene, spec, progress)
+                _finish(job, scene)
+        except BenchError as error:
+            shutil.rmtree(job.work, ignore_errors=True)
+            outcome.failures.append(str(error))
+            say(str(error))
+    return outcome
+
+
+class _SceneProgress:
+    """Windows of one scene that are through, and how many there are."""
+
+    def __init__(self, report: Callable[[Progress], None], job: SceneJob, number: int, count: int) -> None:
+        self._report, self._job, self._number, self._count = report, job, number, count
+        self._done = 0
+
+    def add(self, windows: int) -> None:
+        """Count windows."""
+        self._done += windows
+        done = min(self._done, self._job.windows)
+        self._report(Progress(self._job.source.name, self._number, self._count, done, self._job.windows))
+
+
+def _share(one: Pass, before: int, mine: tuple[float, float]) -> range:
+    """Return a pass's strips whose first window is in a worker's share. before: windows of all passes before it."""
+    each = one.windows / one.strips
+    numbers = [number for number in range(one.strips) if mine[0] <= before + number * each < mine[1]]
+    return range(numbers[0], numbers[-1] + 1) if numbers else range(0)
+
+
+def _compute(job: SceneJob, index: int, wanted: range, scene: Scene, spec: MapSpec, progress: _SceneProgress) -> None:
+    """Compute the strips of a pass that are wanted and not there, each run of neighbours from top to bottom."""
+    one = job.passes[index]
+    for there, group in itertools.groupby(wanted, lambda number: job.part(index, number).is_file()):
+        numbers = list(group)
+        if there:
+            progress.add(round(len(numbers) * one.windows / one.strips))
+            continue
+        strips = range(numbers[0], numbers[-1] + 1)
+        for number, scores in zip(strips, scored(one, scene, strips, spec.blend, progress.add), strict=True):
+            _keep(job, index, number, scores, scene, spec)
+
+
+def scored(
+    one: Pass,
+    scene: Scene,
+    strips: range | None = None,
+    blend: Blend = "mean",
+    done: Callable[[int], None] = lambda _: None,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield strips of a pass: row name -> scores (Q, h, w) at the network's size. done: told of windows."""
+    if one.native:
+        yield from score_strips(one.segmenter, scene, strips, gaussian if blend == "gaussian" else None, done)
+        return
+    size = scene.height, scene.width
+    found = one.segmenter.scores_of_original(scene.read(Box(0, 0, *size)), size)
+    done(one.windows)
+    yield {row.name: of_row(row, found[row.name], scene.name) for row in one.segmenter.rows}
+
+
+def strip_of(row: Row, scores: Tensor, box: Box, scene: Scene, depth: Depth | None = None) -> MapStrip:
+    """Make a strip of a map, the rows of `box`, of its scores (Q, h, w)."""
+    size = box.bottom - box.top, box.right - box.left
+    winners, empty = row.winners(scores, size), scene.empty(box)
+    labels = row.thresholded(winners)
+    if empty is not None:
+        labels = np.where(empty, np.uint8(IGNORED), labels)
+    return MapStrip(
+        labels, winners.bins, None if depth is None else packed(row.probabilities(scores, size), empty, depth)
+    )
+
+
+def _keep(job: SceneJob, index: int, number: int, scores: Mapping[str, Tensor], scene: Scene, spec: MapSpec) -> None:
+    """Write one strip of all rows of a pass to the work folder."""
+    one = job.passes[index]
+    box = Box(one.edges[number], 0, one.edges[number + 1], scene.width)
+    arrays: dict[str, NDArray[Any]] = {}
+    for place, row in enumerate(one.segmenter.rows):
+        strip = strip_of(row, scores[row.name], box, scene, spec.probabilities)
+        if spec.scores:
+            strip = strip._replace(scores=scores[row.name].cpu().numpy())
+        arrays |= {f"{place}.{name}": value for name, value in strip._asdict().items() if value is not None}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # mypy takes a name for allow_pickle
+    with writing(job.work):
+        write_atomic(job.part(index, number), buffer.getvalue())
+
+
+def _finish(job: SceneJob, scene: Scene) -> None:
+    """Write the maps of a scene if all of its strips are there; one worker alone does it."""
+    try:
+        with FileLock(job.work / "lock"):
+            if not job.is_done():  # by another worker, meanwhile
+                if job.missing():
+                    return
+                for index, one in enumerate(job.passes):
+                    for place, row in enumerate(one.segmenter.rows):
+                        job.files[row.name].write(_kept(job, index, place), scene, job.work)
+            stem = job.work.name.rsplit(".", 2)[0]
+            for folder in job.work.parent.glob(f"{glob.escape(stem)}.{'?' * _KEY}.parts"):
+                shutil.rmtree(folder, ignore_errors=True)  # also of other settings, which somebody has given up
+    except OSError as error:
+        if not job.is_done():  # else another worker has removed the folder
+            raise BenchError(f"{job.work}: cannot be written ({error.strerror or error}); give another place") from None
+
+
+def _kept(job: SceneJob, index: int, place: int) -> Iterator[MapStrip]:
+    """Read the strips of a row. BenchError for a damaged one, which the same command then computes again."""
+    for number in range(job.passes[index].strips):
+        file = job.part(index, number)
+        try:
+            with np.load(file) as arrays:
+                found = {name: arrays[f"{place}.{name}"] for name in MapStrip._fields if f"{place}.{name}" in arrays}
+            yield MapStrip(**found)
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            with contextlib.suppress(OSError):
+                file.unlink()
+            raise BenchError(f"{file}: was damaged, and is removed; run the same command again") from None

@@ -1,0 +1,171 @@
+"""Many scenes: what is there is not computed again, whoever computes it, and one bad scene ends no other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from map_helpers import noise, rows, scene
+from numpy.typing import NDArray
+
+from bench.errors import BenchError
+from bench.inference.visualize import PLAIN
+from bench.maps import job as jobs
+from bench.maps.job import JobOutcome, RowGroup, Worker, make_maps, plan_maps
+from bench.maps.spec import MapSpec
+
+pytest.importorskip("rasterio")
+EVERYTHING = {"format": "tif,png,gpkg,geojson", "probabilities": "8bit", "min_area": 20, "simplify": 1}
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> list[Path]:
+    """Three scenes, with a hole without data."""
+    found = []
+    for seed, name in enumerate(("a", "b", "c")):
+        bands = noise(seed=seed)
+        bands[:, 20:60, :40] = 0
+        found.append(scene(tmp_path / f"{name}.tif", bands, nodata=0))
+    return found
+
+
+def made(
+    scenes: Sequence[Path], out: Path, group: RowGroup | None = None, worker: Worker = jobs.ALONE, **options: Any
+) -> JobOutcome:
+    spec, out = MapSpec(native=None, **options), out
+    out.mkdir(exist_ok=True)
+    plan = plan_maps(scenes, [out / file.stem for file in scenes], group or rows("sclip"), spec, spec.view, PLAIN)
+    return make_maps(plan, spec, worker)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def labels(file: Path) -> NDArray[np.uint8]:
+    with rasterio.open(file) as opened:
+        found: NDArray[np.uint8] = opened.read(1)
+    return found
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Let the process be interrupted when so many strips are kept."""
+    keep, kept = jobs._keep, []
+
+    def counted(*arguments: Any) -> None:
+        keep(*arguments)
+        kept.append(arguments)
+        if len(kept) == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "_keep", counted)
+
+
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_job_that_was_interrupted_ends_as_one_that_was_not(
+    scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    made(scenes, tmp_path / "whole", **EVERYTHING)
+    interrupted(monkeypatch, after)
+    with pytest.raises(KeyboardInterrupt):
+        made(scenes, tmp_path / "twice", **EVERYTHING)
+    monkeypatch.undo()
+    computed = counting_windows(monkeypatch)
+    made(scenes, tmp_path / "twice", **EVERYTHING)
+    assert files(tmp_path / "twice") == files(tmp_path / "whole")
+    assert sum(computed) < 3 * 9  # not from the beginning
+
+
+def counting_windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of the batches that are computed from now on."""
+    seen: list[int] = []
+    compute: Callable[..., Any] = jobs.Segmenter.window_scores
+
+    def counted(self: Any, images: Any, some: Any) -> Any:
+        seen.append(len(images))
+        return compute(self, images, some)
+
+    monkeypatch.setattr(jobs.Segmenter, "window_scores", counted)
+    return seen
+
+
+@pytest.mark.parametrize("among", [2, 5, 20])
+def test_workers_that_share_a_job_make_the_bytes_of_one(scenes: list[Path], tmp_path: Path, among: int) -> None:
+    made(scenes, tmp_path / "one", **EVERYTHING)
+    for number in reversed(range(among)):
+        outcome = made(scenes, tmp_path / "several", worker=Worker(number, among), **EVERYTHING)
+        assert outcome == JobOutcome(outcome.skipped)
+    assert files(tmp_path / "several") == files(tmp_path / "one")
+
+
+def test_what_is_done_is_left_alone_until_something_changes(
+    scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(scenes, tmp_path / "out")
+    before, computed = files(tmp_path / "out"), counting_windows(monkeypatch)
+    assert made(scenes, tmp_path / "out").skipped == 3 and files(tmp_path / "out") == before and not computed
+    (tmp_path / "out" / "a_overlay.png").unlink()  # not complete any more
+    scene(scenes[1], noise(seed=9))  # another scene
+    assert made(scenes, tmp_path / "out").skipped == 1 and sum(computed) > 9
+    for other in ({"blend": "gaussian"}, {"probabilities": "float16"}, {"bounds": "500000,5599950,500050,5600000"}):
+        assert made(scenes, tmp_path / "out", **other).skipped == 0, other
+    changed = rows("sclip")
+    (row,) = changed.segmenters[0].rows
+    changed.segmenters[0].rows = [replace(row, inputs={"weights": "y"})]
+    assert made(scenes, tmp_path / "out", changed, bounds="500000,5599950,500050,5600000").skipped == 0
+
+
+def test_a_scene_that_fails_ends_no_other(scenes: list[Path], tmp_path: Path) -> None:
+    data = scenes[1].read_bytes()
+    scenes[1].write_bytes(data[:-9000])  # its header is whole
+    outcome = made(scenes, tmp_path / "out")
+    (failure,) = outcome.failures
+    assert f"{scenes[1]}: cannot be decoded" in failure
+    there = {name.partition(".")[0].removesuffix("_overlay") for name in files(tmp_path / "out")}
+    assert there == {"a", "c"}
+    scenes[1].write_bytes(data)
+    assert made(scenes, tmp_path / "out").skipped == 2 and (tmp_path / "out" / "b.tif").is_file()
+
+
+def test_a_damaged_strip_is_computed_again(scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(scenes[:1], tmp_path / "whole")
+    interrupted(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        made(scenes[:1], tmp_path / "out")
+    monkeypatch.undo()
+    part = min((tmp_path / "out").rglob("*.npz"))
+    part.write_bytes(part.read_bytes()[:-100])
+    (failure,) = made(scenes[:1], tmp_path / "out").failures
+    assert str(part) in failure and "run the same command again" in failure
+    made(scenes[:1], tmp_path / "out")
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_methods_that_share_windows_have_the_maps_of_each_alone(scenes: list[Path], tmp_path: Path) -> None:
+    made(scenes[:1], tmp_path / "both", rows("sclip", "maskclip"))
+    for name in ("sclip", "maskclip"):
+        made(scenes[:1], tmp_path / name, rows(name))
+        assert np.array_equal(labels(tmp_path / "both" / f"a.{name}.tif"), labels(tmp_path / name / "a.tif"))
+
+
+def test_all_scenes_are_looked_at_before_the_first_is_computed(
+    scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = counting_windows(monkeypatch)
+    scene(scenes[2], noise().astype(np.uint16))
+    with pytest.raises(BenchError, match=r"c\.tif: uint16 pixels; give --stretch"):
+        made(scenes, tmp_path / "out")
+    assert not computed and not list((tmp_path / "out").iterdir())
+
+
+def test_the_rest_of_a_share_waits_in_a_hidden_folder(scenes: list[Path], tmp_path: Path) -> None:
+    made(scenes[:1], tmp_path / "out", worker=Worker(0, 2))
+    (folder,) = (tmp_path / "out").iterdir()
+    assert folder.name.startswith(".a.") and folder.name.endswith(".parts")
+    shutil.rmtree(folder)
