@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from zlib import crc32
 
 import pytest
 
 TESTS = Path(__file__).resolve().parent
+SECONDS = {"slow": 10.0, "chaos": 3.0}  # of a test with the marker, roughly; others take a tenth of a second
 
 # One thread per process, here and in those that tests start: pytest-xdist has a process per core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,13 +26,25 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return None if whole else 0
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let a tenth of the marker `chaos`, or one case `one_in` so many, run with the fast tests, by its name's hash."""
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # pytest-xdist would begin with the files of most tests
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Let a tenth of the marker `chaos`, or one case `one_in` so many, run with the fast tests, by its name's hash.
+
+    Begin with the files that take longest, so that at the end no process works alone.
+    """
     for item in items:
         chaos = item.get_closest_marker("chaos")
         if chaos and crc32(item.name.encode()) % chaos.kwargs.get("one_in", 10) == 0:
             item.add_marker("tenth")
+    yield  # `-m` chooses
+    seconds: defaultdict[Path, float] = defaultdict(float)
+    for item in items:
+        seconds[item.path] += max([0.1, *(SECONDS[mark.name] for mark in item.iter_markers() if mark.name in SECONDS)])
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(autouse=True, scope="session")

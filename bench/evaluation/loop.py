@@ -93,17 +93,17 @@ def _image(segmenter: Segmenter, wanted: Sequence[Row], loaded: Loaded, scoring:
         _given_up(loaded, row, described(failures[row.name], row.method)) for row in wanted if row.name in failures
     ]
     check = check_weights(wanted)
-    counted = [_counted(loaded, group, scoring) for group in stitched if group.rows]
+    finished = [counted(loaded, group, scoring) for group in stitched if group.rows]
 
     def outcomes() -> Iterator[Outcome]:
         check()
-        yield from itertools.chain(failed, *counted)
+        yield from itertools.chain(failed, *finished)
 
     return outcomes()
 
 
-def _counted(loaded: Loaded, group: Stitched, scoring: Scoring) -> Iterator[Outcome]:
-    """Start counting; the outcomes are read when they are asked for."""
+def counted(loaded: Loaded, group: Stitched, scoring: Scoring) -> Iterator[Outcome]:
+    """Start counting the scores of an image; the outcomes are read when they are asked for."""
     finite = to_host(group.scores.sum((1, 2, 3)).isfinite())  # a sum holds what any of its terms is, NaN or infinite
     maps = scoring.boundary or any(scoring.keeps(row, loaded.index) for row in group.rows)
     alike = len({row.scale > 0 for row in group.rows}) == 1 and all(row.join.aggregate == "max" for row in group.rows)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bench.config import BackboneSpec, UpsamplerSpec, load_config
 from bench.data.loader import Loaded
-from bench.evaluation.loop import Scoring, evaluate
+from bench.evaluation.loop import Scoring, counted
 from bench.evaluation.models import ModelCache, build_row, build_segmenter
 from bench.inference.segmenter import Segmenter
 from bench.metrics import Ints, probability_histogram
@@ -174,20 +174,18 @@ class Bed:
         """All runs, on 448 x 448 with windows of 224."""
         return build_segmenter(self.rows, _settings(next(iter(RUNS))), self.models, self.batch)
 
-    def counts(self) -> dict[str, Ints]:
-        """Dense histograms (K + 1, K, 100) of all runs on the image and its label, as a run counts them."""
+    def outputs(self) -> tuple[dict[str, NDArray[np.float32]], dict[str, Ints]]:
+        """Stitched cosine scores (14, 448, 448) of each run, and dense histograms (K + 1, K, 100) as it counts them."""
         classes, segmenter = int(self.classes.max()) + 1, self.segmenter()
         loaded = Loaded(0, "image", recipe.label(classes), {size: recipe.image() for size in segmenter.sizes})
-        found = {}
-        for outcome in evaluate([segmenter], [loaded], {name: {0} for name in RUNS}, Scoring(classes)):
-            assert outcome.image.keys is not None and outcome.image.counts is not None
-            found[outcome.row] = probability_histogram(outcome.image.keys, outcome.image.counts, classes)
-        return found
-
-    def scores(self) -> dict[str, NDArray[np.float32]]:
-        """Stitched cosine scores (14, 448, 448) of each run."""
-        found = self.segmenter().scores(recipe.image())
-        return {name: scores.cpu().numpy() for name, scores in found.items() if isinstance(scores, torch.Tensor)}
+        scores: dict[str, NDArray[np.float32]] = {}
+        counts: dict[str, Ints] = {}
+        for group in segmenter.stitched(recipe.image())[0]:
+            scores |= zip((row.name for row in group.rows), group.scores.cpu().numpy(), strict=True)
+            for outcome in counted(loaded, group, Scoring(classes)):
+                assert outcome.image.keys is not None and outcome.image.counts is not None
+                counts[outcome.row] = probability_histogram(outcome.image.keys, outcome.image.counts, classes)
+        return scores, counts
 
     def labels(self, scores: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Winning classes (448, 448) of scores, before any threshold."""
@@ -216,7 +214,7 @@ def compare(device: str, dtype: str, batch: int = 4) -> list[Check]:
         corner = _apart(values[:, :6, -6:], released[f"upsample/{kind}/corner"])
         features[kind] = max(features[kind], corner)
     checks.append(_worst("upsampled features", features, "max difference", bounds.features))
-    scores = bed.scores()
+    scores, counts = bed.outputs()
     apart = {
         run: _apart(scores[run][:, ::SCORE_STEP, ::SCORE_STEP], rows[f"{run}/scores"]) if run in scores else np.inf
         for run in RUNS
@@ -227,7 +225,6 @@ def compare(device: str, dtype: str, batch: int = 4) -> list[Check]:
         found = bed.labels(values)[::LABEL_STEP, ::LABEL_STEP]
         labels[run] = 1e6 * float((found != rows[f"{run}/labels"]).mean())
     checks.append(_worst("labels", labels, "pixels per million", max(bounds.labels, _FEW)))
-    counts = bed.counts()
     classes = {run: moved_pixels(counts[run].sum(2), dense(rows, run).sum(2)) for run in RUNS}
     checks.append(_worst("counts, class", classes, "pixels per million", bounds.labels))
     bins = {run: moved_pixels(counts[run], dense(rows, run)) for run in RUNS}

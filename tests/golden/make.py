@@ -135,7 +135,7 @@ def towers(folder: Path) -> dict[str, np.ndarray]:
 
 def rows() -> dict[str, np.ndarray]:
     bed = Bed("cpu", "fp32")
-    scores, counts = bed.scores(), bed.counts()
+    scores, counts = bed.outputs()
     found = {"classes": np.array(int(bed.classes.max()) + 1)}
     for run in RUNS:
         found[f"{run}/scores"] = scores[run][:, ::SCORE_STEP, ::SCORE_STEP]

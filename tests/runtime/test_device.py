@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from project import SMALL
 from reference import write_tiny
 from torch import nn
 from training_helpers import train_small, write_images
@@ -52,7 +53,9 @@ def test_the_pretended_device_refuses_what_a_gpu_refuses(cuda: None) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "share"), [("fp32", 1e-4), ("fp16", 1e-2)])
 def test_all_rows_run_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, share: float) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
     command = ["run", "--demo", "--methods", "all", "--datasets", "whu_aerial", "--limit", "1", "--workers", "0"]
+    command += ["--config", str(tmp_path / "small.yaml")]
     with pretended_cuda(monkeypatch):
         assert main([*command, "--results", str(tmp_path / "cuda"), "--device", "cuda", "--dtype", dtype]) == 0
     assert main([*command, "--results", str(tmp_path / "cpu"), "--device", "cpu"]) == 0

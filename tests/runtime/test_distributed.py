@@ -17,7 +17,7 @@ FLAGS = ("--datasets", "loveda,whu_aerial", "--methods", "clip,segearth-ov")
 @pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one_and_mistakes_are_told_once(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    assert project.process(*FLAGS, results="one").returncode == 0
+    assert project.run(*FLAGS, results="one") == 0
     done = project.process(*FLAGS, "--processes", "2", results="two")
     assert done.returncode == 0, done.stderr
     assert project.counts("two") == project.counts("one") and len(project.counts("one")) == 4
@@ -27,17 +27,16 @@ def test_two_processes_give_the_bytes_of_one_and_mistakes_are_told_once(tmp_path
     assert len(wrong.stderr.splitlines()) == 1
 
 
-@pytest.mark.slow
-def test_a_profile_is_written_and_says_how_busy_a_gpu_was(tmp_path: Path) -> None:
+def test_a_profile_is_written_and_says_how_busy_a_gpu_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     project = Project(tmp_path)
-    done = project.process(*FLAGS, "--limit", "1", "--profile", str(tmp_path / "trace.json"))
-    assert done.returncode == 0, done.stderr
-    assert "trace.json: " in done.stdout and "no GPU" in done.stdout
+    assert project.run(*FLAGS, "--limit", "1", "--profile", str(tmp_path / "trace.json")) == 0
+    shown = capsys.readouterr().out
+    assert "trace.json: " in shown and "no GPU" in shown
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     (tmp_path / "file").write_text("")
-    wrong = project.process(*FLAGS, "--limit", "1", "--profile", str(tmp_path / "file" / "trace.json"))
-    assert wrong.returncode == 2
-    assert "cannot be written" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert project.run(*FLAGS, "--limit", "1", "--profile", str(tmp_path / "file" / "trace.json")) == 2
+    wrong = capsys.readouterr().err
+    assert "cannot be written" in wrong and "Traceback" not in wrong
 
 
 @pytest.mark.parametrize(("count", "devices"), [(None, "0,x"), (None, "0,0"), (3, "0,1")])
