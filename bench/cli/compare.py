@@ -114,10 +114,16 @@ def summary(found: Sequence[Comparison], limit: int | None = None) -> str:
         )
     headers = ["against", "datasets", "wins", "losses", "mean difference", "95 %", "p", "p (Holm)", "Wilcoxon"]
     table = tabulate(lines, headers, tablefmt="pipe", disable_numparse=True)
+    family = found[0].family
+    wins_and_losses = (
+        f"Wins and losses: datasets with p (Holm) of at most 0.05 among all {family} tests of rows and datasets."
+        if family
+        else "No wins and losses: too few scenes for a test."
+    )
     note = (
-        "Differences in points, over the datasets that both rows have. Wins and losses: datasets with p (Holm) of at "
-        f"most 0.05 among all {found[0].family} tests of rows and datasets. p: by swapping the scenes of all datasets "
-        "at once; Holm corrects for the number of rows. Wilcoxon: p for datasets to come, from six datasets."
+        f"Differences in points, over the datasets that both rows have. {wins_and_losses} p: by swapping the scenes "
+        "of all datasets at once; Holm corrects for the number of rows. Wilcoxon: p for datasets to come, from six "
+        "datasets."
     )
     return f"# {markdown_text(found[0].first)} against all{_marks(found[0], limit)}\n\n{table}\n\n{note}\n"
 

@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> int:
         return _new(args, root)
     if args.action == "clean":
         files, size = clean()
-        print(f"{cache_dir() / 'archives'}: {files} files deleted, {size / 1e9:.2f} GB")
+        print(f"{cache_dir() / 'archives'}: {files} files deleted, {size_text(size)}")
         return 0
     if args.action == "cite":
         return _cite(args)

@@ -24,6 +24,7 @@ def main(args: argparse.Namespace) -> int:
     from bench.data.prepare import prepare
     from bench.data.prepared import prepared_folder
     from bench.paths import data_root
+    from bench.runtime.room import size_text
     from bench.settings import miscount
 
     card, root = load_card(args.name, args.cards), data_root(args.data_root)
@@ -32,7 +33,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"note: {warning}")
     size = sum(shard.bytes for shard in manifest.shards)
     folder = prepared_folder(card, root, args.layout)
-    print(f"{folder}: {len(manifest.ids):,} images in {len(manifest.shards)} shards, {size / 1e9:.2f} GB")
+    print(f"{folder}: {len(manifest.ids):,} images in {len(manifest.shards)} shards, {size_text(size)}")
     if wrong := miscount(len(manifest.ids), card.expected_count):
         print(f"incomplete: {wrong}; see `bench datasets check {card.name}`")
     return 1 if wrong else 0

@@ -24,12 +24,12 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from tqdm import tqdm
 
-from bench.data.fetch import check_room
 from bench.data.patterns import same_name
 from bench.errors import BenchError, reading
 from bench.paths import cache_dir
 from bench.runtime.atomic import replacing
 from bench.runtime.remembered import Remembered
+from bench.runtime.room import check_room, size_text
 
 _ROOM, _PACKED = 256 << 20, 100  # bytes, and times what they are packed into: more is no image, and no set of images
 _DAMAGED = (EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
@@ -317,7 +317,7 @@ def _unpack_gzip(path: Path, plain: Path, size: int) -> None:
         plain.parent.mkdir(parents=True, exist_ok=True)
         check_room(plain.parent, size)
         print(
-            f"bench: {path}: decompressed once to {plain} ({size / 1e9:.1f} GB); `bench datasets clean` deletes it",
+            f"bench: {path}: decompressed once to {plain} ({size_text(size)}); `bench datasets clean` deletes it",
             file=sys.stderr,
         )
         with (

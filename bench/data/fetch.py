@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import shutil
 import tarfile
 import time
 import urllib.error
@@ -22,6 +21,7 @@ from bench import __version__
 from bench.errors import BenchError
 from bench.runtime.checksum import file_hash, sha256_hash
 from bench.runtime.hub import hub_endpoint, hub_headers, on_hub
+from bench.runtime.room import check_room
 
 ATTEMPTS = 5  # in a row, without a byte received
 _TIMEOUT = 60.0  # seconds of silence
@@ -174,16 +174,6 @@ def _version(headers: Any) -> str:
     """Return the value for If-Range: a strong entity tag, else the date, else "" (RFC 9110, 13.1.5)."""
     tag: str = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
-
-
-def check_room(folder: Path, needed: int) -> None:
-    """Refuse, with a BenchError, what takes more bytes than the disk of `folder` has left."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise BenchError(
-            f"{folder}: about {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; "
-            "make room or give another folder"
-        )
 
 
 def _check(file: Path, checksums: Sequence[tuple[str, str | None, Callable[[Path], str]]], advice: str) -> None:

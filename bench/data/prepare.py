@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from bench.data.cards import Card
 from bench.data.contents import ContentCache
-from bench.data.fetch import check_room
 from bench.data.prepared import MANIFEST, PreparedManifest, Shard, prepared_folder, read_manifest, recipe
 from bench.data.samples import Sample, SampleSet, open_folder, open_samples
 from bench.errors import BenchError, writing
 from bench.runtime.atomic import TEMPORARY, replacing, write_atomic
+from bench.runtime.room import check_room
 from bench.settings import IGNORED
 
 _SHARD_BYTES = 256 << 20

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import logging
+import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,7 +143,7 @@ def _pretrained(spec: BackboneSpec) -> Any:
 
 def _first_line(error: Exception) -> str:
     lines = str(error.__cause__ or error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:120]
+    return textwrap.shorten(lines[0], 200, placeholder=" …") if lines else type(error).__name__
 
 
 @contextlib.contextmanager

@@ -77,43 +77,40 @@ def title(text: str, collection: str) -> str:
 
 def markdown(grid: Grid) -> str:
     """Render a table with up to four lines a row (measured, published, difference, interval) and footnotes."""
-    from tabulate import tabulate
-
-    notes: list[str] = []
-    lines = [text for line in grid.lines for text in _line(line, grid, notes, markdown_text)]
-    right = ("left", "left", *("right" for _ in grid.columns))
-    heads = ["method", "", *map(markdown_text, grid.columns)]
-    table = tabulate(lines, headers=heads, tablefmt="pipe", disable_numparse=True, missingval="", colalign=right)
-    warnings = [text for word, text in WARNINGS.items() if word in grid.collection]
-    footnotes = [f"[{number}] {markdown_text(note)}" for number, note in enumerate(notes, 1)]
-    told = map(markdown_text, [*_undecided(grid), *_images(grid), *_differences(grid)])
-    blocks = [f"# {title(grid.title, grid.collection)}", *warnings, table, LEGEND, *told, *footnotes]
+    table, told = _laid_out(grid, "pipe", markdown_text, str)
+    blocks = [f"# {title(grid.title, grid.collection)}", *_warnings(grid.collection), table, LEGEND, *told]
     return "\n\n".join(blocks) + "\n"
 
 
 def html_table(grid: Grid) -> str:
     """Render a table as a fragment of HTML: a heading, the table, and its notes as paragraphs."""
+    table, told = _laid_out(grid, "unsafehtml", one_line, _html_text)
+    above = [f"<p>{_html_text(text)}</p>" for text in _warnings(grid.collection)]
+    below = [f"<p>{_html_text(text)}</p>" for text in [LEGEND, *told]]
+    return "\n".join([f"<h2>{html.escape(title(grid.title, grid.collection))}</h2>", *above, table, *below]) + "\n"
+
+
+def _laid_out(
+    grid: Grid, form: str, as_text: Callable[[str], str], in_cell: Callable[[str], str]
+) -> tuple[str, list[str]]:
+    """Lay out a table in one of tabulate's forms; return it with what is to be said below.
+
+    as_text: escapes labels and notes. in_cell: renders a cell.
+    """
+    from tabulate import tabulate
+
     notes: list[str] = []
-    lines = [text for line in grid.lines for text in _line(line, grid, notes, one_line)]
-    warnings = [text for word, text in WARNINGS.items() if word in grid.collection]
-    footnotes = [f"[{number}] {one_line(note)}" for number, note in enumerate(notes, 1)]
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in ["method", "", *grid.columns])
-    body = "\n".join("<tr>" + "".join(_html_cell(cell, place) for place, cell in enumerate(cells)) + "</tr>"
-                     for cells in lines)  # fmt: skip
-    told = [LEGEND, *_undecided(grid), *_images(grid), *_differences(grid), *footnotes]
-    paragraphs = [f"<p>{_html_text(text)}</p>" for text in told]
-    blocks = [
-        f"<h2>{html.escape(title(grid.title, grid.collection))}</h2>",
-        *(f"<p>{_html_text(text)}</p>" for text in warnings),
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>",
-        *paragraphs,
-    ]
-    return "\n".join(blocks) + "\n"
+    lines = [[in_cell(cell) for cell in cells] for line in grid.lines for cells in _line(line, grid, notes, as_text)]
+    heads = ["method", "", *(in_cell(as_text(column)) for column in grid.columns)]
+    right = ("left", "left", *("right" for _ in grid.columns))
+    table = tabulate(lines, headers=heads, tablefmt=form, disable_numparse=True, missingval="", colalign=right)
+    told = [*_undecided(grid), *_images(grid), *_differences(grid)]
+    footnotes = [f"[{number}] {as_text(note)}" for number, note in enumerate(notes, 1)]
+    return table, [*map(as_text, told), *footnotes]
 
 
-def _html_cell(text: str, place: int) -> str:
-    align = "left" if place < 2 else "right"
-    return f'<td style="text-align: {align}">{_html_text(text)}</td>'
+def _warnings(collection: str) -> list[str]:
+    return [text for word, text in WARNINGS.items() if word in collection]
 
 
 def _html_text(markdown_text: str) -> str:
@@ -280,8 +277,7 @@ def gains_table(pairs: Sequence[tuple[Gain, Gain]], collection: str) -> str:
     headers = ["task", "measured", "means", "published", "means"]
     table = tabulate(lines, headers=headers, tablefmt="pipe", disable_numparse=True)
     heading = title("Headline gains: SegEarth-OV over the best previous method (points)", collection)
-    warnings = [text for word, text in WARNINGS.items() if word in collection]
-    return "\n\n".join([f"# {heading}", *warnings, table]) + "\n"
+    return "\n\n".join([f"# {heading}", *_warnings(collection), table]) + "\n"
 
 
 def _gain(gain: Gain) -> str:
@@ -315,7 +311,7 @@ def latex(grid: Grid, intervals: bool = False) -> str:
         if any(entry.published is not None for entry in entries):
             published = [rf"\textcolor{{gray}}{{{e.published}}}" if e.published is not None else "" for e in entries]
             lines.append(" & ".join([r"\quad\textcolor{gray}{published}", *published]) + r" \\")
-    marks = [text.replace("**", "") for word, text in WARNINGS.items() if word in grid.collection]
+    marks = [text.replace("**", "") for text in _warnings(grid.collection)]
     below = [rf"$^{{{number}}}$ {tex_text(note)}" for number, note in enumerate(notes, 1)]
     told = [*marks, *_undecided(grid), *(_images(grid) if intervals else []), *_differences(grid)]
     below = [*map(tex_text, told), *below]

@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from bench.errors import BenchError
+
 
 def size_text(size: int | None) -> str:
     """Write a number of bytes for a reader.
@@ -24,6 +26,14 @@ def free_bytes(folder: Path) -> int:
     while not place.exists() and place != place.parent:
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Refuse, with a BenchError, what takes more bytes than the disk of a folder has left."""
+    free = free_bytes(folder)
+    if free < needed:
+        room = f"about {size_text(needed)} are needed and {size_text(free)} are free"
+        raise BenchError(f"{folder}: {room}; make room or give another folder")
 
 
 def memory_bytes() -> int | None:

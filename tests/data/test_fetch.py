@@ -128,8 +128,8 @@ def test_without_a_network_it_gives_up_and_says_how_to_go_on(tmp_path: Path, pau
 def test_a_full_disk_is_noticed_before_the_first_byte(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
-    with pytest.raises(BenchError, match=r"GB are needed and 0.00 GB are free"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
+    with pytest.raises(BenchError, match=r"MB are needed and 0.0 MB are free"):
         fetch(f"{server.url}/data.bin", tmp_path / "data.bin")
     assert not (tmp_path / "data.bin.part").exists()
 

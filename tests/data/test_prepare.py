@@ -216,7 +216,7 @@ def test_without_room_nothing_is_written(tmp_path: Path, monkeypatch: pytest.Mon
     card = load_card("loveda")
     write(card, tmp_path)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
-    with pytest.raises(BenchError, match=r"about .* GB are needed and 0.00 GB are free; make room or"):
+    with pytest.raises(BenchError, match=r"about .* MB are needed and 0.0 MB are free; make room or"):
         prepare(card, None, tmp_path)
     assert not prepared_folder(card, tmp_path).exists()
 

@@ -150,6 +150,16 @@ def test_the_numbers_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
     assert ab.test.p_value == ba.test.p_value
 
 
+def test_one_row_against_all_others_without_scenes_for_a_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for row in ("a", "b"):
+        put(tmp_path, row, "vdd", [GOOD, FAIR])
+    assert run("a", "--results", str(tmp_path)) == 0
+    shown = capsys.readouterr().out
+    assert "No wins and losses: too few scenes for a test." in shown and "all 0 tests" not in shown
+
+
 def test_one_row_against_all_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for dataset, scenes in (("vdd", 10), ("udd5", 6), ("inria", 3)):
         put(tmp_path, "a", dataset, [GOOD, FAIR] * scenes)

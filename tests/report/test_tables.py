@@ -266,7 +266,7 @@ def test_html_holds_what_markdown_holds(tmp_path: Path) -> None:
     grid = build("4", CONFIG.tables["4"], CONFIG, only(tmp_path))
     text = html_table(grid)
     table = ElementTree.fromstring(text[text.index("<table>") : text.index("</table>") + len("</table>")])
-    lines = [["".join(cell.itertext()) for cell in line] for line in table.iter("tr")]
+    lines = [["".join(cell.itertext()).strip() for cell in line] for line in table.iter("tr")]
     shown = [line for line in markdown(grid).splitlines() if line.startswith("| ")]
     plain = [[cell.strip().replace("*", "") for cell in line.strip("|").split("|")] for line in shown]
     assert lines == plain
