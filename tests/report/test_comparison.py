@@ -53,7 +53,7 @@ def test_holm_runs_over_the_datasets(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_compared_is_left_out_with_its_reason(tmp_path: Path) -> None:
-    for row, image in (("a", GOOD), ("b", OTHER)):
+    for row, image in (("a", GOOD), ("b", OTHER), ("c", GOOD)):
         put(tmp_path, row, "vdd", [image])
     put(tmp_path, "a", "udd5", [GOOD])
     put(tmp_path, "a", "wbs_si", [GOOD])
