@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bench.cli.options import add_shared
 from bench.cli.words import read_classes
 from bench.errors import BenchError, did_you_mean
+from bench.runtime.room import size_text
 
 if TYPE_CHECKING:
     from bench.data.cards import Card
