@@ -291,7 +291,7 @@ def opened(path: Path) -> Iterator[Any]:
         raise BenchError(f"{path}: is read with rasterio; pip install 'ovss-bench[geo]'") from None
     try:
         file = quietly(rasterio.open, path)
-    except rasterio.errors.RasterioError as error:
+    except (rasterio.errors.RasterioError, OSError) as error:
         raise BenchError(f"{path}: GDAL cannot open it ({' '.join(str(error).split())}); check the file") from None
     with file:
         yield file
