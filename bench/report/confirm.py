@@ -55,10 +55,13 @@ class Confirmation(NamedTuple):
 HEADS = ["row", "dataset", "measured", "published", "95 %", "difference", "verdict"]
 
 
-def confirm(found: Score, published: Decimal | None, card: Card, problems: Sequence[str] = ()) -> Confirmation:
+def confirm(
+    found: Score, published: Decimal | None, card: Card, problems: Sequence[str] = (), removed: Sequence[str] = ()
+) -> Confirmation:
     """Hold a score against the published number.
 
     problems: errors that `bench datasets check` found in the dataset.
+    removed: classes that the threshold removes, see `removals`.
     """
     value = 100 * found.value if found.value == found.value else None
     ends = found.interval if found.interval is not None and found.interval.known else None
@@ -71,7 +74,7 @@ def confirm(found: Score, published: Decimal | None, card: Card, problems: Seque
     elif published is None:
         reason = "nothing is published"
     elif not agree:
-        reason = _reason(found, value, card, problems)
+        reason = _reason(found, value, card, problems, removed)
     return Confirmation(found.row, found.dataset, value, published, low, high, agree, reason)
 
 
@@ -87,7 +90,7 @@ def pattern(cells: Sequence[Confirmation]) -> str | None:
     return f"{cells[0].dataset}: {some}: look at what these have and the others lack"
 
 
-def _reason(found: Score, value: float, card: Card, problems: Sequence[str]) -> str:
+def _reason(found: Score, value: float, card: Card, problems: Sequence[str], removed: Sequence[str]) -> str:
     """Return the first reason that is known for a number that is off."""
     if problems:
         return f"labels or files differ from the card, see `bench datasets check {card.name}`: {problems[0]}"
@@ -97,6 +100,8 @@ def _reason(found: Score, value: float, card: Card, problems: Sequence[str]) -> 
         if same and line["grade"] != "second-hand" and agrees(value - float(line["value"])):
             words = "" if line["vocabulary"] == vocabulary else f" with the words {line['vocabulary']}"
             return f"others report {line['value']}{words} ({line['source']})"
+    if removed:
+        return "; ".join(removed)
     unsure = [statement for statement in card.unverified if "licence" not in statement]
     doubts = f"; the card is not sure of: {'; '.join(unsure)}" if unsure else ""
     return f"no reason is known{doubts}; {FOOTGUNS}, `bench show {found.row} {found.dataset}` the settings"

@@ -25,6 +25,7 @@ from bench.evaluation.dataset_run import Progress
 from bench.evaluation.run import execute, failures, planned
 from bench.models.clip_weights import fetch_backbone
 from bench.paths import data_root, shipped
+from bench.report.analysis import removals
 from bench.report.confirm import HEADS, Confirmation, confirm, pattern
 from bench.report.frames import export, tables
 from bench.report.published import PROPOSED, TASKS, published_number
@@ -226,4 +227,5 @@ def _confirmed(guide: Guide, card: Card, rows: Sequence[str], errors: Sequence[s
     scores = scores_of(store, load_config(spec.config), cards=spec.cards, datasets=[card.name])
     for row in rows:
         if (row, card.name) in scores:
-            yield confirm(scores[row, card.name], guide.published(row, card.name), card, errors)
+            removed = removals(filter(None, [store.cell(row, card.name)]))
+            yield confirm(scores[row, card.name], guide.published(row, card.name), card, errors, removed)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from store_helpers import settings
+from store_helpers import certain, settings, spec
 
 from bench.config import load_config
 from bench.data.cards import load_card
+from bench.report.analysis import removals
 from bench.report.confirm import Confirmation, confirm, pattern
 from bench.report.published import published_number
 from bench.report.scores import Score
 from bench.report.verdict import Verdict
+from bench.store.store import Store
 
 
 def score(value: float, dataset: str = "udd5", row: str = "segearth-ov", **known: Any) -> Score:
@@ -54,6 +58,19 @@ def test_reasons_begin_with_what_is_known_of_the_data() -> None:
     unknown = confirmed(0.3)
     assert "the card is not sure of: image sizes" in unknown.verdict and "docs/footguns.md" in unknown.verdict
     assert "not sure" not in confirmed(0.3, "whu_aerial").verdict  # of the licence alone
+
+
+def test_a_class_that_the_threshold_removes_is_a_reason(tmp_path: Path) -> None:
+    sure, unsure = [[9, 0], [0, 0]], [[0, 0], [0, 9]]
+    writer = Store(tmp_path).open(spec(1, settings=settings("clip", "udd5", threshold=0.5), classes=("ground", "road")))
+    counts = [certain(sure), certain(unsure, 20)]  # the road at a probability of 0.2
+    writer.add(0, *(np.concatenate(part) for part in zip(*counts, strict=True)))
+    writer.finish(seconds=1.0)
+    removed = removals(Store(tmp_path).cells())
+    published = Decimal("50.6")
+    found = confirm(score(0.3), published, load_card("udd5"), removed=removed)
+    assert found.verdict == "off by 20.6: udd5: road is never predicted at threshold 0.5 by clip (IoU at 0: 100.0)"
+    assert confirm(score(0.506), published, load_card("udd5"), removed=removed).verdict == "within 0.5"
 
 
 def test_what_may_not_be_compared_says_why() -> None:
