@@ -24,8 +24,11 @@ def as_configured(row: str, dataset: str) -> dict[str, Any]:
 
 
 def put(folder: Path, row: str, dataset: str, images: list[list[list[int]]], **options: Any) -> None:
-    """A cell as benchmark.yaml has it; its images have the given confusions of the first classes."""
-    changes = {**as_configured(row, dataset), **options.pop("changes", {})}
+    """A cell as benchmark.yaml has it; its images have the given confusions of the first classes.
+
+    like: a row whose settings it has, in place of its own.
+    """
+    changes = {**as_configured(options.pop("like", row), dataset), **options.pop("changes", {})}
     size = max([2, changes["background"] + 1, *map(len, images)])
     padded = [np.pad(image, (0, size - len(image))) for image in images]
     metric = "foreground_iou" if size == 2 else "miou"

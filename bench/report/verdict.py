@@ -76,7 +76,7 @@ class Verdict:
     stale: what changed since, "name old -> new".
     upper_bound: set where the threshold is not the protocol's, or where several values of a setting were tried.
     differs: "metric", "labels", "images", "weights", "backbone" or "dtype" -> how it departs from most results of its
-        dataset.
+        dataset; "configuration" -> why it cannot be held against benchmark.yaml.
     caveats: why it may not stand beside a published number.
     footnote: what else to know of its data.
     notes: how it was made.
@@ -241,11 +241,12 @@ def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
         found = replace(found, upper_bound=_upper_bound(cell, column))
         if record.demo:  # its data and protocol are its own
             return found
-        stale, backbone = tuple(_stale(cell, column)), _other_backbone(cell, column)
-        return replace(found, stale=stale, caveats=(*found.caveats, *backbone))
+        return replace(found, stale=tuple(_stale(cell, column)), caveats=(*found.caveats, *_caveats(cell, column)))
     except BenchError as error:
-        apart = () if record.demo else (f"cannot be held against benchmark.yaml: {error}",)
-        return replace(found, caveats=(*found.caveats, *apart))
+        if record.demo:
+            return found
+        apart = {"configuration": f"cannot be held against benchmark.yaml: {error}"}
+        return replace(found, differs={**found.differs, **apart})
 
 
 def damaged(reason: str, demo: bool = False, limit: int | None = None) -> Verdict:
@@ -288,7 +289,7 @@ def _stale(cell: StoredResult, column: Column) -> list[str]:
         return changed
     now = _settings_now(cell, column.config, card)
     if now is None:
-        raise BenchError(f"no card of {cell.dataset} was kept with it; give --cards")
+        return changed
     known = {name: value for name, value in cell.settings.options.items() if name in now.options}
     then = cell.settings.model_copy(update={"options": known})
     changed = setting_changes(then, now, without=("backbone",)) + changed
@@ -299,10 +300,12 @@ def _stale(cell: StoredResult, column: Column) -> list[str]:
     return changed
 
 
-def _other_backbone(cell: StoredResult, column: Column) -> list[str]:
+def _caveats(cell: StoredResult, column: Column) -> list[str]:
     if cell.settings.method == EXTERNAL:
         return []
     now, name = _settings_now(cell, column.config, column.card), Path(cell.settings.backbone).name
+    if now is None:
+        return [f"cannot be held against benchmark.yaml: no card of {cell.dataset} was kept with it; give --cards"]
     return [] if now.backbone == cell.settings.backbone else [f"backbone {name}, benchmark.yaml has {now.backbone}"]
 
 

@@ -44,6 +44,7 @@ SAID = {
     "gem+ours": ("other backbone", "other backbone"),
     "sclip+ours": ("other images", "other images"),
     "clearclip+ours": ("other labels", "other labels"),
+    "clip+lost": ("other configuration", "other configuration"),
     "proxyclip": ("partial", "30 of 40 images"),
     "ignored": ("no labels", "no labels, external"),
     "mine": ("ok", "external"),
@@ -90,6 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     put(folder, "clip+ours", "udd5", IMAGES, inputs={**INPUTS, "weights": "another"})
     put(folder, "gem+ours", "udd5", IMAGES, changes={"backbone": "/home/me/tiny.json"})
     put(folder, "clearclip+ours", "udd5", SWAPPED)
+    put(folder, "clip+lost", "udd5", IMAGES, like="clip")
     put(folder, "proxyclip", "udd5", IMAGES[:30], total=40)
     external = {"method": "external", "backbone": "external", "vocabulary": "external"}
     put(folder, "mine", "udd5", IMAGES, changes=external, info={"caveat": "external: by another program"})
@@ -119,6 +121,7 @@ def test_each_kind_has_its_verdict(collections: dict[str, Collection]) -> None:
     assert {row for row, one in found.items() if one.comparable} == {"clip", "maskclip", "sclip", *tried}
     assert "one of 3 values of scale" in found["sclip[scale=40]"].words
     assert "6 of 40 image files are not those of most rows" in found["sclip+ours"].words
+    assert "cannot be held against benchmark.yaml: row 'clip+lost': unknown modifier" in found["clip+lost"].words
     assert "scale 40.0 -> 50.0" in found["segearth-ov"].words and "{" not in found["broken"].text
     for name in ("demo", "limited-2"):
         assert all(one.complete and not one.comparable for one in collections[name].scores.values())
