@@ -187,7 +187,10 @@ def test_a_dataset_that_a_protocol_lacks_costs_only_itself(tmp_path: Path, capsy
     content["vocabularies"] = {"half": {"loveda": words}}
     project.config.write_text(yaml.safe_dump(content))
     flags = ["--methods", "clip", "--datasets", "loveda,whu_aerial", "--protocol", "cvpr2025,half"]
+    assert project.run(*flags, "--dry-run") == 0 and project.run(*flags, "--dry-run", "--strict") == 1
     assert project.run(*flags) == 0, capsys.readouterr().err
+    assert project.run(*flags, "--strict") == 1
+    assert "bench: clip[protocol=half] on whu_aerial: dataset whu_aerial has no vocabulary" in capsys.readouterr().err
     cells = {(cell.row, cell.dataset): cell for cell in Store(tmp_path / "results").cells()}
     gap = cells.pop(("clip[protocol=half]", "whu_aerial"))
     assert gap.status == "no data" and "dataset whu_aerial has no vocabulary 'half'" in str(gap.reason)

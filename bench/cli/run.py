@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fields(where, RunSpec, data_root="D", cards="DIR", layouts="X=L", results="D", demo=None)
     how = parser.add_argument_group("how")
     add_fields(how, RunSpec, workers="N", boundary=None, save_predictions="N", allow_incomplete=None, time_limit="S")
-    how.add_argument("--strict", action="store_true", help="exit with 1 when a dataset is missing or a cell incomplete")
+    how.add_argument("--strict", action="store_true", help="exit with 1 also when a dataset or words are missing")
     how.add_argument(
         "--processes", type=positive, metavar="N", help="start N processes that share the images, as torchrun would"
     )
@@ -182,8 +182,8 @@ def _missing(run: Run) -> str:
 
 
 def _without_data(run: Run, strict: bool) -> bool:
-    """Tell whether the data that are missing make the command fail: one dataset with --strict, else all."""
-    return bool(run.missing) and (strict or len(run.missing) == len(run.datasets))
+    """Tell whether what is missing makes the command fail: with --strict any data or words, else all data."""
+    return (strict and bool(run.missing or run.wordless)) or len(run.missing) == len(run.datasets)
 
 
 def _unlearned(run: Run) -> list[str]:
@@ -207,13 +207,13 @@ def _close(run: Run, strict: bool) -> int:
     from bench.evaluation.plan import absent_weights
     from bench.evaluation.run import failures
 
-    failed, gaps = failures(run), [f"{name}: no data" for name in run.missing] if strict else []
+    failed, gaps = failures(run), [*(f"{name}: no data" for name in run.missing), *run.wordless] if strict else []
     weights = []
     if len(run.missing) < len(run.datasets):
         _show(run)
     else:
         weights = absent_weights((cell.settings for dataset in run.datasets for cell in dataset.cells), run.models)
-    if _without_data(run, strict):
+    if run.missing and _without_data(run, strict):
         also = f"; weights {', '.join(weights)} are not there either, see `python -m bench doctor`" if weights else ""
         gaps.append(f"{_missing(run)}{also}")
     for line in [*failed, *gaps]:

@@ -74,14 +74,25 @@ class Run:
         return [dataset.card.name for dataset in self.datasets if dataset.missing]
 
     @property
+    def wordless(self) -> list[str]:
+        """Cells whose vocabulary has no words for the dataset, each with the reason."""
+        return [
+            f"{cell.row} on {one.card.name}: {cell.error}"
+            for one in self.datasets
+            for cell in one.cells
+            if cell.wordless
+        ]
+
+    @property
     def waiting(self) -> list[DatasetPlan]:
         """Datasets that have images to evaluate or scores to renew."""
         return [dataset for dataset in self.datasets if dataset.samples and dataset.due]
 
     @property
     def errors(self) -> list[str]:
-        """Why cells cannot be run, each reason once; missing data is no error."""
-        found = {cell.error for dataset in self.datasets for cell in dataset.cells if cell.error and dataset.samples}
+        """Why cells cannot be run, each reason once; missing data is no error, and neither are missing words."""
+        cells = (cell for dataset in self.datasets if dataset.samples for cell in dataset.cells)
+        found = {cell.error for cell in cells if cell.error and not cell.wordless}
         refused = [f"{dataset.card.name}: {dataset.refused}" for dataset in self.datasets if dataset.refused]
         return [*refused, *sorted(found)]
 
