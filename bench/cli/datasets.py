@@ -112,6 +112,8 @@ def _new(args: argparse.Namespace, root: Path) -> int:
     ]
     heads = ["value", "of the pixels", f"in labels (of {found.looked_at:,})", "class"]
     print(tabulate(lines, headers=heads, colalign=("left", "right", "right", "left"), disable_numparse=True))
+    for text in found.assumed():
+        print(f"\nnote: {text}")
     where = f"--cards {cards}" + (f" --data-root {args.data_root}" if args.data_root else "")
     print(f"\nnext:{'' if classes else f' name the classes in {file}, then'}")
     print(f"  python -m bench datasets check {card.name} {where}")

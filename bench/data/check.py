@@ -113,7 +113,7 @@ def check(card: Card, data_root: Path, all_labels: bool = False, layout: str | N
 def _count(card: Card, samples: SampleSet) -> Iterator[Problem]:
     where = str(samples.root)
     for warning in samples.warnings:
-        yield Problem("warning", where, warning, "see the notes of the card")
+        yield Problem("warning", where, warning, f"see the {'notes of the ' * bool(card.notes)}card")
     if wrong := miscount(len(samples), card.expected_count):
         doubt = " (a number that is not verified)" if count_is_unverified(card) else ""
         yield Problem("error", where, f"incomplete: {wrong}{doubt}", f"compare with the split: {card.split_note}")

@@ -67,6 +67,15 @@ class Findings:
         """Share of the pixels that have a value, in per cent."""
         return f"{self.pixels[value] / sum(self.pixels.values()):.1%}"
 
+    def assumed(self) -> Iterator[str]:
+        """Say what the card takes for granted of the images, and under which key."""
+        if self.alone:
+            yield f"`split`: images without a label are left out ({self.alone:,})"
+        if self.bands:
+            yield "`bands`: images have more than three; the first three are taken for red, green and blue"
+        if self.stretch:
+            yield "`stretch`: images have more than 8 bits; the percentiles 2 and 98 of each become 0 and 255"
+
 
 def new_card(
     file: Path, folder: Path, data_root: Path, classes: Sequence[Sequence[str]] = (), ignored: Sequence[str] = ()

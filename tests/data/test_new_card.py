@@ -101,6 +101,7 @@ def test_a_card_is_written_that_check_finds_fine(kind: str, tmp_path: Path) -> N
         key: value for key, value in EXPECTED[kind][2].items() if (key, value) != ("at", 128)
     }
     assert card.folders == ("town",) and card.expected_count == 3 and found.sizes == {"80x64": 3}
+    assert [text.split("`")[1] for text in found.assumed()] == (["stretch"] if kind == "deep" else [])
     count = len(card.classes)
     assert count == (2 if kind in ("beside", "before", "lossy", "deep") else 3)
     samples = open_samples(card, tmp_path)
@@ -126,6 +127,7 @@ def test_the_command_writes_a_card_with_names_that_run_takes(
     assert main(["datasets", "new", "mytown", "tiles", *words]) == 0
     shown = capsys.readouterr().out
     assert "cards/mytown.yaml: 2 images" in shown and "ignored" in shown
+    assert "note: `split`: images without a label are left out (1)" in shown and "`bands`" not in shown
     assert f"python -m bench datasets check mytown --cards {Path('cards')}" in shown
     card = load_card("mytown", [Path("cards")])
     assert card.classes == ("background", "building") and card.vocabularies["cvpr2025"][1] == ("building", "house")
