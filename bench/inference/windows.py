@@ -81,13 +81,12 @@ class WindowMean:
             assert isinstance(scores, Tensor)
             weight = weight.to(self._count.device)
             scores = scores * weight
-        self._count[rows, columns] += 1 if weight is None else weight
-        if not isinstance(scores, Tensor) and self._sum.device.type == "cpu":
-            for total, one in zip(self._sum, scores, strict=True):  # without a copy of all
-                total[..., rows, columns] += one
+        self._count[rows, columns].add_(1 if weight is None else weight)
+        if isinstance(scores, Tensor):
+            self._sum[..., rows, columns].add_(scores)
             return
-        together = scores if isinstance(scores, Tensor) else torch.stack(list(scores))
-        self._sum[..., rows, columns] += together
+        for total, one in zip(self._sum, scores, strict=True):
+            total[..., rows, columns].add_(one)
 
     def mean(self) -> Tensor:
         """(…, H, W), once, after the last window; every pixel must be in at least one."""
