@@ -6,6 +6,7 @@ What is written here is the definition, in torch, and what a GPU runs; `postproc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from bench import metrics
 from bench.inference import postprocess_cpu
+from bench.runtime.device import exact_float32
 from bench.runtime.timing import stage
 from bench.settings import BEST_WORD, IGNORED, Join
 
@@ -24,6 +26,7 @@ Uint8s: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 
 _VALUES = 1 << 25  # scores in a strip: one more call costs an accelerator more than a million more scores
+_LINES = 128  # of the enlarged image in a strip at most: with more, more of the weights that are multiplied are zero
 _COPIES = 1 << 22  # counters at most: pixels that are counted at once wait for each other less in several histograms
 
 
@@ -144,23 +147,23 @@ def pixel_histograms(scores: Tensor, classes: Tensor, scales: Tensor | None, lab
 
     Returns (R, (K + 1) * K * 100) int32. Nothing here waits for the device.
     """
-    rows, keys = len(scores), (count + 1) * count * metrics.BINS
-    first_key = torch.arange(rows, device=label.device)[:, None, None] * keys
-    row_of_label = torch.arange(256, device=label.device).clamp_max(count) * (count * metrics.BINS)
+    rows, device, keys = len(scores), label.device, (count + 2) * count * metrics.BINS  # a row more for what is ignored
     copies = max(1, min(16, _COPIES // (rows * keys)))
-    spare = rows * keys  # counts what is ignored
-    histogram = torch.zeros(copies, spare + 1, dtype=torch.int32, device=label.device)
+    key_of_query = (classes * metrics.BINS + torch.arange(rows, device=device)[:, None] * keys).int()
+    key_of_label = torch.arange(256, device=device, dtype=torch.int32).clamp_max_(count)
+    key_of_label[IGNORED] = count + 1
+    key_of_label *= count * metrics.BINS
+    key_of_column = torch.arange(label.shape[1], device=device, dtype=torch.int32) % copies * (rows * keys)
+    histogram = torch.zeros(copies * rows * keys, dtype=torch.int32, device=device)
     one = histogram.new_ones(())
     scaled = scores if scales is None else scores * scales[:, None, None, None]
     for lines, winner, probability in _strips(scaled, (label.shape[0], label.shape[1]), scales is not None):
-        labels = label[lines].long()  # (m, W)
-        of_class = classes.gather(1, winner.flatten(1)).view_as(winner)  # (R, m, W)
-        bins = probability_bin(probability.nan_to_num_(0.0))  # rows with such scores fail, but must not count elsewhere
-        key = of_class.mul_(metrics.BINS).add_(bins).add_(row_of_label[labels]).add_(first_key)
-        key = torch.where(labels == IGNORED, spare, key)
-        key += torch.arange(label.shape[1], device=label.device) % copies * (spare + 1)
-        histogram.view(-1).index_add_(0, key.flatten(), one.expand(key.numel()))
-    return histogram.sum(0, dtype=torch.int32)[:-1].view(rows, keys)
+        key = key_of_query.gather(1, winner.flatten(1)).view_as(winner)  # (R, m, W)
+        key += _bins(probability)
+        key += key_of_label[label[lines].long()] + key_of_column
+        histogram.index_add_(0, key.flatten(), one.expand(key.numel()))
+    together = histogram.view(copies, rows, count + 2, -1).sum(0, dtype=torch.int32)
+    return together[:, : count + 1].flatten(1)
 
 
 def _strips(scaled: Tensor, size: tuple[int, int], softmax: bool) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -180,18 +183,29 @@ def enlarged_strips(scaled: Tensor, size: tuple[int, int]) -> Iterator[tuple[sli
         return
     wide = F.interpolate(scaled.reshape(1, 1, -1, width), size=(rows * queries * height, size[1]), mode="bilinear")
     wide = wide.view(rows, queries, height, size[1])
-    position = ((torch.arange(size[0], device=scaled.device) + 0.5) * (height / size[0]) - 0.5).clamp_min(0)
-    upper = position.long().clamp_max(height - 1)
-    lower, weight = (upper + 1).clamp_max(height - 1), (position - upper)[:, None]
+    identity = torch.eye(height, device=scaled.device)[None, None]
+    weights = F.interpolate(identity, size=(size[0], height), mode="bilinear")[0, 0]  # (H, h), of which a band is not 0
+    count = min(count, _LINES)
     for start in range(0, size[0], count):
-        lines = slice(start, min(start + count, size[0]))
-        yield (
-            lines,
-            torch.lerp(wide.index_select(2, upper[lines]), wide.index_select(2, lower[lines]), weight[lines]),
-        )
+        stop = min(start + count, size[0])
+        band = slice(max(start * height // size[0] - 1, 0), -(-stop * height // size[0]) + 1)
+        with exact_float32():
+            blended = weights[start:stop, band] @ wide[:, :, band]
+        yield slice(start, stop), blended
 
 
 def probability_bin(probability: Tensor) -> Tensor:
     """`bench.metrics.probability_bin` for a tensor on any device: float32 -> uint8."""
-    half_an_ulp_up = (probability.double().view(torch.int64) | metrics.HALF_AN_ULP).view(torch.float64)
-    return half_an_ulp_up.mul_(metrics.BINS).clamp_(max=metrics.BINS - 1).to(torch.uint8)
+    return _bins(probability).to(torch.uint8)
+
+
+def _bins(probability: Tensor) -> Tensor:
+    """Bin of each probability, int32; of what is no number, some bin."""
+    return torch.bucketize(probability, _first_of_bins(probability.device), out_int32=True, right=True)
+
+
+@functools.lru_cache
+@torch.inference_mode(False)
+def _first_of_bins(device: torch.device) -> Tensor:
+    """Least probability, as a float32, of each bin but the lowest."""
+    return torch.arange(1, metrics.BINS, dtype=torch.float64).div_(metrics.BINS).float().to(device)

@@ -51,6 +51,7 @@ def test_bins_at_their_edges_are_numpys() -> None:
     near = [np.nextafter(edges, np.float32(side)).clip(0, 1) for side in (-1, 2)]
     probability = np.concatenate([edges, *near])
     assert np.array_equal(probability_bin(torch.from_numpy(probability)).numpy(), metrics.probability_bin(probability))
+    assert probability_bin(torch.tensor([torch.nan, torch.inf, -1.0])).tolist() == [99, 99, 0]  # none counts elsewhere
 
 
 def test_the_first_of_equal_queries_wins_also_among_hundreds() -> None:
