@@ -35,7 +35,7 @@ from bench.inference.windows import window_starts
 from bench.maps.legend import Legend
 from bench.maps.outputs import MapFiles, MapStrip, packed
 from bench.maps.scene import Scene, View, bounded_cache, dropped_bands, has_place, open_scene
-from bench.maps.spec import Blend, Depth, MapSpec
+from bench.maps.spec import POLYGONS, Blend, Depth, MapSpec
 from bench.maps.strips import gaussian, of_row, score_strips, strip_edges
 from bench.models.collector import Box
 from bench.models.text import Vocabulary
@@ -142,8 +142,9 @@ def _scene_job(source: Path, base: Path, rows: RowGroup, spec: MapSpec, view: Vi
         size, place = (scene.height, scene.width), scene.place
     passes = [pass_over(one, size, spec.native, place is not None or has_place(source)) for one in rows.segmenters]
     formats = spec.format or (("png",) if place is None else ("tif",))
-    if place is None and {"gpkg", "geojson"} & set(formats):
-        raise BenchError(f"{source}: lies nowhere on Earth, so it has no polygons; leave --format gpkg and geojson out")
+    if (place is None or place.crs is None) and any(one in POLYGONS for one in formats):
+        what = "lies nowhere on Earth" if place is None else "has no coordinate system (gdal_edit.py -a_srs sets one)"
+        raise BenchError(f"{source}: {what}, so it has no polygons; leave --format gpkg and geojson out")
     changed = datetime.fromtimestamp(source.stat().st_mtime, timezone.utc)
     shared: dict[str, Any] = {
         "formats": formats,

@@ -43,7 +43,10 @@ def outlined(labels: NDArray[np.uint8], bins: NDArray[np.uint8], place: Place, o
 
     across, down = place.pixel(*labels.shape)
     held = labels != IGNORED
-    if (smallest := math.ceil(outlines.min_area / (across * down) - 1e-6)) > 1:
+    smallest = min(
+        math.ceil(outlines.min_area / (across * down) - 1e-6), labels.size - 1
+    )  # pixels; sieve takes no more
+    if smallest > 1:
         labels = np.where(held, sieve(labels, smallest, mask=held), labels)
     found = [(shapely.geometry.shape(one), int(value)) for one, value in shapes(labels, held, 4)]
     regions = np.array([one for one, _ in found], dtype=object)  # in pixels

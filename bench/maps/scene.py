@@ -345,7 +345,7 @@ def _regridded(path: Path, file: Any, view: View) -> Any:
     from rasterio.vrt import WarpedVRT
 
     place, before = place_of(file), file.transform
-    if place is None or before.b or before.d:
+    if place is None or before.b or before.d or before.a < 0 or before.e > 0:
         raise BenchError(f"{path}: --gsd and --bounds need a georeferenced scene with north up; gdalwarp makes one")
     across, down = before.a, before.e
     if view.gsd is not None:

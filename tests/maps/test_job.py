@@ -13,6 +13,7 @@ import pytest
 import rasterio
 from map_helpers import noise, rows, scene
 from numpy.typing import NDArray
+from PIL import Image
 
 from bench.errors import BenchError
 from bench.inference.visualize import PLAIN
@@ -20,7 +21,7 @@ from bench.maps import job as jobs
 from bench.maps.job import JobOutcome, RowGroup, Worker, make_maps, plan_maps
 from bench.maps.spec import MapSpec
 
-pytest.importorskip("rasterio")
+pyogrio = pytest.importorskip("pyogrio")
 EVERYTHING = {"format": "tif,png,gpkg,geojson", "probabilities": "8bit", "min_area": 20, "simplify": 1}
 
 
@@ -162,6 +163,30 @@ def test_all_scenes_are_looked_at_before_the_first_is_computed(
     with pytest.raises(BenchError, match=r"c\.tif: uint16 pixels; give --stretch"):
         made(scenes, tmp_path / "out")
     assert not computed and not list((tmp_path / "out").iterdir())
+
+
+def test_odd_scenes_have_maps_too(tmp_path: Path) -> None:
+    """No data at all, a single pixel, a line, south up, a name of signs; in all formats."""
+    odd = {
+        "empty": scene(tmp_path / "empty.tif", np.zeros((3, 90, 80), np.uint8), nodata=0),
+        "pixel": scene(tmp_path / "pixel.tif", noise(1, 1)),
+        "a [line] & ü": scene(tmp_path / "a [line] & ü.tif", noise(1, 90)),
+        "south": scene(tmp_path / "south.tif", noise(), metres=-0.5),
+    }
+    assert made(list(odd.values()), tmp_path / "out", **EVERYTHING) == JobOutcome()
+    for name, source in odd.items():
+        with rasterio.open(source) as before, rasterio.open(tmp_path / "out" / f"{name}.tif") as after:
+            assert (after.shape, after.transform) == (before.shape, before.transform)
+            assert (after.read(1) == 255).all() == (name == "empty")
+            assert pyogrio.read_info(tmp_path / "out" / f"{name}.gpkg", layer="map")["features"] > 0 or name == "empty"
+
+
+def test_polygons_need_a_coordinate_system_before_anything_is_computed(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(noise().transpose(1, 2, 0)).save(photo)
+    (tmp_path / "photo.pgw").write_text("0.5\n0\n0\n-0.5\n500000.25\n5599999.75\n")
+    with pytest.raises(BenchError, match=r"photo\.png: has no coordinate system .*, so it has no polygons"):
+        made([photo], tmp_path / "out", format="gpkg")
 
 
 def test_the_rest_of_a_share_waits_in_a_hidden_folder(scenes: list[Path], tmp_path: Path) -> None:

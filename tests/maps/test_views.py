@@ -102,6 +102,8 @@ def test_another_resolution(tmp_path: Path) -> None:
     assert seen(file, View(gsd=0.25)).shape == (240, 320, 3)
     with pytest.raises(BenchError, match="need a georeferenced scene with north up"):
         seen(scene(tmp_path / "nowhere.tif", bands, crs=None), View(gsd=1.0))
+    with pytest.raises(BenchError, match="need a georeferenced scene with north up"):
+        seen(scene(tmp_path / "south.tif", bands, metres=-0.5), View(gsd=1.0))
 
 
 def test_resolution_in_degrees(tmp_path: Path) -> None:
