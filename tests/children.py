@@ -16,6 +16,11 @@ from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 120  # that a command may take before it counts as a hang
+WARM = [  # what commands, methods and the module of the tests themselves import, once for all processes
+    *("children", "pytest", "bench.cli.run", "bench.cli.stored", "bench.cli.figure", "bench.evaluation.run"),
+    *("bench.maps.predictor", "bench.report.frames", "bench.training.loop", "datasets", "matplotlib.pyplot"),
+    *("scipy.ndimage", "scipy.sparse.csgraph", "scipy.spatial.distance", "scipy.stats"),
+]
 TOUCHES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")  # events of the interpreter's audit
 
 
@@ -52,7 +57,7 @@ def run(arguments: Sequence[str | Path], root: Path, ending: signal.Signals | No
 @functools.cache
 def _server() -> multiprocessing.context.ForkServerContext:
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["children", "bench.evaluation.run", "bench.report.frames", "matplotlib.pyplot"])
+    server.set_forkserver_preload(WARM)
     with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, (ROOT, ROOT / "tests")))):
         forkserver.ensure_running()
     return server

@@ -32,13 +32,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Let a tenth of the marker `chaos`, or one case `one_in` so many, run with the fast tests, by its name's hash.
+    """Let a tenth of the marker `chaos`, or one case in `one_in` (0: none), run with the fast tests, by its hash.
 
     Begin with the files that take longest, so that at the end no process works alone.
     """
     for item in items:
         chaos = item.get_closest_marker("chaos")
-        if chaos and crc32(item.name.encode()) % chaos.kwargs.get("one_in", 10) == 0:
+        one_in = chaos.kwargs.get("one_in", 10) if chaos else 0
+        if one_in and crc32(item.name.encode()) % one_in == 0:
             item.add_marker("tenth")
     yield  # `-m` chooses
     seconds: defaultdict[Path, float] = defaultdict(float)

@@ -151,6 +151,7 @@ def mine(trunk):
 """
 
 
+@pytest.mark.chaos(one_in=0)  # each starts a dozen interpreters
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rank", "process", "ending", "code", "said"),
