@@ -60,9 +60,9 @@ class OverDatasets:
     adjusted: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """Two stored rows on all datasets that both have.
+    """Two stored rows on all datasets that both have; printed, it is the text of ``python -m bench compare``.
 
     pairs: one for each dataset.
     left_out: dataset -> why.
@@ -78,6 +78,11 @@ class Comparison:
     over_datasets: OverDatasets | None
     demo: bool
     family: int = 0
+
+    def __repr__(self) -> str:
+        from bench.report.comparison_text import markdown
+
+        return markdown(self)
 
 
 def compare(

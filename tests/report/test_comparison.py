@@ -158,6 +158,9 @@ def test_one_row_against_all_others_without_scenes_for_a_test(
     assert run("a", "--results", str(tmp_path)) == 0
     shown = capsys.readouterr().out
     assert "No wins and losses: too few scenes for a test." in shown and "all 0 tests" not in shown
+    assert run("a", "b", "--results", str(tmp_path)) == 0
+    printed = repr(compare(Store(tmp_path), "a", "b"))
+    assert printed.startswith("# a against b\n") and printed in capsys.readouterr().out
 
 
 def test_one_row_against_all_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
