@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,13 +190,15 @@ def before_run(
     status, published = look(card, find_data_root(data_root)), published_number(config, row, dataset)
     missing = [f"{one.name}: {one.how}" for one in lacking_weights(config, methods, [row])]
     data = "there" if status.state == "found" else f"{status.state}, {size_text(status.to_fetch)}: {status.how}"
+    flags = ["--methods", row, "--datasets", dataset, *(part for folder in cards for part in ("--cards", str(folder)))]
+    flags += ["--data-root", str(data_root)] if data_root else []
     known = {
         "score": "nothing is stored yet",
         "published": f"{published} %" if published is not None else "no number",
         "images": f"{card.expected_count or '?'} ({card.split_note})",
         "data": data,
         "weights": "; ".join(missing) or "there",
-        "command": f"python -m bench run --methods '{row}' --datasets {dataset}",
+        "command": f"python -m bench run {shlex.join(flags)}",
     }
     return {f"{row} on {dataset}": known, "settings": settings.model_dump(exclude={"row", "dataset"})}
 

@@ -81,12 +81,14 @@ def test_what_cannot_be_had_is_noted_and_the_next_one_is_taken(tmp_path: Path, m
 def test_show_tells_what_is_known_before_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "segearth-ov", "loveda", "--results", str(tmp_path)]) == 1
     said = capsys.readouterr().out
-    assert (
-        "36.9 %" in said and "1669" in said and "python -m bench run --methods 'segearth-ov' --datasets loveda" in said
-    )
+    assert "36.9 %" in said and "1669" in said and "bench run --methods segearth-ov --datasets loveda\n" in said
     assert "vocabulary" in said and "simfeatup" in said
     assert main(["show", "segearth-of", "loveda", "--results", str(tmp_path)]) == 2
     assert before_run("clip", "lovda", load_config()) is None
+    known = before_run("clip[debias=0.3]", "loveda", load_config(), [tmp_path], "data")
+    assert known is not None
+    flags = f"--methods 'clip[debias=0.3]' --datasets loveda --cards {tmp_path} --data-root data"
+    assert next(iter(known.values()))["command"] == f"python -m bench run {flags}"
 
 
 def test_a_plan_without_data_says_how_much_there_is_to_fetch(
