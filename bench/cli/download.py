@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.cli.options import add_shared
+
+if TYPE_CHECKING:
+    from bench.config import BackboneSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +29,13 @@ def main(args: argparse.Namespace) -> int:
     from bench.paths import data_root
 
     if args.names[0] == "weights":
-        from bench.models.clip_weights import fetch_backbone
-
-        return 0 if download_weights(load_config(args.config), args.names[1:], print, fetch_backbone) else 1
+        return 0 if download_weights(load_config(args.config), args.names[1:], print, _fetch_backbone) else 1
     cards = [load_card(name, args.cards) for name in args.names]
     complete = [download_dataset(card, data_root(args.data_root), print) for card in cards]
     return 0 if all(complete) else 1
+
+
+def _fetch_backbone(spec: BackboneSpec) -> Path:
+    from bench.models.clip_weights import fetch_backbone  # imports open_clip: seconds, which other weights do not need
+
+    return fetch_backbone(spec)

@@ -43,6 +43,7 @@ def main(args: argparse.Namespace) -> int:
         device=spec.device,
         config=spec.config,
         cards=spec.cards,
+        measure=False,  # which takes a minute, and `doctor` did
     )
     print(f"{diagnosis}\n")
     if spec.demo:

@@ -88,14 +88,6 @@ def test_maps_of_other_settings_are_forgotten(project: Project) -> None:
     assert set(files(project).values()) != set(first.values())
 
 
-@pytest.mark.slow
-def test_processes_hand_their_maps_over(project: Project) -> None:
-    assert project.run(*LOVEDA, "--save-predictions") == 0
-    assert project.run(*LOVEDA, "--save-predictions", "--processes", "2", results="two") == 0
-    folder = project.root / "two" / "cells" / "loveda" / "clip" / "predictions"
-    assert {file.name: file.read_bytes() for file in folder.glob("*.png")} == files(project)
-
-
 def test_a_figure_shows_the_maps_that_were_kept(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     assert project.run("--datasets", "loveda", "--methods", "clip", "--save-predictions", "1") == 0
     ((name, data),) = files(project).items()

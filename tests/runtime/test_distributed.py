@@ -14,13 +14,20 @@ from bench.runtime.distributed import said_already, start_processes
 FLAGS = ("--datasets", "loveda,whu_aerial", "--methods", "clip,segearth-ov")
 
 
+def maps(project: Project, results: str) -> dict[str, bytes]:
+    """Bytes of every kept label map, by cell and image."""
+    cells = project.root / results / "cells"
+    return {str(file.relative_to(cells)): file.read_bytes() for file in cells.rglob("predictions/*.png")}
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one_and_mistakes_are_told_once(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    assert project.run(*FLAGS, results="one") == 0
-    done = project.process(*FLAGS, "--processes", "2", results="two")
+    assert project.run(*FLAGS, "--save-predictions", results="one") == 0
+    done = project.process(*FLAGS, "--save-predictions", "--processes", "2", results="two")
     assert done.returncode == 0, done.stderr
     assert project.counts("two") == project.counts("one") and len(project.counts("one")) == 4
+    assert maps(project, "two") == maps(project, "one") and len(maps(project, "one")) == 10
     wrong = project.process(*FLAGS, "--processes=2", "--datasets", "lovda")
     assert wrong.returncode == 2
     assert [line for line in wrong.stderr.splitlines() if "lovda" in line] == wrong.stderr.splitlines()

@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from project import SMALL
+from data_helpers import scene
+from project import SMALL, cards_of_any_count
 
 from bench.cli import main
 from bench.config import load_config
 from bench.data.cards import load_card
 from bench.data.inventory import DatasetStatus, look
 from bench.demo.config import DEMO
+from bench.demo.writers import write_dataset
 from bench.spec import RunSpec
 from bench.verify import reproduce as room
 from bench.verify.doctor import Diagnosis, before_run, doctor
@@ -68,7 +70,15 @@ def test_a_guided_run_compares_and_writes_what_is_sent_back(tmp_path: Path, monk
 def test_what_cannot_be_had_is_noted_and_the_next_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "compare", lambda *_: [])
     diagnosis = nothing_lacks(tmp_path)
-    spec = RunSpec(backbone=DEMO, data_root=tmp_path / "data", results=tmp_path / "r", workers=0, device="cpu")
+    (tmp_path / "small.yaml").write_text(SMALL)
+    spec = RunSpec(
+        backbone=DEMO,
+        config=tmp_path / "small.yaml",
+        data_root=tmp_path / "data",
+        results=tmp_path / "results",
+        workers=0,
+        device="cpu",
+    )
     table = {"1": load_config().tables["1"].model_copy(update={"columns": ("potsdam", "vaihingen")})}
     spec.configuration.tables.update(table)
     monkeypatch.setattr(room, "FIRST", "vdd")
@@ -76,6 +86,11 @@ def test_what_cannot_be_had_is_noted_and_the_next_one_is_taken(tmp_path: Path, m
     assert [note.partition(":")[0] for note in found.notes] == ["vdd", "potsdam", "vaihingen"]
     assert "to be got by hand (request), see `bench download potsdam`" in found.notes[1]
     assert not found.confirmed and "nothing was measured" in found.text()
+    card = load_card("vdd")
+    write_dataset(card, tmp_path / "data", [scene(card, 64, 72, number) for number in range(2)])
+    with cards_of_any_count(tmp_path):
+        *_, found = reproduce(Guide(spec, "1", "table", lambda _: None), diagnosis)
+    assert ("segearth-ov", "vdd") in found.cells and not any(note.startswith("vdd: to be") for note in found.notes)
 
 
 def test_show_tells_what_is_known_before_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
