@@ -1,7 +1,8 @@
-"""Versions, commit and machine that a number was made with."""
+"""Versions, commit and machine that a number was made with, and when."""
 
 from __future__ import annotations
 
+import datetime
 import functools
 import platform
 import re
@@ -25,6 +26,11 @@ _PACKAGES = (
 
 MACHINE = ("cpu", "simd", "threads", "mkl", "onednn", "gpu")
 """Facts of `provenance` on which the rounding of a result depends, besides the versions of torch and its device."""
+
+
+def utc_now() -> str:
+    """Return the time by UTC, to the second, as records have it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def provenance() -> dict[str, str]:

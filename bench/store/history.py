@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bench.metrics import score
+from bench.runtime.provenance import utc_now
 from bench.settings import Settings
 from bench.store.record import DONE, NAMING, SCORING, Previous, Record
 from bench.store.result import StoredResult
@@ -45,7 +45,7 @@ def history_of(
     elif entries and not same:  # nothing was completed since, so that its end is known from what comes now
         last = entries.pop()
     if last is not None and (changed := differences(last, new) + notes):
-        until = last.until or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        until = last.until or utc_now()
         entries.append(last.model_copy(update={"changed": changed, "until": until}))
     return entries[-KEPT:]
 
@@ -56,7 +56,7 @@ def history_of_gap(old: StoredResult | None, why: str) -> list[Previous]:
         return []
     if old.status not in DONE:
         return old.record.history
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    now = utc_now()
     return [*old.record.history, _snapshot(old).model_copy(update={"changed": [why], "until": now})][-KEPT:]
 
 

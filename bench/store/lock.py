@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
 import os
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from bench.errors import BenchError
+from bench.runtime.provenance import utc_now
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def folder_lock(folder: Path, name: str = ".lock") -> Iterator[None]:
             f"results folder {folder}: {cannot} ({error.strerror}); choose another, on a local disk, with --results"
         ) from None
     try:
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        now = utc_now()
         with contextlib.suppress(OSError):  # a full disk is named by what has to be on it
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}\n", encoding="utf-8")
         yield

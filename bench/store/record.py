@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from bench.errors import BenchError
 from bench.metrics import METRICS
 from bench.runtime.atomic import write_atomic
 from bench.runtime.checksum import CHECKSUM, sealed, unsealed
-from bench.runtime.provenance import provenance
+from bench.runtime.provenance import provenance, utc_now
 from bench.settings import IGNORED, DatasetFacts, Settings
 
 RECORD = "cell.json"
@@ -173,7 +172,7 @@ class Record(Part):
         written: its time, now by default.
         Raises OSError.
         """
-        self.written = written or datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        self.written = written or utc_now()
         write_atomic(folder / RECORD, self.encoded())
 
     def encoded(self) -> bytes:
