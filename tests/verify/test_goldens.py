@@ -129,7 +129,7 @@ def test_scores_without_upsampler_are_cosines_of_the_released_tokens(bed: Bed) -
     text = RELEASED["text/query_features"]
     row = next(q for q in bed.segmenter().rows if q.name == "segearth_plain")
     image = torch.from_numpy(recipe.image()[recipe.WINDOW].copy())[None]
-    found = bed.segmenter().window_scores(image, row)[0].numpy()  # (14, 224, 224)
+    found = bed.segmenter().window_scores(image, [row])[row.name][0].numpy()  # (14, 224, 224)
     tokens = RELEASED["upsample/tokens"]  # all of SegEarth's
     cosine = tokens / np.linalg.norm(tokens, axis=1, keepdims=True) @ text.T  # (196, 14)
     low = torch.from_numpy(cosine.T.reshape(1, 14, 14, 14))
