@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,51 +22,53 @@ _JITTER = 1e-12  # added to the diagonal of Gram matrices, as a share of its gre
 
 
 class _Columns(NamedTuple):
-    """Columns that are multiplied together.
+    """Columns that are multiplied together: the pixels' columns `low` up to `high` times `rows` (B, high - low, …)."""
 
-    The pixels' columns from `skipped` on times `rows` (B, …, columns), plus `offset` (B, 1, columns).
-    """
-
-    skipped: int
+    low: int
+    high: int
     rows: Tensor
-    offset: Tensor
 
 
 class PixelScores:
     """Cosine similarities of pixels' upsampled features with the Q text embeddings of one row, for B windows.
 
-    The features are H = W X + 1 xᵀ with X = F (I + 0.1 Aᵀ) and x = 0.1 b + shift, so H Tᵀ = W (X Tᵀ) + 1 (x Tᵀ), and
-    any L with L Lᵀ = [X; x] [X; x]ᵀ gives ‖H_p‖ = ‖[W_p, 1] L‖.
+    The features are H = 1 xᵀ + W X with X = F (I + 0.1 Aᵀ) and x = 0.1 b + shift, so H Tᵀ = 1 (x Tᵀ) + W (X Tᵀ), and
+    any L with L Lᵀ = [x; X] [x; X]ᵀ gives ‖H_p‖ = ‖[1, W_p] L‖.
 
-    L is the Cholesky factor of this Gram matrix in float64. It is lower triangular: on a CPU a block of its columns
-    needs the rows from its own first one on. The first block stands beside X Tᵀ in one product.
+    L is the Cholesky factor of this Gram matrix in float64. It is lower triangular, so x, which comes first, counts in
+    its first column alone, which stands beside X Tᵀ in one product. On a CPU a block of columns needs the patches from
+    its own first one on, and none is needed beyond the last patch that a strip sees. With the patches in reverse there
+    is another such factor, of which a strip at the other end needs little: each takes the cheaper.
     """
 
-    def __init__(self, by_text: Tensor, root: Tensor) -> None:
-        """by_text: [X; x] Tᵀ (B, n + 1, Q). root: L (B, n + 1, n + 1)."""
+    def __init__(self, by_text: Tensor, roots: Sequence[Tensor]) -> None:
+        """by_text: [x; X] Tᵀ (B, n + 1, Q). roots: L (B, n + 1, n + 1), then that of the patches in reverse, if any.
+
+        Rows of all are in the patches' order.
+        """
+        self._by_text, self._roots = by_text, roots
         self._queries = by_text.shape[2]
-        step = _COLUMNS if by_pieces(root.device) else root.shape[2]
-        beside = -self._queries % _COLUMNS if by_pieces(root.device) else root.shape[2]
-        first = torch.cat([by_text, root[..., :beside]], dim=2)
-        self._blocks = [(0, F.pad(first, (0, -first.shape[2] % _ALIGNED)))]
-        self._blocks += [(start, root[..., start : start + step]) for start in range(beside, root.shape[2], step)]
+        self._offset = torch.cat([by_text[:, :1], roots[0][:, :1, :1]], dim=2)
         self._cut: dict[tuple[int, int], list[_Columns]] = {}
 
     @classmethod
     @torch.no_grad()
     def of(cls, requests: Sequence[ScoreRequest], projection: tuple[Tensor, Tensor] | None = None) -> list[PixelScores]:
         """One for each row that asks; all are factorized at once. projection: A and b, None where there is none."""
-        rows = []
+        rows, grams = [], []
         for request in requests:
             tokens = request.patches.float()  # (B, n, C)
             offset = tokens.new_zeros(tokens.shape[::2]) if request.shift is None else request.shift.float()
             if projection is not None:
                 weight, bias = (FIXUP_WEIGHT * part.float() for part in projection)
                 tokens, offset = tokens + tokens @ weight.T, bias + offset
-            rows.append(torch.cat([tokens, offset[:, None]], dim=1))  # (B, n + 1, C)
-        roots = _roots([_gram(row) for row in rows])
+            rows.append(torch.cat([offset[:, None], tokens], dim=1))  # (B, n + 1, C)
+            grams.append(_gram(rows[-1]))
+        ways = [_roots(grams)]
+        if by_pieces(rows[0].device):
+            ways.append([_reversed(root) for root in _roots([_reversed(_reversed(gram).mT) for gram in grams])])
         return [
-            cls(row @ request.text.float().T, root) for request, row, root in zip(requests, rows, roots, strict=True)
+            cls(row @ request.text.float().T, roots) for request, row, *roots in zip(requests, rows, *ways, strict=True)
         ]
 
     @torch.no_grad()
@@ -75,9 +78,10 @@ class PixelScores:
         pixels: (B, P, m) float32, the columns `first` to first + m of W, all others being zero.
         """
         scores, square = None, None  # square: of the norms, added up so that each product is used while in the cache
-        for skipped, rows, offset in self._blocks_for(first, first + pixels.shape[2]):
-            product = torch.baddbmm(offset, pixels[..., skipped:], rows)
+        for low, high, rows in self._blocks_for(first, first + pixels.shape[2]):
+            product = torch.bmm(pixels[..., low:high], rows)
             if scores is None:
+                product[..., : self._queries + 1].add_(self._offset)
                 scores, product = product.tensor_split([self._queries], dim=2)
             part = torch.linalg.vector_norm(product, dim=2).square_()
             square = part if square is None else square.add_(part)
@@ -88,12 +92,30 @@ class PixelScores:
     def _blocks_for(self, first: int, last: int) -> list[_Columns]:
         """Return the blocks where only the columns `first` to `last` of W are not zero."""
         if (first, last) not in self._cut:
-            seen = [max(first, min(start, last)) for start, _ in self._blocks]
-            self._cut[first, last] = [
-                _Columns(row - first, block[:, row:last].contiguous(), block[:, -1:])
-                for row, (_, block) in zip(seen, self._blocks, strict=True)
-            ]
+            ways = [self._blocks(way, first, last) for way in range(len(self._roots))]
+            cheapest = min(ways, key=lambda blocks: sum(rows.numel() for _, _, rows in blocks))
+            self._cut[first, last] = [_Columns(low, high, rows.contiguous()) for low, high, rows in cheapest]
         return self._cut[first, last]
+
+    def _blocks(self, way: int, first: int, last: int) -> list[_Columns]:
+        """Cut one of the factors into blocks of columns, less the zeros on their one side."""
+        count = self._by_text.shape[1]
+        end = count - first if way else last + 1
+        head = (-self._queries % _COLUMNS or _COLUMNS) if by_pieces(self._by_text.device) else end
+        blocks = []
+        for start, stop in itertools.pairwise([0, *range(head, end, _COLUMNS), end]):
+            low, high = (first, min(last, count - start)) if way else (max(first, start - 1), last)
+            rows = self._roots[way][:, 1 + low : 1 + high, start:stop]
+            if not start:
+                rows = torch.cat([self._by_text[:, 1 + low : 1 + high], rows], dim=2)
+                rows = F.pad(rows, (0, -rows.shape[2] % _ALIGNED))
+            blocks.append(_Columns(low - first, high - first, rows))
+        return blocks
+
+
+def _reversed(rows: Tensor) -> Tensor:
+    """(B, n + 1, …) with all but the first in reverse."""
+    return torch.cat([rows[:, :1], rows[:, 1:].flip(1)], dim=1)
 
 
 def _gram(rows: Tensor) -> Tensor:

@@ -219,13 +219,16 @@ def test_scores_of_degenerate_features(tokens: str) -> None:
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
 
 
-def test_scores_where_other_columns_are_zero() -> None:
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 40), (7, 40), (60, 95), (110, 150), (149, 150)])
+@pytest.mark.parametrize("words", [5, 48, 60])
+def test_scores_where_other_columns_are_zero(first: int, last: int, words: int) -> None:
     projection = torch.randn(64, 64) / 8, torch.randn(64)
     pixels = torch.randn(2, 20, 150)
-    pixels[..., :7] = pixels[..., 40:] = 0
-    request = ScoreRequest(torch.randn(2, 150, 64), F.normalize(torch.randn(5, 64), dim=1))
+    pixels[..., :first] = pixels[..., last:] = 0
+    request = ScoreRequest(torch.randn(2, 150, 64), F.normalize(torch.randn(words, 64), dim=1), torch.randn(2, 64))
     (score,) = PixelScores.of([request], projection)
-    torch.testing.assert_close(score(pixels[..., 7:40], first=7), score(pixels), atol=1e-6, rtol=1e-5)
+    expected = direct_scores(pixels, request.patches, projection, request.text, request.shift)
+    torch.testing.assert_close(score(pixels[..., first:last], first), expected, atol=2e-6, rtol=1e-5)
 
 
 def test_who_else_asks_changes_nothing() -> None:
