@@ -23,6 +23,7 @@ from bench.models.text import TEMPLATES, Vocabulary, encode, filled
 from bench.models.tower import Tower, reader_of
 from bench.models.towers.loading import load_tower
 from bench.models.upsamplers import Upsampler, find_kind, kind_file, load_upsampler
+from bench.models.weights import missing
 from bench.paths import weights_dir
 from bench.registry import Method, find_method, find_refinement, source_hash
 from bench.runtime.checksum import sha256_hash
@@ -90,11 +91,7 @@ class ModelCache:
             return load_upsampler(spec.kind, None, dim, spec.seed), f"{spec.kind}, drawn with seed {spec.seed}"
         file = given or weights_dir() / (spec.file or f"{name}.pth")
         if not file.is_file():
-            source = f"get it with `python -m bench download weights {name}`" if spec.url else None
-            raise BenchError(
-                f"upsampler {name}: {file} does not exist; {source or spec.note or 'train it (docs/training.md)'}, "
-                f"or give it with --upsampler-checkpoint {name}=FILE"
-            )
+            raise BenchError(f"{missing(name, spec, file)}, or give it with --upsampler-checkpoint {name}=FILE")
         return load_upsampler(None if given else spec.kind, file, dim), sha256_hash(file)
 
     def looked_at(self, settings: Settings) -> set[Hashable]:

@@ -21,7 +21,7 @@ from bench.errors import BenchError, did_you_mean, reading
 from bench.models.backbone import Backbone
 from bench.models.block import lower_precision
 from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint, with_token_table
-from bench.models.weights import cached_weights, fetch_from_hub, in_weights_folder, weights_source
+from bench.models.weights import cached_weights, fetch_from_hub, in_weights_folder, missing, weights_source
 from bench.paths import weights_dir
 from bench.runtime.hub import answers, hub_endpoint
 
@@ -51,11 +51,10 @@ def load_backbone(
     if file is None and is_config:
         raise BenchError(f"--backbone {spec.model}: a model config has no weights; give them with --checkpoint FILE")
     if file is not None:
+        if not file.exists() and checkpoint is None:
+            raise missing(spec.model, spec, file)
         if not file.exists():
-            source = f"; download it from {spec.url} and put it there" if spec.url and checkpoint is None else ""
-            raise BenchError(
-                f"backbone {spec.model}: checkpoint {file} does not exist{source or ', give another --checkpoint'}"
-            )
+            raise BenchError(f"backbone {spec.model}: checkpoint {file} does not exist, give another --checkpoint")
         model = _empty_model(spec.model, config)
         load_strictly(
             model,

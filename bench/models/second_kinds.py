@@ -14,13 +14,14 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM, get_decompo
 from torch import Tensor
 
 from bench.config import SecondSpec
-from bench.errors import BenchError, check_known
+from bench.errors import check_known
 from bench.models.backbone import Backbone, Trunk
 from bench.models.block import Heads
 from bench.models.checkpoints import load_strictly, read_state_dict, state_fingerprint
 from bench.models.clip_weights import DTYPES
 from bench.models.second import IMAGENET_MEAN, IMAGENET_STD, SecondModel, SecondTrunk
 from bench.models.tower import per_channel
+from bench.models.weights import missing
 from bench.runtime.device import products_in
 from bench.runtime.shared_tensors import SharedTensors, SharedWeights, counting_changes
 
@@ -34,7 +35,7 @@ def load_second(name: str, spec: SecondSpec, file: Path, device: str = "cpu", dt
     known = [*timm.list_pretrained(), *timm.list_models()]
     check_known(spec.name, known, f"models.{name}.name: timm {timm.__version__} has no '{spec.name}'")
     if not file.is_file():
-        raise BenchError(f"second model {name}: {file} does not exist; {how_to_get(name, spec)}")
+        raise missing(name, spec, file)
     model = _blank(spec)
     convert = importlib.import_module(type(model).__module__).checkpoint_filter_fn
     state = {key: value.float() for key, value in convert(read_state_dict(file), model).items()}
@@ -51,14 +52,6 @@ def random_second(name: str, spec: SecondSpec, device: str = "cpu", dtype: str =
 def _blank(spec: SecondSpec) -> Any:
     size: dict[str, Any] = {} if spec.name.startswith("samvit") else {"dynamic_img_size": True}
     return timm.create_model(spec.name, pretrained=False, num_classes=0, **size)
-
-
-def how_to_get(name: str, spec: SecondSpec) -> str:
-    """Say how to get the weights of a model whose file is not there."""
-    if spec.url and not spec.gated:
-        return f"get it with `python -m bench download weights {name}`"
-    where = spec.url or f"https://huggingface.co/timm/{spec.name}"
-    return f"accept the licence ({spec.license}) at {where} and put the file there"
 
 
 class TimmModel(SecondModel):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import open_clip
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
-from bench.config import BackboneSpec, Config, WeightsSpec
+from bench.config import BackboneSpec, Config, SecondSpec, UpsamplerSpec, WeightsSpec
+from bench.errors import BenchError
 from bench.paths import weights_dir
 from bench.runtime.hub import hub_endpoint, on_hub
 
@@ -49,13 +50,51 @@ class WeightsStatus:
             return f"python -m bench download weights {self.name}"
         if self.access == "not released":
             return self.note or "not released; train it (docs/training.md)"
-        accept = "accept the licence and " if self.access == "gated" else ""
-        return f"{accept}get it from {self.source} into {self.file}"
+        get = f"accept the licence ({self.licence}) at" if self.access == "gated" else "get it from"
+        more = f" ({self.note})" if self.note else ""
+        return f"{get} {self.source} and put the weights into {self.file}{more}"
 
 
 def look_for_weights(config: Config) -> list[WeightsStatus]:
     """Look for every file of weights that a configuration names; what is drawn by a recipe is left out."""
-    return [*_backbones(config), *_upsamplers(config), *_seconds(config)]
+    kinds: tuple[Mapping[str, WeightsSpec], ...] = (config.backbones, config.upsamplers, config.models)
+    every = (_look(name, spec) for specs in kinds for name, spec in specs.items())
+    return [status for status in every if status]
+
+
+def _look(name: str, spec: WeightsSpec) -> WeightsStatus | None:
+    """Look for the weights of one model; None for those that have no file."""
+    file: Path | None = weights_dir() / (spec.file or f"{name}.pth")
+    source, fetched, otherwise, note = spec.url and on_hub(spec.url), bool(spec.url), "by hand", spec.note
+    kind: Kind = "second model"
+    if isinstance(spec, BackboneSpec):
+        if spec.seed is not None:
+            return None
+        repository = "" if spec.file else _repository(spec)[0]
+        kind, file, fetched = "backbone", in_weights_folder(spec) or cached_weights(spec), bool(repository)
+        source = f"{hub_endpoint()}/{repository}" if repository else source
+        if spec.image_file:
+            note = f"those of its image tower into {weights_dir() / spec.image_file}"
+    elif isinstance(spec, UpsamplerSpec):
+        if spec.file is None:
+            return None
+        kind, otherwise = "upsampler", "not released"
+    elif isinstance(spec, SecondSpec):
+        if spec.library == "tower":
+            return None
+        source = source or on_hub(f"https://huggingface.co/timm/{spec.name}")
+    there = file is not None and file.is_file()
+    size = file.stat().st_size if file is not None and there else spec.bytes
+    access: Any = "gated" if spec.gated else "open" if fetched else otherwise
+    return WeightsStatus(name, kind, there, file, size, spec.license, access, source, note)
+
+
+def missing(name: str, spec: WeightsSpec, file: Path) -> BenchError:
+    """Say that the file of a model's weights is not there, and how to get it."""
+    known = _look(name, spec)
+    assert known is not None  # what is drawn lacks no file
+    how = f"get it with `{known.how}`" if known.access == "open" else known.how
+    return BenchError(f"{known.kind} {name}: {file} does not exist; {how}")
 
 
 def in_weights_folder(spec: BackboneSpec) -> Path | None:
@@ -113,35 +152,3 @@ def size_on_hub(spec: BackboneSpec) -> int | None:
         with contextlib.suppress(HfHubHTTPError, OSError, ValueError):
             return get_hf_file_metadata(hf_hub_url(repository, name)).size
     return None
-
-
-def _backbones(config: Config) -> Iterator[WeightsStatus]:
-    for name, spec in config.backbones.items():
-        if spec.seed is None:
-            repository = "" if spec.file else _repository(spec)[0]
-            access: Access = "gated" if spec.gated else "open" if repository else "by hand"
-            source = f"{hub_endpoint()}/{repository}" if repository else spec.url and on_hub(spec.url)
-            yield _status(name, "backbone", spec, in_weights_folder(spec) or cached_weights(spec), access, source)
-
-
-def _upsamplers(config: Config) -> Iterator[WeightsStatus]:
-    for name, spec in config.upsamplers.items():
-        if spec.file is not None:
-            access: Access = "gated" if spec.gated else "open" if spec.url else "not released"
-            yield _status(name, "upsampler", spec, weights_dir() / spec.file, access, spec.url and on_hub(spec.url))
-
-
-def _seconds(config: Config) -> Iterator[WeightsStatus]:
-    for name, spec in config.models.items():
-        if spec.library != "tower":
-            access: Access = "gated" if spec.gated else "open" if spec.url else "by hand"
-            source = on_hub(spec.url or f"https://huggingface.co/timm/{spec.name}")
-            yield _status(name, "second model", spec, weights_dir() / (spec.file or f"{name}.pth"), access, source)
-
-
-def _status(
-    name: str, kind: Kind, spec: WeightsSpec, file: Path | None, access: Access, source: str | None
-) -> WeightsStatus:
-    there = file is not None and file.is_file()
-    size = file.stat().st_size if file is not None and there else spec.bytes
-    return WeightsStatus(name, kind, there, file, size, spec.license, access, source, spec.note)

@@ -13,6 +13,7 @@ from bench.config import BackboneSpec
 from bench.errors import BenchError
 from bench.models.checkpoints import load_strictly, state_fingerprint
 from bench.models.tower import Tower
+from bench.models.weights import missing
 from bench.paths import weights_dir
 
 
@@ -41,9 +42,7 @@ def weights_file(name: str, spec: BackboneSpec, checkpoint: Path | None) -> Path
     """Return the file of a tower's weights. BenchError where it is not there, saying how to get it."""
     file = checkpoint or weights_dir() / (spec.file or f"{name}.safetensors")
     if not file.is_file():
-        get = f"accept the licence ({spec.license}) at {spec.url}" if spec.gated else f"get it from {spec.url}"
-        more = f" ({spec.note})" if spec.note else ""
-        raise BenchError(f"backbone {name}: {file} does not exist; {get} and put the weights there{more}")
+        raise missing(name, spec, file)
     return file
 
 
