@@ -45,8 +45,7 @@ def load_backbone(
     Raises BenchError where the model is unknown, the weights are missing or differ from the model, naming
     what to do.
     """
-    is_config = spec.model.endswith(".json")
-    config = _read_config(Path(spec.model)) if is_config else _known_config(spec.model)
+    is_config, config = spec.model.endswith(".json"), _config(spec.model)
     file = checkpoint or in_weights_folder(spec)
     if file is None and is_config:
         raise BenchError(f"--backbone {spec.model}: a model config has no weights; give them with --checkpoint FILE")
@@ -73,7 +72,14 @@ def load_backbone(
     return Backbone(name, model.to(device), _tokenizer(spec.model, config, is_config), fingerprint)
 
 
-def _read_config(path: Path, flag: str = "--backbone") -> dict[str, Any]:
+def _config(model: str, flag: str = "--backbone") -> dict[str, Any]:
+    """Return the config of an open_clip model, known by its name or read from a JSON."""
+    if not model.endswith(".json"):
+        known: dict[str, Any] | None = open_clip.get_model_config(model)
+        if known is None:
+            raise BenchError(f"unknown open_clip model '{model}'; {did_you_mean(model, open_clip.list_models())}")
+        return known
+    path = Path(model)
     try:
         with reading(f"{flag} {path}", "give an open_clip model-config JSON"):
             config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -82,13 +88,6 @@ def _read_config(path: Path, flag: str = "--backbone") -> dict[str, Any]:
         raise BenchError(f"{flag} {path}: not an open_clip model-config JSON ({error})") from None
     if missing:
         raise BenchError(f"{flag} {path}: not an open_clip model config, it lacks {', '.join(sorted(missing))}")
-    return config
-
-
-def _known_config(model: str) -> dict[str, Any]:
-    config: dict[str, Any] | None = open_clip.get_model_config(model)
-    if config is None:
-        raise BenchError(f"unknown open_clip model '{model}'; {did_you_mean(model, open_clip.list_models())}")
     return config
 
 
@@ -207,7 +206,4 @@ def _simple_tokenizer(context_length: int) -> Any:
 
 def random_clip(model: str) -> Any:
     """Return an open_clip model by name or JSON, with random weights. BenchError for one that is not known."""
-    config = _read_config(Path(model), "--model") if model.endswith(".json") else open_clip.get_model_config(model)
-    if config is None:
-        raise BenchError(f"--model {model}: open_clip has none; {did_you_mean(model, open_clip.list_models())}")
-    return _empty_model(model, config).requires_grad_(False).eval()
+    return _empty_model(model, _config(model, "--model")).requires_grad_(False).eval()

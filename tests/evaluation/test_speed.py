@@ -177,7 +177,7 @@ MISTAKES = {
     "--sizes 448": "argument --sizes",
     "--queries 0": "argument --queries",
     "--methods sclp": "unknown row or method 'sclp'",
-    "--model ViT-Z": "--model ViT-Z",
+    "--model ViT-Z": "unknown open_clip model 'ViT-Z'",
     "--sizes 100x900": "smaller than a window",
 }
 

@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.models.upsamplers.base import Scorer, ScoreRequest, Upsampler, upsampler
-from bench.models.upsamplers.encoders import convolution, encoder, points, rotated
+from bench.models.upsamplers.encoders import attention_in_sight, convolution, encoder, in_sight, points, rotated, split
 from bench.models.upsamplers.logits import Band, weighted_scores
 from bench.runtime.timing import stage
 
-WIDTH, HEADS = 128, 4
+WIDTH = 128
 REACH = 0.1  # of the image's side, in which AnyUp's pixels see patches
 FILTER = 5  # pixels of AnyUp's filters on the features
 
@@ -59,8 +59,8 @@ class Attending(Upsampler):
     def forward(self, patches: Tensor, guidance: Tensor) -> Tensor:
         code = self.code(guidance)
         rows, columns = self.sees(guidance, (patches.shape[2], patches.shape[3]))
-        mask = (rows[:, None, :, None] & columns[None, :, None]).flatten(2).flatten(0, 1)
-        weights = _weights(self.queries(code), self.keys(code, patches), mask)  # (B, H * W, h * w)
+        weights = attention_in_sight(self.queries(code), self.keys(code, patches), in_sight(rows, columns))
+        weights = weights.mean(dim=1)  # (B, H * W, h * w)
         return (weights @ patches.flatten(2).mT).mT.reshape(*patches.shape[:2], *guidance.shape[2:])
 
     def prepare(self, guidance: Tensor, grid: tuple[int, int]) -> Scorer:
@@ -78,7 +78,7 @@ class Attending(Upsampler):
 
             def weights(number: int, band: Band) -> Tensor:
                 pixels, patches = queries[:, :, band.pixels], keys[number][:, :, band.patches]
-                return _weights(pixels.flatten(2, 3), patches.flatten(2, 3), band.mask)
+                return attention_in_sight(pixels.flatten(2, 3), patches.flatten(2, 3), band.mask).mean(dim=1)
 
             return weighted_scores(requests, rows, columns, weights)
 
@@ -93,13 +93,13 @@ class Attending(Upsampler):
 
     def queries(self, code: Tensor) -> Tensor:
         """(B, heads, H * W, 32)."""
-        return _heads(self.q(self.norm_q(self.mix(self.query_code(code)).flatten(2).mT)))
+        return split(self.q(self.norm_q(self.mix(self.query_code(code)).flatten(2).mT)))
 
     def keys(self, code: Tensor, patches: Tensor) -> Tensor:
         """(B, heads, h * w, 32) for features (B, C, h, w)."""
         grid = (patches.shape[2], patches.shape[3])
         pooled = F.adaptive_avg_pool2d(self.key_encoder(code), grid)
-        return _heads(self.k(self.norm_k(self.with_features(pooled, patches).flatten(2).mT)))
+        return split(self.k(self.norm_k(self.with_features(pooled, patches).flatten(2).mT)))
 
     def query_code(self, code: Tensor) -> Tensor:
         """Return the code that queries are made of, (B, 128, H, W)."""
@@ -129,16 +129,6 @@ class Attending(Upsampler):
             elif not key.startswith(_UNUSED):
                 found[key] = value
         return found
-
-
-def _heads(x: Tensor) -> Tensor:
-    return x.reshape(*x.shape[:2], HEADS, -1).transpose(1, 2)
-
-
-def _weights(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    """(B, heads, P, 32), (B, heads, m, 32) and what may be seen (P, m) -> mean over heads (B, P, m)."""
-    logits = queries @ keys.mT / math.sqrt(queries.shape[-1])
-    return logits.masked_fill_(~mask, -math.inf).softmax(dim=-1).mean(dim=1)
 
 
 def _on_grid(heads: Tensor, size: Sequence[int]) -> Tensor:

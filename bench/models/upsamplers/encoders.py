@@ -1,10 +1,14 @@
-"""Parts of AnyUp, JAFAR and NAF: small convolutional encoders and rotary positions."""
+"""Parts of AnyUp, JAFAR and NAF: small convolutional encoders, rotary positions, and attention to patches in sight."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+HEADS = 4
 
 
 class ConvolutionBlock(nn.Module):
@@ -44,3 +48,24 @@ def rotated(x: Tensor, angles: Tensor) -> Tensor:
 def points(down: Tensor, across: Tensor) -> Tensor:
     """Coordinates (h * w, 2) of a grid, row-major: down first."""
     return torch.stack(torch.meshgrid(down, across, indexing="ij"), dim=-1).flatten(0, 1)
+
+
+def split(x: Tensor) -> Tensor:
+    """(B, N, C) -> (B, heads, N, C / heads)."""
+    return x.reshape(*x.shape[:2], HEADS, -1).transpose(1, 2)
+
+
+def joined(heads: Tensor) -> Tensor:
+    """(B, heads, N, d) -> (B, N, heads * d)."""
+    return heads.transpose(1, 2).flatten(2)
+
+
+def in_sight(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return which patches each pixel sees, (H * W, h * w), of those down (H, h) and across (W, w)."""
+    return (rows[:, None, :, None] & columns[None, :, None]).flatten(2).flatten(0, 1)
+
+
+def attention_in_sight(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+    """(B, heads, P, d), (B, heads, m, d) and what is in sight (P, m) -> weights (B, heads, P, m)."""
+    logits = queries @ keys.mT / math.sqrt(queries.shape[-1])
+    return logits.masked_fill_(~mask, -math.inf).softmax(dim=-1)

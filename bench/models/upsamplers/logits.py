@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.models.upsamplers.base import ScoreRequest
+from bench.models.upsamplers.encoders import in_sight
 from bench.models.upsamplers.jbu import FIXUP_WEIGHT
 from bench.models.upsamplers.operator import Operator
 from bench.models.upsamplers.tiles import Strip, TileGrid, by_pieces
@@ -193,8 +194,7 @@ def bands(rows: Tensor, columns: Tensor) -> Iterator[Band]:
         pixels = slice(first, min(first + step, height))
         seen = rows[pixels].any(0).nonzero()
         patches = slice(int(seen[0]), int(seen[-1]) + 1)
-        mask = rows[pixels, None, patches, None] & columns[None, :, None]  # (rows, W, h', w)
-        yield Band(pixels, patches, mask.flatten(2).flatten(0, 1))
+        yield Band(pixels, patches, in_sight(rows[pixels, patches], columns))
 
 
 @torch.no_grad()

@@ -15,11 +15,21 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models.upsamplers.base import Scorer, ScoreRequest, Upsampler, upsampler
-from bench.models.upsamplers.encoders import convolution, encoder, points, rotated
+from bench.models.upsamplers.encoders import (
+    HEADS,
+    attention_in_sight,
+    convolution,
+    encoder,
+    in_sight,
+    joined,
+    points,
+    rotated,
+    split,
+)
 from bench.models.upsamplers.logits import bands
 from bench.runtime.timing import stage
 
-HEADS, WIDTH, NEIGHBOURS = 4, 64, 9
+WIDTH, NEIGHBOURS = 64, 9
 
 
 class _ImageEncoder(nn.Module):
@@ -54,8 +64,7 @@ class Naf(Upsampler):
         size, grid = guidance.shape[2:], patches.shape[2:]
         queries, keys = self.queries_and_keys(guidance, (grid[0], grid[1]))
         rows, columns = neighbourhoods(guidance, (grid[0], grid[1]))
-        mask = (rows[:, None, :, None] & columns[None, :, None]).flatten(2).flatten(0, 1)
-        weights = _softmax(queries, keys, mask)  # (B, heads, H * W, h * w)
+        weights = attention_in_sight(queries, keys, in_sight(rows, columns))  # (B, heads, H * W, h * w)
         heads = split(patches.flatten(2).mT)
         return joined(weights @ heads).mT.reshape(*patches.shape[:2], *size)
 
@@ -72,7 +81,7 @@ class Naf(Upsampler):
             for band in bands(rows, columns):
                 with stage("operator"):
                     asking, asked = queries[:, :, band.pixels], keys[:, :, band.patches]
-                    weights = _softmax(asking.flatten(2, 3), asked.flatten(2, 3), band.mask)
+                    weights = attention_in_sight(asking.flatten(2, 3), asked.flatten(2, 3), band.mask)
                 with stage("scores"):
                     for ask, values, parts in zip(requests, heads, found, strict=True):
                         cosines = ask.at_pixels(joined(weights @ values[:, :, band.patches].flatten(2, 3)))
@@ -90,20 +99,6 @@ class Naf(Upsampler):
     @classmethod
     def recognises(cls, state: Mapping[str, Tensor]) -> bool:
         return "image_encoder.rope.periods" in state
-
-
-def split(x: Tensor) -> Tensor:
-    """(B, N, C) -> (B, heads, N, C / heads)."""
-    return x.reshape(*x.shape[:2], HEADS, -1).transpose(1, 2)
-
-
-def joined(heads: Tensor) -> Tensor:
-    """(B, heads, N, d) -> (B, N, heads * d)."""
-    return heads.transpose(1, 2).flatten(2)
-
-
-def _softmax(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-    return (queries @ keys.mT / math.sqrt(WIDTH)).masked_fill_(~mask, -math.inf).softmax(dim=-1)
 
 
 def neighbourhoods(guidance: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
