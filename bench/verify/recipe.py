@@ -1,28 +1,25 @@
 """Weights and an image that every machine can draw again: what the stored reference was computed on.
 
-Each tensor has its own generator, seeded with the tensor's name, so that the numbers depend neither on torch nor
-on the order of the names. No pretrained weights are involved: labels mean nothing, differences do.
+No pretrained weights are involved: labels mean nothing, differences do.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import open_clip
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bench.models.towers.tiny import Rule, draw, fan_in
 from bench.models.upsamplers import find_kind
 from bench.paths import shipped
 
 Shape: TypeAlias = tuple[int, ...]
-Rule: TypeAlias = Callable[[str, Shape], tuple[float, float]]
 State: TypeAlias = dict[str, Tensor]
 
 SEED: Final = 20241
@@ -51,13 +48,7 @@ def upsampler_checkpoint(kind: str) -> dict[str, Any]:
 
 
 def _drawn(model: nn.Module, rule: Rule, prefix: str = "") -> State:
-    """Draw a tensor for each of a model's, by its name and shape."""
-    state = {}
-    for key, shape in sorted((key, tuple(value.shape)) for key, value in model.state_dict().items()):
-        offset, scale = rule(key, shape)
-        random = np.random.default_rng([SEED, zlib.crc32((prefix + key).encode())])
-        state[key] = torch.from_numpy(np.asarray(offset + scale * random.standard_normal(shape), np.float32))
-    return state
+    return draw({key: tuple(value.shape) for key, value in model.state_dict().items()}, rule, SEED, prefix)
 
 
 # CLIP
@@ -89,7 +80,7 @@ def _clip_rule(key: str, shape: Shape) -> tuple[float, float]:
         return 0.0, 0.02
     if key in ("visual.proj", "text_projection"):  # used as x @ W
         return 0.0, shape[0] ** -0.5
-    scale = float(int(np.prod(shape[1:])) ** -0.5)
+    scale = fan_in(shape)
     if key == "visual.conv1.weight":
         return 0.0, 0.6 * scale
     for suffix, gain in (_VISION_GAINS if key.startswith("visual.") else _TEXT_GAINS).items():
@@ -108,7 +99,7 @@ def _upsampler_rule(key: str, shape: Shape) -> tuple[float, float]:
         return 1.0, 0.2
     if key.endswith("bias"):
         return 0.0, 0.1
-    return 0.0, float(int(np.prod(shape[1:])) ** -0.5)
+    return 0.0, fan_in(shape)
 
 
 # The image

@@ -176,7 +176,7 @@ def tiny_dinotxt(name: str, seed: int, device: str = "cpu", dtype: str = "fp32")
     model, width = tiny.dinov3(), tiny.DINOTXT_WIDTH
     head = VisionHead(width, 3 * width, 2)
     tiny.fill(head, "dinotxt", tiny.dinotxt_rule, seed, "head.")
-    drawn = _below(tiny.draw("dinotxt", tiny.dinov3_shapes(), tiny.dinotxt_rule, seed), "backbone.")
+    drawn = _below(tiny.draw(tiny.dinov3_shapes(), tiny.dinotxt_rule, seed, "dinotxt/"), "backbone.")
     prints = [filled(model, _timm_names(model, drawn), Path("-"), "DINOv3"), state_fingerprint(head.state_dict())]
     return Dinotxt(name, model, head, tiny.bags_of_words("dinotxt", width, seed), "-".join(prints), device, dtype)
 

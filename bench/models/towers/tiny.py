@@ -1,6 +1,7 @@
 """Weights that every machine can draw again, for the tiny towers of the demo and of the stored reference.
 
-Each tensor has its own generator, seeded with the tensor's name. Nothing is pretrained: labels mean nothing.
+Each tensor has its own generator, seeded with the tensor's name, so that the numbers depend neither on torch nor on the
+order of the names. Nothing is pretrained: labels mean nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ Rule: TypeAlias = Callable[[str, tuple[int, ...]], tuple[float, float]]
 """Name and shape of a tensor -> mean and deviation of its values."""
 
 
-def draw(kind: str, shapes: Mapping[str, tuple[int, ...]], rule: Rule, seed: int) -> dict[str, Tensor]:
-    """Draw tensors of these shapes. kind: of the model, part of each tensor's seed."""
+def draw(shapes: Mapping[str, tuple[int, ...]], rule: Rule, seed: int, prefix: str) -> dict[str, Tensor]:
+    """Draw tensors of these shapes. prefix: of their names, in what seeds each of them alone."""
     found = {}
     for name, shape in shapes.items():
         offset, scale = rule(name, shape)
-        random = np.random.default_rng([seed, zlib.crc32(f"{kind}/{name}".encode())])
+        random = np.random.default_rng([seed, zlib.crc32(f"{prefix}{name}".encode())])
         found[name] = torch.from_numpy(np.asarray(offset + scale * random.standard_normal(shape), np.float32))
     return found
 
@@ -31,7 +32,7 @@ def draw(kind: str, shapes: Mapping[str, tuple[int, ...]], rule: Rule, seed: int
 def fill(module: nn.Module, kind: str, rule: Rule, seed: int, prefix: str = "") -> None:
     """Draw all parameters of a module. prefix: of their names."""
     shapes = {prefix + name: tuple(value.shape) for name, value in module.named_parameters()}
-    drawn = {name.removeprefix(prefix): value for name, value in draw(kind, shapes, rule, seed).items()}
+    drawn = {name.removeprefix(prefix): value for name, value in draw(shapes, rule, seed, f"{kind}/").items()}
     module.load_state_dict({**module.state_dict(), **drawn}, strict=True)
 
 
@@ -178,7 +179,7 @@ def bags_of_words(kind: str, width: int, seed: int) -> Callable[[list[str]], Ten
 
     def embedding(sentence: str) -> Tensor:
         shapes = {f"token {token}": (width,) for token in sentence.lower().split()}
-        return torch.stack(list(draw(kind, shapes, lambda name, shape: (0.0, 1.0), seed).values())).sum(dim=0)
+        return torch.stack(list(draw(shapes, lambda name, shape: (0.0, 1.0), seed, f"{kind}/").values())).sum(dim=0)
 
     return lambda sentences: torch.stack([embedding(sentence) for sentence in sentences])
 
