@@ -68,7 +68,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(jobs, "_keep", counted)
 
 
-@pytest.mark.parametrize("after", [1, 3, 5])
+@pytest.mark.parametrize("after", [1, 5])
 def test_a_job_that_was_interrupted_ends_as_one_that_was_not(
     scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -96,7 +96,7 @@ def counting_windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("among", [2, 5, 20])
+@pytest.mark.parametrize("among", [2, 20])
 def test_workers_that_share_a_job_make_the_bytes_of_one(scenes: list[Path], tmp_path: Path, among: int) -> None:
     made(scenes, tmp_path / "one", **EVERYTHING)
     for number in reversed(range(among)):
