@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Hashable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from reference import tiny_backbone
+from reference import tiny_backbone, tiny_model
 from torch import Tensor
 
 from bench.errors import SharedStateLost
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.models.backbone import Features, Trunk
+from bench.models.backbone import Backbone, Features, Trunk
 from bench.runtime.shared_tensors import SharedTensors, counting_changes
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (112, 150, 3), dtype=np.uint8)
@@ -58,7 +59,7 @@ DEEDS: dict[str, tuple[Callable[[Trunk, Tensor], object], str]] = {
 
 
 def rows_with(deed: Callable[[Trunk, Tensor], object], time_limit: float | None = None) -> tuple[Segmenter, list[Row]]:
-    backbone, calls = tiny_backbone(), [0]
+    backbone, calls = Backbone("tiny", deepcopy(tiny_model()), None, ""), [0]  # whose weights a deed may spoil
     shared = SharedTensors()
     with counting_changes():
         text = shared.keep("the embeddings of the words", torch.eye(4, 24))
