@@ -295,7 +295,7 @@ def test_scores_and_labels_are_those_of_the_released_code(
     assert (at_three != labels[f"{run}/label_thd0.3"]).sum() <= 5
 
 
-TOLERANCE = {"floss": 2e-4, "dihclip": 5e-5}  # of stitched scores; 2e-5 for the others
+TOLERANCE = {"floss": 2e-4, "dihclip": 1e-4}  # of stitched scores; 2e-5 for the others
 
 
 @pytest.mark.parametrize("golden", GOLDENS)
