@@ -21,7 +21,7 @@ from bench.models.checkpoints import read_state_dict, state_fingerprint
 from bench.models.second import IMAGENET_MEAN, IMAGENET_STD
 from bench.models.tower import Windows, per_channel
 from bench.models.towers import tiny
-from bench.models.towers.loading import filled, weights_file
+from bench.models.towers.loading import count_blocks, filled, weights_file
 from bench.models.towers.vit import TimmTower
 from bench.runtime.device import products_in
 from bench.runtime.timing import stage
@@ -195,15 +195,10 @@ def _timm_names(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _head_of(state: Mapping[str, Tensor]) -> VisionHead:
     width, hidden = state["ln_final.weight"].shape[0], state["blocks.0.mlp.w1.weight"].shape[0]
-    return VisionHead(width, hidden, _count(state, "blocks."))
+    return VisionHead(width, hidden, count_blocks(state, "blocks."))
 
 
 def _text_of(state: Mapping[str, Tensor]) -> TextEncoder:
     vocabulary, width = state["backbone.token_embedding.weight"].shape
     context, out = state["backbone.positional_embedding"].shape[0], state["head.linear_projection.weight"].shape[0]
-    return TextEncoder(width, _count(state, "backbone.blocks."), out, context, vocabulary)
-
-
-def _count(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Count the blocks that have weights."""
-    return len({name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)})
+    return TextEncoder(width, count_blocks(state, "backbone.blocks."), out, context, vocabulary)

@@ -60,3 +60,8 @@ def filled(module: nn.Module, state: Mapping[str, Tensor], file: Path, what: str
     """Load weights strictly. Returns their fingerprint; BenchError for those of another model."""
     load_strictly(module, {name: value.float() for name, value in state.items()}, file, what)
     return state_fingerprint(module.state_dict())
+
+
+def count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Count the blocks that have weights, by names that go on with a number after the prefix."""
+    return len({name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)})

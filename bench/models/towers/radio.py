@@ -28,7 +28,7 @@ from bench.models.block import Heads
 from bench.models.checkpoints import read_state_dict, state_fingerprint
 from bench.models.tower import Windows
 from bench.models.towers import tiny
-from bench.models.towers.loading import filled, needs
+from bench.models.towers.loading import count_blocks, filled, needs
 from bench.models.towers.vit import TimmTower
 from bench.runtime.device import products_in
 from bench.runtime.timing import stage
@@ -150,8 +150,7 @@ def _head(state: Mapping[str, Tensor]) -> nn.Module:
     if "fc1.weight" not in state or "final.2.weight" not in state:
         raise BenchError("the file has no language head; convert NVIDIA's, see bench/models/towers/radio.py")
     hidden, width = state["fc1.weight"].shape
-    blocks = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-    return LanguageHead(width, hidden, state["final.2.weight"].shape[0], blocks)
+    return LanguageHead(width, hidden, state["final.2.weight"].shape[0], count_blocks(state, "blocks."))
 
 
 class LanguageHead(nn.Module):
