@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from bench.errors import BenchError
+
 Paths: TypeAlias = str | Path | Sequence[str | Path]
 """One path or several."""
 
@@ -43,8 +45,11 @@ def weights_dir() -> Path:
 
 
 def data_root(flag: str | Path | None = None) -> Path:
-    """Folder that holds all datasets: --data-root, else $OVSS_BENCH_DATA, else ./data."""
-    return Path(flag or os.environ.get("OVSS_BENCH_DATA") or "data").expanduser()
+    """Folder that holds all datasets: --data-root, else $OVSS_BENCH_DATA, else ./data; BenchError for a file."""
+    root = Path(flag or os.environ.get("OVSS_BENCH_DATA") or "data").expanduser()
+    if root.exists() and not root.is_dir():
+        raise BenchError(f"data root {root}: is no folder; give the folder of all datasets with --data-root")
+    return root
 
 
 def demo_hint(results: str | Path) -> str:

@@ -152,7 +152,7 @@ IDLE: dict[str, Edit] = {  # that move none
     "comment": text("plug-in/beside.py", "1.0", "1.0  # and why"),
     "docstring": text("plug-in/own.py", "Sharpened attention.", "Attention, sharpened."),
     "threshold": text("own.yaml", "threshold: 0.0", "threshold: 0.2"),
-    "note of the card": text("cards/mine.yaml", "notes:", "notes:\n- another"),
+    "note of the card": text("cards/mine.yaml", '"notes": [', '"notes": ["another", '),
     "nothing": lambda root: None,
 }
 

@@ -75,7 +75,7 @@ class Commands(Project):
             "export": ["export", self.root / "new.zip", *here],
             "import": ["import", self.archive, "--results", self.root / "new"],
             "score": ["score", self.root / "maps", "--dataset", "mine", "--row", "mine", *here, *data, *cards],
-            "prepare": ["prepare", "loveda", *data],
+            "prepare": ["prepare", "mine", *data, *cards],
             "predict": ["predict", image, *words, "--method", "clip", *model, *device, "-o", self.root / "out.png"],
             "templates": ["templates", image, *words, *model, *device, "-o", self.root / "ranked.txt"],
             "figure": [

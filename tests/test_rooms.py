@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOOSE = {"api", "config", "errors", "figures", "notebook", "paths", "registry", "settings", "spec"}
 BASE = {"errors", "paths", "runtime"}  # what everything may import
 ALLOWED = {
+    "paths": {"errors"},
     "runtime": {"errors"},
     "metrics": {"errors", "settings"},
     "config": BASE | {"settings"},

@@ -101,8 +101,8 @@ def _new(args: argparse.Namespace, root: Path) -> int:
     cards, folder = Path(args.cards[0] if args.cards else "cards"), Path(args.names[1]).expanduser()
     words = [part.split(",") for part in read_classes(args.classes).words.split(";")] if args.classes else []
     classes = [[word.strip() for word in part if word.strip()] for part in words]
-    file = cards / f"{args.names[0]}.yaml"
-    card, found = new_card(file, folder, root, classes, listed(args.ignore, "--ignore") or ())
+    card, found = new_card(args.names[0], cards, folder, root, classes, listed(args.ignore, "--ignore") or ())
+    file = cards / f"{card.name}.yaml"
     print(f"{file}: {len(found.pairs):,} images, {found.image} with labels {found.label}")
     print(f"sizes: {', '.join(f'{size} ({count:,})' for size, count in found.sizes.most_common(5))}\n")
     names = dict(zip(found.classes, card.classes, strict=True))

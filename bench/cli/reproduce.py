@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from bench.cli.options import add_fields, add_model_arguments
+from bench.errors import BenchError
 from bench.spec import RunSpec
 
 
@@ -23,13 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    spec = RunSpec.from_cli(args)
+    spec, file = RunSpec.from_cli(args), Path(args.output)
+    if file.is_dir() or not file.parent.is_dir():  # said now, not after hours
+        raise BenchError(f"-o {file}: cannot be written; give a file in a folder that is there")
 
     from bench.cli.progress import Bars
     from bench.verify.doctor import doctor
     from bench.verify.reproduce import Guide, Reproduction, reproduce, write_report
 
-    bars, file = Bars(shown=True), Path(args.output)
+    bars = Bars(shown=True)
     found: Reproduction | None = None
 
     def say(text: str) -> None:

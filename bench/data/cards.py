@@ -89,6 +89,8 @@ class Card(Strict):
         classes = len(self.classes)
         if classes > 255:
             raise ValueError(f"{classes} classes; labels are 8-bit and 255 means ignored")
+        if twice := sorted({name for name in self.classes if self.classes.count(name) > 1}):
+            raise ValueError(f"two classes are called '{twice[0]}'")
         if "cvpr2025" not in self.vocabularies:
             raise ValueError("vocabularies lacks 'cvpr2025', the default")
         for key, rows in {"palette": self.palette, "shares": self.shares, **self.vocabularies}.items():

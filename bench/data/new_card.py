@@ -13,13 +13,14 @@ from typing import Any, Final, TypeAlias, cast
 import numpy as np
 import yaml
 from PIL import Image
+from pydantic import ValidationError
 
 from bench.data.cards import Card, card_names
 from bench.data.images import Depth, read_bands, tiff_bands
 from bench.data.labels import open_label
 from bench.data.layouts import locate
 from bench.data.patterns import fields_of
-from bench.errors import BenchError
+from bench.errors import BenchError, validation_message
 from bench.runtime.atomic import write_asked
 from bench.settings import IGNORED
 
@@ -78,23 +79,27 @@ class Findings:
 
 
 def new_card(
-    file: Path, folder: Path, data_root: Path, classes: Sequence[Sequence[str]] = (), ignored: Sequence[str] = ()
+    name: str,
+    cards: Path,
+    folder: Path,
+    data_root: Path,
+    classes: Sequence[Sequence[str]] = (),
+    ignored: Sequence[str] = (),
 ) -> tuple[Card, Findings]:
     """Write the card of a folder with images and labels; return it with what was found.
 
-    file: the card, called like the dataset
+    name: of the dataset, and of its card in the folder `cards`
     classes: words of each class, in the order of the labels' values; none: to be written by hand
     ignored: values that are no class, as `spelled` has them
 
     Raises BenchError where there is such a card, where no pairs are found, where labels cannot be read or hold no
     classes, and where there are more or fewer classes than values.
     """
-    if not re.fullmatch("[a-z0-9_]+", file.stem):
-        raise BenchError(f"{file.stem}: names of datasets are made of a to z, 0 to 9 and _")
-    if file.exists() or file.stem in card_names():
-        raise BenchError(
-            f"{file.stem}: there is a card of that name; give another" + f", or remove {file}" * file.exists()
-        )
+    file = cards / f"{name}.yaml"
+    if not re.fullmatch("[a-z0-9_]{1,64}", name):
+        raise BenchError(f"{name}: names of datasets are made of at most 64 of a to z, 0 to 9 and _")
+    if file.exists() or name in card_names():
+        raise BenchError(f"{name}: there is a card of that name; give another" + f", or remove {file}" * file.exists())
     found = find_pairs(folder)
     _look(folder, found)
     labels, found.classes = _rule(found, ignored)
@@ -104,8 +109,11 @@ def new_card(
             f"--classes names {len(classes)} classes, the labels hold {len(found.classes)} values: {shown}; name each, "
             "or leave values out with --ignore"
         )
-    text = _text(file.stem, _below(folder, data_root), found, labels, classes)
-    card = Card.model_validate(yaml.safe_load(text))
+    text = _text(name, _below(folder, data_root), found, labels, classes)
+    try:
+        card = Card.model_validate(yaml.safe_load(text))
+    except ValidationError as error:
+        raise BenchError(validation_message(file, error)) from None
     if len(locate(card, [folder]).pairs) != len(found.pairs):
         raise BenchError(
             f"{folder}: file names that patterns cannot tell apart; rename them, or write the card by hand"

@@ -93,7 +93,7 @@ def test_a_card_is_written_that_check_finds_fine(kind: str, tmp_path: Path) -> N
     write = folders(tmp_path / "town")[kind]
     for number in range(3):
         write(number)
-    card, found = new_card(tmp_path / "cards" / "town.yaml", tmp_path / "town", tmp_path)
+    card, found = new_card("town", tmp_path / "cards", tmp_path / "town", tmp_path)
     assert card == load_card("town", [tmp_path / "cards"])
     layout = card.layouts["original"]
     assert (layout.image, layout.label) == EXPECTED[kind][:2]
@@ -143,6 +143,9 @@ def test_the_command_writes_a_card_with_names_that_run_takes(
 
 MISTAKES: dict[str, dict[str, Any]] = {
     "My Town: names of datasets": {"name": "My Town"},
+    r"\.\./town: names of datasets": {"name": "../town"},
+    "x: names of datasets are made of at most 64": {"name": "x" * 300},
+    "two classes are called 'a'": {"classes": [["a"], ["a", "b"]]},
     "loveda: there is a card of that name; give another": {"name": "loveda"},
     r"town: there is a card of that name; give another, or remove .*town\.yaml": {"name": "town", "written": True},
     "nowhere: no such folder": {"folder": "nowhere"},
@@ -157,11 +160,10 @@ def test_mistakes_are_named(message: str, tmp_path: Path) -> None:
     case: dict[str, Any] = {"name": "town", "folder": "tiles", "written": False, **MISTAKES[message]}
     save(tmp_path / "tiles/images/a.png", picture())
     save(tmp_path / "tiles/labels/a.png", values(0, 1))
-    file = tmp_path / f"{case.pop('name')}.yaml"
     if case.pop("written"):
-        file.write_text("")
+        (tmp_path / "town.yaml").write_text("")
     with pytest.raises(BenchError, match=message):
-        new_card(file, tmp_path / case.pop("folder"), tmp_path, **case)
+        new_card(case.pop("name"), tmp_path, tmp_path / case.pop("folder"), tmp_path, **case)
 
 
 def test_folders_without_labels_are_named(tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_check_says_what_the_card_lacks_and_says_it_once(tmp_path: Path) -> None
     for number in range(9):
         save(tmp_path / f"town/images/{number}.png", picture())
         save(tmp_path / f"town/labels/{number}.png", values(0, 17, 42))
-    card, _ = new_card(tmp_path / "cards" / "town.yaml", tmp_path / "town", tmp_path, [["a"], ["b"]], ["0"])
+    card, _ = new_card("town", tmp_path / "cards", tmp_path / "town", tmp_path, [["a"], ["b"]], ["0"])
     plain = card.layouts["original"].model_copy(update={"labels": IndexRule()})
     text = card.model_copy(update={"layouts": {"original": plain}}).model_dump_json(exclude_defaults=True)
     (tmp_path / "cards" / "town.yaml").write_text(text)

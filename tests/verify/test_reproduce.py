@@ -114,3 +114,14 @@ def test_a_plan_without_data_says_how_much_there_is_to_fetch(
     said = capsys.readouterr().out
     assert "9 of 9 datasets have no data" in said and "5.1 GB" in said and "nothing to do" not in said
     assert "with all weights and data about" in said
+
+
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in (tmp_path, tmp_path / "nowhere" / "x.zip"):
+        assert main(["reproduce", "--demo", "-o", str(place)]) == 2
+        assert capsys.readouterr() == (
+            "",
+            f"bench: -o {place}: cannot be written; give a file in a folder that is there\n",
+        )
