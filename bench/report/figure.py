@@ -44,19 +44,14 @@ class FigureBlock:
     labels: Mapping[str, str]
 
 
-def draw(examples: Sequence[Example], card: Card, labels: Mapping[str, str], out: Path, note: str = "") -> None:
-    """Write a figure with a line for each example: image, ground truth, and each row with its score on that image.
+def draw_blocks(blocks: Sequence[FigureBlock], out: Path, note: str = "") -> None:
+    """Write a figure of samples of several datasets, one block below the other.
 
-    labels: what each row is called.
+    Each example is a line: image, ground truth, and each row with its score on that image.
     out: .png (300 dpi) or .pdf.
-    note: small print below, such as "demo".
+    note: small print above, such as "demo".
     Raises BenchError for another ending and where the file cannot be written.
     """
-    draw_blocks([FigureBlock(examples, card, labels)], out, note)
-
-
-def draw_blocks(blocks: Sequence[FigureBlock], out: Path, note: str = "") -> None:
-    """Write a figure as `draw` does, of samples of several datasets, one block below the other."""
     heights = [_height(block) for block in blocks]
     figure = new_figure(out, WIDTH, sum(heights) + (0.15 if note else 0))
     parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)[:, 0]

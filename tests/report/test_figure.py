@@ -11,7 +11,7 @@ from project import Project
 
 from bench.cli import main
 from bench.data.cards import load_card
-from bench.report.figure import Example, coloured, draw
+from bench.report.figure import Example, FigureBlock, coloured, draw_blocks
 from bench.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("any_count")
@@ -43,11 +43,11 @@ def test_a_figure_holds_the_pixels_of_its_panels(tmp_path: Path) -> None:
     label = np.zeros((60, 60), np.uint8)
     label[20:40, 20:40] = 1
     example = Example("a", np.full((60, 60, 3), (10, 200, 30), np.uint8), label, {"clip": 1 - label})
-    draw([example], card, {"clip": "CLIP"}, tmp_path / "f.png")
+    draw_blocks([FigureBlock([example], card, {"clip": "CLIP"})], tmp_path / "f.png")
     with Image.open(tmp_path / "f.png") as picture:
         found = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or ()}
     assert {(10, 200, 30), *card.colours} <= found
-    draw([example], card, {"clip": "CLIP"}, tmp_path / "f.pdf")
+    draw_blocks([FigureBlock([example], card, {"clip": "CLIP"})], tmp_path / "f.pdf")
     assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
 
 
