@@ -96,5 +96,5 @@ def test_ten_rows_take_a_gpu_few_launches_and_four_copies(monkeypatch: pytest.Mo
         with Counter() as counter:
             found = list(evaluate(segmenters, [loaded(1)], pending, Scoring(4)))
     assert len(found) == 10 and all(one.image.error is None for one in found)
-    assert counter.total[0] <= 941
+    assert counter.total[0] <= 894
     assert len(pretended_cuda.crossings) <= 4, pretended_cuda.crossings

@@ -59,8 +59,8 @@ class Reach(NamedTuple):
 
     def _product(self, a: Tensor, views: Tensor) -> Tensor:
         columns, down, m, inner = a.shape
-        filled = a.new_zeros(columns, self.per, m, inner)
-        filled[:, :down] = a
+        filled = a.new_empty(columns, self.per, m, inner)
+        filled[:, :down], filled[:, down:] = a, 0
         found = a.new_empty(columns * self.per, m, views.shape[2])
         torch.bmm(filled.view(-1, m, inner)[: len(views)], views, out=found[: len(views)])
         return found.view(columns, self.per, m, -1)[:, :down]
