@@ -231,6 +231,25 @@ def test_what_is_missing_is_said_with_what_to_do(tmp_path: Path, monkeypatch: py
         needs("no_such_package", "sam3")
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("test_vit", r"other\.pt: lacks the weights 'ln_final\.weight'; give the file of backbone mine$"),
+        ("no_such_vit", r"cannot build 'no_such_vit' as this tower \(.*\); correct `model` in `backbones:`$"),
+    ],
+)
+def test_another_models_file_or_name_is_said(
+    model: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    for file in (tmp_path / "weights/image.pt", tmp_path / "other.pt"):
+        torch.save({"a": torch.zeros(1)}, file)
+    spec = BackboneSpec(library="dinotxt", model=model, image_file="image.pt")
+    with pytest.raises(BenchError, match=said):
+        load_tower("mine", spec, tmp_path / "other.pt", "cpu", "fp32")
+
+
 def test_rows_of_towers_run_in_the_demo(tmp_path: Path) -> None:
     """From images to stored results, a method of each family that needs no further package."""
     found = run("radseg,vip", "wbs_si", demo=True, limit=1, results=tmp_path, device="cpu", workers=0)

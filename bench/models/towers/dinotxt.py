@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from open_clip import SimpleTokenizer
@@ -21,7 +20,7 @@ from bench.models.checkpoints import read_state_dict, state_fingerprint
 from bench.models.second import IMAGENET_MEAN, IMAGENET_STD
 from bench.models.tower import Windows, per_channel
 from bench.models.towers import tiny
-from bench.models.towers.loading import count_blocks, filled, weights_file
+from bench.models.towers.loading import count_blocks, filled, of_timm, weights_file
 from bench.models.towers.vit import TimmTower
 from bench.runtime.device import products_in
 from bench.runtime.timing import stage
@@ -149,7 +148,7 @@ class _TextBlock(nn.Module):
 def load(name: str, spec: BackboneSpec, file: Path, device: str, dtype: str) -> Dinotxt:
     """Load DINOv3 and dino.txt from their two released files."""
     image = weights_file(name, spec.model_copy(update={"file": spec.image_file}), None)
-    model, state = timm.create_model(spec.model, num_classes=0, dynamic_img_size=True), read_state_dict(file)
+    model, state = of_timm(spec.model, dynamic_img_size=True), read_state_dict(file)
     own = {prefix: _below(state, prefix) for prefix in ("visual_model.head.", "text_model.")}
     head, text = _head_of(own["visual_model.head."]), _text_of(own["text_model."]).eval()
     prints = [filled(model, _timm_names(model, read_state_dict(image)), image, spec.model)]
@@ -165,7 +164,7 @@ def load(name: str, spec: BackboneSpec, file: Path, device: str, dtype: str) -> 
 
 def random(name: str, spec: BackboneSpec, device: str, dtype: str) -> Dinotxt:
     """Return dino.txt at its true size with random weights, which reads sentences as bags of drawn words."""
-    model: Any = timm.create_model(spec.model, num_classes=0, dynamic_img_size=True)
+    model: Any = of_timm(spec.model, dynamic_img_size=True)
     width: int = model.embed_dim
     head = VisionHead(width, -(-8 * width // 3 // 64) * 64, 2)
     return Dinotxt(name, model, head, tiny.bags_of_words("dinotxt", width, 0), "", device, dtype)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 from torch import Tensor, nn
 
 from bench.config import BackboneSpec
@@ -24,10 +25,14 @@ def load_tower(name: str, spec: BackboneSpec, checkpoint: Path | None, device: s
     BenchError for what is missing, naming what to do.
     """
     module: Any = importlib.import_module(f"bench.models.towers.{spec.library}")
-    if spec.seed is None:
-        tower: Tower = module.load(name, spec, weights_file(name, spec, checkpoint), device, dtype)
-    else:
-        tower = getattr(module, f"tiny_{spec.library}")(name, spec.seed, device, dtype)
+    if spec.seed is not None:
+        tower: Tower = getattr(module, f"tiny_{spec.library}")(name, spec.seed, device, dtype)
+        return tower
+    file = weights_file(name, spec, checkpoint)
+    try:
+        tower = module.load(name, spec, file, device, dtype)
+    except KeyError as error:  # of weights that say how large a part is
+        raise BenchError(f"{file}: lacks the weights {error}; give the file of backbone {name}") from None
     return tower
 
 
@@ -44,6 +49,16 @@ def weights_file(name: str, spec: BackboneSpec, checkpoint: Path | None) -> Path
     if not file.is_file():
         raise missing(name, spec, file)
     return file
+
+
+def of_timm(model: str, **size: Any) -> Any:
+    """Build a model of timm whose weights are to be filled in. BenchError for one that timm has not, or not so."""
+    try:
+        return timm.create_model(model, num_classes=0, **size)
+    except (RuntimeError, TypeError) as error:
+        raise BenchError(
+            f"timm {timm.__version__} cannot build '{model}' as this tower ({error}); correct `model` in `backbones:`"
+        ) from None
 
 
 def needs(package: str, backbone: str) -> Any:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import open_clip
-import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -28,7 +27,7 @@ from bench.models.block import Heads
 from bench.models.checkpoints import read_state_dict, state_fingerprint
 from bench.models.tower import Windows
 from bench.models.towers import tiny
-from bench.models.towers.loading import count_blocks, filled, needs
+from bench.models.towers.loading import count_blocks, filled, needs, of_timm
 from bench.models.towers.vit import TimmTower
 from bench.runtime.device import products_in
 from bench.runtime.timing import stage
@@ -115,7 +114,7 @@ def load(name: str, spec: BackboneSpec, file: Path, device: str, dtype: str) -> 
     """Load C-RADIO from a converted file, and SigLIP 2's text tower by open_clip."""
     needs("transformers", name)  # its tokenizer
     model, state = _blank(spec.model), read_state_dict(file)
-    head = _head({key.removeprefix(HEAD): value for key, value in state.items() if key.startswith(HEAD)})
+    head = _head({key.removeprefix(HEAD): value for key, value in state.items() if key.startswith(HEAD)}, file)
     own = {key if key.startswith(HEAD) else f"model.{key}": value for key, value in state.items()}
     fingerprint = filled(_both(model, head), own, file, spec.model)
     return Radio(name, model, head, _siglip(), f"{fingerprint}, {':'.join(TEXT)}", device, dtype)
@@ -142,13 +141,13 @@ def _both(model: nn.Module, head: nn.Module) -> nn.Module:
 
 
 def _blank(model: str) -> Any:
-    return timm.create_model(model, pretrained=False, num_classes=0, img_size=2048)  # the stored grid of positions
+    return of_timm(model, img_size=2048)  # the stored grid of positions
 
 
-def _head(state: Mapping[str, Tensor]) -> nn.Module:
+def _head(state: Mapping[str, Tensor], file: Path) -> nn.Module:
     """Return the language head that has such weights. BenchError for weights of none."""
     if "fc1.weight" not in state or "final.2.weight" not in state:
-        raise BenchError("the file has no language head; convert NVIDIA's, see bench/models/towers/radio.py")
+        raise BenchError(f"{file}: has no language head; convert NVIDIA's, see bench/models/towers/radio.py")
     hidden, width = state["fc1.weight"].shape
     return LanguageHead(width, hidden, state["final.2.weight"].shape[0], count_blocks(state, "blocks."))
 
