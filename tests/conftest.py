@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from zlib import crc32
 
+import hypothesis
 import pytest
 
 TESTS = Path(__file__).resolve().parent
@@ -14,6 +15,8 @@ SECONDS = {"slow": 10.0, "chaos": 3.0}  # of a test with the marker, roughly; ot
 
 # One thread per process, here and in those that tests start: pytest-xdist has a process per core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+hypothesis.settings.register_profile("any machine", deadline=None)  # 0.2 s an example otherwise, which a busy one takes
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from data_helpers import everything
 from golden_helpers import CASES, GOLDENS, VOCABULARY, Case, built, image, near, stitched
+from narrowed import tensor
 from numpy.typing import NDArray
 from PIL import Image
 from second_recipe import guidance, mixture_case, second, upsampler_state
@@ -32,7 +33,7 @@ from bench.data.samples import open_samples
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
 from bench.models.text import encode
-from bench.models.upsamplers import load_upsampler
+from bench.models.upsamplers import BilateralUpsampler, load_upsampler
 from bench.registry import find_refinement, load_methods
 from bench.report.published import load_published
 from bench.settings import ResizeRule
@@ -220,6 +221,7 @@ def test_all_that_is_stored(name: str, tmp_path: Path) -> None:
 def test_the_released_checkpoint() -> None:
     file = SHARED / "checkpoints" / "clip_jbu_stack_cocostuff.ckpt"
     upsampler = load_upsampler("jbu_stack", file, 512)
+    assert isinstance(upsampler, BilateralUpsampler)
     assert git_blob_hash(file) == "c90968f78af172c4a81f8575a3ebc2bda81c3eef"
     with torch.no_grad():
         for module in upsampler.modules_for(4):
@@ -340,7 +342,7 @@ def test_pamr_at_the_original_size(bed: Bed) -> None:
     text, method = encode(bed.backbone, VOCABULARY), load_methods()["naclip"].build({})
     classes = torch.tensor(VOCABULARY.classes)
     row = Row("x", method, text, classes, refine=refine.apply, refine_original=True)
-    scores = Segmenter(bed.backbone, [row], 224, 112, 9).scores(square(), None, (640, 640))["x"]
+    scores = tensor(Segmenter(bed.backbone, [row], 224, 112, 9).scores(square(), None, (640, 640))["x"])
     whole = np.load(SHARED / "golden-methods" / "naclip_pamr.npz")
     np.testing.assert_allclose(scores[:, ::19, ::19], whole["sq_original640/scores_stride19"], atol=2e-5, rtol=0)
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.models.upsamplers import JBUOne, JBUStack, Upsampler
+from bench.models.upsamplers import BilateralUpsampler, JBUOne, JBUStack, Upsampler
 
-KINDS = {"jbu_one": JBUOne, "jbu_stack": JBUStack}
+KINDS: dict[str, Callable[..., BilateralUpsampler]] = {"jbu_one": JBUOne, "jbu_stack": JBUStack}
+Kind = TypeVar("Kind", bound=Upsampler)
 
 
 def for_small_shapes(test: Callable[..., None]) -> Callable[..., None]:
     """Patches on grids of all small shapes, one step or two, kernels of all radii, some images at once."""
     shapes = {"height": st.integers(3, 8), "width": st.integers(3, 8), "steps": st.integers(1, 2)}
     given_shapes = given(**shapes, radius=st.integers(1, 5), batch=st.integers(1, 3))
-    return settings(max_examples=25, deadline=None)(given_shapes(test))
+    return settings(max_examples=25)(given_shapes(test))
 
 
-def lively(upsampler: Upsampler) -> Upsampler:
+def lively(upsampler: Kind) -> Kind:
     """Weights such that every term matters."""
     with torch.no_grad():
         for parameter in upsampler.parameters():

@@ -82,7 +82,7 @@ def test_what_a_command_raises_is_one_line(
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.cli.methods.main", lambda _: {}["a bug"])
+    monkeypatch.setattr("bench.cli.methods.main", lambda _: dict[str, int]()["a bug"])
     with pytest.raises(KeyError):
         main(["methods"])
 

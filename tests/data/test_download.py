@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from data_helpers import pack, scene
+from narrowed import present
 from server_helpers import CONTENT, MD5, Server, running_server
 
 from bench.cli import main
@@ -111,7 +112,7 @@ def config_file(server: Server, folder: Path, **change: str) -> Path:
 def test_weights(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = config_file(server, tmp_path)
     assert main(["download", "weights", "--config", str(config)]) == 0
-    file = weights_dir() / load_config(config).upsamplers["simfeatup"].file
+    file = weights_dir() / present(load_config(config).upsamplers["simfeatup"].file)
     assert file.read_bytes() == CONTENT
     assert capsys.readouterr().out == f"{file}: downloaded, checksum right\n"
     assert main(["download", "weights", "simfeatup", "--config", str(config)]) == 0

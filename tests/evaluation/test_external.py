@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from narrowed import present
 from PIL import Image
 from project import Project
 
@@ -66,7 +67,7 @@ def test_label_maps_are_counted_whatever_holds_them(
     for place, name in enumerate(cell.ids):
         expected = confusion(samples.read(place).label, maps[name], 7)
         assert np.array_equal(cell.confusion()[place], expected)
-    assert cell.info.label == "My model" and "external" in cell.info.caveat
+    assert cell.info.label == "My model" and "external" in present(cell.info.caveat)
     assert "mine on loveda:" in capsys.readouterr().out
 
 

@@ -123,10 +123,10 @@ def test_a_method_is_looked_at_once_by_all_segmenters_that_share_what_was_looked
 
 def test_random_numbers_are_as_before() -> None:
     segmenter, _ = rows_with(lambda *_: (torch.rand(1), np.random.rand(), random.random()))  # noqa: NPY002
-    before = torch.get_rng_state(), np.random.get_state()[2], random.getstate()  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["pos"], random.getstate()  # noqa: NPY002
     assert isinstance(segmenter.scores(IMAGE)["bad"], Tensor)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[2], random.getstate()) == before[1:]  # noqa: NPY002
+    assert (np.random.get_state(legacy=False)["state"]["pos"], random.getstate()) == before[1:]  # noqa: NPY002
 
 
 class Counting:

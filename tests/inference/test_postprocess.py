@@ -14,7 +14,7 @@ from bench.inference.postprocess import classify, classify_binned, pixel_histogr
 from bench.inference.row import Row
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 30), st.integers(2, 30), st.integers(1, 70), st.integers(1, 70))
 def test_classify_is_resize_scale_softmax_best_synonym_argmax(h: int, w: int, height: int, width: int) -> None:
     generator = torch.Generator().manual_seed(h * 31 + w)
@@ -151,7 +151,7 @@ def test_histograms_on_a_device_count_what_maps_count(values: int, monkeypatch: 
         assert np.array_equal(found[row].numpy(), expected)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(2, 20), st.integers(1, 40), st.booleans())
 def test_probabilities_are_enlarged_and_taken_as_they_are(side: int, enlarged: int, same: bool) -> None:
     size = (side, side) if same else (enlarged, enlarged)

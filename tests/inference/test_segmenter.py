@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from narrowed import tensor
 from reference import tiny_backbone
 
 from bench.errors import BenchError
@@ -80,7 +81,7 @@ def test_debias_on_features_is_equation_9() -> None:
     for where, direct in expected.items():
         row = _row(backbone, upsampler=upsampler, debias=0.3, debias_on=where)
         scores = Segmenter(backbone, [row], WINDOW, STRIDE).scores(_image(64, 64))["segearth-ov"]
-        assert (scores - direct).abs().max() < 1e-5
+        assert (tensor(scores) - direct).abs().max() < 1e-5
 
 
 def test_a_row_that_raises_leaves_the_others_alone() -> None:
@@ -152,7 +153,7 @@ def test_own_scores_of_a_plug_in_are_taken_as_they_are() -> None:
     row = Row("own", Own(), good.text, good.classes)
     scores = Segmenter(backbone, [row], WINDOW, STRIDE).scores(_image(50, 60))["own"]
     expected = backbone.normalise(torch.from_numpy(_image(50, 60))).mean(dim=0)
-    assert torch.allclose(scores[0], expected, atol=1e-6)
+    assert torch.allclose(tensor(scores)[0], expected, atol=1e-6)
 
 
 def test_scores_of_another_shape_fail_the_row_alone() -> None:
@@ -250,6 +251,6 @@ def test_a_refinement_gets_the_stitched_scores_of_the_image() -> None:
     wrong = replace(plain, name="wrong", refine=lambda image, scores, text: scores[:2])
     image = np.random.default_rng(0).integers(0, 255, (150, 120, 3), dtype=np.uint8)
     found = Segmenter(backbone, [plain, refined, wrong], 112, 56).scores(image)
-    assert torch.equal(found["refined"], 2 * found[plain.name])
+    assert torch.equal(found["refined"], 2 * tensor(found[plain.name]))
     assert shapes == [((3, 150, 120), (5, 150, 120), (5, 24))]
     assert "its refinement gives (2, 150, 120), not (5, 150, 120)" in str(found["wrong"])

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.inference.windows import Box, WindowMean, pad_to_multiple, squashed_size, window_boxes, window_starts
@@ -22,7 +22,6 @@ def test_axis_shorter_than_a_window_gives_one() -> None:
     assert window_boxes(100, 224, 224, 112) == [Box(0, 0, 100, 224)]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(4, 40), st.integers(2, 40))
 def test_windows_cover_the_image_are_equal_in_size_and_in_order(
     height: int, width: int, window: int, stride: int

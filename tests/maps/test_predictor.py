@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrowed import present
 from PIL import Image
 from reference import tiny_backbone, write_tiny
 
@@ -81,11 +82,11 @@ def test_png_holds_class_numbers_and_scores_are_the_segmenters(models: list[str]
     picture = Image.open(out)
     assert picture.mode == "P"
     assert np.array_equal(np.asarray(picture), labels)
-    assert picture.getpalette()[:3] == [0, 0, 0]
+    assert present(picture.getpalette())[:3] == [0, 0, 0]
     overlay = np.asarray(Image.open(tmp_path / "labels_overlay.png"))
     assert overlay.shape[1] == 120
     assert overlay.shape[0] > 90  # the legend is below
-    colours = np.array(picture.getpalette()[:9]).reshape(3, 3)
+    colours = np.array(present(picture.getpalette())[:9]).reshape(3, 3)
     blended = (read_image(image).astype(int) + colours[labels]) // 2
     assert np.array_equal(overlay[:90], blended)
 
@@ -257,7 +258,7 @@ def test_words_and_colours_of_a_dataset(models: list[str], image: Path, tmp_path
     assert main(["predict", str(image), *map(str, flags)]) == 0
     from bench.data.cards import load_card
 
-    colours = np.array(Image.open(tmp_path / "map.png").getpalette()[:21]).reshape(7, 3)
+    colours = np.array(present(Image.open(tmp_path / "map.png").getpalette())[:21]).reshape(7, 3)
     assert np.array_equal(colours, load_card("loveda").colours)
 
 

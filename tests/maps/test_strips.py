@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from reference import tiny_backbone
@@ -84,7 +84,6 @@ def test_gaussian_weights_trust_the_middle() -> None:
     assert found[:, :16].eq(1).all() and torch.allclose(found[:, 32:], torch.tensor(3.0))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(4, 20), st.integers(2, 20))
 def test_rolling_canvas_is_a_canvas(height: int, width: int, window: int, stride: int) -> None:
     boxes = window_boxes(height, width, window, min(stride, window))

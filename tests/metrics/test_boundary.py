@@ -52,7 +52,7 @@ def test_distance_is_two_percent_of_the_diagonal(height, width, pixels):
     assert boundary_distance(height, width) == pixels
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), shape=st.sampled_from([(1, 5), (3, 3), (17, 23), (60, 80), (110, 140)]))
 def test_all_classes_at_once_equals_class_by_class(seed, shape):
     rng = np.random.default_rng(seed)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from narrowed import tensor
 
 from bench.config import BackboneSpec
 from bench.errors import BenchError
@@ -77,8 +78,10 @@ def test_nvidias_file_is_converted_and_read(tmp_path: Path, monkeypatch: pytest.
         for k, v in model.state_dict().items()
         if k.split(".")[0] in theirs
     }
-    state["base_model.patch_generator.embedder.weight"] = model.patch_embed.proj.weight.flatten(1)
-    state["base_model.patch_generator.cls_token.token"] = torch.cat([model.cls_token[0], model.reg_token[0]])
+    state["base_model.patch_generator.embedder.weight"] = tensor(model.patch_embed.proj.weight).flatten(1)
+    state["base_model.patch_generator.cls_token.token"] = torch.cat(
+        [tensor(model.cls_token)[0], tensor(model.reg_token)[0]]
+    )
     state |= {f"_heads.1.{k}": v for k, v in head.state_dict().items()}
     args = argparse.Namespace(teachers=[{"name": "clip"}, {"name": "siglip2-g"}])
     torch.save({"state_dict": state, "args": args}, tmp_path / "theirs.pth.tar")

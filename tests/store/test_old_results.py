@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from project import SMALL
@@ -25,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "old"
 
 
-def records(folder: Path) -> dict[str, dict[str, object]]:
+def records(folder: Path) -> dict[str, dict[str, Any]]:
     """Content of each cell.json, by cell."""
     files = sorted(folder.glob("cells/*/*/cell.json"))
     return {f"{file.parent.parent.name}/{file.parent.name}": json.loads(file.read_text()) for file in files}

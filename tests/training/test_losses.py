@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from narrowed import tensor
 
 from bench.training.jitter import MAX_PAD, Jitter, apply_jitter, draw_jitter
 from bench.training.losses import (
@@ -65,10 +66,10 @@ def test_uncertainty_starts_near_its_offset_and_has_a_floor():
 def test_content_retention_is_two_pixelwise_layers_with_a_norm_over_channels():
     net = ContentRetentionNet(6)
     pixels = torch.randn(2, 6, 3, 4)
-    first, norm, _, second, _ = net.net
-    hidden = F.conv2d(pixels, first.weight[:, :, None, None], first.bias)
-    hidden = (hidden - hidden.mean(1, keepdim=True)) / (hidden.var(1, unbiased=False, keepdim=True) + norm.eps).sqrt()
-    expected = torch.tanh(F.conv2d(F.gelu(hidden), second.weight[:, :, None, None], second.bias))
+    first, _, _, second, _ = net.net
+    hidden = F.conv2d(pixels, tensor(first.weight)[:, :, None, None], first.bias)
+    hidden = (hidden - hidden.mean(1, keepdim=True)) / (hidden.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    expected = torch.tanh(F.conv2d(F.gelu(hidden), tensor(second.weight)[:, :, None, None], second.bias))
     torch.testing.assert_close(net(pixels), expected)
 
 

@@ -110,7 +110,7 @@ def test_the_reference_gradient_reaches_square_taps_alone(images):
     theirs.learner.load_state_dict(ours.learner.state_dict())
     losses = [without_dropout(trainer).step(batch_of(images, range(2))) for trainer in (ours, theirs)]
     assert losses[0] == losses[1]
-    per_tap = [trainer.learner.upsampler.up.fixup_proj[3].bias.grad.abs() for trainer in (ours, theirs)]
+    per_tap = [trainer.learner.upsampler.get_parameter("up.fixup_proj.3.bias").grad.abs() for trainer in (ours, theirs)]
     assert per_tap[0].count_nonzero() == 25
     assert per_tap[1].nonzero().flatten().tolist() == [0, 1, 4, 9, 16]
 

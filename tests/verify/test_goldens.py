@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from narrowed import tensor
 from numpy.typing import NDArray
 
 from bench.cli import main
 from bench.metrics import Ints
+from bench.models.upsamplers import BilateralUpsampler
 from bench.runtime.provenance import differing, machine
 from bench.training.trainer import feature_map
 from bench.verify import goldens, recipe
@@ -77,7 +79,7 @@ def test_features_to_train_on_are_the_released_codes(bed: Bed, window: torch.Ten
 @torch.inference_mode()
 def test_the_first_step_is_the_released_codes(bed: Bed, window: torch.Tensor, kind: str) -> None:
     upsampler = bed.upsamplers[kind]
-    assert upsampler is not None
+    assert isinstance(upsampler, BilateralUpsampler)
     module = upsampler.modules_for(1)[0]
     guidance = F.adaptive_avg_pool2d(window, (28, 28))
     ranged = module.range_kernels(guidance)
@@ -129,7 +131,7 @@ def test_scores_without_upsampler_are_cosines_of_the_released_tokens(bed: Bed) -
     text = RELEASED["text/query_features"]
     row = next(q for q in bed.segmenter().rows if q.name == "segearth_plain")
     image = torch.from_numpy(recipe.image()[recipe.WINDOW].copy())[None]
-    found = bed.segmenter().window_scores(image, [row])[row.name][0].numpy()  # (14, 224, 224)
+    found = tensor(bed.segmenter().window_scores(image, [row])[row.name])[0].numpy()  # (14, 224, 224)
     tokens = RELEASED["upsample/tokens"]  # all of SegEarth's
     cosine = tokens / np.linalg.norm(tokens, axis=1, keepdims=True) @ text.T  # (196, 14)
     low = torch.from_numpy(cosine.T.reshape(1, 14, 14, 14))

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from narrowed import present, tensor
 from torch import Tensor
 from upsampler_helpers import KINDS, for_small_shapes, lively
 
 from bench.errors import BenchError
 from bench.models.upsamplers import (
+    BilateralUpsampler,
     JBUOne,
     JBUStack,
     PixelScores,
     ScoreRequest,
-    Upsampler,
     steps_for,
     tiles,
     upsampled_scores,
@@ -27,12 +28,12 @@ from bench.models.upsamplers.operator import Operator, Step
 from bench.models.upsamplers.tiles import Strip, TileGrid
 
 
-def matrices(upsampler: Upsampler, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> Tensor:
+def matrices(upsampler: BilateralUpsampler, guidance: Tensor, grid: tuple[int, int], steps: int = 4) -> Tensor:
     """W (B, P, n) of each window."""
     return upsampler.operator(guidance, grid, steps).matrix()
 
 
-def through_operator(upsampler: Upsampler, patches: Tensor, guidance: Tensor, steps: int) -> Tensor:
+def through_operator(upsampler: BilateralUpsampler, patches: Tensor, guidance: Tensor, steps: int) -> Tensor:
     """Pixel features (B, C, H, W) by way of W."""
     grid = (patches.shape[2], patches.shape[3])
     operator = matrices(upsampler, guidance, grid, steps)
@@ -265,10 +266,10 @@ def test_windows_together_and_apart_are_equal_up_to_rounding(monkeypatch: pytest
     (together,) = upsampled_scores(upsampler.operator(guidance, (3, 4)), [request], upsampler.projection)
     for number in range(3):
         one = slice(number, number + 1)
-        alone_request = ScoreRequest(request.patches[one], request.text, request.shift[one])
+        alone_request = ScoreRequest(request.patches[one], request.text, present(request.shift)[one])
         operator = upsampler.operator(guidance[one], (3, 4))
         (alone,) = upsampled_scores(operator, [alone_request], upsampler.projection)
-        torch.testing.assert_close(together[one], alone, atol=1e-6, rtol=0)
+        torch.testing.assert_close(tensor(together)[one], alone, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("kind", "grid", "steps"), [("jbu_one", (4, 23), 3), ("jbu_stack", (2, 17), 4)])
