@@ -50,7 +50,7 @@ def batch_of(folder: Path, indices: range) -> Tensor:
 
 def train_small(images: Path, out: Path, steps: int, settings: TrainingConfig = SMALL, **plan: Any) -> Trainer:
     """A whole training in this process."""
-    wanted = RunLength(out=out, steps=steps, **plan)
+    wanted = RunLength(out=out, steps=steps, workers=0, **plan)
     return train(tiny_backbone(8, 32), find_images(images), settings, wanted, Distributed())
 
 
