@@ -59,6 +59,8 @@ class Whole(Project):
         edit(folder / RECORD, status="partial", counts_sha256=None)
         for name in STORED:
             shutil.copytree(root / name, root / "kept" / name)
+        self.undamaged, self.undamaged_thumbnails = self.shown(), self.thumbnails()
+        self.restore()
 
     def again(self, *flags: str) -> Said:
         return bench(*self.arguments("--datasets", "loveda", "--methods", ",".join(ROWS), *flags))
@@ -100,7 +102,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
 def test_random_damage_shows_nothing_else(kind: str, batch: int, whole: Whole, request: pytest.FixtureRequest) -> None:
     random = np.random.default_rng([request.config.getoption("--chaos-seed"), crc32(kind.encode()), batch])
     pattern, flags = KINDS[kind]
-    before, pictures = whole.shown(), whole.thumbnails()
+    before, pictures = whole.undamaged, whole.undamaged_thumbnails
     for _ in range(TIMES):
         files = sorted(whole.root.glob(pattern))
         file = files[random.integers(len(files))]

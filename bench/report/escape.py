@@ -56,6 +56,9 @@ def csv_text(frame: pd.DataFrame) -> str:
     import pandas as pd
 
     numbers = set(frame.select_dtypes("number"))
-    texts = {name: [csv_value(value) for value in frame[name]] for name in frame if name not in numbers}
-    text: str = frame.assign(**pd.DataFrame(texts, frame.index, dtype=object)).to_csv(index=False)
+    safe = {
+        name: column if name in numbers else pd.Series([csv_value(value) for value in column], frame.index, object)
+        for name, column in frame.items()
+    }
+    text: str = pd.DataFrame(safe, frame.index, frame.columns).to_csv(index=False)
     return text
