@@ -60,8 +60,8 @@ def execute(run: Run) -> None:
         for number, dataset in enumerate(run.datasets, 1):
             progress = Progress(dataset.card.name, number, len(run.datasets), 0, 0)
             done += run_dataset(run, dataset, progress, parts, finishing)
-    for future in done:
-        future.result()
+        for future in done:  # here: Python takes a thread for ended whose join is interrupted (bpo-45274)
+            future.result()
 
 
 def failures(run: Run) -> list[str]:
