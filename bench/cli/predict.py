@@ -15,7 +15,7 @@ from bench.errors import BenchError, listed, writing
 
 if TYPE_CHECKING:
     from bench.inference.visualize import Style
-    from bench.maps.job import JobOutcome, SceneJob
+    from bench.maps.job import SceneJob
     from bench.maps.spec import MapSpec
     from bench.runtime.distributed import Distributed
 
@@ -149,30 +149,28 @@ def _make(
     bars = Bars(processes.is_main, "window")
     if processes.is_main:
         for job in jobs:
-            print(job.note, file=sys.stderr, flush=True)
+            print(job.note + ("; its map is there" if job.is_done() else ""), file=sys.stderr, flush=True)
         bars.expect(sum(job.windows for job in jobs))
     index, count = spec.shard or (0, 1)
     worker = Worker(index * processes.size + processes.rank, count * processes.size)
-    found = make_maps(jobs, spec, worker, bars.images, _complain)
+    failures = make_maps(jobs, spec, worker, bars.images, _complain)
     bars.close()
     processes.wait()
-    return _close(jobs, found, processes)
+    return _close(jobs, failures, processes)
 
 
-def _close(jobs: Sequence[SceneJob], found: JobOutcome, processes: Distributed) -> int:
+def _close(jobs: Sequence[SceneJob], failures: Sequence[str], processes: Distributed) -> int:
     """Print the maps that are there, and what is not; a single scene that failed has the exit code of a mistake."""
     if processes.is_main:
-        if found.skipped:
-            print(f"{found.skipped} of {len(jobs)} scenes were done already", file=sys.stderr)
         for job in jobs:
             for files in job.files.values():
-                if files.main.is_file():
+                if files.is_there():
                     print(files.main)
         for job in jobs:
             if not job.is_done() and job.work.is_dir():
                 missing = f"{job.missing()} of {job.strips} strips are not there yet"
                 print(f"bench: {job.source}: {missing}; the same command without --shard makes them", file=sys.stderr)
-    if found.failures:
+    if failures:
         return 2 if len(jobs) == 1 else 1
     return 0
 

@@ -15,7 +15,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import bench
-from bench.errors import BenchError, writing
+from bench.errors import BenchError, SharedStateLost, writing
 from bench.evaluation.dataset_run import Progress
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
@@ -116,14 +116,6 @@ class Worker(NamedTuple):
 
 
 ALONE: Final = Worker(0, 1)
-
-
-@dataclass
-class JobOutcome:
-    """How a share of the work ended. skipped: scenes that were done already. failures: a line for each that failed."""
-
-    skipped: int = 0
-    failures: list[str] = field(default_factory=list)
 
 
 def plan_maps(
@@ -255,18 +247,19 @@ def make_maps(
     worker: Worker = ALONE,
     report: Callable[[Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
-) -> JobOutcome:
+) -> list[str]:
     """Compute a share of the strips of all scenes, and write the maps whose strips are all there.
 
-    A scene that fails does not end the others; what is there already is not computed again. say: told at once of a
-    scene that fails.
+    What is there already is not computed again. A scene that fails does not end the others; what is there of it stays.
+    say: told at once of a scene that fails.
+    Returns a line for each scene that failed. Raises SharedStateLost where a row changed what all share.
     """
-    outcome, total, before = JobOutcome(), sum(job.windows for job in jobs), 0
+    failures: list[str] = []
+    total, before = sum(job.windows for job in jobs), 0
     mine = (total * worker.number / worker.among, total * (worker.number + 1) / worker.among)
     for number, job in enumerate(jobs, 1):
         here, before = before, before + job.windows
         if job.is_done():
-            outcome.skipped += 1
             continue
         progress = _SceneProgress(report, job, number, len(jobs))
         try:
@@ -278,11 +271,14 @@ def make_maps(
                     here += one.windows
                     _compute(job, index, wanted, scene, spec, progress)
                 _finish(job, scene)
+        except SharedStateLost:
+            raise  # the next scene would be computed with what a row has spoilt
         except BenchError as error:
-            shutil.rmtree(job.work, ignore_errors=True)
-            outcome.failures.append(str(error))
+            with contextlib.suppress(OSError):  # it holds strips, which stay for the next time
+                job.work.rmdir()
+            failures.append(str(error))
             say(str(error))
-    return outcome
+    return failures
 
 
 class _SceneProgress:

@@ -76,9 +76,9 @@ class Predictor:
         """Segment an image file into a map, whose format its ending says, and an overlay beside it."""
         spec = MapSpec(native=self.native, format=target.suffix.lower().lstrip("."))
         rows = RowGroup([self.segmenter], {self.row.name: self.settings}, self.vocabulary)
-        found = make_maps(plan_maps([source], [target.with_suffix("")], rows, spec, AS_IT_IS, self.style), spec)
-        if found.failures:
-            raise BenchError(found.failures[0])
+        failures = make_maps(plan_maps([source], [target.with_suffix("")], rows, spec, AS_IT_IS, self.style), spec)
+        if failures:
+            raise BenchError(failures[0])
 
     def _label_map(self, scene: Scene, georeferenced: bool = False) -> LabelMap:
         one = pass_over(self.segmenter, (scene.height, scene.width), self.native, georeferenced)

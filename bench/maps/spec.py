@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from bench.errors import BenchError, check_known, listed
-from bench.maps.scene import AS_IT_IS, Area, View
+from bench.maps.scene import Area, View
 from bench.maps.stretch import Stretch
 from bench.spec import SegmenterOptions, Shard
 
@@ -92,11 +92,7 @@ class MapSpec(SegmenterOptions):
     def view(self) -> View:
         """How scenes are looked at, but for the levels, which depend on them."""
         area = None if self.mask is None else Area.read(self.mask)
-        return View(self.bands, None, self.gsd, self.bounds, area) if self._looks else AS_IT_IS
-
-    @property
-    def _looks(self) -> bool:
-        return any(value is not None for value in (self.bands, self.gsd, self.bounds, self.mask))
+        return View(self.bands, None, self.gsd, self.bounds, area)
 
     @property
     def outlines(self) -> Outlines:

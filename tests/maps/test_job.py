@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,14 +15,21 @@ from map_helpers import noise, rows, scene
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.errors import BenchError
+from bench.errors import BenchError, SharedStateLost
 from bench.inference.visualize import PLAIN
 from bench.maps import job as jobs
-from bench.maps.job import JobOutcome, RowGroup, Worker, make_maps, plan_maps
+from bench.maps.job import RowGroup, Worker, make_maps, plan_maps
 from bench.maps.spec import MapSpec
 
 pyogrio = pytest.importorskip("pyogrio")
 EVERYTHING = {"format": "tif,png,gpkg,geojson", "probabilities": "8bit", "min_area": 20, "simplify": 1}
+
+
+class Made(NamedTuple):
+    """How often nothing was to be done, and what failed."""
+
+    skipped: int
+    failures: list[str]
 
 
 @pytest.fixture
@@ -38,11 +45,12 @@ def scenes(tmp_path: Path) -> list[Path]:
 
 def made(
     scenes: Sequence[Path], out: Path, group: RowGroup | None = None, worker: Worker = jobs.ALONE, **options: Any
-) -> JobOutcome:
-    spec, out = MapSpec(native=None, **options), out
+) -> Made:
+    spec = MapSpec(native=None, **options)
     out.mkdir(exist_ok=True)
     plan = plan_maps(scenes, [out / file.stem for file in scenes], group or rows("sclip"), spec, spec.view, PLAIN)
-    return make_maps(plan, spec, worker)
+    skipped = sum(job.is_done() for job in plan)
+    return Made(skipped, make_maps(plan, spec, worker))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -100,8 +108,7 @@ def counting_windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_workers_that_share_a_job_make_the_bytes_of_one(scenes: list[Path], tmp_path: Path, among: int) -> None:
     made(scenes, tmp_path / "one", **EVERYTHING)
     for number in reversed(range(among)):
-        outcome = made(scenes, tmp_path / "several", worker=Worker(number, among), **EVERYTHING)
-        assert outcome == JobOutcome(outcome.skipped)
+        assert not made(scenes, tmp_path / "several", worker=Worker(number, among), **EVERYTHING).failures
     assert files(tmp_path / "several") == files(tmp_path / "one")
 
 
@@ -128,10 +135,11 @@ def test_a_scene_that_fails_ends_no_other(scenes: list[Path], tmp_path: Path) ->
     outcome = made(scenes, tmp_path / "out")
     (failure,) = outcome.failures
     assert f"{scenes[1]}: cannot be decoded" in failure
-    there = {name.partition(".")[0].removesuffix("_overlay") for name in files(tmp_path / "out")}
+    there = {file.name.partition(".")[0].removesuffix("_overlay") for file in (tmp_path / "out").glob("[!.]*")}
     assert there == {"a", "c"}
     scenes[1].write_bytes(data)
     assert made(scenes, tmp_path / "out").skipped == 2 and (tmp_path / "out" / "b.tif").is_file()
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_a_damaged_strip_is_computed_again(scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,8 +152,28 @@ def test_a_damaged_strip_is_computed_again(scenes: list[Path], tmp_path: Path, m
     part.write_bytes(part.read_bytes()[:-100])
     (failure,) = made(scenes[:1], tmp_path / "out").failures
     assert str(part) in failure and "run the same command again" in failure
+    computed = counting_windows(monkeypatch)
     made(scenes[:1], tmp_path / "out")
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert sum(computed) < 9  # the other strips have stayed
+
+
+def test_a_row_that_spoils_what_all_share_ends_the_job(scenes: list[Path], tmp_path: Path) -> None:
+    group = rows("sclip")
+    backbone: Any = group.segmenters[0].backbone
+    (row,) = group.segmenters[0].rows
+    before = backbone.visual.conv1.weight.clone()
+
+    def spoils(trunk: Any) -> Any:
+        trunk.visual.conv1.weight.mul_(2)
+        return row.method(trunk)
+
+    group.segmenters[0].rows = [replace(row, method=spoils, weights=[backbone.weights])]
+    try:
+        with pytest.raises(SharedStateLost):
+            made(scenes, tmp_path / "out", group)
+    finally:
+        backbone.visual.conv1.weight.copy_(before)
 
 
 def test_methods_that_share_windows_have_the_maps_of_each_alone(scenes: list[Path], tmp_path: Path) -> None:
@@ -173,7 +201,7 @@ def test_odd_scenes_have_maps_too(tmp_path: Path) -> None:
         "a [line] & ü": scene(tmp_path / "a [line] & ü.tif", noise(1, 90)),
         "south": scene(tmp_path / "south.tif", noise(), metres=-0.5),
     }
-    assert made(list(odd.values()), tmp_path / "out", **EVERYTHING) == JobOutcome()
+    assert made(list(odd.values()), tmp_path / "out", **EVERYTHING) == (0, [])
     for name, source in odd.items():
         with rasterio.open(source) as before, rasterio.open(tmp_path / "out" / f"{name}.tif") as after:
             assert (after.shape, after.transform) == (before.shape, before.transform)

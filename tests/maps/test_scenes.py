@@ -89,7 +89,7 @@ def test_a_map_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     for ending in ("png", "tif"):
         flags = ("--plugin", plugin, "--batch", "1")
         assert predict(tall, "-o", tmp_path / f"map.{ending}", *flags, method="late") == 2
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["late.py", "tall.tif"]
+    assert sorted(file.name for file in tmp_path.glob("[!.]*")) == ["late.py", "tall.tif"]
 
 
 def images(folder: Path, *names: str) -> list[Path]:
