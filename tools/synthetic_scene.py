@@ -20,8 +20,9 @@ from rasterio.transform import from_origin
 
 from bench.cli import main as bench
 from bench.demo.render.scenes import scene
-from bench.maps.scene import View, open_scene
+from bench.maps.scene import open_scene
 from bench.maps.stretch import levels_of
+from bench.maps.view import View
 from bench.models.collector import Box
 
 SIZE: Final = (1000, 1400)

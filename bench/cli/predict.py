@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from bench.maps.scene import scene_files
+    from bench.maps.view import scene_files
 
     if not 0 <= args.alpha <= 1:
         raise BenchError(f"--alpha {args.alpha}: a share between 0 and 1 is needed")
@@ -156,18 +156,18 @@ def _make(
     failures = make_maps(jobs, spec, worker, bars.images, _complain)
     bars.close()
     processes.wait()
-    return _close(jobs, failures, processes)
+    return _close(jobs, failures, spec.shard is not None, processes)
 
 
-def _close(jobs: Sequence[SceneJob], failures: Sequence[str], processes: Distributed) -> int:
+def _close(jobs: Sequence[SceneJob], failures: Sequence[str], sharded: bool, processes: Distributed) -> int:
     """Print the maps that are there, and what is not; a single scene that failed has the exit code of a mistake."""
     if processes.is_main:
         for job in jobs:
             for files in job.files.values():
                 if files.is_there():
                     print(files.main)
-        for job in jobs:
-            if not job.is_done() and job.work.is_dir():
+        for job in jobs if sharded else ():
+            if job.work.is_dir() and not job.is_done():
                 missing = f"{job.missing()} of {job.strips} strips are not there yet"
                 print(f"bench: {job.source}: {missing}; the same command without --shard makes them", file=sys.stderr)
     if failures:

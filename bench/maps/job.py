@@ -34,9 +34,10 @@ from bench.inference.visualize import Style
 from bench.inference.windows import window_starts
 from bench.maps.legend import Legend
 from bench.maps.outputs import MapFiles, MapStrip, packed
-from bench.maps.scene import Scene, View, bounded_cache, dropped_bands, has_place, open_scene
+from bench.maps.scene import Scene, bounded_cache, dropped_bands, has_place, open_scene
 from bench.maps.spec import POLYGONS, Blend, Depth, MapSpec
 from bench.maps.strips import gaussian, of_row, score_strips, strip_edges
+from bench.maps.view import View
 from bench.models.collector import Box
 from bench.models.text import Vocabulary
 from bench.runtime.atomic import write_atomic

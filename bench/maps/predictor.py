@@ -13,8 +13,9 @@ from bench.errors import BenchError
 from bench.inference.segmenter import Segmenter
 from bench.inference.visualize import PLAIN, Style
 from bench.maps.job import RowGroup, make_maps, pass_over, plan_maps, scored, strip_of
-from bench.maps.scene import AS_IT_IS, DecodedImage, Scene, has_place, open_scene
+from bench.maps.scene import DecodedImage, Scene, has_place, open_scene
 from bench.maps.spec import MapSpec
+from bench.maps.view import AS_IT_IS
 from bench.models.collector import Box
 from bench.models.text import Vocabulary
 from bench.settings import Settings

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from bench.errors import BenchError, check_known, listed
-from bench.maps.scene import Area, View
 from bench.maps.stretch import Stretch
+from bench.maps.view import Area, View
 from bench.spec import SegmenterOptions, Shard
 
 FORMATS: Final = {"tif": ".tif", "png": ".png", "gpkg": ".gpkg", "geojson": ".geojson"}

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.maps.scene import Levels, chosen_bands, opened
+from bench.maps.scene import opened
+from bench.maps.view import Levels, chosen_bands
 
 _SIDE: Final = 1024  # pixels of the thumbnail of one scene that is looked at; of many scenes less each
 

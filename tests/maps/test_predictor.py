@@ -296,6 +296,21 @@ def test_a_night_goes_on_after_a_bad_scene(
     assert there == ["a.png", "a_overlay.png", "c.png", "c_overlay.png"]
 
 
+@needs_rasterio
+def test_a_shard_says_what_the_others_have_to_do(
+    models: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _geotiff(tmp_path / "scene.tif", np.full((300, 240, 3), 90, np.uint8))
+    for shard, said in (
+        ("0/2", "1 of 2 strips are not there yet; the same command without --shard makes them"),
+        ("1/2", ""),
+    ):
+        assert predict(models, tmp_path / "scene.tif", "-o", tmp_path / "map.tif", "--shard", shard) == 0
+        told = capsys.readouterr()
+        assert said in told.err and bool(told.out) == (shard == "1/2")
+    assert (tmp_path / "map.tif").is_file()
+
+
 @pytest.mark.slow
 @needs_rasterio
 def test_a_folder_that_was_killed_ends_as_one_that_was_not(models: list[str], tmp_path: Path) -> None:

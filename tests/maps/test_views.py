@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.errors import BenchError
-from bench.maps.scene import Area, Levels, View, open_scene, scene_files
+from bench.maps.scene import open_scene
 from bench.maps.spec import MapSpec
 from bench.maps.stretch import Stretch, levels_of
+from bench.maps.view import Area, Levels, View, scene_files
 from bench.models.collector import Box
 
 pytest.importorskip("rasterio")
