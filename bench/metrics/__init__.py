@@ -24,6 +24,7 @@ from bench.metrics.scores import Metric as Metric
 from bench.metrics.scores import areas as areas
 from bench.metrics.scores import chance_score as chance_score
 from bench.metrics.scores import class_accuracy as class_accuracy
+from bench.metrics.scores import class_parts as class_parts
 from bench.metrics.scores import constant_score as constant_score
 from bench.metrics.scores import f1 as f1
 from bench.metrics.scores import foreground_iou as foreground_iou

@@ -116,6 +116,15 @@ def mean_iou(counted: Counted) -> Floats:
     return mean_over_classes(iou(counted))
 
 
+def iou_of_labelled(counted: Counted) -> Floats:
+    """IoU (..., K) of the classes that are in the labels; nan for others.
+
+    >>> iou_of_labelled(np.array([[3, 1, 1], [2, 4, 0], [0, 0, 0], [0, 0, 0]])).round(3).tolist()
+    [0.429, 0.571, nan]
+    """
+    return np.where(label_area(counted) > 0, iou(counted), np.nan)
+
+
 def mean_iou_labelled(counted: Counted) -> Floats:
     """Mean IoU (...) over the classes that are in the labels, as detectron2 takes it.
 
@@ -123,7 +132,7 @@ def mean_iou_labelled(counted: Counted) -> Floats:
     >>> float(mean_iou_labelled(counts).round(3)), float(mean_iou(counts).round(3))
     (0.5, 0.333)
     """
-    return mean_over_classes(np.where(label_area(counted) > 0, iou(counted), np.nan))
+    return mean_over_classes(iou_of_labelled(counted))
 
 
 def mean_accuracy(counted: Counted) -> Floats:
@@ -166,6 +175,22 @@ def foreground_iou(counted: Counted) -> Floats:
     return iou(counted)[..., 1]
 
 
+def class_parts(counted: Counted, name: str) -> Floats:
+    """Parts (..., K) of a score "miou", "miou_labelled" or "foreground_iou", by class; 0 for one that is left out.
+
+    >>> counts = np.array([[3, 1], [2, 4], [0, 0]])
+    >>> class_parts(counts, "miou").round(3).tolist(), class_parts(counts, "foreground_iou").round(3).tolist()
+    ([0.25, 0.286], [0.0, 0.571])
+    """
+    if name == "foreground_iou":
+        values = np.where(np.arange(label_area(counted).shape[-1]) == 1, iou(counted), np.nan)
+    else:
+        values = {"miou": iou, "miou_labelled": iou_of_labelled}[name](counted)
+    known = ~np.isnan(values)
+    parts: Floats = np.where(known, values, 0) / np.maximum(known.sum(-1, keepdims=True), 1)
+    return parts
+
+
 def mean_iou_per_image(counted: Counted) -> float:
     """mIoU^I of N images: the mean over images of an image's mean IoU over the classes in its label.
 
@@ -175,8 +200,7 @@ def mean_iou_per_image(counted: Counted) -> float:
     >>> round(mean_iou_per_image(np.array([[[3, 1], [2, 4], [0, 0]], [[4, 4], [0, 0], [0, 0]]])), 3)
     0.518
     """
-    of_labelled = np.where(label_area(counted) > 0, iou(counted), np.nan)
-    return float(mean_over_classes(mean_over_classes(of_labelled)))
+    return float(mean_over_classes(mean_iou_labelled(counted)))
 
 
 METRICS: dict[str, Metric] = {

@@ -211,6 +211,12 @@ class StoredResult:
         """
         return confusions_at(self._counts, *self._final(threshold))
 
+    def total_confusion(self) -> Ints:
+        """Return the sum (K + 1, K) of `confusion` over the images, without making that of each."""
+        one = self._counts._replace(offsets=np.array([0, len(self._counts.keys)]))
+        total: Ints = confusions_at(one, *self._final(None))[0]
+        return total
+
     def areas(self, threshold: float | None = None) -> Areas:
         """Return the areas of the n counted images; at the cell's own threshold unless another is given."""
         return areas_at(self._counts, *self._final(threshold))
