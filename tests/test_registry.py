@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import linecache
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from reference import tiny_backbone
 
-from bench.cli.methods import facts
 from bench.errors import BenchError
 from bench.registry import _registry, declared_methods, find_method, load_methods
+from bench.report.published import method_facts
 from bench.runtime.sources import source_hash, text_hash
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -214,9 +215,12 @@ def test_names_are_read_from_source_without_importing_it(tmp_path: Path) -> None
 
 def test_something_is_known_of_every_shipped_method() -> None:
     shipped = {name for name, method in load_methods().items() if method.file.resolve().parent == ROOT / "methods"}
-    known = facts()
+    known = method_facts()
     assert set(known) == shipped
-    assert all({"family", "passes", "agrees"} == set(one) for one in known.values())
+    required, places = {"family", "passes", "agrees"}, {"paper", "code"}
+    assert all(required <= set(one) <= required | places for one in known.values())
+    addresses = [one[place] for one in known.values() for place in places & set(one)]
+    assert all(re.fullmatch(r"https://\S+", address) for address in addresses)
 
 
 PLAIN = "from bench.api import method\n{0}\n@method('plain-{1}')\ndef f(trunk):\n    return {2}\n"

@@ -10,12 +10,12 @@ from contextlib import redirect_stdout, suppress
 from typing import Any
 
 from bench.cli.app import COMMANDS, parser_of
-from bench.cli.methods import facts
 from bench.config import load_config
 from bench.data.cards import Card, card_names, load_card
 from bench.data.patterns import expand, fields_of, fill
 from bench.data.schema import Layout
 from bench.paths import shipped
+from bench.report.published import method_facts
 from bench.runtime.room import size_text
 
 _DATASETS = """# Datasets
@@ -71,7 +71,7 @@ def commands() -> str:
 
 def methods() -> str:
     """Return what the heads of all plug-ins say, as Markdown."""
-    known, sections = facts(), []
+    known, sections = method_facts(), []
     for file in sorted(shipped("methods").glob("*.py")):
         source = file.read_text(encoding="utf-8")
         name = re.findall(r'^@(?:method|refinement)\(\s*"([\w-]+)"', source, re.MULTILINE)[0]

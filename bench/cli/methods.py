@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.options import add_shared
 
 if TYPE_CHECKING:
     from bench.registry import Method
-
-FACTS = Path(__file__).resolve().parents[1] / "method_facts.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,11 +21,12 @@ def main(args: argparse.Namespace) -> int:
 
     from bench.config import load_config
     from bench.registry import load_methods
+    from bench.report.published import method_facts
 
     config = load_config(args.config)
     methods = load_methods(args.plugin)
     print("Methods (each is a row, and NAME+MODIFIER with any of them too)\n")
-    known = facts()
+    known = method_facts()
     listed = [
         (m.name, m.label, m.venue, *_facts(known.get(m.name, {})), _kind(m), m.file.name) for m in methods.values()
     ]
@@ -67,14 +65,6 @@ def main(args: argparse.Namespace) -> int:
     groups = {"all": config.default_rows, **config.groups}
     print(tabulate([(name, ", ".join(rows)) for name, rows in groups.items()], maxcolwidths=[None, 100]))
     return 0
-
-
-def facts() -> dict[str, dict[str, Any]]:
-    """Read what is known of each shipped method: family, passes, agrees."""
-    from bench.runtime.yaml_files import read_yaml
-
-    found: dict[str, dict[str, Any]] = read_yaml(FACTS, "the file of the package")
-    return found
 
 
 def _facts(known: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -1,15 +1,17 @@
-"""The numbers of the paper (results/published/*.csv) and what its abstract concludes from them."""
+"""What papers print: the numbers of results/published/*.csv, what an abstract concludes from them, and their places."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from bench.config import Config
 from bench.errors import reading
 from bench.paths import shipped
+from bench.runtime.yaml_files import read_yaml
 
 Mark: TypeAlias = Literal["best", "second"]
 
@@ -32,6 +34,7 @@ TASKS: dict[str, tuple[str, ...]] = {
 }
 
 
+_METHOD_FACTS = Path(__file__).resolve().parents[1] / "method_facts.yaml"
 TOLERANCE = 0.5
 """Points that a faithful run may be away from a published number: its rounding (0.05), half precision, other versions
 of libraries and decoders. Both sides saw the same images, so no interval over scenes belongs here."""
@@ -40,6 +43,12 @@ of libraries and decoders. Both sides saw the same images, so no interval over s
 def agrees(difference: float) -> bool:
     """Whether measured - published, in points, is within TOLERANCE."""
     return abs(difference) <= TOLERANCE
+
+
+def method_facts() -> dict[str, dict[str, Any]]:
+    """Read what is known of each shipped method: family, passes, agrees, and where its paper and code are."""
+    found: dict[str, dict[str, Any]] = read_yaml(_METHOD_FACTS, "the file of the package")
+    return found
 
 
 class PublishedRow(NamedTuple):
