@@ -1,13 +1,15 @@
-"""``bench verify``: compare this machine with stored outputs of the released code; try intervals and tests."""
+"""``bench verify``: compare this machine with stored outputs, or two result folders; try intervals and tests."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.cli.options import add_shared, positive, write_json
 
 if TYPE_CHECKING:
+    from bench.store.store import Store
     from bench.verify.demo import Moved
     from bench.verify.goldens import Check
 
@@ -15,10 +17,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
-        nargs="?",
-        choices=["goldens", "demo", "statistics"],
+        nargs="*",
+        metavar="goldens|demo|statistics|A B",
         help="goldens: outputs of the released code; demo: cells of the demo, on the CPU or a device (default: both); "
-        "statistics: how often intervals hold the truth and tests find nothing where there is nothing, a minute",
+        "statistics: how often intervals hold the truth and tests find nothing where there is nothing, a minute; "
+        "A B: two result folders, or two submissions of a board: how far their runs of the same cells are apart",
     )
     parser.add_argument("--all", action="store_true", help="all cells of the demo: minutes")
     parser.add_argument("--write", action="store_true", help="make the run of all cells the demo's reference")
@@ -28,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    if len(args.what) == 2:
+        return _folders(args)
+    args.what = _one_of(args.what)
     if args.what == "statistics":
         return _statistics(args)
     from bench.runtime.device import choose_device
@@ -51,6 +57,54 @@ def main(args: argparse.Namespace) -> int:
         found["demo"] = [cell._asdict() for cell in moved]
     write_json(args.json, found)
     return 0 if good else 1
+
+
+def _one_of(words: Sequence[str]) -> str | None:
+    """Return what is to be verified; None for goldens and demo. BenchError for what is neither that nor two folders."""
+    from bench.errors import BenchError, check_known
+
+    if len(words) > 2:
+        raise BenchError(f"verify {' '.join(words)}: give one thing to verify, or two result folders")
+    for word in words:
+        check_known(word, ("goldens", "demo", "statistics"), f"verify: '{word}' is nothing to verify, or half of A B")
+    return words[0] if words else None
+
+
+def _folders(args: argparse.Namespace) -> int:
+    """Say how far the runs of the same cells in two result folders are apart."""
+    from tabulate import tabulate
+
+    from bench.errors import BenchError
+    from bench.store.agreement import agreements
+
+    stores = [_stores(folder) for folder in args.what]
+    found = agreements(*([cell for store in these for cell in store.cells() if not cell.damage] for these in stores))
+    if not found:
+        raise BenchError(f"{' and '.join(args.what)}: no row on a dataset is in both; run the same rows in both")
+    heads = ["row", "dataset", "images", "A", "B", "points apart", ""]
+    lines = []
+    for one in found:
+        numbers = (100 * one.first, 100 * one.second, one.points)
+        scores = ["–" if number != number else f"{number:.2f}" for number in numbers]
+        words = "; ".join([one.words, *(one.machines if one.bins else ())])
+        lines.append([one.row, one.dataset, f"{one.images:,}", *scores, words])
+    print(tabulate(lines, heads, disable_numparse=True))
+    apart = sum(not one.good for one in found)
+    print(f"\n{len(found)} cells are in both; {apart} are further apart than machines are")
+    write_json(args.json, [{**one._asdict(), "points": one.points, "good": one.good} for one in found])
+    return 1 if apart else 0
+
+
+def _stores(folder: str) -> list[Store]:
+    """Return the stores of full and limited results in a folder. BenchError where it is none."""
+    from pathlib import Path
+
+    from bench.errors import BenchError
+    from bench.store.store import Store, limits
+
+    if not Path(folder).is_dir():
+        raise BenchError(f"{folder}: no such folder; give two result folders")
+    return [Store(folder, limit=limit) for limit in (None, *limits(folder))]
 
 
 def _statistics(args: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from bench.metrics.pixel_counts import confusion_at as confusion_at
 from bench.metrics.pixel_counts import confusions_at as confusions_at
 from bench.metrics.pixel_counts import count as count
 from bench.metrics.pixel_counts import first_kept_bin as first_kept_bin
+from bench.metrics.pixel_counts import moved_pixels as moved_pixels
 from bench.metrics.pixel_counts import probability_bin as probability_bin
 from bench.metrics.pixel_counts import probability_histogram as probability_histogram
 from bench.metrics.pixel_counts import sweep as sweep

@@ -228,6 +228,15 @@ def probability_histogram(keys: Int32s, counts: Ints, classes: int) -> Ints:
     return total.astype(np.int64).reshape(classes + 1, classes, BINS)
 
 
+def moved_pixels(found: Ints, expected: Ints) -> float:
+    """Pixels per million that one of two count arrays of the same images has in another place.
+
+    >>> moved_pixels(np.array([3, 1]), np.array([4, 0]))
+    250000.0
+    """
+    return 1e6 * float(np.abs(found - expected).sum()) / 2 / (float(expected.sum()) or 1.0)
+
+
 def sweep(histogram: Ints, background: int) -> Ints:
     """Confusion arrays (100, K + 1, K) at the thresholds 0, 0.01, … 0.99 from a `probability_histogram`.
 

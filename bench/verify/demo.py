@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.errors import BenchError
-from bench.metrics import Ints, score
+from bench.metrics import Ints, moved_pixels, score
 from bench.paths import shipped
 from bench.store.result import StoredResult
 
@@ -74,11 +74,6 @@ def compare(cells: Iterable[StoredResult], folder: Path | None = None) -> list[M
             shown = printed(expected, cell.metric), printed(found, cell.metric)
             moved.append(Moved(cell.row, cell.dataset, moved_pixels(found, expected), *shown))
     return moved
-
-
-def moved_pixels(found: Ints, expected: Ints) -> float:
-    """Pixels per million that are counted elsewhere."""
-    return 1e6 * float(np.abs(found - expected).sum()) / 2 / float(expected.sum())
 
 
 def printed(confusion: Ints, metric: str) -> str:

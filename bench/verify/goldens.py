@@ -18,14 +18,13 @@ from bench.data.loader import Loaded
 from bench.evaluation.loop import Scoring, counted
 from bench.evaluation.models import ModelCache, build_row, build_segmenter
 from bench.inference.segmenter import Segmenter
-from bench.metrics import Ints, probability_histogram
+from bench.metrics import Ints, moved_pixels, probability_histogram
 from bench.models.text import Vocabulary
 from bench.models.upsamplers import BilateralUpsampler
 from bench.paths import shipped
 from bench.registry import load_methods
 from bench.settings import ResizeRule, Settings
 from bench.verify import recipe, towers
-from bench.verify.demo import moved_pixels
 
 
 class Reference(NamedTuple):

@@ -1,0 +1,120 @@
+"""How far two runs of one cell are apart: pixels that moved, and the scores on the images that both counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from bench.metrics import BINS, Areas, Ints, SparseCounts, areas_at, label_area, moved_pixels, score
+from bench.runtime.provenance import differing
+from bench.store.history import changes_for_recount, setting_changes
+from bench.store.record import SCORING
+from bench.store.result import TIES, StoredResult, sparse_counts
+
+
+class Agreement(NamedTuple):
+    """Two runs of one row on one dataset.
+
+    images, alone: how many images both counted, and how many only one of them did.
+    labels: of how many images the label pixels differ.
+    bins, classes: pixels per million in another hundredth of probability, and in another class.
+    first, second: scores on the images that both counted; fractions.
+    changed: settings and inputs in which they differ, without which they are two runs of the same thing.
+    machines: in what their machines differ, as far as both are known.
+    rounded: whether both computed in less than float32, where ties explain nothing.
+    """
+
+    row: str
+    dataset: str
+    images: int = 0
+    alone: int = 0
+    labels: int = 0
+    bins: float = 0.0
+    classes: float = 0.0
+    first: float = float("nan")
+    second: float = float("nan")
+    changed: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
+    rounded: bool = False
+
+    @property
+    def points(self) -> float:
+        """Distance of the scores in points."""
+        return 100 * abs(self.second - self.first)
+
+    @property
+    def good(self) -> bool:
+        """Whether two runs of the same thing agree as far as machines do; nothing is expected of other settings."""
+        tied = self.rounded or (self.bins <= TIES and 4 * self.classes <= TIES)
+        return bool(self.changed) or (self.images > 0 and not self.labels and tied)
+
+    @property
+    def words(self) -> str:
+        """The distance in one phrase."""
+        if self.changed:
+            return f"not the same thing: {', '.join(self.changed)}"
+        if not self.images:
+            return "no image that both counted"
+        if self.labels:
+            return f"other labels in {self.labels:,} of {self.images:,} images"
+        if not self.bins:
+            return "equal counts"
+        how = "" if self.good and not self.rounded else ", rounded" if self.rounded else ", more than ties move"
+        return f"{self.classes:.1f} pixels in a million in another class{how}"
+
+
+def agreement(one: StoredResult, other: StoredResult) -> Agreement:
+    """Hold two stored results of one row and dataset against each other, on the images that both counted."""
+    record = other.record
+    changed = [*changes_for_recount(one, other.settings, record.inputs)]
+    changed += setting_changes(one.settings, other.settings, only=SCORING)
+    changed += [] if one.classes == other.classes else ["classes changed"]
+    found = Agreement(
+        one.row,
+        one.dataset,
+        changed=tuple(changed),
+        machines=tuple(differing(one.record.made_with, record.made_with)),
+        rounded=one.record.inputs.get("dtype", "fp32") != "fp32",
+    )
+    shared = sorted(set(one.ids) & set(other.ids))
+    if not shared or len(one.classes) != len(other.classes):
+        return found
+    (counts, areas), (of_other, areas_of_other) = (_of_images(cell, shared) for cell in (one, other))
+    return found._replace(
+        images=len(shared),
+        alone=one.counted + other.counted - 2 * len(shared),
+        labels=int((label_area(areas) != label_area(areas_of_other)).any(axis=1).sum()),
+        bins=moved_pixels(*_aligned(counts, of_other)),
+        classes=moved_pixels(*_aligned(counts, of_other, per=BINS)),
+        first=float(score(areas.total, one.metric)),
+        second=float(score(areas_of_other.total, other.metric)),
+    )
+
+
+def agreements(some: Iterable[StoredResult], others: Iterable[StoredResult]) -> list[Agreement]:
+    """Hold all cells that are in both against each other; those of different limits are different cells."""
+    known = {(cell.row, cell.dataset, cell.record.limit): cell for cell in some}
+    pairs = [(known.get((cell.row, cell.dataset, cell.record.limit)), cell) for cell in others]
+    return [agreement(one, other) for one, other in pairs if one is not None]
+
+
+def _of_images(cell: StoredResult, ids: list[str]) -> tuple[SparseCounts, Areas]:
+    """Return the counts of the images with these ids, in this order, and the areas at the cell's own threshold."""
+    places = {name: place for place, name in enumerate(cell.ids)}
+    counts = sparse_counts(cell.images.take(pa.array([places[name] for name in ids])), len(cell.classes))
+    return counts, areas_at(counts, cell.settings.threshold, cell.settings.background)
+
+
+def _aligned(one: SparseCounts, other: SparseCounts, per: int = 1) -> tuple[Ints, Ints]:
+    """Return the counts of both over all pairs of image and key that one of them has; `per` keys count as one."""
+    parts = []
+    for keys, _, offsets, classes in (one, other):
+        image = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        parts.append(image * (classes + 1) * classes * BINS + keys // per)
+    places, inverse = np.unique(np.concatenate(parts), return_inverse=True)
+    first = np.bincount(inverse[: len(parts[0])], one.counts, len(places))  # in float64: exact below 2**53 pixels
+    second = np.bincount(inverse[len(parts[0]) :], other.counts, len(places))
+    return first.astype(np.int64), second.astype(np.int64)
