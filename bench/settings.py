@@ -46,14 +46,21 @@ def _whole_or_pixels(value: int) -> int:
     return value
 
 
+def _printable(word: str) -> str:
+    if not word.isprintable():
+        raise ValueError(f"{word!r} holds a line break or a control character; remove it")
+    return word
+
+
 Window = Annotated[int, _or_none(WHOLE), AfterValidator(_whole_or_pixels)]
 Scale = Annotated[float, _or_none(PROBABILITIES), Field(ge=0)]
 Stride = Annotated[int, Field(ge=1, le=32768)]
 Probability = Annotated[float, Field(ge=0, lt=1), AfterValidator(_hundredth)]
 """A threshold: counts are kept by hundredths of the probability."""
-Words = Annotated[tuple[Annotated[str, Field(pattern=r"\S")], ...], Field(min_length=1)]
+Word = Annotated[str, Field(pattern=r"\S"), AfterValidator(_printable)]
+Words = Annotated[tuple[Word, ...], Field(min_length=1)]
 """Prompt words of one class."""
-CardWords = tuple[Annotated[str, Field(pattern=r"\S")], ...]
+CardWords = tuple[Word, ...]
 """Prompt words of one class of a card; none for a background that is counted but not prompted."""
 EXTERNAL: Final = "external"
 """Method of label maps that another program made."""

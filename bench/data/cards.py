@@ -15,7 +15,7 @@ from bench.data.vocabularies import words_for
 from bench.errors import BenchError, did_you_mean, reading, validation_message
 from bench.paths import shipped
 from bench.runtime.yaml_files import read_yaml
-from bench.settings import CardWords, DatasetFacts, Probability
+from bench.settings import CardWords, DatasetFacts, Probability, Word
 
 
 class Card(Strict):
@@ -44,7 +44,7 @@ class Card(Strict):
         (), description="below the data root, in any case, or from the root of the disk; default: the name"
     )
 
-    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    classes: Annotated[tuple[Word, ...], Field(min_length=2)]
     palette: tuple[Colour, ...] = Field((), description="display colours; default: PASCAL VOC's map")
     vocabularies: dict[str, tuple[CardWords, ...]] = Field(
         description="prompt words, by vocabulary and class; none for a background that is counted but not prompted"

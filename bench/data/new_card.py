@@ -152,7 +152,7 @@ def find_pairs(folder: Path) -> Findings:
     ordered = [(one, other) if looks[one] > looks[other] else (other, one) for one, other in best]
     image, label = min(ordered, key=lambda pair: _rank(pair[0], pair[1], looks))
     if looks[label] > _COLOURS:
-        raise BenchError(f"{folder}: {image} and {label} both hold pictures; no labels were found")
+        raise BenchError(f"{folder}: {image} and {label} both hold pictures: {_refused(folder, patterns[label])}")
     pairs = {key: (file, patterns[label][key]) for key, file in patterns[image].items() if key in patterns[label]}
     alone = set(patterns[image].values()) - {file for pair in pairs.values() for file in pair}
     return Findings(image, label, pairs, len(alone))
@@ -188,8 +188,18 @@ def _colours(folder: Path, files: Sequence[str]) -> int:
     """Return how many colours or grey values a file has, the most of some; more than any label for pictures."""
     try:
         return max(len(_values(_opened(folder / file), folder / file)) for file in files[:_SEED])
-    except BenchError:  # more colours, bands or bits than labels have
+    except BenchError:  # more colours, bands or bits than labels have, or unreadable
         return _COLOURS + 1
+
+
+def _refused(folder: Path, files: Mapping[tuple[str, ...], str]) -> str:
+    """Return why the first of some files that is no label is none."""
+    for file in files.values():
+        try:
+            _values(_opened(folder / file), folder / file)
+        except BenchError as error:
+            return str(error)
+    return "no labels were found"
 
 
 def _opened(file: Path) -> Image.Image:

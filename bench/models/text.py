@@ -55,6 +55,8 @@ class Vocabulary:
             raise BenchError(
                 f"--classes '{text}': an empty class or synonym; write e.g. 'background; road; building, house, roof'"
             )
+        if odd := next((word for synonyms in words for word in synonyms if not word.isprintable()), None):
+            raise BenchError(f"--classes: {odd!r} holds a line break or a control character; remove it")
         if len(words) > 255:
             raise BenchError(f"--classes: {len(words)} classes; label maps are 8-bit, so at most 255 fit")
         return cls.of(words)

@@ -168,6 +168,8 @@ def test_split_files_are_found_beside_the_card(content, tmp_path):
         ({"palette": [[0, 0, 300]] * 3}, r"palette\.0\.2: .*less than or equal to 255"),
         ({"vocabularies": {"other": [["a"], ["b"], ["c"]]}}, "vocabularies lacks 'cvpr2025'"),
         ({"vocabularies": {"cvpr2025": [["a"], ["b"], []]}}, "cvpr2025 has no words for c; only the background may"),
+        ({"vocabularies": {"cvpr2025": [["a\nb"], ["b"], ["c"]]}}, r"0\.0: .*'a\\nb' holds a line break"),
+        ({"classes": ["a", "b\x07", "c"]}, r"classes\.1: .*'b\\x07' holds .* a control character"),
         ({"uncounted": ["d"], "metric": "miou_labelled"}, "uncounted: no class 'd'"),
         ({"uncounted": ["a"]}, "uncounted needs metric miou_labelled"),
         ({"metric": "foreground_iou"}, "foreground_iou needs two classes"),

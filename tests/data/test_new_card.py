@@ -172,7 +172,7 @@ def test_folders_without_labels_are_named(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="3 images, but no two of one name"):
         find_pairs(tmp_path)
     save(tmp_path / "other/0.png", picture())
-    with pytest.raises(BenchError, match="both hold pictures; no labels were found"):
+    with pytest.raises(BenchError, match="both hold pictures: "):
         find_pairs(tmp_path)
 
 

@@ -31,6 +31,11 @@ def test_an_empty_word_is_an_error(text: str) -> None:
         Vocabulary.parse(text)
 
 
+def test_a_word_that_would_break_a_line_or_a_terminal_is_an_error() -> None:
+    with pytest.raises(BenchError, match=r"'road\\x1b' holds a line break or a control character"):
+        Vocabulary.parse("road\x1b; water")
+
+
 def test_more_classes_than_a_label_map_holds() -> None:
     with pytest.raises(BenchError, match="256 classes; label maps are 8-bit"):
         Vocabulary.parse(";".join(f"w{i}" for i in range(256)))
