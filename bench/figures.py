@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from bench.config import load_config
@@ -15,16 +18,23 @@ from bench.evaluation.pictures import bias_of, label_maps
 from bench.evaluation.plan import DatasetPlan
 from bench.evaluation.run import planned
 from bench.notebook import RunOptions, spelled_out
-from bench.report.figure import Example, FigureBlock, draw_bias, draw_blocks, draw_radar
-from bench.report.frames import per_image
-from bench.report.scores import collect
+from bench.report.breakdown import breakdown
+from bench.report.comparison import compare
+from bench.report.figure import Example, FigureBlock, draw_bias, draw_blocks, draw_gains, draw_radar
+from bench.report.scores import collect, heads, scores_of, stored_score
+from bench.settings import EXTERNAL
 from bench.spec import RunSpec
+from bench.store.maps import LabelMaps
+from bench.store.result import StoredResult
+from bench.store.store import Store
+
+Scored: TypeAlias = Mapping[tuple[str, str], StoredResult]  # by row and dataset: label maps of other programs
 
 
 @spelled_out(RunOptions, RunSpec)
 def figure(
     dataset: str,
-    methods: str | Sequence[str],
+    methods: str | Sequence[str] | None,
     out: str | Path,
     samples: Sequence[str | int] | None = None,
     gains: tuple[str, str] | None = None,
@@ -33,20 +43,33 @@ def figure(
 ) -> Path:
     """Draw image | ground truth | methods for some samples of a dataset, as .png or .pdf; return the file.
 
-    samples: names or numbers (default: the first `count`). gains: (A, B), two stored rows: the `count` samples on which
-    A beats B most. Label maps that a run kept are shown as they are, others are computed now;
-    nothing is stored.
+    methods: rows, also those that `score` stored (None: those of `gains`). samples: names or numbers (default: the
+    first `count`). gains: (A, B), two stored rows: the `count` samples on which A beats B most, and where they differ.
+    Label maps that a run kept are shown as they are, others are computed now; nothing is stored.
 
     >>> bench.figure("wbs_si", "clip,sclip", "figure.png", demo=True, device="cpu")
     PosixPath('figure.png')
     """
-    spec = RunSpec(datasets=[dataset], methods=methods, **options)
+    names = listed(methods, "--methods") or list(gains or ())
+    spec, scored = _drawn(names, [dataset], options)
     with planned(spec, writes=False) as run:
         (chosen,) = run.datasets
         if gains is not None:
             samples = _largest_gains(spec, chosen.card.name, gains, count)
-        block = _block(run, chosen, samples, count)
+        block = _block(run, chosen, samples, count, scored, names)
+    if gains is not None and set(gains) <= block.labels.keys():
+        block = replace(block, differing=gains)
     draw_blocks([block], Path(out), DEMO_NOTE if spec.demo else "")
+    return Path(out)
+
+
+@spelled_out(RunOptions, RunSpec)
+def gains_figure(first: str, second: str, out: str | Path, **options: Unpack[RunOptions]) -> Path:
+    """Draw by how much one stored row beats another on each dataset, with 95 % intervals; return the file."""
+    spec = RunSpec(methods=[], **options)
+    scores = scores_of(Store(spec.folder, limit=spec.limit), spec.configuration, spec.cards)
+    found = compare(Store(spec.folder, limit=spec.limit), first, second, scores=scores)
+    draw_gains(found, {row: score.label for (row, _), score in scores.items()}, heads(scores, spec.cards), Path(out))
     return Path(out)
 
 
@@ -76,15 +99,16 @@ def paper_figure(
     if number not in PAPER_FIGURES:
         raise BenchError(f"paper-{number}: figures 1, 4, 5 and 6 of the paper can be drawn")
     if number == 1:
-        return _radar(Path(out), listed(methods, "methods"), RunSpec(methods=methods, **options))
+        return _radar(Path(out), listed(methods, "--methods"), RunSpec(methods=[], **options))
     datasets = ["openearthmap", *(["udd5", "whu_aerial"] if number == 6 else [])]
-    spec = RunSpec(datasets=datasets, methods=methods or PAPER_FIGURES[number], **options)
+    names = listed(methods, "--methods") or PAPER_FIGURES[number]
+    spec, scored = _drawn(names, datasets, options)
     with planned(spec, writes=False) as run:
         first = run.datasets[0]
         if number == 5:
             biases = [bias_of(run, first, one) for one in _numbers(first, samples, 2)]
         else:
-            blocks = [_block(run, one, samples if one is first else None, 1) for one in run.datasets]
+            blocks = [_block(run, one, samples if one is first else None, 1, scored, names) for one in run.datasets]
     note = DEMO_NOTE if spec.demo else ""
     draw_bias(biases, Path(out), note) if number == 5 else draw_blocks(blocks, Path(out), note)
     return Path(out)
@@ -95,11 +119,14 @@ def _radar(out: Path, rows: Sequence[str] | None, spec: RunSpec) -> Path:
     (collection, *_) = collect(spec.folder, config, 1)
     if not collection.scores:
         raise BenchError(f"{spec.folder}: holds no results; give another with --results, or run first")
-    wanted = rows or [row for row in config.tables["1"].rows if any(row == name for name, _ in collection.scores)]
+    wanted = rows or [row for row in config.tables["1"].rows if row in collection.rows]
+    for row in wanted:
+        check_known(row, collection.rows, f"--methods: nothing is stored of row '{row}' in {spec.folder}")
     ranked = {key for key, score in collection.scores.items() if score.complete}
     shared = [name for name in config.default_datasets if all((row, name) in ranked for row in wanted)]
+    names = heads(collection.scores, spec.cards)
     scores = {
-        collection.scores[row, shared[0]].label: {name: collection.scores[row, name].value for name in shared}
+        collection.scores[row, shared[0]].label: {names[name]: collection.scores[row, name].value for name in shared}
         for row in wanted
         if shared
     }
@@ -111,13 +138,45 @@ def _radar(out: Path, rows: Sequence[str] | None, spec: RunSpec) -> Path:
 DEMO_NOTE: Final = "demo: rendered scenes and a tiny CLIP; says nothing about the methods"
 
 
-def _block(run: Run, dataset: DatasetPlan, samples: Sequence[str | int] | None, count: int) -> FigureBlock:
-    examples = []
+def _drawn(names: Sequence[str], datasets: Sequence[str], options: Mapping[str, Any]) -> tuple[RunSpec, Scored]:
+    """Part the rows that a run computes, of which the spec is, from those that another program made."""
+    spec = RunSpec(datasets=datasets, methods=[], **options)
+    store, cards = Store(spec.folder, limit=spec.limit), spec.dataset_cards
+    stored = {(name, card.name): store.cell(name, card.name) for name in names for card in cards}
+    scored = {key: cell for key, cell in stored.items() if cell and cell.settings.method == EXTERNAL}
+    rows = [name for name in names if not any((name, card.name) in scored for card in cards)]
+    return RunSpec(datasets=datasets, methods=rows, **options), scored
+
+
+def _block(
+    run: Run,
+    dataset: DatasetPlan,
+    samples: Sequence[str | int] | None,
+    count: int,
+    scored: Scored,
+    names: Sequence[str],
+) -> FigureBlock:
+    """Collect samples of a dataset with the label maps of its rows, in the order of `names`."""
+    card, examples = dataset.card, []
+    others = {row: scored[row, card.name] for row in names if (row, card.name) in scored}
+    labels = {cell.row: cell.label for cell in dataset.cells}
+    labels |= {row: cell.info.label or row for row, cell in others.items()}
+    order = sorted(labels, key=lambda row: names.index(row) if row in names else -1)
     for number in _numbers(dataset, samples, count):
         assert dataset.samples is not None
         sample = dataset.samples.read(number)
-        examples.append(Example(sample.id, sample.image, sample.label, label_maps(run, dataset, number)))
-    return FigureBlock(examples, dataset.card, {cell.row: cell.label for cell in dataset.cells})
+        maps = label_maps(run, dataset, number) if dataset.cells else {}
+        maps |= {row: _kept(cell, sample.id) for row, cell in others.items()}
+        examples.append(Example(sample.id, sample.image, sample.label, {row: maps[row] for row in order}))
+    return FigureBlock(examples, card, labels)
+
+
+def _kept(cell: StoredResult, sample: str) -> NDArray[np.uint8]:
+    labels = LabelMaps.of(cell).labels(sample)
+    if labels is None:
+        where = f"{cell.row} on {cell.dataset}: the label map of {sample}"
+        raise BenchError(f"{where} was not kept; count the maps again with `bench score`")
+    return labels
 
 
 def _numbers(dataset: DatasetPlan, samples: Sequence[str | int] | None, count: int) -> list[int]:
@@ -132,15 +191,15 @@ def _numbers(dataset: DatasetPlan, samples: Sequence[str | int] | None, count: i
 
 def _largest_gains(spec: RunSpec, dataset: str, rows: tuple[str, str], count: int) -> list[str]:
     """Names of the samples on which the first row beats the second most, by stored scores that may be compared."""
-    found = []
+    store, cells = Store(spec.folder, limit=spec.limit), []
     for row in rows:
-        images = per_image(row, dataset, spec.folder, spec.limit, spec.config, spec.cards)
-        for status, reason in images[["status", "reason"]].drop_duplicates().itertuples(index=False):
-            if status != "ok":
-                raise BenchError(f"--gains: {row} on {dataset} may not be compared: {reason}; run it again")
-        found.append(images.set_index("id").score)
-    gains = (found[0] - found[1]).dropna()
-    return list(gains.sort_values(ascending=False, kind="stable").index[:count])
+        cell, score = stored_score(store, row, dataset, load_config(spec.config), spec.cards)
+        if score.verdict.status != "ok":
+            words = score.verdict.words
+            raise BenchError(f"--gains: {row} on {dataset} may not be compared: {words}; run it again")
+        cells.append(cell)
+    images = breakdown(*cells).images
+    return list(images["id"][images["difference"].notna()][:count])
 
 
 def _sample_number(sample: str | int, ids: Sequence[str], dataset: str) -> int:

@@ -221,6 +221,7 @@ class DatasetFacts(Model):
 
     name: str
     title: str
+    short: str = ""  # name at the head of a column; empty: the title
     task: str
     palette: tuple[tuple[int, int, int], ...]  # display colour of each class
     expected_count: int | None = None  # images that the card says there are

@@ -259,7 +259,7 @@ class RunSpec(ModelSpec):
         if self.data_root is not None and not self.data_root.expanduser().is_dir():
             raise BenchError(f"--data-root {self.data_root}: no such folder; check the path")
         self._check_layouts({card.name: card for card in self.dataset_cards})
-        assert self.rows  # each exists
+        _ = self.rows  # each exists
         return self
 
     def _check_demo(self) -> None:
@@ -296,7 +296,7 @@ class RunSpec(ModelSpec):
         named: list[str] = []
         if self.methods is None and self.table is not None:
             named += config.tables[self.table].rows
-        for name in self.methods or (() if named else ("all",)):
+        for name in (() if named else ("all",)) if self.methods is None else self.methods:
             named += config.default_rows if name == "all" else config.groups.get(name, [name])
         silent = {("vocabulary", config.protocol.vocabulary), ("protocol", OWN_PROTOCOL)}
         choices = self._changes()

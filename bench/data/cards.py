@@ -27,6 +27,7 @@ class Card(Strict):
     name: str = Field(pattern="^[a-z0-9_]+$", description="as the file is called, and on the command line")
     aliases: tuple[str, ...] = ()
     title: str = Field("", description="default: the name")
+    short: str = Field("", description="name at the head of a column, default: the title")
     task: Literal["semantic", "building", "road", "water"] = "semantic"
     modality: str = "modality not stated"
     licence: str = "private"

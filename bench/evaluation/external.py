@@ -17,9 +17,11 @@ from bench.data.label_faults import impossible_values
 from bench.data.prepared import recipe
 from bench.data.samples import SampleSet
 from bench.errors import BenchError
+from bench.inference.visualize import palette_png
 from bench.metrics import BINS, count
 from bench.metrics.boundary import boundary_counts
 from bench.settings import EXTERNAL, IGNORED, Settings
+from bench.store.maps import LabelMaps
 from bench.store.record import Info, ResultSpec
 from bench.store.result import StoredResult
 from bench.store.store import Store
@@ -53,7 +55,7 @@ def score_predictions(  # noqa: PLR0913 (what `bench score` asks)
     report: Callable[[int], None] = lambda _: None,
     boundary: bool = False,
 ) -> StoredResult:
-    """Count label maps against the labels of a dataset, and store the result under the name of a row.
+    """Count label maps against the labels of a dataset; store the result, and the maps, under the name of a row.
 
     Every sample must have a label map of its size, or scores (K, H, W); what is wrong is said before anything is
     stored. There are no probabilities, so the result has no thresholds. report: called with how many sources are done.
@@ -67,7 +69,7 @@ def score_predictions(  # noqa: PLR0913 (what `bench score` asks)
         )
     files = [predictions.file(name) for name in samples.ids]
     digest = hashlib.sha256()
-    counted = []
+    counted, drawn = [], []
     for done, source in enumerate(range(len(samples.sources))):
         for sample in samples.read_source(source):
             reason = impossible_values(samples, source, sample.label)
@@ -77,6 +79,7 @@ def score_predictions(  # noqa: PLR0913 (what `bench score` asks)
             digest.update(predicted.tobytes())
             bins = np.full_like(predicted, BINS - 1)
             outlines = boundary_counts(sample.label, predicted, len(card.classes)) if boundary else None
+            drawn.append((sample.id, palette_png(predicted, card.colours)))
             counted.append((*count(sample.label, predicted, bins, len(card.classes)), outlines))
         report(done + 1)
     inputs = {
@@ -98,6 +101,10 @@ def score_predictions(  # noqa: PLR0913 (what `bench score` asks)
     writer.finish()
     stored = store.cell(row, card.name)
     assert stored is not None
+    maps = LabelMaps.of(stored)
+    maps.begin()
+    for name, png in drawn:
+        maps.write(name, png)
     return stored
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from bench.errors import BenchError
@@ -82,9 +80,9 @@ def label_maps(run: Run, dataset: DatasetPlan, index: int) -> dict[str, NDArray[
     cells = {cell.row: cell for cell in dataset.cells if cell.ready is not None}
     found: dict[str, NDArray[np.uint8]] = {}
     for name, cell in cells.items():
-        kept = cell.label_maps(run.store).find(sample.id)
+        kept = cell.label_maps(run.store).labels(sample.id)
         if kept is not None:
-            found[name] = np.asarray(Image.open(io.BytesIO(kept)))
+            found[name] = kept
     size = sample.label.shape[0], sample.label.shape[1]
     for segmenter in segmenters_of(run, [cell for name, cell in cells.items() if name not in found]):
         scores = segmenter.scores_of_original(sample.image, size)

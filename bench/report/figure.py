@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from bench.data.cards import Card
 from bench.errors import BenchError, writing
 from bench.metrics import confusion, score
+from bench.report.comparison import Comparison
 from bench.settings import IGNORED
 
 IGNORED_COLOUR = (128, 128, 128)
 WIDTH = 7.16  # inches: two columns of a paper
+DIFFERING = ((245, 245, 245), (0, 114, 178), (213, 94, 0), (70, 70, 70))  # both right, the first, the second, neither
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#000000")  # Okabe and Ito
 
 
@@ -37,11 +39,16 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class FigureBlock:
-    """Samples of one dataset, a line each, with a legend of its classes below. labels: what each row is called."""
+    """Samples of one dataset, a line each, with a legend of its classes below.
+
+    labels: what each row is called.
+    differing: two of its rows; a last panel shows where they differ.
+    """
 
     examples: Sequence[Example]
     card: Card
     labels: Mapping[str, str]
+    differing: tuple[str, str] | None = None
 
 
 def draw_blocks(blocks: Sequence[FigureBlock], out: Path, note: str = "") -> None:
@@ -89,31 +96,42 @@ def save(figure: Any, out: Path) -> None:
 def _height(block: FigureBlock) -> float:
     """Return the height of a block in inches."""
     height, width = block.examples[0].image.shape[:2]
-    panel = WIDTH / (2 + len(block.examples[0].predictions))
+    panel = WIDTH / (2 + len(block.examples[0].predictions) + (block.differing is not None))
     tall: float = len(block.examples) * panel * height / width
-    return tall + 0.25 + 0.22 * -(-len(block.card.classes) // 6)
+    return tall + 0.25 + 0.22 * -(-(len(block.card.classes) + 3 * (block.differing is not None)) // 6)
 
 
 def _draw_block(part: Any, block: FigureBlock, titles: bool) -> None:
     from matplotlib.patches import Patch
 
-    card, rows = block.card, list(block.examples[0].predictions)
-    axes = part.subplots(len(block.examples), 2 + len(rows), squeeze=False)
+    card, rows, differing = block.card, list(block.examples[0].predictions), block.differing
+    heads = [
+        "image",
+        "ground truth",
+        *(block.labels[row] for row in rows),
+        *(["where they differ"] if differing else []),
+    ]
+    axes = part.subplots(len(block.examples), len(heads), squeeze=False)
     for number, (line, example) in enumerate(zip(axes, block.examples, strict=True)):
-        heads = ["image", "ground truth", *(block.labels[row] for row in rows)]
         maps = [coloured(label, card) for label in (example.label, *example.predictions.values())]
+        if differing:
+            maps.append(differences(example.label, *(example.predictions[row] for row in differing)))
         for axis, head, picture in zip(line, heads, [example.image, *maps], strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set_axis_off()
             if number == 0 and titles:
                 axis.set_title(head, fontsize=7, pad=2)
-        for axis, row in zip(line[2:], rows, strict=True):
+        for axis, row in zip(line[2 : 2 + len(rows)], rows, strict=True):
             value = score(confusion(example.label, example.predictions[row], len(card.classes)), card.metric)
             axis.text(0.02, 0.02, f"{100 * value:.1f}", fontsize=6, color="white", transform=axis.transAxes,
                       bbox={"facecolor": "black", "alpha": 0.6, "pad": 1, "linewidth": 0})  # fmt: skip
+    named = [*zip(card.colours, (name.replace("_", " ") for name in card.classes), strict=True)]
+    if differing:
+        named += zip(
+            DIFFERING[1:], [*(f"only {block.labels[row]} right" for row in differing), "both wrong"], strict=True
+        )
     handles = [
-        Patch(facecolor=np.array(colour) / 255, edgecolor="grey", linewidth=0.4, label=name.replace("_", " "))
-        for colour, name in zip(card.colours, card.classes, strict=True)
+        Patch(facecolor=np.array(colour) / 255, edgecolor="grey", linewidth=0.4, label=name) for colour, name in named
     ]
     part.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), fontsize=6, frameon=False)
 
@@ -124,6 +142,46 @@ def coloured(label: NDArray[np.uint8], card: Card) -> NDArray[np.uint8]:
     table[: len(card.classes)] = card.colours
     table[IGNORED] = IGNORED_COLOUR
     return table[label]
+
+
+def differences(label: NDArray[np.uint8], first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) of where one of two label maps (H, W) is right, in the colours DIFFERING."""
+    right = first == label, second == label
+    picture: NDArray[np.uint8] = np.array(DIFFERING, np.uint8)[np.select([right[0] & right[1], *right], [0, 1, 2], 3)]
+    picture[label == IGNORED] = IGNORED_COLOUR
+    return picture
+
+
+def draw_gains(found: Comparison, labels: Mapping[str, str], titles: Mapping[str, str], out: Path) -> None:
+    """Draw first - second of a comparison, a line for each dataset, in points with 95 % intervals, and their mean.
+
+    A dot is filled where the difference is none of luck: p by Holm at most 0.05.
+    labels, titles: what rows and datasets are called. Raises BenchError for no dataset, and as `save` does.
+    """
+    if found.over_datasets is None:
+        reasons = "; ".join(f"{dataset}: {reason}" for dataset, reason in found.left_out.items())
+        raise BenchError(f"{found.first} and {found.second} share no dataset that may be compared ({reasons})")
+    lines = [(titles[pair.dataset], pair.interval, pair.adjusted, "o") for pair in found.pairs]
+    over = found.over_datasets
+    lines += [(f"mean of {len(lines)}", over.interval, over.adjusted, "D")] if len(lines) > 1 else []
+    figure = new_figure(out, WIDTH / 2, 0.6 + 0.16 * len(lines))
+    axis = figure.add_subplot()
+    for place, (_, interval, p, marker) in enumerate(lines):
+        colour = COLOURS[0] if interval.estimate >= 0 else COLOURS[1]
+        if interval.known:
+            axis.plot([100 * interval.low, 100 * interval.high], [place] * 2, color=colour, linewidth=1)
+        axis.plot(100 * interval.estimate, place, marker, color=colour, markersize=4, markeredgewidth=1,
+                  markerfacecolor=colour if p <= 0.05 else "white")  # fmt: skip
+    axis.axvline(0, color="dimgrey", linewidth=0.6)
+    axis.set_yticks(range(len(lines)), [name for name, *_ in lines], fontsize=6)
+    axis.invert_yaxis()
+    axis.tick_params(axis="x", labelsize=6)
+    axis.spines[["top", "right"]].set_visible(False)
+    first, second = (labels.get(row, row) for row in (found.first, found.second))
+    axis.set_xlabel(f"{first} − {second}, points (95 %; filled: p ≤ 0.05 after Holm)", fontsize=6)
+    if found.demo:
+        axis.set_title("demo: says nothing about the methods", fontsize=5, color="dimgrey")
+    save(figure, out)
 
 
 def draw_radar(scores: Mapping[str, Mapping[str, float]], out: Path, note: str = "") -> None:

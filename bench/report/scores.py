@@ -210,6 +210,19 @@ def readable(known: Mapping[tuple[str, str], Score]) -> dict[tuple[str, str], St
     return {key: cell.without_counts() for key, cell in sound.items() if cell}
 
 
+def heads(scores: Mapping[tuple[str, str], Score], cards: Sequence[Path] = ()) -> dict[str, str]:
+    """Return what heads the column of each dataset: by its card, else by the one that it was counted with, or its name.
+
+    cards: folders of further cards.
+    """
+    found = {}
+    for (_, dataset), one in scores.items():
+        about = card_of(dataset, cards) or (one.cell.record.card if one.cell else None)
+        if dataset not in found or about:
+            found[dataset] = (about.short or about.title) if about else dataset
+    return found
+
+
 def _numbers(cell: StoredResult) -> dict[str, Any]:
     """Compute what a `Score` holds besides the verdict, from one cell's counts."""
     info, cost = cell.info, cell.record.cost

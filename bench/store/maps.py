@@ -6,10 +6,15 @@ Each file carries a checksum of its sample and its bytes, as a text of the PNG, 
 from __future__ import annotations
 
 import hashlib
+import io
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from bench.runtime.atomic import write_atomic
 from bench.settings import Settings
@@ -75,6 +80,11 @@ class LabelMaps:
             return None
         bare = data[: -len(self._seal(b"", sample)) - _END] + data[-_END:]
         return data if self._sealed(bare, sample) == data else None
+
+    def labels(self, sample: str) -> NDArray[np.uint8] | None:
+        """Return the label map (H, W) of a sample; None as `find`."""
+        png = self.find(sample)
+        return None if png is None else np.asarray(Image.open(io.BytesIO(png)))
 
     def missing(self, samples: Iterable[tuple[int, str]]) -> set[int]:
         """Return the numbers of the samples (number, id) for which `find` finds nothing."""

@@ -18,6 +18,7 @@ from bench.inference.visualize import palette_png
 from bench.metrics import confusion
 from bench.metrics.boundary import boundary_counts
 from bench.report.figure import coloured
+from bench.store.maps import LabelMaps
 from bench.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("any_count")
@@ -67,6 +68,7 @@ def test_label_maps_are_counted_whatever_holds_them(
     for place, name in enumerate(cell.ids):
         expected = confusion(samples.read(place).label, maps[name], 7)
         assert np.array_equal(cell.confusion()[place], expected)
+        assert np.array_equal(LabelMaps.of(cell).labels(name), maps[name])
     assert cell.info.label == "My model" and "external" in present(cell.info.caveat)
     assert "mine on loveda:" in capsys.readouterr().out
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from project import Project
+from table_helpers import FAIR, GOOD, put
 
 from bench.cli import main
 from bench.data.cards import load_card
-from bench.report.figure import Example, FigureBlock, coloured, draw_blocks
+from bench.data.prepared import find_samples
+from bench.report.figure import DIFFERING, Example, FigureBlock, coloured, differences, draw_blocks
 from bench.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("any_count")
@@ -68,6 +70,53 @@ def test_samples_by_number_and_by_largest_gain(
             place = cell.ids.index(example.id)
             areas = np.bincount(example.predictions[row][example.label != 255], minlength=7)
             assert np.array_equal(cell.areas().stack[place, 2], areas)
+
+
+def test_rows_that_another_program_made_are_drawn_from_the_maps_that_score_kept(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[FigureBlock] = []
+    monkeypatch.setattr("bench.figures.draw_blocks", lambda blocks, *_: drawn.extend(blocks))
+    samples = find_samples(load_card("loveda"), project.data)
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for index, name in enumerate(samples.ids):
+        Image.fromarray(np.full_like(samples.read(index).label, index)).save(maps / f"{name}.png")
+    results, data = ["--results", str(tmp_path / "results")], ["--data-root", str(project.data)]
+    assert main(["score", str(maps), "--dataset", "loveda", "--row", "unet", "--label", "U-Net", *data, *results]) == 0
+    assert command(project, tmp_path / "f.png", "--methods", "unet,clip", "--count", "2", *results) == 0
+    assert drawn[0].labels == {"unet": "U-Net", "clip": "CLIP"}
+    assert [list(one.predictions) for one in drawn[0].examples] == [["unet", "clip"]] * 2
+    assert [np.unique(one.predictions["unet"]).tolist() for one in drawn[0].examples] == [[0], [1]]
+    assert main(["figure", "loveda", "--gains", "unet", "unet", "-o", "f.png", *data, *results]) == 0
+    assert (list(drawn[1].labels), drawn[1].differing) == (["unet"], ("unet", "unet"))
+    (Store(tmp_path / "results").place("unet", "loveda") / f"predictions/{samples.ids[0]}.png").unlink()
+    assert command(project, tmp_path / "f.png", "--methods", "unet", *results) == 2
+    assert f"the label map of {samples.ids[0]} was not kept; count the maps again" in capsys.readouterr().err
+
+
+def test_where_two_maps_differ_is_one_of_four_colours() -> None:
+    label, first, second = (
+        np.array([line], np.uint8) for line in ([0, 0, 0, 0, 255], [0, 0, 1, 1, 0], [0, 1, 0, 1, 0])
+    )
+    assert differences(label, first, second)[0].tolist() == [*map(list, DIFFERING), [128, 128, 128]]
+
+
+def test_the_gains_on_each_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dataset, scenes in (("whu_aerial", 8), ("vdd", 3)):
+        put(tmp_path, "a", dataset, [GOOD, FAIR] * scenes)
+        put(tmp_path, "b", dataset, [FAIR, FAIR] * scenes)
+    flags = ["figure", "gains", "--results", str(tmp_path)]
+    assert main([*flags, "--methods", "a,b", "-o", str(tmp_path / "gains.png")]) == 0
+    with Image.open(tmp_path / "gains.png") as picture:
+        found = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or ()}
+    assert (0, 114, 178) in found and (213, 94, 0) not in found
+    put(tmp_path, "c", "udd5", [GOOD])
+    for methods, said in (("a", "takes two stored rows"), ("a,c", "share no dataset that may be compared")):
+        assert main([*flags, "--methods", methods, "-o", str(tmp_path / "f.png")]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_gains_of_results_that_may_not_be_compared_are_refused(

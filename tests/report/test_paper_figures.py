@@ -35,8 +35,8 @@ def test_a_radar_of_stored_results(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     stored(tmp_path, "clip", "loveda", [GOOD], metric="miou")  # of one row alone
     assert main(["figure", "paper-1", "-o", str(tmp_path / "f.png"), "--results", str(tmp_path)]) == 0
     ((scores, note),) = drawn
-    assert note == "" and [list(of) for of in scores.values()] == [["whu_aerial", "inria", "wbs_si"]] * 2
-    assert next(iter(scores.values()))["inria"] == 1.0
+    assert note == "" and [list(of) for of in scores.values()] == [["WHU Aerial", "Inria", "WBS-SI"]] * 2
+    assert next(iter(scores.values()))["Inria"] == 1.0
 
 
 def test_files_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
