@@ -1,16 +1,24 @@
-"""Where the difference between two stored rows on one dataset comes from: classes, images, confusion."""
+"""Where the difference between two stored rows on one dataset comes from: classes, images, confusion, objects."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from bench.metrics import class_parts, iou, label_area, overall_accuracy, ratio, score
+from bench.data.samples import SampleSet
+from bench.errors import BenchError
+from bench.metrics import Ints, class_parts, iou, label_area, overall_accuracy, ratio, score
+from bench.metrics.objects import DISTANCES, SIZES, distance_counts, size_counts
+from bench.store.maps import LabelMaps
 from bench.store.result import StoredResult
 
-NO_CLASS = "no class"
+NO_CLASS: Final = "no class"
+SIZE_NAMES: Final = [*(f"below {round(size**0.5)}²" for size in SIZES), "larger"]
+DISTANCE_NAMES: Final = [*(f"up to {distance}" for distance in DISTANCES), "further"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,3 +109,61 @@ def _changes(first: StoredResult, second: StoredResult) -> pd.DataFrame:
     )
     changes: pd.DataFrame = frame.sort_values("of_all", key=abs, ascending=False, kind="stable", ignore_index=True)
     return changes
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectBreakdown:
+    """Two rows on the images of a dataset whose label maps both have kept; fractions.
+
+    sizes: a line for each size of the objects in the label (pixels): size, objects, of_all (their share of the labelled
+    pixels), first and second (share of them that is right), difference, found_first and found_second (share of the
+    objects of which at least half is right).
+    distances: a line for each distance from the nearest edge between classes of the label (pixels): distance, of_all,
+    first, second, difference.
+    images: how many of how many.
+    """
+
+    sizes: pd.DataFrame
+    distances: pd.DataFrame
+    images: tuple[int, int]
+
+
+def object_breakdown(first: StoredResult, second: StoredResult, samples: SampleSet) -> ObjectBreakdown | None:
+    """Break the difference of two stored rows down by size of objects and distance from edges; None without label maps.
+
+    samples: those that were counted. Raises BenchError where their labels are others, or cannot be read.
+    """
+    maps, classes = [LabelMaps.of(cell) for cell in (first, second)], len(first.classes)
+    areas = dict(zip(first.ids, label_area(first.areas()), strict=True))
+    sizes, distances, used = np.zeros((len(SIZE_NAMES), 3, 2), int), np.zeros((len(DISTANCE_NAMES), 3), int), 0
+    for source, indices in enumerate(samples.sources):
+        kept: dict[str, list[NDArray[np.uint8]]] = {}
+        for name in (samples.ids[index] for index in indices):
+            both = [labels for of in maps if name in areas and (labels := of.labels(name)) is not None]
+            kept |= {name: both} if len(both) == 2 else {}
+        for sample in samples.read_source(source) if kept else ():
+            if sample.id not in kept:
+                continue
+            counted = np.bincount(sample.label.ravel(), minlength=256)[:classes]
+            if not np.array_equal(counted, areas[sample.id]):
+                where = f"{samples.root}: the label of {sample.id}"
+                raise BenchError(f"{where} is not the one that was counted; give the folder of the run (--data-root)")
+            sizes += size_counts(sample.label, kept[sample.id], classes)
+            distances += distance_counts(sample.label, kept[sample.id], classes)
+            used += 1
+    if not used:
+        return None
+    by_size = _shares("size", SIZE_NAMES, sizes[..., 1])
+    by_size.insert(1, "objects", sizes[:, 0, 0])
+    for column, name in ((1, "found_first"), (2, "found_second")):
+        by_size[name] = ratio(sizes[:, column, 0], sizes[:, 0, 0])
+    return ObjectBreakdown(by_size, _shares("distance", DISTANCE_NAMES, distances), (used, len(samples)))
+
+
+def _shares(key: str, names: list[str], pixels: Ints) -> pd.DataFrame:
+    """Return the shares of pixels (n, 3) that are right: those that there are, and those that each row has right."""
+    right = ratio(pixels[:, 1:], np.broadcast_to(pixels[:, :1], (len(pixels), 2)))
+    of_all = pixels[:, 0] / max(1, pixels[:, 0].sum())
+    columns = {key: names, "of_all": of_all, "first": right[:, 0], "second": right[:, 1]}
+    frame: pd.DataFrame = pd.DataFrame(columns | {"difference": right[:, 0] - right[:, 1]})
+    return frame

@@ -15,7 +15,9 @@ from bench.errors import BenchError, check_known, did_you_mean
 from bench.metrics.intervals import Interval, Scenes, average, blind_spots, improvement, interval
 from bench.metrics.significance import PERMUTATIONS, PermutationTest, Wilcoxon, holm, permutation_test, wilcoxon
 from bench.paths import demo_hint
+from bench.report.breakdown import Breakdown, breakdown
 from bench.report.scores import Score, scores_of
+from bench.store.result import StoredResult
 from bench.store.store import Store
 
 Scores: TypeAlias = Mapping[tuple[str, str], Score]  # by row and dataset
@@ -30,6 +32,7 @@ class Pair:
     adjusted: the test's p-value, by Holm over all pairs of rows and datasets that are shown.
     improvement: share of the scenes on which the first is ahead.
     blind_spots: what the interval cannot see.
+    cells: what is stored of both.
     """
 
     dataset: str
@@ -42,7 +45,13 @@ class Pair:
     improvement: float
     blind_spots: tuple[str, ...]
     scenes: tuple[Scenes, Scenes]
+    cells: tuple[StoredResult, StoredResult]
     adjusted: float = math.nan
+
+    @property
+    def breakdown(self) -> Breakdown:
+        """Where the difference comes from: by class, by image, and which confusion changed."""
+        return breakdown(*self.cells)
 
 
 @dataclass(frozen=True)
@@ -183,6 +192,7 @@ def _pair(dataset: str, first: Score | None, second: Score | None, permutations:
         return "; ".join(dict.fromkeys(barred))
     if first is None or second is None or first.scenes is None or second.scenes is None:
         return "not stored for both rows"
+    assert first.cell is not None and second.cell is not None  # for they have scenes
     ours, theirs = first.scenes, second.scenes
     if first.metric != second.metric:
         return f"scored by {first.metric} and by {second.metric}"
@@ -200,4 +210,5 @@ def _pair(dataset: str, first: Score | None, second: Score | None, permutations:
         improvement=improvement(ours, theirs),
         blind_spots=tuple(spots),
         scenes=(ours, theirs),
+        cells=(first.cell, second.cell),
     )

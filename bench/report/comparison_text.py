@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+import pandas as pd
 from tabulate import tabulate
 
 from bench.metrics.intervals import LEAST, Interval, scenes_needed, units
+from bench.report.breakdown import ObjectBreakdown
 from bench.report.comparison import Comparison, Pair
 from bench.report.escape import markdown_text
-from bench.report.render import signed
+from bench.report.render import NOTHING, signed
 
 
 def markdown(result: Comparison, limit: int | None = None) -> str:
@@ -42,6 +44,70 @@ def markdown(result: Comparison, limit: int | None = None) -> str:
         )
     blocks += [markdown_text(f"Left out: {dataset}: {reason}.") for dataset, reason in result.left_out.items()]
     return "\n\n".join(blocks) + "\n"
+
+
+SHOWN: Final = 5  # images with the greatest gains, and as many with the greatest losses
+MOST: Final = 8  # confusions
+NO_MAPS: Final = (
+    "By size of objects and distance from edges: not known. It takes the label maps of both rows, which "
+    "`run --save-predictions` and `score` keep, and the labels (`--data-root`)."
+)
+
+
+def why(pair: Pair, labels: Mapping[str, str], objects: ObjectBreakdown | None) -> str:
+    """Lay out where the difference on one dataset comes from, as Markdown tables.
+
+    labels: what the rows are called. objects: None where label maps or labels are not there.
+    """
+    found = pair.breakdown
+    both = [markdown_text(labels.get(row, row)) for row in (found.first, found.second)]
+    points, per_cent = ["first", "second", "difference"], ["labelled", "of_all", "right"]
+    heads = {"first": both[0], "second": both[1], "labelled": "of the labels", "of_all": "of all pixels"}
+    heads |= {"adds": "adds to the score", "right": "more pixels right", "predicted": "taken for"}
+    heads |= {"found_first": f"found by {both[0]}", "found_second": f"found by {both[1]}"}
+    losses = found.images[found.images["difference"] < 0].iloc[::-1][:SHOWN]
+    gains = found.images[found.images["difference"] > 0][:SHOWN]
+    columns = ["id", *points, "right"]
+    frames = {
+        "By class: IoU": found.classes,
+        "Confusion that changed: share of the label's pixels": found.confusion[:MOST],
+        f"Images on which {both[0]} gains most": gains[columns],
+        f"Images on which {both[0]} loses most": losses[columns],
+    }
+    if objects is not None:
+        of = f"right pixels, on the {objects.images[0]:,} of {objects.images[1]:,} images whose label maps are kept"
+        frames |= {f"By size of the object in pixels: {of}": objects.sizes}
+        frames |= {f"By distance from the nearest edge in pixels: {of}": objects.distances}
+    title = (
+        f"## {markdown_text(pair.dataset)}: {both[0]} against {both[1]}, {signed(100 * pair.interval.estimate)} points"
+    )
+    blocks = [title]
+    for name, frame in frames.items():
+        if len(frame):
+            signs = {"difference", "adds", "right", *(["of_all"] if "predicted" in frame else [])}
+            blocks += [
+                f"{name}.",
+                _table(frame, heads, signs, {*points, *per_cent, "adds", "found_first", "found_second"}),
+            ]
+    blocks += [NO_MAPS] if objects is None else []
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(frame: pd.DataFrame, heads: Mapping[str, str], signs: set[str], shares: set[str]) -> str:
+    """Lay out a frame. signs: columns of differences, in points; shares: columns in per cent."""
+
+    def shown(column: str, value: Any) -> str:
+        if column in signs:
+            return signed(100 * value)
+        if column in shares:
+            return NOTHING if math.isnan(value) else f"{100 * value:.1f}"
+        return f"{value:,}" if column == "objects" else markdown_text(str(value))
+
+    columns = [str(name) for name in frame]
+    lines = [list(map(shown, columns, line)) for line in frame.itertuples(index=False)]
+    sides = ["right" if name in shares | signs | {"objects"} else "left" for name in columns]
+    names = [heads.get(name, name) for name in columns]
+    return tabulate(lines, names, tablefmt="pipe", disable_numparse=True, colalign=sides)
 
 
 def summary(found: Sequence[Comparison], limit: int | None = None) -> str:

@@ -5,11 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from project import Project
 from store_helpers import certain, opened, settings
 from table_helpers import put
 
+from bench.cli import main
+from bench.data.cards import load_card
+from bench.data.prepared import find_samples
+from bench.errors import BenchError
 from bench.metrics import score
-from bench.report.breakdown import Breakdown, breakdown
+from bench.report.breakdown import Breakdown, breakdown, object_breakdown
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
@@ -75,3 +81,46 @@ def test_rows_on_other_labels_are_refused(tmp_path: Path) -> None:
     first, other = cell(tmp_path, "a", FIRST), cell(tmp_path, "b", [FIRST[0], FIRST[0]])
     with pytest.raises(ValueError, match="a and b on udd5: other images, labels or metric"):
         breakdown(first, other)
+
+
+def test_why_is_printed_with_objects_where_label_maps_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, results = Project(tmp_path).data, tmp_path / "results"
+    samples, where = find_samples(load_card("loveda"), data), ["--results", str(results)]
+    for seed, row in enumerate("ab"):
+        (tmp_path / row).mkdir()
+        for index, name in enumerate(samples.ids):
+            label = samples.read(index).label
+            guess = np.random.default_rng([seed, index]).integers(0, 7, label.shape)
+            Image.fromarray(np.where(label < 4, label, guess).astype(np.uint8)).save(tmp_path / row / f"{name}.png")
+        flags = ["--dataset", "loveda", "--row", row, "--data-root", str(data), *where]
+        assert main(["score", str(tmp_path / row), *flags]) == 0
+    store = Store(results)
+    (store.place("b", "loveda") / f"predictions/{samples.ids[0]}.png").unlink()
+    first, second = (store.cell(row, "loveda") for row in "ab")
+    assert first is not None and second is not None
+    found = object_breakdown(first, second, samples)
+    assert found is not None and found.images == (2, 3)
+    areas = first.areas().stack[1:].sum(0)
+    for frame in (found.sizes, found.distances):
+        assert frame["of_all"].sum() == pytest.approx(1)
+        assert (frame["first"].fillna(0) * frame["of_all"]).sum() == pytest.approx(areas[0].sum() / areas[1].sum())
+    capsys.readouterr()
+    assert main(["compare", "a", "b", "--why", "--data-root", str(data), *where]) == 0
+    shown = capsys.readouterr().out
+    assert "By class: IoU." in shown and "| below 32² " in shown and "on the 2 of 3 images" in shown
+    asked = f"a b --results {results} --data-root {data}"
+    assert f"Pictures: python -m bench figure loveda --gains {asked} -o gains.png" in shown
+    assert main(["compare", "a", "b", "--why", "--data-root", str(tmp_path), *where]) == 0
+    assert "`run --save-predictions` and `score` keep" in capsys.readouterr().out
+    assert main(["compare", "a", "--why", *where]) == 2
+    assert "--why: takes two rows" in capsys.readouterr().err
+    for pair in map(samples.pair, range(3)):  # other labels of the same sizes
+        assert pair is not None
+        file = pair.label.on_disk
+        with Image.open(file) as picture:
+            turned = np.rot90(np.asarray(picture), 2)
+        Image.fromarray(np.where(turned == turned.max(), turned.min(), turned)).save(file)
+    with pytest.raises(BenchError, match="is not the one that was counted; give the folder of the run"):
+        object_breakdown(first, second, find_samples(load_card("loveda"), data))
