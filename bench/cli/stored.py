@@ -32,14 +32,29 @@ def tables(args: argparse.Namespace) -> int:
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="FILE", help="the page to write (report.html in the results folder)")
+    parser.add_argument(
+        "--data-root", metavar="D", help="folder of all datasets: show image and label beside label maps that were kept"
+    )
     add_shared(parser, "--results", "--demo", "--limit", "--draws", "--config", "--cards")
 
 
 def report(args: argparse.Namespace) -> int:
+    from bench.paths import DEMO_RESULTS
     from bench.report.frames import html_report
+    from bench.store.store import Store
 
-    out = html_report(args.results, args.out, limit=args.limit, draws=args.draws, config=args.config, cards=args.cards)
+    root = args.data_root
+    if args.results == DEMO_RESULTS and root is None:
+        from bench.demo.datasets import demo_data_root
+
+        root = demo_data_root({cell.dataset for cell in Store(args.results, limit=args.limit).cells()})
+    known = {"limit": args.limit, "draws": args.draws, "config": args.config, "cards": args.cards}
+    out = html_report(args.results, args.out, **known, data_root=root)
+    beside = out.with_name(f"{out.stem}_pictures")
+    count = sum(file.is_file() for file in beside.glob("*"))
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB, open it in a browser")
+    if count:
+        print(f"{beside}: its {count} pictures, to be kept beside it")
     return 0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,16 @@ import pandas as pd
 from tabulate import tabulate
 
 from bench.config import Config, load_config
+from bench.data.cards import Card
+from bench.errors import BenchError
 from bench.metrics.intervals import units
 from bench.paths import Paths, each_path
 from bench.report.analysis import per_class_table, removals
 from bench.report.published import load_published
 from bench.report.scores import Score, stored_score
-from bench.report.verdict import card_of
+from bench.report.verdict import card_of, settings_now
 from bench.runtime.room import size_text
+from bench.settings import EXTERNAL
 from bench.store.record import Cost
 from bench.store.result import StoredResult
 from bench.store.store import Store
@@ -36,9 +41,8 @@ class Details:
 
     def __repr__(self) -> str:
         texts = []
-        for title, lines in self.blocks.items():
-            shown = [(name, _shown(value)) for name, value in lines.items()]
-            texts.append(f"{title}\n{tabulate(shown, tablefmt='plain', disable_numparse=True)}")
+        for title, lines in shown_blocks(self.blocks).items():
+            texts.append(f"{title}\n{tabulate(lines, tablefmt='plain', disable_numparse=True)}")
         if len(self.classes):
             known = self.classes.dropna(axis="columns", how="all")
             texts.append(tabulate(known.values.tolist(), headers=list(known.columns), floatfmt=".1f"))
@@ -63,7 +67,19 @@ def show(
     store, loaded, folders = Store(results, limit=limit), load_config(config), each_path(cards)
     cell, score = stored_score(store, row, dataset, loaded, folders)
     classes = per_class_table([cell] if score.verdict.images != "damaged" else [])
-    return Details(_blocks(cell, score, loaded, folders), classes.drop(columns=["row", "dataset"], errors="ignore"))
+    return Details(
+        blocks_of(cell, score, loaded, card_of(dataset, folders)),
+        classes.drop(columns=["row", "dataset"], errors="ignore"),
+    )
+
+
+def shown_blocks(blocks: Mapping[str, Mapping[str, Any]]) -> dict[str, list[tuple[str, str]]]:
+    """Return title -> lines of (name, value) of the blocks of `Details`, as text."""
+    texts = {title: {name: _shown(value) for name, value in lines.items()} for title, lines in blocks.items()}
+    return {
+        title: [(name, "" if value is None else str(value)) for name, value in lines.items()]
+        for title, lines in texts.items()
+    }
 
 
 def _shown(value: Any) -> Any:
@@ -80,14 +96,30 @@ def _spent(cost: Cost | None) -> str | None:
     return f"{cost.seconds:.1f} seconds for {units(cost.images, 'image')}, at most {memory} of memory"
 
 
-def _blocks(cell: StoredResult, found: Score, config: Config, cards: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def command_of(cell: StoredResult, config: Config, card: Card | None) -> str:
+    """Return the command that makes a result again; a plug-in and a data root of one's own are still to be named."""
+    settings, record = cell.settings, cell.record
+    if settings.method == EXTERNAL:
+        flags = ["score", "FOLDER", "--dataset", cell.dataset, "--row", cell.row]
+    else:
+        flags = ["run", "--methods", cell.row, "--datasets", cell.dataset]
+    if not record.demo and settings.method != EXTERNAL:
+        with contextlib.suppress(BenchError):  # of a row that benchmark.yaml does not know
+            now = settings_now(cell, config, card)
+            flags += ["--backbone", settings.backbone] if now and now.backbone != settings.backbone else []
+    flags += ["--demo"] if record.demo else []
+    flags += ["--limit", str(record.limit)] if record.limit else []
+    return f"python -m bench {shlex.join(flags)}"
+
+
+def blocks_of(cell: StoredResult, found: Score, config: Config, card: Card | None) -> dict[str, dict[str, Any]]:
+    """Return all that is known of a result, title -> name -> value, as `Details` holds it. card: of now, if any."""
     interval, known = found.interval, found.verdict
     value = "none" if math.isnan(found.value) else f"{100 * found.value:.1f} % {cell.metric}"
     if interval is not None:
         ends = f"95 %: {100 * interval.low:.1f} to {100 * interval.high:.1f} over " if interval.known else ""
         value += f", {ends}{interval.sample}"
     value += "".join(f"; not seen by it: {spot}" for spot in found.blind_spots)
-    card = card_of(cell.dataset, cards)
     about = card.facts() if card else cell.record.card
     result = {"score": value, "verdict": known.text or "complete", "images": f"{known.counted} of {known.expected}"}
     result |= {"dataset": f"{about.title} ({about.task})"} if about else {}
@@ -107,7 +139,7 @@ def _blocks(cell: StoredResult, found: Score, config: Config, cards: Sequence[Pa
             result[f"published (table {name})"] = f"{line.values[cell.dataset]}{apart}"
     result |= {f"unverified {number}": text for number, text in enumerate(about.unverified if about else (), 1)}
     record = cell.record
-    made = {"written": record.written, "cost": _spent(record.cost)}
+    made = {"command": command_of(cell, config, card), "written": record.written, "cost": _spent(record.cost)}
     made |= record.info.model_dump(exclude_none=True, exclude={"caveat", "footnote"}) | record.made_with
     return {
         f"{cell.row} on {cell.dataset}": result,

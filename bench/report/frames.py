@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection as Names
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from bench.config import Config, load_config
-from bench.data.cards import card_names
+from bench.data.cards import card_names, load_card
+from bench.data.prepared import find_samples
+from bench.data.samples import SampleSet
 from bench.errors import BenchError, check_known, listed
 from bench.metrics import score, summary
 from bench.metrics.significance import PERMUTATIONS
@@ -32,7 +35,7 @@ from bench.report.render import COST_COLUMNS, cost_lines, gains_table, html_tabl
 from bench.report.scores import Collection, Score, collect, readable, scores_of, stored_score
 from bench.report.site.page import page
 from bench.report.tables import Grid, boundary_table, build, gains, leaderboard
-from bench.runtime.atomic import write_asked, write_together
+from bench.runtime.atomic import write_together
 from bench.store.bundle import chosen
 from bench.store.bundle import export as write_archive
 from bench.store.store import Store
@@ -199,7 +202,7 @@ def _analysis(collection: Collection) -> dict[str, pd.DataFrame]:
     return frames | ({"others.csv": others} if others.measured.notna().any() else {})
 
 
-def html_report(
+def html_report(  # noqa: PLR0913 (each is a flag)
     results: str | Path = "results",
     out: str | Path | None = None,
     *,
@@ -207,11 +210,14 @@ def html_report(
     draws: int | None = None,
     config: str | Path | None = None,
     cards: Paths = (),
+    data_root: str | Path | None = None,
 ) -> Path:
     """Write one page with leaderboard, charts and provenance of all that is stored, which needs no server; return it.
 
+    Beside it comes a folder of pictures, report_pictures/, where there are more than a megabyte of them.
     out: the file (default: report.html in the results folder). limit: of the results of runs on the first N images.
-    cards: folders of further dataset cards. Raises BenchError where nothing is stored.
+    cards: folders of further dataset cards. data_root: folder of all datasets, from which image and label are shown
+    beside label maps that were kept. Raises BenchError where nothing is stored.
 
     >>> bench.html_report("results/demo-run").name
     'report.html'
@@ -224,8 +230,21 @@ def html_report(
         raise BenchError(
             f"results folder {folder}: holds {names}; give --limit, or run something first{demo_hint(folder)}"
         )
-    file = Path(out) if out else folder / "report.html"
-    write_asked(file, page(fitting[0], loaded, each_path(cards)).encode(), f"-o {file}", "give another file")
+    file, folders = Path(out) if out else folder / "report.html", each_path(cards)
+    beside = file.with_name(f"{file.stem}_pictures")
+
+    def samples_of(name: str) -> SampleSet | None:
+        try:
+            return find_samples(load_card(name, folders), Path(data_root)) if data_root else None
+        except BenchError:  # of data that is not there
+            return None
+
+    made = page(fitting[0], loaded, folders, samples_of, beside.name)
+    files = {beside / name: data for name, data in made.pictures.items() if not (beside / name).is_file()}
+    write_together({**files, file: made.text.encode()}, f"-o {file}", "give another file")
+    for old in beside.glob("*"):
+        if re.fullmatch(r"[0-9a-f]{16}\.(png|jpeg)", old.name) and old.name not in made.pictures:
+            old.unlink()
     return file
 
 

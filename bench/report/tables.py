@@ -149,7 +149,7 @@ def leaderboard(config: Config, collection: Collection) -> Grid:
         scores = [score for (name, _), score in collection.scores.items() if name == row]
         entries = {dataset: _entry(collection.scores.get((row, dataset)), None) for dataset in datasets}
         lines.append(Line(row, scores[0].label, scores[0].venue, entries))
-    common = _common(lines, datasets)
+    common = common_datasets(lines, datasets)
     for line in lines:
         shared = [line.entries[dataset] for dataset in common]
         whole = bool(common) and all(entry.complete for entry in shared)
@@ -277,7 +277,7 @@ def _undecided(
     return Undecided(rows, untested, family, both) if rows or untested else None
 
 
-def _common(lines: Sequence[Line], datasets: Sequence[str]) -> list[str]:
+def common_datasets(lines: Sequence[Line], datasets: Sequence[str]) -> list[str]:
     """Datasets of the means: those that all rows have which have at least half as many as the row with most."""
     done = [{dataset for dataset in datasets if line.entries[dataset].complete} for line in lines]
     most = max((len(one) for one in done), default=0)

@@ -166,7 +166,7 @@ def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
     as_named = True
     if own and not cell.record.demo:
         with contextlib.suppress(BenchError):  # of a name that benchmark.yaml does not know, as the verdict says
-            expected = _settings_now(cell, config, card)
+            expected = settings_now(cell, config, card)
             as_named = expected is None or expected.backbone == cell.settings.backbone
     weights = cell.record.inputs.get("weights")
     return Facts(
@@ -271,7 +271,7 @@ def _expected(cell: StoredResult, card: Card | None) -> int:
     return cell.total if cell.record.demo or cell.record.limit is not None else expected or cell.total
 
 
-def _settings_now(cell: StoredResult, config: Config, card: Card | None, row: str | None = None) -> Any:
+def settings_now(cell: StoredResult, config: Config, card: Card | None, row: str | None = None) -> Any:
     """Return the settings that the row would have now; None without a card and without what a result keeps of it."""
     kept: Card | DatasetFacts | None = card or cell.record.card
     if kept is None:
@@ -287,7 +287,7 @@ def _stale(cell: StoredResult, column: Column) -> list[str]:
         changed.append("dataset card changed")
     if cell.settings.method == EXTERNAL:
         return changed
-    now = _settings_now(cell, column.config, card)
+    now = settings_now(cell, column.config, card)
     if now is None:
         return changed
     known = {name: value for name, value in cell.settings.options.items() if name in now.options}
@@ -303,7 +303,7 @@ def _stale(cell: StoredResult, column: Column) -> list[str]:
 def _caveats(cell: StoredResult, column: Column) -> list[str]:
     if cell.settings.method == EXTERNAL:
         return []
-    now, name = _settings_now(cell, column.config, column.card), Path(cell.settings.backbone).name
+    now, name = settings_now(cell, column.config, column.card), Path(cell.settings.backbone).name
     if now is None:
         return [f"cannot be held against benchmark.yaml: no card of {cell.dataset} was kept with it; give --cards"]
     return [] if now.backbone == cell.settings.backbone else [f"backbone {name}, benchmark.yaml has {now.backbone}"]
@@ -314,7 +314,7 @@ def _upper_bound(cell: StoredResult, column: Column) -> str | None:
     if cell.settings.method == EXTERNAL:
         return None
     base, fixed, _ = _tuned(cell.row, column.config)
-    protocol, now = (_settings_now(cell, column.config, column.card, row) for row in (spelled(base, fixed), cell.row))
+    protocol, now = (settings_now(cell, column.config, column.card, row) for row in (spelled(base, fixed), cell.row))
     if protocol is None or protocol == now.model_copy(update={"row": protocol.row}):
         return None
     if protocol.threshold != now.threshold:

@@ -86,6 +86,11 @@ class LabelMaps:
         png = self.find(sample)
         return None if png is None else np.asarray(Image.open(io.BytesIO(png)))
 
+    def kept(self, samples: Iterable[str]) -> set[str]:
+        """Return the samples of which a file is there; `find` reads it and holds it against its checksum."""
+        names = {file.name for file in self._folder.glob("*.png")} if self.valid else set()
+        return {sample for sample in samples if self._place(sample).name in names}
+
     def missing(self, samples: Iterable[tuple[int, str]]) -> set[int]:
         """Return the numbers of the samples (number, id) for which `find` finds nothing."""
         return {index for index, sample in samples if self.find(sample) is None}

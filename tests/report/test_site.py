@@ -1,15 +1,12 @@
-"""The page of `bench report`: its data, and the page in a real browser where one is installed."""
+"""The page of `bench report`: its data; test_site_browser.py looks at it in a real browser."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from store_helpers import settings, spec, stored
@@ -53,7 +50,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_numbers_are_those_of_the_leaderboard(results: Path) -> None:
     (collection,) = collect(results, CONFIG, 50)
     data = page_data(collection, CONFIG)
-    table = {(line["row"], line["dataset"]): line for line in csv.DictReader(io.StringIO(data["csv"]))}
+    text = "\n".join([data["csv"]["head"], *(line for _, _, line in data["csv"]["lines"])])
+    table = {(line["row"], line["dataset"]): line for line in csv.DictReader(io.StringIO(text))}
+    assert list(table) == [(row, dataset) for row, dataset, _ in data["csv"]["lines"]]
     cells = {(cell["row"], cell["dataset"]): cell for cell in data["cells"]}
     assert len(cells) == 5
     for key, cell in cells.items():
@@ -63,9 +62,11 @@ def test_the_numbers_are_those_of_the_leaderboard(results: Path) -> None:
             assert cell["curve"][round(100 * cell["threshold"])] == pytest.approx(cell["score"], abs=0.02)
     assert cells["gem", "wbs_si"]["status"] == "failed" and "no <weights>" in cells["gem", "wbs_si"]["notes"][0]
     assert cells["clip", "whu_aerial"]["published"] == 17.7
-    ranks = {row["row"]: row["rank"] for row in data["rows"]}
-    assert ranks["gem"] is None and ranks["(chance)"] is None
-    assert sorted(ranks[row][0] for row in ("clip", "sclip")) == [1, 2]
+    rows = {row["row"]: row for row in data["rows"]}
+    assert rows["sclip"]["code"] == "https://github.com/wangf3014/SCLIP" and rows["(chance)"]["code"] is None
+    assert rows["clip"]["backbone"] == "clip-vit-b16" and rows["clip"]["upsampler"] == rows["clip"]["second"] == ""
+    assert [one["task"] for one in data["datasets"]] == ["building", "water"]
+    assert [one["datasets"] for one in data["tested"]] == [["whu_aerial", "wbs_si"], ["whu_aerial"], ["wbs_si"]]
     assert data["head"]["cells"] == 5 and data["head"]["verdicts"] == {"ok": 4, "failed": 1}
 
 
@@ -95,77 +96,3 @@ def test_mistakes(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     }.items():
         assert main(["report", *flags]) == 2
         assert message in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium or Chrome is installed, which runs the page's script")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-def test_in_a_browser(results: Path, tmp_path: Path, browser: Any) -> None:
-    file = html_report(results, tmp_path / "page.html", draws=20)
-    page = browser.new_page()
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(file.as_uri())
-    page.wait_for_selector("html[data-ready=yes]")
-
-    def rows() -> list[str]:
-        found: list[str] = page.eval_on_selector_all("#board tbody tr", "all => all.map(tr => tr.dataset.row)")
-        return found
-
-    assert set(rows()) == {"clip", "sclip", "gem", "(constant)", "(chance)"}
-    assert "gem on wbs_si: " in (gaps := page.text_content("#gaps")) and "no <weights>" in gaps
-    page.click("button[data-column=wbs_si]")
-    assert rows()[0] == "clip"
-    page.click("button[data-column=wbs_si]")
-    assert rows().index("sclip") < rows().index("clip")
-    page.fill("#filter", "sclip")
-    assert rows() == ["sclip"]
-    (text,) = page.eval_on_selector_all("#board tbody tr td:nth-child(3)", "all => all.map(td => td.textContent)")
-    scores = {cell["dataset"]: cell for cell in json.loads(page.evaluate("JSON.stringify(DATA.cells)"))}
-    assert float(text) in {round(cell["score"], 1) for cell in scores.values() if cell["score"] is not None}
-    page.fill("#filter", "")
-    page.select_option("#task", "flood detection")
-    heads = page.eval_on_selector_all("#board thead button", "all => all.map(button => button.dataset.column)")
-    assert heads == ["row", "mean", "wbs_si"]
-    page.select_option("#which", "wbs_si")
-    chart = "Chart.getChart('forest').data"
-    assert page.evaluate(f"[{chart}.labels, {chart}.datasets[2].data]") == [["CLIP", "SCLIP"], [18.6, 32.1]]
-    change = "Object.assign(cellOf('clip', 'wbs_si'), { complete: %s, comparable: %s, text: '%s' }); dataset()"
-    page.evaluate(change % ("false", "false", "stale"))  # which comes last, beside no published number
-    assert page.evaluate(f"[{chart}.labels, {chart}.datasets[2].data]") == [["SCLIP", "CLIP (stale)"], [32.1, None]]
-    page.evaluate(change % ("true", "true", ""))
-    page.select_option("#first", "sclip")
-    for width in (1200, 390):  # a desk and a phone
-        page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_timeout(500)  # charts follow
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate("Object.keys(charts).length") == 6
-    assert "counted together and share the time equally: 0.38 s" in page.inner_text("#cost-note")
-    page.evaluate("DATA.cells[0].seconds *= 2; cost()")  # as if that row had been counted alone
-    assert page.evaluate("Object.keys(charts).length") == 7
-    page.select_option("#of-row", "clip")
-    shares = page.eval_on_selector_all("#confusion td", "all => all.map(td => td.textContent)")
-    assert shares[2:] and scores["wbs_si"] and len(shares) == 6  # two classes: a name and two shares each
-    assert page.eval_on_selector_all("#worst tr", "all => all.length") == 5  # four images and the head
-    assert page.eval_on_selector_all("#wins tr", "all => all.length") >= 3
-    assert "Over 2 datasets" in page.text_content("#ranks-note")
-    page.select_option("#second", "clip")
-    text = "all => all.map(td => td.textContent)"
-    few = ["whu_aerial", "2 scenes: no interval", "16.2", "–", "–", "–"]
-    assert page.eval_on_selector_all("#pairs td", text)[:6] == few
-    page.evaluate("DATA.paired['sclip\\tclip'] = { whu_aerial: [3, 29.5, 0.0004, 0.05] }")  # as of enough scenes
-    page.select_option("#second", "clip")
-    assert page.eval_on_selector_all("#pairs td", text)[2:6] == ["16.2", "3.0 to 29.5", "< 0.001", "0.050"]
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.tagName") != "BODY"
-    assert said == []

@@ -1,69 +1,32 @@
-"""Data of the page beyond tables: single images, confusion, pairs of rows, ranks over datasets."""
+"""Data of the page beyond tables: single images, confusion, pairs of rows."""
 
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
 
 from bench.metrics import score
 from bench.metrics.intervals import interval
 from bench.metrics.significance import holm
 from bench.report.scores import Collection, rounded
-from bench.store.maps import LabelMaps
 from bench.store.result import StoredResult
 
-SHOWN: Final = 120  # images of a dataset whose scores the page holds, spread evenly over it
-WORST: Final = 6  # images of a cell that are listed
-THUMBNAIL: Final = 96  # pixels of the long side
-BUDGET: Final = 300_000  # characters of all thumbnails
+NO_SCORE: Final = 65535
 
 
-def image_scores(cell: StoredResult) -> dict[str, Any]:
-    """Return scores of single images, in per cent with one digit: some that are spread over the dataset, and the worst.
+def image_scores(cell: StoredResult) -> str:
+    """Return the scores of a result's images, by index: base64 of 16 bits each, hundredths of a per cent.
 
-    `at` and `each` go together; two cells of one dataset with equal `at` can be set against each other.
+    NO_SCORE stands for an image without one.
     """
-    values, ids = np.asarray(score(cell.areas(), cell.metric), float), cell.ids
-    at = np.unique(np.linspace(0, len(values) - 1, min(SHOWN, len(values))).round().astype(int))
-    defined = np.flatnonzero(~np.isnan(values))
-    worst = defined[np.argsort(values[defined], kind="stable")][:WORST]
-    return {
-        "at": [cell.indices[place] for place in at],
-        "each": [rounded(values[place], 1) for place in at],
-        "worst": [[ids[place], rounded(values[place], 1)] for place in worst],
-    }
-
-
-def thumbnails(cells: Iterable[StoredResult]) -> dict[str, dict[str, str]]:
-    """Return small PNGs (data URI) of worst images whose label map was kept: "row, tab, dataset" -> image id -> PNG.
-
-    The worst image of each cell, then the second worst of each, until the budget is spent.
-    """
-    kept = [(cell, maps) for cell in cells if (maps := LabelMaps.of(cell)).valid]
-    worst = [(cell, maps, [sample for sample, _ in image_scores(cell)["worst"]]) for cell, maps in kept]
-    found: dict[str, dict[str, str]] = {}
-    spent = 0
-    for place in range(WORST):
-        for cell, maps, samples in worst:
-            png = maps.find(samples[place]) if place < len(samples) and spent < BUDGET else None
-            if png is not None:
-                picture = _thumbnail(png)
-                spent += len(picture)
-                found.setdefault(f"{cell.row}\t{cell.dataset}", {})[samples[place]] = picture
-    return found
-
-
-def _thumbnail(png: bytes) -> str:
-    picture = Image.open(io.BytesIO(png))
-    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    found = np.full(max(cell.indices, default=-1) + 1, NO_SCORE, "<u2")
+    values = np.asarray(score(cell.areas(), cell.metric), float)
+    known = ~np.isnan(values)
+    found[np.asarray(cell.indices, int)[known]] = np.rint(10_000 * values[known])
+    return base64.b64encode(found.tobytes()).decode("ascii")
 
 
 def confusion_shares(cell: StoredResult) -> list[list[float | None]]:

@@ -4,102 +4,175 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from bench import __version__
 from bench.config import Config
-from bench.metrics import summary
-from bench.metrics.significance import holm, mean_ranks, rank_ranges
+from bench.data.cards import Card
+from bench.data.samples import SampleSet
+from bench.metrics import label_area, summary
+from bench.metrics.significance import holm, mean_ranks
 from bench.report.analysis import threshold_curve
-from bench.report.published import TASKS, TOLERANCE, load_published
-from bench.report.render import WARNINGS, latex, to_csv
+from bench.report.details import blocks_of, command_of, shown_blocks
+from bench.report.published import TOLERANCE, load_published, method_facts
+from bench.report.render import WARNINGS, csv_lines, to_csv
 from bench.report.scores import Collection, Score, readable, rounded
-from bench.report.site.blocks import confusion_shares, image_scores, paired, thumbnails
-from bench.report.tables import Grid, Line, leaderboard
+from bench.report.site.blocks import confusion_shares, image_scores, paired
+from bench.report.site.pictures import pictures
+from bench.report.tables import AVERAGE, Grid, Line, common_datasets, leaderboard
 from bench.report.verdict import card_of, differences
+from bench.settings import EXTERNAL
 from bench.store.result import StoredResult
 
-HERE = Path(__file__).resolve().parent
+HERE: Final = Path(__file__).resolve().parent
+SCRIPTS: Final = ("state", "board", "export", "charts", "pair", "result", "start")
+GROUPS: Final = ("semantic", "building", "road", "water")  # tasks, in the order of the page's columns
 
 
-def page(collection: Collection, config: Config, cards: Sequence[Path] = ()) -> str:
-    """Render the whole page of one collection of cells, with scripts, styles and data inside."""
+class Page(NamedTuple):
+    """The text of a page, and the pictures by name that belong in the folder beside it; none where it holds them."""
+
+    text: str
+    pictures: Mapping[str, bytes]
+
+
+def page(
+    collection: Collection,
+    config: Config,
+    cards: Sequence[Path] = (),
+    samples_of: Callable[[str], SampleSet | None] = lambda name: None,
+    folder: str = "report_pictures",
+) -> Page:
+    """Render the page of one collection of cells, with scripts, styles and data inside.
+
+    samples_of: finds images and labels of a dataset, for pictures beside label maps that were kept. folder: what the
+    folder of the pictures will be called.
+    """
     data = page_data(collection, config, cards)
+    stored = readable(collection.scores)
+    found = pictures(stored.values(), samples_of)
+    inside = found.inside()
+    data |= {"shown": found.shown, "inside": inside or {}, "folder": folder}
     text = (HERE / "page.html").read_text(encoding="utf-8")
     parts = {
         "/*CHART*/": (HERE / "chart.umd.min.js").read_text(encoding="utf-8"),
-        "/*SCRIPT*/": (HERE / "page.js").read_text(encoding="utf-8"),
+        "/*SCRIPT*/": "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
         "/*STYLE*/": (HERE / "page.css").read_text(encoding="utf-8"),
         "{}/*DATA*/": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         "<!--TITLE-->": html.escape(data["head"]["title"]),
     }
     for mark, part in parts.items():
         text = text.replace(mark, part)
-    return text
+    return Page(text, found.files if inside is None else {})
 
 
 def page_data(collection: Collection, config: Config, cards: Sequence[Path] = ()) -> dict[str, Any]:
-    """Collect everything that the page shows: per cent, rounded to hundredths; None for what is not known."""
+    """Collect all that the page shows but pictures: per cent, rounded to hundredths; None for what is not known."""
     stored = readable(collection.scores)
     published = _published(config)
     board = leaderboard(config, collection)
-    ranks = _ranks(board, collection)
-    datasets = [name for name in board.columns if name != "average"]
-    about = {name: _dataset(name, collection, stored, cards) for name in datasets}
-    cells = [
-        _cell(score, stored.get(key), published.get(key), about[score.dataset]["classes"])
-        for key, score in collection.scores.items()
-        if score.dataset in datasets
-    ]
+    now = {name: card_of(name, cards) for name in board.columns if name != AVERAGE}
+    about = {name: _dataset(name, card, collection, stored) for name, card in now.items()}
+    groups = list(dict.fromkeys([*GROUPS, *(one["task"] for one in about.values())]))
+    datasets = sorted(about, key=lambda name: groups.index(about[name]["task"]))
+    values, facts = _Values(), method_facts()
+    cells = []
+    for key, score in collection.scores.items():
+        cell = stored.get(key)
+        found = _cell(score, cell, published.get(key), about[score.dataset]["classes"])
+        if cell is not None:
+            blocks = shown_blocks(blocks_of(cell, score, config, now[cell.dataset]))
+            found["told"] = [[values.place(part) for part in (title, *sum(of, ()))] for title, of in blocks.items()]
+            found["command"] = command_of(cell, config, now[cell.dataset])
+        cells.append(found)
+    ranked = [line.row for line in board.lines if line.entries[AVERAGE].counted and not line.row.startswith("(")]
+    tasks = {task: [name for name in datasets if about[name]["task"] == task] for task in groups}
     return {
         "head": _head(collection, stored),
-        "datasets": list(about.values()),
+        "datasets": [about[name] for name in datasets],
         "differences": differences({key: score.verdict for key, score in collection.scores.items()}),
-        "rows": [
-            {
-                "row": line.row,
-                "label": line.label,
-                "venue": line.venue,
-                "mean": rounded(line.entries["average"].value, 2),
-                "of": line.entries["average"].counted,
-                "rank": ranks.get(line.row),
-            }
-            for line in board.lines
-        ],
+        "rows": [_row(line, collection, facts) for line in board.lines],
         "guesses": {
-            line.row: {name: rounded(line.entries[name].value, 2) for name in datasets} for line in board.lines[-2:]
+            line.row: {name: rounded(line.entries[name].value, 6) for name in datasets} for line in board.lines[-2:]
         },
         "cells": cells,
-        "thumbnails": thumbnails(stored[key] for key in collection.scores if key in stored),
-        "paired": paired(collection, _ranked(board), datasets),
-        "ranks": _mean_ranks(board),
+        "values": values.known,
+        "paired": paired(collection, ranked, datasets),
+        "tested": [_tested(board, collection, names) for names in (datasets, *tasks.values()) if names],
+        "ranks": _mean_ranks(board, ranked),
         "tolerance": TOLERANCE,
-        "csv": to_csv(board),
-        "latex": latex(board),
+        "csv": _csv(board),
     }
 
 
-def _ranks(board: Grid, collection: Collection) -> dict[str, list[int]]:
-    """Row -> its rank by the mean, and the ranks that the tests of mean differences leave open."""
-    means = {row: _line_of(board, row).entries["average"].value for row in _ranked(board)}
-    p_values = collection.p_values(list(means), _common(board))
-    adjusted = dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
-    return {row: list(one) for row, one in rank_ranges(means, adjusted).items()}
+class _Values:
+    """Texts that many cells share, each kept once and named by its place."""
+
+    def __init__(self) -> None:
+        self.known: list[str] = []
+        self._places: dict[str, int] = {}
+
+    def place(self, text: str) -> int:
+        if text not in self._places:
+            self._places[text] = len(self.known)
+            self.known.append(text)
+        return self._places[text]
 
 
-def _ranked(board: Grid) -> list[str]:
-    return [line.row for line in board.lines if line.entries["average"].counted and not line.row.startswith("(")]
+def _row(line: Line, collection: Collection, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe a row by the settings of its results; several values of one setting stand side by side."""
+    scores = [score for (row, _), score in collection.scores.items() if row == line.row]
+    of_row = [score.settings for score in scores if score.settings]
+    own = [one for one in of_row if one.method != EXTERNAL]
+    known = facts.get(of_row[0].method, {}) if of_row else {}
+    year = re.search(r"\b(20)?(\d\d)$", line.venue)
+
+    def joined(*found: str) -> str:
+        return ", ".join(dict.fromkeys(found))
+
+    return {
+        "row": line.row,
+        "label": line.label,
+        "venue": line.venue,
+        "backbone": joined(*(Path(one.backbone).name for one in own)),
+        "second": joined(*(Path(name).name for one in own for name in one.models.values())),
+        "upsampler": joined(*(Path(one.upsampler).name for one in own if one.upsampler != "none")),
+        "year": 2000 + int(year[2]) if year else None,
+        "paper": known.get("paper"),
+        "code": known.get("code"),
+    }
 
 
-def _mean_ranks(board: Grid) -> dict[str, Any] | None:
+def _tested(board: Grid, collection: Collection, columns: Sequence[str]) -> dict[str, Any]:
+    """Return the tests of the mean over these columns: the datasets that count, and which row is ahead of which."""
+    lines = [line for line in board.lines if not line.row.startswith("(")]
+    names = common_datasets(lines, columns)
+    means = {
+        line.row: float(np.mean([line.entries[name].value for name in names]))
+        for line in lines
+        if names and all(line.entries[name].complete for name in names)
+    }
+    p_values = collection.p_values(list(means), names)
+    ahead: dict[str, list[str]] = {}
+    for (one, other), p in zip(p_values, holm(list(p_values.values())).tolist(), strict=True):
+        if p <= 0.05 and means[one] != means[other]:
+            first, second = (one, other) if means[one] > means[other] else (other, one)
+            ahead.setdefault(first, []).append(second)
+    return {"datasets": names, "ahead": ahead}
+
+
+def _mean_ranks(board: Grid, ranked: Sequence[str]) -> dict[str, Any] | None:
     """Return the mean ranks of all rows that were measured, on the datasets that all of them have."""
-    names = _common(board)
-    found = mean_ranks({row: [_line_of(board, row).entries[name].value for name in names] for row in _ranked(board)})
+    lines = {line.row: line for line in board.lines}
+    columns = [name for name in board.columns if name != AVERAGE]
+    names = [name for name in columns if all(lines[row].entries[name].complete for row in ranked)]
+    found = mean_ranks({row: [lines[row].entries[name].value for name in names] for row in ranked})
     if found is None:
         return None
     return {
@@ -111,15 +184,13 @@ def _mean_ranks(board: Grid) -> dict[str, Any] | None:
     }
 
 
-def _line_of(board: Grid, row: str) -> Line:
-    return next(line for line in board.lines if line.row == row)
-
-
-def _common(board: Grid) -> list[str]:
-    """Datasets that all rows with a mean have."""
-    ranked = [line for line in board.lines if line.entries["average"].counted]
-    names = [name for name in board.columns if name != "average"]
-    return [name for name in names if all(line.entries[name].complete for line in ranked)]
+def _csv(board: Grid) -> dict[str, Any]:
+    """Return the table as `to_csv` writes it: its head, and [row, column, text] of each line."""
+    head, *lines = to_csv(board).splitlines()
+    return {
+        "head": head,
+        "lines": [[of["row"], of["dataset"], text] for of, text in zip(csv_lines(board), lines, strict=True)],
+    }
 
 
 def _head(collection: Collection, stored: dict[tuple[str, str], StoredResult]) -> dict[str, Any]:
@@ -142,22 +213,28 @@ def _head(collection: Collection, stored: dict[tuple[str, str], StoredResult]) -
 
 
 def _dataset(
-    name: str, collection: Collection, stored: dict[tuple[str, str], StoredResult], cards: Sequence[Path]
+    name: str, card: Card | None, collection: Collection, stored: dict[tuple[str, str], StoredResult]
 ) -> dict[str, Any]:
     """Describe a dataset: by its card, else by what the newest result that may be ranked kept of it."""
     of_name = [(collection.scores[key].complete, cell.record.written, key, cell) for key, cell in stored.items()]
     newest = max((one for one in of_name if one[-1].dataset == name), default=(*[None] * 3, None))[-1]
-    card = card_of(name, cards)
     about = card.facts() if card else newest.record.card if newest else None
-    task = about.task if about else "other"
+    pixels = label_area(newest.areas().total) if newest and newest.counted else np.zeros(0)
+    ids: dict[int, str] = {}
+    for _, _, _, cell in of_name:
+        if cell.dataset == name:
+            ids |= zip(cell.indices, cell.ids, strict=True)
     return {
         "name": name,
         "title": about.title if about else name,
-        "task": next((listed for listed, names in TASKS.items() if name in names), task),
+        "short": (about.short or about.title) if about else name,
+        "task": about.task if about else "other",
         "metric": newest.metric if newest else "",
         "classes": list(card.classes if card else newest.classes if newest else ()),
         "palette": [list(colour) for colour in about.palette] if about else [],
         "unverified": list(about.unverified) if about else [],
+        "labelled": [rounded(share, 3) for share in pixels / max(1, pixels.sum())],
+        "ids": [ids.get(index, "") for index in range(max(ids, default=-1) + 1)],
     }
 
 
@@ -170,7 +247,7 @@ def _cell(score: Score, cell: StoredResult | None, published: float | None, clas
         "text": known.text,
         "complete": score.complete,
         "comparable": score.comparable,
-        "score": rounded(score.value, 2),
+        "score": rounded(score.value, 6),  # means of them print as those of the tables
         "low": rounded(interval.low, 2) if interval else None,
         "high": rounded(interval.high, 2) if interval else None,
         "units": interval.sample if interval else None,
@@ -185,10 +262,12 @@ def _cell(score: Score, cell: StoredResult | None, published: float | None, clas
         return found
     numbers = summary(cell.areas().total, cell.metric)
     found["iou"] = [rounded(value, 2) for value in np.asarray(numbers["iou"], float)]
+    found["acc"] = [rounded(value, 2) for value in np.asarray(numbers["acc"], float)]
     found["threshold"] = cell.settings.threshold
-    found["curve"] = [rounded(value, 2) for value in threshold_curve(cell)]
+    if score.settings and score.settings.method != EXTERNAL:  # there are no probabilities in others' label maps
+        found["curve"] = [rounded(value, 2) for value in threshold_curve(cell)]
     found["confusion"] = confusion_shares(cell)
-    found |= image_scores(cell)
+    found["each"] = image_scores(cell)
     return found
 
 
