@@ -59,7 +59,10 @@ def writing(what: object, instead: str = "give another place") -> Iterator[None]
     try:
         yield
     except OSError as error:
-        raise BenchError(_line(what, f"cannot be written ({error.strerror or error})", instead)) from None
+        # rasterio's own words name no reason
+        raise BenchError(
+            _line(what, f"cannot be written ({error.strerror or error.__cause__ or error})", instead)
+        ) from None
 
 
 def _line(what: object, wrong: str, instead: str) -> str:

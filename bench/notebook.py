@@ -141,7 +141,7 @@ def load_segmenter(
     if isinstance(classes, str):
         vocabulary = Vocabulary.parse(classes)
     else:
-        vocabulary = Vocabulary.of([[entry] if isinstance(entry, str) else entry for entry in classes or ()])
+        vocabulary = Vocabulary.own([[entry] if isinstance(entry, str) else entry for entry in classes or ()])
     return predictor(method, vocabulary, chosen, style)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -72,14 +73,18 @@ def _upsamplers(flags: Mapping[str, Any] | Paths) -> dict[str, Path]:
     return {name: Path(file).expanduser() for name, file in _named(flags, unnamed="simfeatup").items()}
 
 
+def _shard(given: Any) -> Any:
+    if isinstance(given, str) and not re.fullmatch(r"\d+/\d+", given):
+        raise ValueError("I/N is needed, as in 0/4")
+    return given.split("/") if isinstance(given, str) else given
+
+
 Files: TypeAlias = Annotated[tuple[Path, ...], BeforeValidator(_many)]
 Texts: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_many)]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Layouts: TypeAlias = Annotated[dict[str, str], BeforeValidator(_named)]
 Upsamplers: TypeAlias = Annotated[dict[str, Path], BeforeValidator(_upsamplers)]
-Shard: TypeAlias = Annotated[
-    tuple[int, int], BeforeValidator(lambda text: tuple(text.split("/")) if isinstance(text, str) else text)
-]  # I/N
+Shard: TypeAlias = Annotated[tuple[int, int], BeforeValidator(_shard)]  # I/N
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 Batch: TypeAlias = Annotated[Positive | None, BeforeValidator(lambda text: None if text == "auto" else text)]
 

@@ -54,7 +54,8 @@ def draw(file: Path) -> None:
         flags = ["--demo", "--method", "segearth-ov", "--classes", str(classes), "--bands", "3,2,1", "--alpha", "1"]
         if code := bench(["predict", str(town), *flags, "-o", f"{folder}/map.tif"]):
             sys.exit(code)
-        with open_scene(town, View((3, 2, 1), levels_of([town], (3, 2, 1), None))) as opened:
+        (levels,) = levels_of([town], (3, 2, 1), None)
+        with open_scene(town, View((3, 2, 1), levels)) as opened:
             seen = Image.fromarray(opened.read(Box(0, 0, *SIZE)))
         drawn = Image.open(Path(folder, "map_overlay.png")).convert("RGB")
     both = Image.new("RGB", (2 * SIZE[1] + 20, drawn.height), "white")

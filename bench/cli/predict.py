@@ -129,7 +129,7 @@ def _make(
     """Plan and compute the maps, and say what came of it."""
     from bench.cli.progress import Bars
     from bench.data.cards import load_card
-    from bench.maps.job import Worker, make_maps, plan_maps
+    from bench.maps.job import AskedScene, Worker, make_maps, plan_maps
     from bench.maps.stretch import levels_of
     from bench.models.text import Vocabulary
     from bench.notebook import ready_rows
@@ -137,11 +137,15 @@ def _make(
     sources, bases = scenes
     card = load_card(args.dataset) if args.dataset else None
     words = card or Vocabulary.parse(own.words if own else "")
-    view = replace(spec.view, levels=levels_of(sources, spec.bands, spec.stretch))
+    view, levels = spec.view, levels_of(sources, spec.bands, spec.stretch)
+    asked = [
+        AskedScene(source, base, replace(view, levels=own))
+        for source, base, own in zip(sources, bases, levels, strict=True)
+    ]
     rows = ready_rows(methods, words, spec)
     colours = card.colours if card else own and own.colours
     style = _style(args, spec, rows.vocabulary.size, colours)
-    jobs = plan_maps(sources, bases, rows, spec, view, style)
+    jobs = plan_maps(asked, rows, spec, style, _complain if processes.is_main else lambda _: None)
     _check_names(args.out, jobs)
     with writing(f"-o {args.out}"):
         for base in bases:
@@ -206,6 +210,8 @@ def _bases(out: str, images: Sequence[Path]) -> list[Path]:
 
 def _check_names(out: str, jobs: Sequence[SceneJob]) -> None:
     """BenchError where two maps would have one name, or a map that of an image."""
+    from bench.maps.scene import files_of
+
     written: dict[Path, Path] = {}
     for job in jobs:
         for file in (file for files in job.files.values() for file in files.all()):
@@ -214,7 +220,7 @@ def _check_names(out: str, jobs: Sequence[SceneJob]) -> None:
                     f"{written[file]} and {job.source} would both be written to {file}; rename one of them"
                 )
             written[file] = job.source
-    sources = {job.source.resolve() for job in jobs}
+    sources = {file.resolve() for job in jobs for file in files_of(job.source)}
     for file in written:
         if file.resolve() in sources:
             raise BenchError(f"-o {out}: would overwrite the image {file}; give another name")

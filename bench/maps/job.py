@@ -33,8 +33,8 @@ from bench.inference.segmenter import Segmenter
 from bench.inference.visualize import Style
 from bench.inference.windows import window_starts
 from bench.maps.legend import Legend
-from bench.maps.outputs import MapFiles, MapStrip, packed
-from bench.maps.scene import Scene, bounded_cache, dropped_bands, has_place, open_scene
+from bench.maps.outputs import CONTINUES, MapFiles, MapStrip, packed
+from bench.maps.scene import Outside, Scene, bounded_cache, dropped_bands, has_loose_place, has_place, open_scene
 from bench.maps.spec import POLYGONS, Blend, Depth, MapSpec
 from bench.maps.strips import gaussian, of_row, score_strips, strip_edges
 from bench.maps.view import View
@@ -119,18 +119,41 @@ class Worker(NamedTuple):
 ALONE: Final = Worker(0, 1)
 
 
+class AskedScene(NamedTuple):
+    """A scene that is to be a map. base: path of the map, without an ending. view: the spec's, with levels."""
+
+    source: Path
+    base: Path
+    view: View
+
+
 def plan_maps(
-    sources: Sequence[Path], bases: Sequence[Path], rows: RowGroup, spec: MapSpec, view: View, style: Style
+    scenes: Sequence[AskedScene],
+    rows: RowGroup,
+    spec: MapSpec,
+    style: Style,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[SceneJob]:
     """Look at all scenes before the first is computed. BenchError for the first that cannot be had.
 
-    bases: path of each scene's map, without an ending.
-    view: of the spec, with the levels that the scenes share.
+    say: told of scenes that lie outside of what is asked for; where all do, the first is a BenchError.
     """
-    return [_scene_job(source, base, rows, spec, view, style) for source, base in zip(sources, bases, strict=True)]
+    jobs: list[SceneJob] = []
+    outside: list[Outside] = []
+    for asked in scenes:
+        try:
+            jobs.append(_scene_job(asked, rows, spec, style))
+        except Outside as error:
+            outside.append(error)
+    if outside and not jobs:
+        raise outside[0]
+    for one in outside:
+        say(f"{one}; it has no map")
+    return jobs
 
 
-def _scene_job(source: Path, base: Path, rows: RowGroup, spec: MapSpec, view: View, style: Style) -> SceneJob:
+def _scene_job(asked: AskedScene, rows: RowGroup, spec: MapSpec, style: Style) -> SceneJob:
+    source, base, view = asked
     with open_scene(source, view) as scene:
         size, place = (scene.height, scene.width), scene.place
     passes = [pass_over(one, size, spec.native, place is not None or has_place(source)) for one in rows.segmenters]
@@ -196,6 +219,8 @@ def _note(source: Path, size: tuple[int, int], passes: Sequence[Pass], view: Vie
         if max(size) > 2 * max(small_h, small_w):
             said += f", {max(size) / max(small_h, small_w):.1f} times smaller: small things are lost; "
             said += "`--resize none` keeps its resolution"
+    if has_loose_place(source):
+        said += "; its control points or RPCs are not used (gdalwarp gives it a place)"
     if bands := dropped_bands(source, view.bands):
         said += f"; {bands}"
     if view.levels is not None:
@@ -264,7 +289,7 @@ def make_maps(
             continue
         progress = _SceneProgress(report, job, number, len(jobs))
         try:
-            with writing(job.work.parent):
+            with writing(job.work.parent, CONTINUES):
                 job.work.mkdir(parents=True, exist_ok=True)
             with bounded_cache(), open_scene(job.source, job.view) as scene:
                 for index, one in enumerate(job.passes):
@@ -357,7 +382,7 @@ def _keep(job: SceneJob, index: int, number: int, scores: Mapping[str, Tensor], 
         arrays |= {f"{place}.{name}": value for name, value in strip._asdict().items() if value is not None}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # mypy takes a name for allow_pickle
-    with writing(job.work):
+    with writing(job.work, CONTINUES):
         write_atomic(job.part(index, number), buffer.getvalue())
 
 
@@ -376,7 +401,7 @@ def _finish(job: SceneJob, scene: Scene) -> None:
                 shutil.rmtree(folder, ignore_errors=True)  # also of other settings, which somebody has given up
     except OSError as error:
         if not job.is_done():  # else another worker has removed the folder
-            raise BenchError(f"{job.work}: cannot be written ({error.strerror or error}); give another place") from None
+            raise BenchError(f"{job.work}: cannot be written ({error.strerror or error}); {CONTINUES}") from None
 
 
 def _kept(job: SceneJob, index: int, place: int) -> Iterator[MapStrip]:

@@ -26,6 +26,7 @@ from bench.settings import IGNORED
 
 OVERLAY_SIDE: Final = 4096  # pixels; an overlay is a picture to look at, so a larger one is thinned out
 WORLD: Final = ".pgw"  # beside a PNG that lies somewhere
+CONTINUES: Final = "correct that and run the same command, which continues from there"
 ABOUT: Final = "OVSS_BENCH"
 """Name of the metadata that say how a map was made."""
 _STEPS: Final = 254  # of 8-bit probabilities; 255 is no data
@@ -99,7 +100,7 @@ class MapFiles:
         strips: from top to bottom. work: a folder for what is needed on the way. BenchError for what cannot be written.
         """
         writer = _Writer(self, scene, work)
-        with writing(f"-o {self.main}"), contextlib.closing(writer):
+        with writing(f"-o {self.main}", CONTINUES), contextlib.closing(writer):
             for strip in strips:
                 writer.add(strip)
             writer.finish()
@@ -245,6 +246,6 @@ def _key(file: Path) -> str | None:
         else:
             import pyogrio
 
-            text = pyogrio.read_info(file)["layer_metadata"][ABOUT]
+            text = pyogrio.read_info(file, layer="map")["layer_metadata"][ABOUT]
         return str(json.loads(text)["key"])
     return None

@@ -91,7 +91,7 @@ def write_polygons(  # noqa: PLR0913 (all that a file holds)
     import shapely
 
     names = np.array(legend.names, dtype=object)
-    with _dated(date):
+    with _dated(date), _failing_as_files_do():
         quietly(  # of the name of a file that is not whole yet
             pyogrio.raw.write,
             file,
@@ -105,8 +105,17 @@ def write_polygons(  # noqa: PLR0913 (all that a file holds)
             layer_metadata={"OVSS_BENCH": about} if driver == "GPKG" else None,
             layer_options={} if driver == "GPKG" else {"RFC7946": "YES", "DESCRIPTION": about},
         )
-    if driver == "GPKG":
-        _add_style(file, polygon_style(legend, CLASS).decode(), date)
+        if driver == "GPKG":
+            _add_style(file, polygon_style(legend, CLASS).decode(), date)
+
+
+@contextlib.contextmanager
+def _failing_as_files_do() -> Iterator[None]:
+    """Turn what GDAL and SQLite raise where a disk is full or a folder gone into an OSError."""
+    try:
+        yield
+    except (RuntimeError, sqlite3.Error) as error:
+        raise OSError(str(error)) from None
 
 
 @contextlib.contextmanager

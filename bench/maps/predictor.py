@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.inference.segmenter import Segmenter
 from bench.inference.visualize import PLAIN, Style
-from bench.maps.job import RowGroup, make_maps, pass_over, plan_maps, scored, strip_of
+from bench.maps.job import AskedScene, RowGroup, make_maps, pass_over, plan_maps, scored, strip_of
 from bench.maps.scene import DecodedImage, Scene, has_place, open_scene
 from bench.maps.spec import MapSpec
 from bench.maps.view import AS_IT_IS
@@ -77,7 +77,8 @@ class Predictor:
         """Segment an image file into a map, whose format its ending says, and an overlay beside it."""
         spec = MapSpec(native=self.native, format=target.suffix.lower().lstrip("."))
         rows = RowGroup([self.segmenter], {self.row.name: self.settings}, self.vocabulary)
-        failures = make_maps(plan_maps([source], [target.with_suffix("")], rows, spec, AS_IT_IS, self.style), spec)
+        asked = AskedScene(source, target.with_suffix(""), AS_IT_IS)
+        failures = make_maps(plan_maps([asked], rows, spec, self.style), spec)
         if failures:
             raise BenchError(failures[0])
 

@@ -99,7 +99,7 @@ class _RasterFile:
         self.height, self.width = file.height, file.width
         self.place = place_of(file)
         self._bands = list(chosen_bands(file.count, view.bands))
-        self._shapes = _shapes_in(view.area, name, self.place)
+        self._shapes = _shapes_in(view.area, name, file)
 
     def read(self, box: Box) -> NDArray[np.uint8]:
         bands = self._values(box)
@@ -107,7 +107,7 @@ class _RasterFile:
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
     def empty(self, box: Box) -> NDArray[np.bool_] | None:
-        with _decoding(self.name):
+        with decoding(self.name):
             held = self._file.read_masks(sorted(set(self._bands)), window=_window(box)).any(axis=0)
         if np.dtype(self._file.dtypes[0]).kind == "f":
             held &= np.isfinite(self._values(box)).all(axis=0)
@@ -116,7 +116,7 @@ class _RasterFile:
         return None if held.all() else ~held
 
     def _values(self, box: Box) -> NDArray[Any]:
-        with _decoding(self.name):
+        with decoding(self.name):
             found: NDArray[Any] = self._file.read(self._bands, window=_window(box))
         return found
 
@@ -130,30 +130,44 @@ class _RasterFile:
 
 
 @contextlib.contextmanager
-def _decoding(name: str) -> Iterator[None]:
+def decoding(name: str) -> Iterator[None]:
+    """Answer what goes wrong when pixels are read in one line, a BenchError."""
     try:
         yield
     except OSError as error:
-        raise BenchError(f"{name}: cannot be decoded ({error}); get the file again") from None
+        reason = " ".join(str(error.__cause__ or error).split())  # rasterio's own words name none
+        raise BenchError(f"{name}: cannot be decoded ({reason}); get the file again, or leave it out") from None
 
 
 def _window(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
     return (box.top, box.bottom), (box.left, box.right)
 
 
-def _shapes_in(area: Area | None, name: str, place: Place | None) -> list[Any] | None:
-    """Return the shapes of an area in the coordinates of a scene."""
+class Outside(BenchError):
+    """Nothing of a scene lies in the part of the Earth that is asked for."""
+
+
+def _shapes_in(area: Area | None, name: str, file: Any) -> list[Any] | None:
+    """Return the shapes of an area in the coordinates of an open scene."""
     if area is None:
         return None
-    from rasterio.errors import RasterioError
+    from rasterio.errors import RasterioError, WindowError
+    from rasterio.features import geometry_window, is_valid_geom
     from rasterio.warp import transform_geom
 
+    place = place_of(file)
     if place is None or place.crs is None:
         raise BenchError(f"{name}: --mask needs a georeferenced scene with a coordinate system; leave it out")
     try:
-        return [transform_geom(area.crs, place.crs, dict(shape)) for shape in area.shapes]
+        if not all(map(is_valid_geom, area.shapes)):
+            raise ValueError("a polygon has at least three corners and ends where it begins")
+        shapes = [transform_geom(area.crs, place.crs, dict(shape)) for shape in area.shapes]
+        geometry_window(file, shapes)
+    except WindowError:
+        raise Outside(f"{name}: nothing of it lies in --mask") from None
     except (RasterioError, ValueError, KeyError, TypeError) as error:
         raise BenchError(f"--mask: its polygons cannot be put into the coordinates of {name} ({error})") from None
+    return shapes
 
 
 def place_of(file: Any) -> Place | None:
@@ -176,6 +190,26 @@ def has_place(path: Path) -> bool:
 def has_rasterio() -> bool:
     """Return whether rasterio is installed, without importing it."""
     return importlib.util.find_spec("rasterio") is not None
+
+
+def files_of(path: Path) -> list[Path]:
+    """List the files that an image is read from: a VRT's are those it refers to."""
+    if path.suffix.lower() == ".vrt":
+        with contextlib.suppress(BenchError), opened(path) as file:
+            return [path, *map(Path, file.files)]
+    return [path]
+
+
+def is_8_bit(file: Any) -> bool:
+    """Return whether an open file of rasterio has 8 bits a channel."""
+    return set(file.dtypes) == {"uint8"}
+
+
+def has_loose_place(path: Path) -> bool:
+    """Return whether only control points or RPCs tell where the file lies."""
+    with contextlib.suppress(BenchError), opened(path) as file:
+        return place_of(file) is None and bool(file.gcps[0] or file.rpcs)
+    return False
 
 
 def dropped_bands(path: Path, bands: tuple[int, int, int] | None = None) -> str | None:
@@ -245,7 +279,7 @@ def open_scene(path: Path, view: View = AS_IT_IS) -> Iterator[Scene]:
             raise BenchError(f"{path}: {error}") from None
         if np.dtype(file.dtypes[0]).kind == "c":
             raise BenchError(f"{path}: complex pixels; write their magnitudes first, such as with gdal_calc.py")
-        if view.levels is None and set(file.dtypes) != {"uint8"}:
+        if view.levels is None and not is_8_bit(file):
             raise BenchError(f"{path}: {file.dtypes[0]} pixels; give --stretch, such as --stretch 2,98")
         yield scene
 
@@ -281,7 +315,7 @@ def _regridded(path: Path, file: Any, view: View) -> Any:
     left, right = max(left, file.bounds.left), min(right, file.bounds.right)
     bottom, top = max(bottom, file.bounds.bottom), min(top, file.bounds.top)
     if left >= right or bottom >= top:
-        raise BenchError(
+        raise Outside(
             f"{path}: nothing of it lies in --bounds; it reaches from {file.bounds.left:g},{file.bounds.bottom:g} to "
             f"{file.bounds.right:g},{file.bounds.top:g} in {file.crs}"
         )

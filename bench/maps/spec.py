@@ -35,8 +35,16 @@ class Outlines(NamedTuple):
     simplify: float = 0.0
 
 
-def _numbers(text: Any) -> Any:
-    return text.split(",") if isinstance(text, str) else text
+def _numbers(example: str) -> BeforeValidator:
+    """As many numbers as there are in the example, by commas."""
+
+    def parse(given: Any) -> Any:
+        found = given.split(",") if isinstance(given, str) else given
+        if found is not None and len(found) != len(example.split(",")):
+            raise ValueError(f"{len(example.split(','))} numbers are needed, as in {example}")
+        return found
+
+    return BeforeValidator(parse)
 
 
 def _formats(text: Any) -> Any:
@@ -46,14 +54,14 @@ def _formats(text: Any) -> Any:
 class MapSpec(SegmenterOptions):
     """How scenes are looked at, and what is written of them."""
 
-    bands: Annotated[tuple[int, int, int] | None, BeforeValidator(_numbers)] = None
+    bands: Annotated[tuple[int, int, int] | None, _numbers("4,3,2")] = None
     """Which bands are red, green and blue, from 1, such as 4,3,2 (the first three)."""
     stretch: Annotated[Stretch | None, BeforeValidator(lambda text: Stretch.parse(text) if text else None)] = None
     """Values that become black and white: percentiles of all scenes as in 2,98, values as in 0..3000, minmax, or none
     (2,98 of more than 8 bits)."""
     gsd: float | None = Field(None, gt=0)
     """Metres a pixel at which scenes are worked at, and maps written (their own)."""
-    bounds: Annotated[tuple[float, float, float, float] | None, BeforeValidator(_numbers)] = None
+    bounds: Annotated[tuple[float, float, float, float] | None, _numbers("left,bottom,right,top")] = None
     """Only this part: left,bottom,right,top in the scene's coordinates."""
     mask: Path | None = None
     """Only inside of these polygons: a GeoJSON file."""

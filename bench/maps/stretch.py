@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import BenchError
-from bench.maps.scene import opened
+from bench.maps.scene import decoding, is_8_bit, opened
 from bench.maps.view import Levels, chosen_bands
 
 _SIDE: Final = 1024  # pixels of the thumbnail of one scene that is looked at; of many scenes less each
@@ -52,31 +52,42 @@ class Stretch(NamedTuple):
 DEFAULT: Final = Stretch("percentiles", 2.0, 98.0)
 
 
-def levels_of(files: Sequence[Path], bands: tuple[int, int, int] | None, stretch: Stretch | None) -> Levels | None:
-    """Find the levels that all of these scenes share, from thumbnails (overviews where a file has some).
+def levels_of(
+    files: Sequence[Path], bands: tuple[int, int, int] | None, stretch: Stretch | None
+) -> list[Levels | None]:
+    """Find the levels that these scenes share, from thumbnails (overviews where a file has some).
 
-    stretch: None: `DEFAULT` where any of them has more than 8 bits. Returns None where values stay as they are.
+    stretch: None: `DEFAULT` of those that are not of 8 bits. Returns levels of each scene, None where values stay as
+    they are.
     """
     if stretch is not None and stretch.kind == "none":
-        return Levels((0.0,) * 3, (255.0,) * 3)
+        return [Levels((0.0,) * 3, (255.0,) * 3)] * len(files)
     if stretch is not None and stretch.kind == "values":
-        return Levels((stretch.low,) * 3, (stretch.high,) * 3)
+        return [Levels((stretch.low,) * 3, (stretch.high,) * 3)] * len(files)
     side = max(64, _SIDE // math.ceil(math.sqrt(max(1, len(files)))))
-    samples = []
+    samples = {}
     for file in files:
-        # what cannot be opened is answered when it is looked at as a scene
-        with contextlib.suppress(*((BenchError,) if stretch is None else ())), opened(file) as scene:
-            if stretch is not None or set(scene.dtypes) != {"uint8"}:
-                samples.append(_thumbnail(file, scene, bands, side))
+        with contextlib.ExitStack() as stack:
+            try:
+                scene = stack.enter_context(opened(file))
+            except BenchError:
+                if stretch is None:
+                    continue  # it is answered when it is looked at as a scene
+                raise
+            if stretch is not None or not is_8_bit(scene):
+                samples[file] = _thumbnail(file, scene, bands, side)
     if not samples:
-        return None
-    together = np.concatenate(samples, axis=1)
+        return [None] * len(files)
+    together = np.concatenate([*samples.values()], axis=1)
     if not together.shape[1]:
-        raise BenchError(f"{files[0]}: holds no data to take --stretch from; give values, such as --stretch 0..3000")
+        raise BenchError(
+            f"{next(iter(samples))}: holds no data to take --stretch from; give values, as in --stretch 0..3000"
+        )
     stretch = stretch or DEFAULT
     ends = (0.0, 100.0) if stretch.kind == "minmax" else (stretch.low, stretch.high)
     low, high = np.percentile(together, ends, axis=1)
-    return Levels(tuple(map(float, low)), tuple(map(float, high)))
+    levels = Levels(tuple(map(float, low)), tuple(map(float, high)))
+    return [levels if file in samples else None for file in files]
 
 
 def _thumbnail(file: Path, scene: Any, bands: tuple[int, int, int] | None, side: int) -> NDArray[np.float32]:
@@ -87,6 +98,7 @@ def _thumbnail(file: Path, scene: Any, bands: tuple[int, int, int] | None, side:
         raise BenchError(f"{file}: {error}") from None
     shrink = max(1.0, max(scene.height, scene.width) / side)
     shape = max(1, round(scene.height / shrink)), max(1, round(scene.width / shrink))
-    found: NDArray[Any] = scene.read(wanted, out_shape=(3, *shape)).astype(np.float32)
-    held = scene.read_masks(sorted(set(wanted)), out_shape=(len(set(wanted)), *shape)).any(axis=0)
+    with decoding(str(file)):
+        found: NDArray[Any] = scene.read(wanted, out_shape=(3, *shape)).astype(np.float32)
+        held = scene.read_masks(sorted(set(wanted)), out_shape=(len(set(wanted)), *shape)).any(axis=0)
     return np.asarray(found[:, held & np.isfinite(found).all(axis=0)], np.float32)

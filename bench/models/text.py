@@ -51,14 +51,24 @@ class Vocabulary:
     def parse(cls, text: str) -> Vocabulary:
         """From ``"background; road; building, house, roof"``: classes by semicolons, synonyms by commas."""
         words = [[word.strip() for word in line.split(",")] for line in text.strip().rstrip(";").split(";")]
-        if not all(word for synonyms in words for word in synonyms):
+        return cls.own(words, f"--classes '{text}'")
+
+    @classmethod
+    def own(cls, words: Sequence[Sequence[str]], where: str = "classes") -> Vocabulary:
+        """As `of`, of a user's words. BenchError for words that make no classes. where: they are given, for errors."""
+        if not words or not all(synonyms and all(synonyms) for synonyms in words):
             raise BenchError(
-                f"--classes '{text}': an empty class or synonym; write e.g. 'background; road; building, house, roof'"
+                f"{where}: an empty class or synonym; write e.g. 'background; road; building, house, roof'"
             )
         if odd := next((word for synonyms in words for word in synonyms if not word.isprintable()), None):
             raise BenchError(f"--classes: {odd!r} holds a line break or a control character; remove it")
         if len(words) > 255:
-            raise BenchError(f"--classes: {len(words)} classes; label maps are 8-bit, so at most 255 fit")
+            raise BenchError(f"{where[:80]}: {len(words)} classes; label maps are 8-bit, so at most 255 fit")
+        names = [synonyms[0] for synonyms in words]
+        if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+            raise BenchError(
+                f"{where}: two classes are called '{twice[0]}'; put another word first in one, or join them"
+            )
         return cls.of(words)
 
     @property

@@ -18,7 +18,7 @@ from PIL import Image
 from bench.errors import BenchError, SharedStateLost
 from bench.inference.visualize import PLAIN
 from bench.maps import job as jobs
-from bench.maps.job import RowGroup, Worker, make_maps, plan_maps
+from bench.maps.job import AskedScene, RowGroup, Worker, make_maps, plan_maps
 from bench.maps.spec import MapSpec
 
 pyogrio = pytest.importorskip("pyogrio")
@@ -48,9 +48,13 @@ def made(
 ) -> Made:
     spec = MapSpec(native=None, **options)
     out.mkdir(exist_ok=True)
-    plan = plan_maps(scenes, [out / file.stem for file in scenes], group or rows("sclip"), spec, spec.view, PLAIN)
+    plan = plan_maps(asked(scenes, out, spec), group or rows("sclip"), spec, PLAIN)
     skipped = sum(job.is_done() for job in plan)
     return Made(skipped, make_maps(plan, spec, worker))
+
+
+def asked(scenes: Sequence[Path], out: Path, spec: MapSpec) -> list[AskedScene]:
+    return [AskedScene(file, out / file.stem, spec.view) for file in scenes]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -191,6 +195,34 @@ def test_all_scenes_are_looked_at_before_the_first_is_computed(
     with pytest.raises(BenchError, match=r"c\.tif: uint16 pixels; give --stretch"):
         made(scenes, tmp_path / "out")
     assert not computed and not list((tmp_path / "out").iterdir())
+
+
+def test_scenes_outside_of_what_is_asked_for_have_no_map(scenes: list[Path], tmp_path: Path) -> None:
+    scene(scenes[1], noise(), crs="EPSG:4326", metres=1e-6)
+    spec = MapSpec(native=None, bounds="500010,5599950,500050,5600000")
+    said: list[str] = []
+    plan = plan_maps(asked(scenes, tmp_path, spec), rows("sclip"), spec, PLAIN, said.append)
+    assert [job.source for job in plan] == [scenes[0], scenes[2]]
+    assert len(said) == 1 and said[0].startswith(f"{scenes[1]}: nothing of it lies in --bounds")
+    elsewhere = tmp_path / "area.geojson"
+    elsewhere.write_text('{"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}')
+    with pytest.raises(BenchError, match=r"a\.tif: nothing of it lies in --mask"):
+        made(scenes[:1], tmp_path / "out", mask=elsewhere)
+
+
+def test_control_points_are_no_place(tmp_path: Path) -> None:
+    from rasterio.control import GroundControlPoint
+
+    file = scene(tmp_path / "scene.tif", noise(), crs=None)
+    corners = [
+        GroundControlPoint(row, column, 8 + column / 1e3, 50 - row / 1e3)
+        for row, column in ((0, 0), (0, 110), (150, 0))
+    ]
+    with rasterio.open(file, "r+") as opened:
+        opened.gcps = corners, rasterio.crs.CRS.from_epsg(4326)
+    spec = MapSpec(native=None)
+    (job,) = plan_maps(asked([file], tmp_path, spec), rows("sclip"), spec, PLAIN)
+    assert "its control points or RPCs are not used (gdalwarp gives it a place)" in job.note
 
 
 def test_odd_scenes_have_maps_too(tmp_path: Path) -> None:

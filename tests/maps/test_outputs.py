@@ -18,10 +18,10 @@ from map_helpers import METRES, ORIGIN, VOCABULARY, noise, rows, scene
 from PIL import Image
 
 from bench.inference.visualize import PLAIN, Style, overlay_png
-from bench.maps.job import make_maps, plan_maps
+from bench.maps.job import AskedScene, make_maps, plan_maps
 from bench.maps.legend import Legend
 from bench.maps.outputs import OVERLAY_SIDE, MapFiles, MapStrip
-from bench.maps.polygons import outlined
+from bench.maps.polygons import outlined, write_polygons
 from bench.maps.scene import DecodedImage, Place, open_scene
 from bench.maps.spec import MapSpec, Outlines
 
@@ -38,7 +38,7 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bands[:, :350, :310] = 0
     file = scene(folder / "scene.tif", bands, nodata=0)
     spec = MapSpec(native=False, format="tif,png,gpkg,geojson", probabilities="8bit", min_area=4, simplify=0.7)
-    plan = plan_maps([file], [folder / "map"], rows("sclip"), spec, spec.view, Style(COLOURS))
+    plan = plan_maps([AskedScene(file, folder / "map", spec.view)], rows("sclip"), spec, Style(COLOURS))
     assert not make_maps(plan, spec)
     return folder
 
@@ -113,7 +113,7 @@ def test_half_precision(tmp_path: Path) -> None:
     file = scene(tmp_path / "scene.tif", noise())
     for depth in ("float16", "8bit"):
         spec = MapSpec(native=False, probabilities=depth)
-        make_maps(plan_maps([file], [tmp_path / depth], rows("sclip"), spec, spec.view, PLAIN), spec)
+        make_maps(plan_maps([AskedScene(file, tmp_path / depth, spec.view)], rows("sclip"), spec, PLAIN), spec)
     with (
         rasterio.open(tmp_path / "float16_probabilities.tif") as half,
         rasterio.open(tmp_path / "8bit_probabilities.tif") as eighth,
@@ -152,6 +152,14 @@ def test_regions_by_hand() -> None:
     assert found.confidences[order].tolist() == pytest.approx([0.995, 0.505, 0.355])
     joined = outlined(labels, bins, place, Outlines(min_area=250))  # the two become part of a neighbour
     assert joined.areas.sum() == 800 and len(joined.areas) == 2 and 2 not in joined.classes
+
+
+def test_polygons_that_cannot_be_written_raise_what_files_raise(tmp_path: Path) -> None:
+    labels = np.zeros((4, 5), np.uint8)
+    place = Place(rasterio.crs.CRS.from_epsg(25832), rasterio.transform.from_origin(0, 30, 10, 10))
+    found = outlined(labels, labels, place, Outlines())
+    with pytest.raises(OSError, match="none/map"):
+        write_polygons(tmp_path / "none" / "map.gpkg", "GPKG", found, LEGEND, place, "{}", "2026-01-31T00:00:00.000Z")
 
 
 def test_overlay_of_a_large_image_is_thinned_out(tmp_path: Path) -> None:

@@ -122,12 +122,22 @@ def test_nothing_is_lost(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_what_a_virtual_file_is_made_of_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tile = geotiff(tmp_path / "tile.tif", NOISE.transpose(2, 0, 1))
+    with rasterio.open(tile) as opened, rasterio.vrt.WarpedVRT(opened) as virtual:
+        rasterio.shutil.copy(virtual, tmp_path / "mosaic.vrt", driver="VRT")
+    before = tile.read_bytes()
+    assert predict(tmp_path / "mosaic.vrt", "-o", tile) == 2
+    assert "would overwrite the image" in capsys.readouterr().err and tile.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
         ("road,water", "one class, which every pixel would get; separate classes by semicolons"),
         ("words.txt", "cannot be read (No such file or directory)"),
         ("one.txt", "one class"),
+        ("road; water; road, street", "two classes are called 'road'"),
     ],
 )
 def test_classes_that_cannot_be_meant(

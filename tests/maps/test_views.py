@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.errors import BenchError
-from bench.maps.scene import open_scene
+from bench.maps.scene import files_of, open_scene
 from bench.maps.spec import MapSpec
 from bench.maps.stretch import Stretch, levels_of
 from bench.maps.view import Area, Levels, View, scene_files
@@ -52,7 +52,7 @@ def test_bands_are_chosen(tmp_path: Path) -> None:
 def test_deep_values_are_stretched_by_percentiles_of_each_band(tmp_path: Path, kind: str) -> None:
     bands = deep(kind=kind)
     file = scene(tmp_path / "deep.tif", bands)
-    levels = levels_of([file], None, None)
+    (levels,) = levels_of([file], None, None)
     assert levels is not None
     low, high = np.percentile(bands[:3].reshape(3, -1), (2, 98), axis=1)
     assert levels.low == pytest.approx(low) and levels.high == pytest.approx(high)
@@ -65,12 +65,12 @@ def test_deep_values_are_stretched_by_percentiles_of_each_band(tmp_path: Path, k
 def test_scenes_of_one_command_share_their_levels(tmp_path: Path) -> None:
     files = [scene(tmp_path / f"{n}.tif", np.full((3, 30, 40), n, np.uint16)) for n in (100, 300)]
     files.append(scene(tmp_path / "plain.tif", noise()))
-    assert levels_of(files[:2], None, Stretch.parse("minmax")) == Levels((100.0,) * 3, (300.0,) * 3)
-    found = levels_of(files, None, None)  # the plain one needs none
-    assert found is not None and found.low == (100.0,) * 3 and found.high == (300.0,) * 3
-    assert levels_of(files[2:], None, None) is None
-    assert levels_of(files, None, Stretch.parse("0..3000")) == Levels((0.0,) * 3, (3000.0,) * 3)
-    assert levels_of(files, None, Stretch.parse("none")) == Levels((0.0,) * 3, (255.0,) * 3)
+    shared = Levels((100.0,) * 3, (300.0,) * 3)
+    assert levels_of(files[:2], None, Stretch.parse("minmax")) == [shared] * 2
+    assert levels_of(files, None, None) == [shared, shared, None]  # the plain one needs none
+    assert levels_of(files[2:], None, None) == [None]
+    assert levels_of(files, None, Stretch.parse("0..3000")) == [Levels((0.0,) * 3, (3000.0,) * 3)] * 3
+    assert levels_of(files, None, Stretch.parse("none")) == [Levels((0.0,) * 3, (255.0,) * 3)] * 3
 
 
 def test_pixels_without_data_do_not_stretch(tmp_path: Path) -> None:
@@ -78,11 +78,18 @@ def test_pixels_without_data_do_not_stretch(tmp_path: Path) -> None:
     bands[:, :50] = np.nan
     bands[:, 50:60] = -9999
     file = scene(tmp_path / "holes.tif", bands, nodata=-9999)
-    levels = levels_of([file], None, Stretch.parse("minmax"))
+    (levels,) = levels_of([file], None, Stretch.parse("minmax"))
     assert levels is not None and min(levels.low) == bands[:3, 60:].min() and max(levels.high) == bands[:3, 60:].max()
     assert np.array_equal(held(file, View(levels=levels)).all(axis=1), np.arange(150) >= 60)
     with pytest.raises(BenchError, match="holds no data to take --stretch from"):
         levels_of([scene(tmp_path / "none.tif", np.zeros((3, 9, 9), np.uint16), nodata=0)], None, None)
+
+
+def test_a_deep_scene_that_is_cut_off_is_named_before_anything_is_computed(tmp_path: Path) -> None:
+    file = scene(tmp_path / "cut.tif", deep())
+    file.write_bytes(file.read_bytes()[:3000])
+    with pytest.raises(BenchError, match=r"cut\.tif: cannot be decoded .*leave it out"):
+        levels_of([file], None, None)
 
 
 def test_stretches_that_cannot_be_meant() -> None:
@@ -152,6 +159,9 @@ def test_only_inside_of_a_mask(tmp_path: Path) -> None:
         area.write_text(text)
         with pytest.raises(BenchError, match=f"--mask {area}: (no GeoJSON|holds no polygons)"):
             Area.read(area)
+    area.write_text(json.dumps({"type": "Polygon", "coordinates": [ring[:2]]}))
+    with pytest.raises(BenchError, match="a polygon has at least three corners"):
+        seen(file, MapSpec(mask=area).view)
 
 
 def test_virtual_files_and_jpeg_2000(tmp_path: Path) -> None:
@@ -173,6 +183,10 @@ def test_virtual_files_and_jpeg_2000(tmp_path: Path) -> None:
     (tmp_path / "broken.vrt").write_text("<VRTDataset>")
     with pytest.raises(BenchError, match=r"broken\.vrt: GDAL cannot open it"):
         seen(tmp_path / "broken.vrt")
+    assert files_of(tmp_path / "scene.vrt") == [tmp_path / "scene.vrt", tmp_path / "scene.vrt", file]
+    file.unlink()
+    with pytest.raises(BenchError, match=r"scene\.vrt: cannot be decoded \(.*scene\.tif.*No such file"):
+        seen(tmp_path / "scene.vrt")
 
 
 def test_a_photograph_with_a_world_file_lies_somewhere(tmp_path: Path) -> None:
@@ -201,7 +215,8 @@ def test_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 MISTAKES: dict[str, dict[str, Any]] = {
-    "--bands 4,3: ": {"bands": "4,3"},
+    "--bands 4,3: 3 numbers are needed, as in 4,3,2": {"bands": "4,3"},
+    "--bounds 1,2: 4 numbers are needed": {"bounds": "1,2"},
     "--bands 0,1,2: bands are numbered from 1": {"bands": "0,1,2"},
     "--stretch 5: give percentiles as in 2,98": {"stretch": "5"},
     "--gsd 0: ": {"gsd": 0},
@@ -209,6 +224,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "--format tiff: unknown format; did you mean tif?": {"format": "tiff"},
     "--probabilities 16bit: ": {"probabilities": "16bit"},
     "--shard 3/3: ": {"shard": "3/3"},
+    "--shard 3: I/N is needed, as in 0/4": {"shard": "3"},
     "--blend max: ": {"blend": "max"},
 }
 
