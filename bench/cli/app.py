@@ -34,6 +34,11 @@ COMMANDS = {  # name -> what it does, an example
     "import": ("take in results that `export` wrote", "import sclip.zip"),
     "push": ("put results into a repository of Hugging Face", "push OWNER/RESULTS --methods sclip"),
     "pull": ("take in results of such a repository", "pull OWNER/RESULTS"),
+    "submit": (
+        "put results onto a branch of a board, with source and cards",
+        "submit BOARD --name ada --methods sclip",
+    ),
+    "board": ("check what is submitted to a board, and build its page", "board check"),
     "figure": (
         "draw image, ground truth and methods side by side",
         "figure loveda --demo --methods clip,sclip -o f.png",
@@ -57,7 +62,7 @@ COMMANDS = {  # name -> what it does, an example
 }
 
 ABOUT_DEMO = f"`run --demo` brings its own data and weights, its results are in {DEMO_RESULTS}"
-MODULES = dict.fromkeys(("export", "import", "push", "pull"), "exchange") | dict.fromkeys(
+MODULES = dict.fromkeys(("export", "import", "push", "pull", "submit"), "exchange") | dict.fromkeys(
     ("tables", "report", "show"), "stored"
 )
 """Modules of commands that share one; others have one of their name."""

@@ -87,8 +87,8 @@ class DatasetPlan:
     """Why the samples cannot be used: their labels are known to be broken."""
     total: int = 0
     """Images that a complete result of this run holds."""
-    indices: range = range(0)
-    """Images that fall to this run: all, or the consecutive share of its shard."""
+    indices: Sequence[int] = range(0)
+    """Images that fall to this run: all, or the consecutive share of its shard, or whatever a caller chose."""
     kept: tuple[tuple[int, str], ...] = ()
     """Images (number, id) of this run whose label maps are kept."""
     expected: int | None = None

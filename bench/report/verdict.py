@@ -223,7 +223,11 @@ def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
         differs=_differs(of_cell, column.usual, column.weights) if column.usual else {},
         caveats=(info.caveat,) if info.caveat else (),
         footnote=info.footnote,
-        notes=(*([f"imported from {cell.imported}"] if cell.imported else []), *filter(None, [cell.mixture])),
+        notes=(
+            *([f"imported from {cell.imported}"] if cell.imported else []),
+            *(f"also run by {run}" for run in cell.runs),
+            *filter(None, [cell.mixture]),
+        ),
         chosen=next((one.chosen for one in shared_vocabularies() if one.name == cell.settings.vocabulary), None),
         external=cell.settings.method == EXTERNAL,
         demo=record.demo,

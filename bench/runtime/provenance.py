@@ -6,11 +6,13 @@ import datetime
 import functools
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
+
+from bench.errors import BenchError
+from bench.runtime.git import git
 
 _PACKAGES = (
     "ovss-bench",
@@ -36,6 +38,12 @@ def utc_now() -> str:
 def provenance() -> dict[str, str]:
     """Versions, git commit of a checkout, host and system, and the facts of `machine`."""
     return _versions() | machine()
+
+
+def installed() -> list[str]:
+    """Return the packages that are installed, as "name==version", by name."""
+    found = {(one.metadata["Name"] or "").lower(): one.version for one in distributions()}
+    return [f"{name}=={version}" for name, version in sorted(found.items()) if name]
 
 
 def machine() -> dict[str, str]:
@@ -90,12 +98,8 @@ def _commit() -> str:
     if not (root / ".git").exists():
         return "none"
 
-    def git(*command: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-
     try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
+        changes = "+changes" if git(root, "status", "--porcelain", "-uno", seconds=10) else ""
+        return git(root, "rev-parse", "HEAD", seconds=10) + changes
+    except BenchError:
         return "none"

@@ -11,7 +11,7 @@ import inspect
 import linecache
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,21 @@ def text_hash(file: Path) -> str:
 def _hash(file: Path, hashed: Callable[[bytes], str]) -> str:
     if not file.is_file():
         return hashed("".join(linecache.getlines(str(file))).encode())
-    found = [hashed(path.read_bytes()) for path in sorted(_with_imports(file))]
-    return found[0] if len(found) == 1 else _sha256(b"".join(map(bytes.fromhex, found)))
+    return _joined([hashed(path.read_bytes()) for path in sources(file)])
+
+
+def sources(file: Path) -> list[Path]:
+    """Return the files of a plug-in in the order of `source_hash`: it, and those below its folder that it imports."""
+    return sorted(_with_imports(file))
+
+
+def hash_of(contents: Sequence[bytes]) -> str:
+    """Return the `source_hash` of a plug-in from what its `sources` hold, which is parsed and never run."""
+    return _joined([_code_hash(content) for content in contents])
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashes[0] if len(hashes) == 1 else _sha256(b"".join(map(bytes.fromhex, hashes)))
 
 
 def _sha256(content: bytes) -> str:
@@ -66,7 +79,7 @@ def _sha256(content: bytes) -> str:
 def _code_hash(content: bytes) -> str:
     try:
         return _sha256(ascii(_plain(ast.parse(content))).encode())
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
         return _sha256(content)
 
 

@@ -10,9 +10,10 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from bench import __version__
@@ -48,20 +49,7 @@ def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = la
 
     Returns what was written. Raises BenchError where there is nothing, and where the file cannot be written.
     """
-    stored, damaged = store.listing()
-    reasons = [*damaged.values(), *(cell.damage for cell in stored if cell.damage)]
-    for reason in reasons:
-        warnings.warn(f"not in the archive: {reason}", stacklevel=2)
-    cells = [cell for cell in stored if not cell.damage and wanted(cell)]
-    if not cells:
-        raise BenchError(f"{store.folder}: nothing to export; run something first{demo_hint(store.folder)}")
-    files: dict[str, bytes] = {}
-    for cell in cells:
-        place = store.place(cell.row, cell.dataset)
-        record, counts = _whole(cell, place)
-        files[f"{cell.dataset}/{place.name}/{RECORD}"] = record
-        if counts is not None:
-            files[f"{cell.dataset}/{place.name}/{COUNTS}"] = counts
+    cells, files = packed(store, wanted)
     manifest = {
         "format": FORMAT,
         "made_with": f"ovss-bench {__version__}",
@@ -76,6 +64,25 @@ def export(store: Store, file: Path, wanted: Callable[[StoredResult], bool] = la
             archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
     write_asked(file, archived.getvalue())
     return cells
+
+
+def packed(store: Store, wanted: Callable[[StoredResult], bool]) -> tuple[list[StoredResult], dict[str, bytes]]:
+    """Return the stored cells that travel, and their files by name, shards put together. BenchError for none."""
+    stored, damaged = store.listing()
+    reasons = [*damaged.values(), *(cell.damage for cell in stored if cell.damage)]
+    for reason in reasons:
+        warnings.warn(f"not in the archive: {reason}", stacklevel=2)
+    cells = [cell for cell in stored if not cell.damage and wanted(cell)]
+    if not cells:
+        raise BenchError(f"{store.folder}: nothing to export; run something first{demo_hint(store.folder)}")
+    files: dict[str, bytes] = {}
+    for cell in cells:
+        place = store.place(cell.row, cell.dataset)
+        record, counts = _whole(cell, place)
+        files[f"{cell.dataset}/{place.name}/{RECORD}"] = record
+        if counts is not None:
+            files[f"{cell.dataset}/{place.name}/{COUNTS}"] = counts
+    return cells, files
 
 
 def _whole(cell: StoredResult, place: Path) -> tuple[bytes, bytes | None]:
@@ -146,13 +153,14 @@ def _cells(file: Path, store: Store) -> dict[str, tuple[Record, dict[str, bytes]
         cells.setdefault(folder, {})[name] = data
     if not cells:
         raise BenchError(f"{file}: holds no results; `bench export` writes archives")
-    return {folder: (_checked(file, folder, files, store), files) for folder, files in cells.items()}
+    return {folder: (checked(file, folder, files, store), files) for folder, files in cells.items()}
 
 
-def _checked(file: Path, folder: str, files: dict[str, bytes], store: Store) -> Record:
-    """Return the record of a cell of the archive.
+def checked(file: Path, folder: str, files: Mapping[str, bytes], store: Store) -> Record:
+    """Return the record of a cell that somebody else made, from its files by name.
 
-    Raises BenchError where it disagrees with its folder, its counts or the store.
+    file: the archive, or whatever holds it, for errors. folder: of the cell, "<dataset>/<row>".
+    Raises BenchError where it disagrees with its folder, its counts, the numbers that it states, or the store.
     """
     try:
         record = Record.parse(files[RECORD])
@@ -161,7 +169,7 @@ def _checked(file: Path, folder: str, files: dict[str, bytes], store: Store) -> 
         raise BenchError(f"{file}: {folder} has no {RECORD} that can be read ({reason_of(error)})") from None
     named = f"{record.row} on {record.dataset}"
     if place != folder:
-        raise BenchError(f"{file}: {folder} holds {named}; get the archive again")
+        raise BenchError(f"{file}: {folder} holds {named}; get it again")
     if record.demo != store.demo:
         kind = "of the demo" if record.demo else "of real data"
         raise BenchError(f"{file}: {named} is {kind}; real and demo results are kept apart")
@@ -172,18 +180,18 @@ def _checked(file: Path, folder: str, files: dict[str, bytes], store: Store) -> 
     counts = files.get(COUNTS)
     sha256 = None if counts is None else hashlib.sha256(counts).hexdigest()
     if record.shard or record.counts_sha256 not in (None, sha256) or (counts is None and record.images.counted):
-        raise BenchError(f"{file}: {named}: its counts are not those that {RECORD} names; get the archive again")
+        raise BenchError(f"{file}: {named}: its counts are not those that {RECORD} names; get it again")
     try:
         if counts is not None:
             _check_counts(counts, folder, files, record.limit)
     except Exception as error:  # of bytes that may be anything, by way of several libraries
         reason = one_line(str(error)) or type(error).__name__
-        raise BenchError(f"{file}: {named}: its counts are no result ({reason}); get the archive again") from None
+        raise BenchError(f"{file}: {named}: its counts are no result ({reason}); get it again") from None
     return record
 
 
-def _check_counts(counts: bytes, folder: str, files: dict[str, bytes], limit: int | None) -> None:
-    """Raise where counts are far larger than their file, or no result can be read from them."""
+def _check_counts(counts: bytes, folder: str, files: Mapping[str, bytes], limit: int | None) -> None:
+    """Raise where counts are far larger than their file, give no result, or another one than cell.json states."""
     with pq.ParquetFile(io.BytesIO(counts)) as file:
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     columns = [group.column(number) for group in groups for number in range(group.num_columns)]
@@ -201,7 +209,16 @@ def _check_counts(counts: bytes, folder: str, files: dict[str, bytes], limit: in
             raise ValueError(cell.damage.removeprefix(root))
         if cell.counted != cell.record.images.counted:
             raise ValueError(f"{cell.counted} images, not {cell.record.images.counted}")
-        numbers(cell.images, cell.settings, len(cell.classes), cell.metric)
+        given = numbers(cell.images, cell.settings, len(cell.classes), cell.metric)
+        for name, number in cell.record.metrics.items():
+            if name not in given or not _equal(number, given[name]):
+                raise ValueError(f"{RECORD} states another {name} than they give")
+
+
+def _equal(stated: object, found: object) -> bool:
+    """Whether a number of cell.json, or a list of them, is the one that its counts give; null stands for 0/0."""
+    one, other = (np.atleast_1d(np.array(value, float)) for value in (stated, found))
+    return one.shape == other.shape and np.allclose(one, other, rtol=1e-9, atol=0, equal_nan=True)
 
 
 def _read(file: Path) -> dict[str, bytes]:
@@ -233,9 +250,9 @@ def _read(file: Path) -> dict[str, bytes]:
         if len(parts) != 3 or any(part[:1] in ("", ".") for part in parts) or parts[2] not in (RECORD, COUNTS):
             raise BenchError(f"{file}: holds '{one_line(name)}', which is no part of a result")
         if manifest.files.get(name) != hashlib.sha256(data).hexdigest():
-            raise BenchError(f"{file}: {name} is not what the manifest says; get the archive again")
+            raise BenchError(f"{file}: {name} is not what the manifest says; get it again")
     if missing := sorted(set(manifest.files) - set(found)):
-        raise BenchError(f"{file}: lacks {one_line(missing[0])}; get the archive again")
+        raise BenchError(f"{file}: lacks {one_line(missing[0])}; get it again")
     return found
 
 

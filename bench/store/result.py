@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -171,13 +172,23 @@ class StoredResult:
 
     @property
     def imported(self) -> str | None:
-        """The archive that these counts were taken from; None for counts of this folder's own runs."""
+        """The archive or submission that these counts were taken from; None for counts of this folder's own runs."""
+        return str(self._origin["archive"]) if "archive" in self._origin else None
+
+    @property
+    def runs(self) -> list[str]:
+        """Runs of the same cell by others: who, with which score, and how far from this one; a line each."""
+        found = self._origin.get("runs", [])
+        return list(map(str, found)) if isinstance(found, list) else []
+
+    @functools.cached_property
+    def _origin(self) -> dict[str, Any]:
+        """Content of the file that says where these counts were taken from; empty for another cell's."""
         try:
             origin = json.loads((self.pieces[0].folder / IMPORTED).read_bytes())
-            fits = origin["counts_sha256"] == self.record.counts_sha256
-            return str(origin["archive"]) if fits else None
+            return dict(origin) if origin["counts_sha256"] == self.record.counts_sha256 else {}
         except (OSError, ValueError, KeyError, TypeError):
-            return None
+            return {}
 
     @property
     def mixture(self) -> str | None:

@@ -1,0 +1,222 @@
+"""Are the results right that others submit to a board? Their source is read, and never imported or run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import __version__
+from bench.config import Config, load_config
+from bench.data.cards import Card, is_shipped
+from bench.errors import BenchError, one_line
+from bench.models.upsamplers import find_kind, kind_file
+from bench.paths import shipped
+from bench.registry import Method, earlier_hashes, find_refinement, load_methods, source_hash
+from bench.report.verdict import card_of, columns, facts, verdict
+from bench.runtime.provenance import installed
+from bench.runtime.sources import sources
+from bench.runtime.yaml_files import read_yaml
+from bench.settings import EXTERNAL
+from bench.store.agreement import agreement
+from bench.store.record import RECORD
+from bench.store.result import StoredResult, cell_folder
+from bench.store.submission import ENVIRONMENT, SUBMISSIONS, carried_code, codes, read_cells, shown, submissions
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board's folder, or a clone of it.
+
+    demo: it holds results of the demo, and no others.
+    replaced: name -> a folder that stands for the one of that name, such as one that is still to be submitted.
+    """
+
+    folder: Path
+    demo: bool = False
+    replaced: Mapping[str, Path] = field(default_factory=dict)
+
+    @cached_property
+    def submissions(self) -> dict[str, Path]:
+        """Folder of each submission."""
+        return dict(sorted({**submissions(self.folder), **self.replaced}.items()))
+
+    @property
+    def overlay(self) -> Path | None:
+        """The board's own file over benchmark.yaml, which names rows and tables beyond the shipped ones."""
+        return found if (found := self.folder / "benchmark.yaml").is_file() else None
+
+    @cached_property
+    def config(self) -> Config:
+        """What its rows are held against."""
+        return load_config(self.overlay)
+
+    @cached_property
+    def methods(self) -> dict[str, Method]:
+        """Methods that are installed here; what is submitted is none of them."""
+        return load_methods()
+
+    @property
+    def cards(self) -> list[Path]:
+        """Folder of the cards of its further datasets, if it has any."""
+        return [found] if (found := self.folder / "datasets").is_dir() else []
+
+
+class Checked(NamedTuple):
+    """What a check found.
+
+    faults: what is wrong, a line each that begins with the place.
+    cells: of each submission that was checked, those that are sound in themselves.
+    """
+
+    faults: list[str]
+    cells: Mapping[str, Sequence[StoredResult]]
+
+
+def check(board: Board, only: Collection[str] | None = None) -> Checked:
+    """Check submissions: files, schema, hashes, source, verdict, and one against another.
+
+    only: names of those that are checked, beside the others; None for all.
+    """
+    names = [name for name in board.submissions if only is None or name in only]
+    read = {name: read_cells(name, folder, board.demo) for name, folder in board.submissions.items()}
+    cells = {name: found for name, (found, _) in read.items()}
+    sound = [cell for found in cells.values() for cell in found]
+    cards = {cell.dataset: card_of(cell.dataset, board.cards) for cell in sound}
+    known = {id(cell): facts(cell, board.config, cards[cell.dataset]) for cell in sound}
+    judged = columns([(cell, known[id(cell)]) for cell in sound], board.config, cards)
+    faults = []
+    for name in names:
+        faults += [*read[name][1], *_unused(name, board.submissions[name], cells[name])]
+        for cell in cells[name]:
+            found = verdict(cell, judged[cell.dataset, board.demo], known[id(cell)])
+            wrong = [
+                *([] if found.ranked else [found.words]),
+                *_against_card(name, cell, cards[cell.dataset]),
+                *_against_names(cell, board),
+                *_against_source(cell, board, board.submissions[name]),
+                *_against_others(cell, {other: these for other, these in cells.items() if other != name}),
+            ]
+            faults += [f"{SUBMISSIONS}/{name}: {cell.row} on {cell.dataset}: {one_line(one)}" for one in wrong]
+    return Checked(faults, {name: cells[name] for name in names})
+
+
+def _unused(name: str, folder: Path, cells: Sequence[StoredResult]) -> Iterator[str]:
+    used = {cell_folder(one, "methods").name for cell in cells for one in codes(cell)}
+    for place in sorted(folder.glob("methods/*")):
+        if place.name not in used:
+            yield f"{SUBMISSIONS}/{name}/methods/{shown(place.name)}: no sound cell was counted by it; remove it"
+
+
+def _against_card(name: str, cell: StoredResult, card: Card | None) -> Iterator[str]:
+    if card is None:
+        file = f"{SUBMISSIONS}/{name}/datasets/{cell.dataset}.yaml"
+        yield f"the board has no such dataset; who keeps it copies {file} into its datasets/, if it is wanted"
+        return
+    if cell.classes != card.classes:
+        yield f"its classes are not the {len(card.classes)} of the dataset's card"
+    if cell.metric != card.metric:
+        yield f"it is scored by {cell.metric}, the dataset's card says {card.metric}"
+    if cell.info.layout not in card.layouts:
+        yield f"layout '{cell.info.layout}' is none of the dataset's card"
+
+
+def _against_names(cell: StoredResult, board: Board) -> Iterator[str]:
+    """Say whether it goes by the name of another row of benchmark.yaml in tables."""
+    known = [(name, row, board.methods.get(row.method)) for name, row in board.config.rows.items()]
+    rows = [name for name, row, method in known if method and row.title(method.label) == cell.info.label]
+    if rows and cell.row not in rows:
+        yield f"is called '{cell.info.label}' in tables, as the row {rows[0]} is; give it another label"
+
+
+def _against_source(cell: StoredResult, board: Board, folder: Path) -> Iterator[str]:
+    """Say whether the code that counted it is not the one that ships, or that is carried."""
+    counted_by = codes(cell)
+    if cell.settings.method not in {EXTERNAL, *counted_by}:
+        yield "says nothing of the code that counted it"
+    for name, code in counted_by.items():
+        ships, carried = shipped_hashes(name, board.methods), carried_code(folder, name)
+        if ships:
+            if code not in ships:
+                yield f"was not counted by the '{name}' of ovss-bench {__version__}; count it again with this version"
+        elif carried is None:
+            yield f"the source of '{name}' is missing; `bench submit … --plugin FILE` adds it"
+        elif carried != code:
+            yield f"methods/{name}/ is not the source that counted it; submit that one, or count again"
+
+
+def _against_others(cell: StoredResult, others: Mapping[str, Sequence[StoredResult]]) -> Iterator[str]:
+    """Hold it against the runs of the same cell by others."""
+    own = (cell.pieces[0].folder / RECORD).read_bytes()
+    for name, cells in others.items():
+        for other in cells:
+            if (other.row, other.dataset) != (cell.row, cell.dataset):
+                continue
+            found = agreement(other, cell)
+            if (other.pieces[0].folder / RECORD).read_bytes() == own:
+                yield f"its {RECORD} is a copy of {name}'s, and no second run"
+            elif found.changed:
+                yield f"{name} has another cell of this name ({', '.join(found.changed)}); give the row another name"
+            elif not found.good:
+                yield f"{found.points:.2f} points from {name}'s run, {found.words}; one of the two is wrong"
+
+
+def shipped_hashes(name: str, methods: Mapping[str, Method]) -> set[str]:
+    """Return the hashes by which results know a shipped method or refinement; none for what does not ship."""
+    file = _file_of(name, methods)
+    ships = file is not None and file.resolve().is_relative_to(shipped("methods").resolve())
+    return {source_hash(file), *earlier_hashes(file)} if file and ships else set()
+
+
+def _file_of(name: str, methods: Mapping[str, Method], config: Config | None = None) -> Path | None:
+    """Return the file of a method, refinement or upsampler; None where there is no such."""
+    if name in methods:
+        return methods[name].file
+    with contextlib.suppress(BenchError):
+        return find_refinement(name).file
+    known = config.upsamplers.get(name) if config else None
+    return kind_file(find_kind(known.kind)) if known else None
+
+
+def to_carry(
+    cells: Sequence[StoredResult], plugins: Sequence[Path], cards: Sequence[Path], config: Config
+) -> dict[str, bytes]:
+    """Return what a submission carries besides its cells, by name: source and cards that do not ship, environment.
+
+    plugins: are imported, for they are one's own. Raises BenchError for source and cards that are not there, and for
+    source that is not what counted the cells.
+    """
+    files = {ENVIRONMENT: "".join(f"{line}\n" for line in installed()).encode()}
+    methods = load_methods(plugins)
+    for cell in cells:
+        where = f"{cell.row} on {cell.dataset}"
+        for name, code in codes(cell).items():
+            if shipped_hashes(name, methods):
+                continue
+            file = _file_of(name, methods, config)
+            if file is None or not file.is_file():
+                raise BenchError(f"{where}: the source of '{name}' belongs to it; give its file with --plugin")
+            if source_hash(file) != code:
+                raise BenchError(f"{where}: {file} changed since; run it again, or give what counted it with --plugin")
+            place = cell_folder(name, "methods")
+            files |= {str(place / one.relative_to(file.parent)): one.read_bytes() for one in sources(file)}
+        if not is_shipped(cell.dataset):
+            files |= _card_files(cell.dataset, cards)
+    return files
+
+
+def _card_files(dataset: str, folders: Sequence[Path]) -> dict[str, bytes]:
+    """Return the card of a dataset and the lists that it names."""
+    file = next((file for folder in folders if (file := folder / f"{dataset}.yaml").is_file()), None)
+    if file is None:
+        raise BenchError(f"{dataset}: its card belongs to its results; give its folder with --cards")
+    content = read_yaml(file, "a dataset card")
+    splits = [part.get("split") for part in (content, *content.get("layouts", {}).values())]
+    lists = [split["file"] for split in splits if split and "file" in split]
+    for name in lists:
+        if not (file.parent / name).resolve().is_relative_to(file.parent.resolve()) or not name.endswith(".txt"):
+            raise BenchError(f"{file}: split.file {name}: a text file (.txt) beside the card is needed to share it")
+    return {f"datasets/{name}": (file.parent / name).read_bytes() for name in (file.name, *lists)}

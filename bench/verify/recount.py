@@ -1,0 +1,130 @@
+"""Images of submitted results, chosen at random and counted again where data and weights are."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.data.prepared import find_samples
+from bench.demo.datasets import demo_data_root
+from bench.errors import BenchError
+from bench.evaluation.run import execute, planned
+from bench.metrics import Uint8s, label_area
+from bench.metrics.intervals import units
+from bench.paths import data_root
+from bench.report.verdict import card_of
+from bench.settings import EXTERNAL
+from bench.spec import RunSpec
+from bench.store.agreement import agreement
+from bench.store.result import StoredResult
+from bench.store.store import Store
+from bench.store.submission import SUBMISSIONS, codes
+from bench.verify.board import Board, shipped_hashes
+
+
+class Recount(NamedTuple):
+    """What is asked for: how many images of each dataset, of which data root, on which device."""
+
+    images: int
+    data_root: Path | None = None
+    device: str | None = None
+
+
+def recount(
+    board: Board, cells: Mapping[str, Sequence[StoredResult]], asked: Recount, chance: random.Random | None = None
+) -> tuple[list[str], list[str]]:
+    """Count random images of each dataset again; return what is wrong, and what was done and what was not.
+
+    cells: by submission. chance: what chooses the images; nobody can foresee it by default.
+
+    Of every cell the label pixels are held against the labels here. What shipped methods counted is computed again;
+    source that was submitted is not run.
+    """
+    faults, said = [], []
+    chance = chance or random.SystemRandom()
+    named = [(f"{SUBMISSIONS}/{name}: {cell.row} on {cell.dataset}", cell) for name, of in cells.items() for cell in of]
+    for dataset in sorted({cell.dataset for _, cell in named}):
+        card, these = card_of(dataset, board.cards), {where: cell for where, cell in named if cell.dataset == dataset}
+        try:
+            if card is None:
+                raise BenchError("the board has no such dataset")
+            samples = find_samples(card, demo_data_root([dataset]) if board.demo else data_root(asked.data_root))
+        except BenchError as error:
+            said.append(f"{dataset}: not counted again: {error}")
+            continue
+        indices = sorted(chance.sample(range(len(samples)), min(asked.images, len(samples))))
+        labels = {samples.ids[index]: samples.read(index).label for index in indices}
+        wrong = {where: _other_labels(cell, labels) for where, cell in these.items()}
+        faults += [f"{where}: {fault}" for where, fault in wrong.items() if fault]
+        said.append(f"{dataset}: labels of {len(labels)} of {units(len(samples), 'image')} counted again")
+        for where, cell, again in _computed(board, these, indices, asked):
+            found = again if isinstance(again, str) else agreement(again, cell)
+            if isinstance(found, str) or found.changed:
+                said.append(f"{where}: not computed again: {found if isinstance(found, str) else found.words}")
+            elif found.good:
+                said.append(f"{where}: {units(found.images, 'image')} computed again: {found.words}")
+            else:
+                faults.append(f"{where}: {found.words} than computed again, {found.points:.2f} points apart")
+    return faults, said
+
+
+def _other_labels(cell: StoredResult, labels: Mapping[str, Uint8s]) -> str | None:
+    """Say whether a cell has other label pixels than the labels (id -> map) here."""
+    areas, classes = dict(zip(cell.ids, label_area(cell.areas()), strict=True)), len(cell.classes)
+    for name, label in labels.items():
+        if name not in areas:
+            return f"has no image '{name}', which the dataset here has"
+        if not np.array_equal(np.bincount(label.ravel(), minlength=256)[:classes], areas[name]):
+            return f"its label pixels of '{name}' are not those here"
+    return None
+
+
+def _computed(
+    board: Board, cells: Mapping[str, StoredResult], indices: Sequence[int], asked: Recount
+) -> Iterator[tuple[str, StoredResult, StoredResult | str]]:
+    """Compute images of one dataset again: yield where a cell is, itself, and its run here, or why there is none."""
+    passes: dict[str, dict[str, StoredResult]] = {}
+    for where, cell in cells.items():
+        if cell.settings.method == EXTERNAL:
+            yield where, cell, "another program made its label maps"
+        elif not all(shipped_hashes(name, board.methods) for name in codes(cell)):
+            yield where, cell, "its source was submitted; read it, then run it yourself with --plugin"
+        else:
+            passes.setdefault(cell.record.inputs.get("dtype", "fp32"), {})[where] = cell
+    for dtype, these in passes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            options = {"dtype": dtype, "device": asked.device, "data_root": asked.data_root, "results": Path(folder)}
+            again = _run(board, list(these.values()), indices, options)
+            for where, cell in these.items():
+                yield where, cell, again[cell.row]
+
+
+def _run(
+    board: Board, cells: Sequence[StoredResult], indices: Sequence[int], options: Mapping[str, Any]
+) -> dict[str, StoredResult | str]:
+    """Compute images of one dataset with the rows of these cells; return each as it is stored, or why it is not."""
+    rows, dataset = sorted({cell.row for cell in cells}), cells[0].dataset
+    try:
+        spec = RunSpec(
+            methods=rows,
+            datasets=[dataset],
+            demo=board.demo,
+            config=board.overlay,
+            cards=board.cards,
+            workers=0,
+            **{name: value for name, value in options.items() if value is not None},
+        )
+        with planned(spec, tolerant=True) as run:
+            execute(replace(run, datasets=tuple(replace(one, indices=indices) for one in run.datasets)))
+            errors = {cell.row: cell.error for one in run.datasets for cell in one.cells}
+    except BenchError as error:
+        return dict.fromkeys(rows, str(error))
+    store = Store(options["results"], demo=board.demo)
+    stored = {row: store.cell(row, dataset) for row in rows}
+    return {row: cell if cell and cell.counted else errors.get(row) or "it failed" for row, cell in stored.items()}

@@ -1,0 +1,356 @@
+"""`bench board check`: what others submit is looked at from all sides, and nothing of it is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from board_helpers import DATASET, GOOD, SOURCE, new_board, submitted
+from store_helpers import edit
+
+from bench.cli import main
+from bench.registry import source_hash
+from bench.store.store import Store
+from bench.verify.board import Board, check
+
+pytestmark = pytest.mark.usefixtures("any_count")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, any_count: None) -> Path:
+    folder = new_board(tmp_path_factory.mktemp("made") / "board")
+    for row in ("clip", "mine"):
+        submitted(folder / "submissions/ada", row)
+    return folder
+
+
+@pytest.fixture
+def board(made: Path, tmp_path: Path) -> Path:
+    """A board with the sound results of ada: a shipped row, and one of a plug-in."""
+    return shutil.copytree(made, tmp_path / "board")
+
+
+def faults(board: Path, only: str | None = None) -> list[str]:
+    return check(Board(board), only and [only]).faults
+
+
+def test_sound_results_have_no_fault(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert faults(board) == []
+    assert main(["board", "check", str(board)]) == 0
+    assert "1 submissions, 2 cells that are sound in themselves: 0 faults" in capsys.readouterr().out
+
+
+def test_equal_runs_of_two_people_are_no_copies(board: Path) -> None:
+    submitted(board / "submissions/bob", "clip", info={"device": "cuda"})
+    assert faults(board) == []
+
+
+def in_clip(change: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda ada: change(ada / "cells" / DATASET / "clip")
+
+
+def edited(**changes: Any) -> Callable[[Path], object]:
+    def change(cell: Path) -> None:
+        content = json.loads((cell / "cell.json").read_text())
+        for key, value in changes.items():
+            owner, _, name = key.rpartition("__")
+            (content[owner] if owner else content)[name] = value
+        edit(cell / "cell.json", **content)
+
+    return in_clip(change)
+
+
+def linked(name: str, target: str) -> Callable[[Path], object]:
+    def change(ada: Path) -> None:
+        file = ada / name
+        if file.is_dir():
+            shutil.rmtree(file)
+        file.unlink(missing_ok=True)
+        file.symlink_to(target)
+
+    return change
+
+
+def huge(name: str) -> Callable[[Path], object]:
+    return lambda ada: os.truncate(ada / name, 1 << 30)
+
+
+def written(name: str, text: str = "x") -> Callable[[Path], object]:
+    def change(ada: Path) -> None:
+        (ada / name).parent.mkdir(parents=True, exist_ok=True)
+        (ada / name).write_text(text)
+
+    return change
+
+
+CLIP = f"cells/{DATASET}/clip"
+ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "other counts": (written(f"{CLIP}/counts.parquet"), "its counts are not those that cell.json names"),
+    "no counts": (lambda ada: (ada / CLIP / "counts.parquet").unlink(), "its counts are not those that cell.json"),
+    "no record": (lambda ada: (ada / CLIP / "cell.json").unlink(), "no cell.json that can be read"),
+    "a damaged record": (written(f"{CLIP}/cell.json", "[" * 100_000), "no cell.json that can be read"),
+    "another score": (edited(metrics__score=0.99), "cell.json states another score than they give"),
+    "a number of nowhere": (edited(metrics__boundary_iou=[0.9, 0.9]), "states another boundary_iou than they give"),
+    "another row": (lambda ada: (ada / CLIP).rename(ada / "cells" / DATASET / "sclip"), "holds clip on whu_aerial"),
+    "limited": (edited(limit=2), "of the first 2 images"),
+    "a demo": (edited(demo=True), "of the demo; real and demo results are kept apart"),
+    "more classes": (edited(classes=["a", "b", "c"], metric="miou"), "its counts are no result"),
+    "other classes": (edited(classes=["building", "background"]), "its classes are not the 2 of the dataset's card"),
+    "another metric": (edited(metric="miou"), "it is scored by miou, the dataset's card says foreground_iou"),
+    "no layout": (edited(info__layout=None), "layout 'None' is none of the dataset's card"),
+    "another's name": (edited(info__label="SCLIP"), "is called 'SCLIP' in tables, as the row sclip is"),
+    "control characters": (edited(info__layout="\x1b[2J\n::error::x"), "layout ' [2J ::error::x' is none"),
+    "source that was changed": (written("methods/mine/mine.py", SOURCE + "1"), "is not the source that counted it"),
+    "source beside it": (written("methods/mine/other.py"), "methods/mine/ is not the source that counted it"),
+    "no source": (lambda ada: shutil.rmtree(ada / "methods"), "the source of 'mine' is missing"),
+    "source of no cell": (written("methods/yours/yours.py"), "no sound cell was counted by it"),
+    "deep source": (written("methods/mine/mine.py", "(" * 50_000), "is not the source that counted it"),
+    "deep terms": (written("methods/mine/mine.py", "1" + "+1" * 50_000), "is not the source that counted it"),
+    "a file of another kind": (written(f"{CLIP}/run.sh"), f"{CLIP}/run.sh: no part of a submission is called so"),
+    "a file above": (written("setup.py"), "ada/setup.py: no part of a submission"),
+    "a hidden file": (written("methods/mine/.pth"), ".pth: no part of a submission"),
+    "a hidden folder": (written(".git/config"), ".git: no part of a submission"),
+    "a folder for limits": (written("limited-2/cells/a/b/cell.json"), "limited-2/cells/a/b/cell.json: no part"),
+    "a strange name": (written("methods/mine/\x1b[2J\n.py"), "methods/mine/ [2J .py: no part of a submission"),
+    "a link to a file": (linked(f"{CLIP}/cell.json", "/etc/passwd"), "cell.json: is a link or no file"),
+    "a link to a folder": (linked("methods/mine", "/etc"), "methods/mine: no part of a submission is called so"),
+    "an endless file": (linked(f"{CLIP}/counts.parquet", "/dev/zero"), "counts.parquet: is a link or no file"),
+    "a pipe": (lambda ada: os.mkfifo(ada / "environment.txt"), "environment.txt: is a link or no file"),
+    "a gigabyte of counts": (huge(f"{CLIP}/counts.parquet"), "1,073,741,824 bytes, at most 104,857,600 are taken"),
+    "a gigabyte of source": (huge("methods/mine/mine.py"), "1,073,741,824 bytes, at most 1,048,576 are taken"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_is_wrong_is_one_line(attack: str, board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change, message = ATTACKS[attack]
+    change(board / "submissions/ada")
+    assert main(["board", "check", str(board)]) == 1
+    told = capsys.readouterr().out
+    wrong = [line for line in told.splitlines() if message in line]
+    assert len(wrong) == 1 and all(line.startswith("submissions/ada") for line in told.splitlines()[:-1]), told
+
+
+def test_submitted_source_is_not_run(board: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    source = f"open({str(ran)!r}, 'w')\nraise SystemExit\n"
+    submitted(board / "submissions/bob", "evil", source=source)
+    assert faults(board) == [] and not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "message"),
+    [
+        ("clip", {"images": [[[30_000, 10_000], [0, 40_000]], GOOD]}, "points from ada's run, 62500.0 pixels"),
+        ("clip", {"images": [[[40_000, 0], [0, 39_000]], GOOD]}, "other labels in 1 of 2 images; one of the two"),
+        ("clip", {"inputs": {"dtype": "bf16"}}, "ada has another cell of this name (dtype changed)"),
+        ("mine", {"source": SOURCE.replace("mine(", "yours(")}, "ada has another cell of this name (plug-in changed)"),
+        ("clip", {"source": SOURCE}, "was not counted by the 'clip' of ovss-bench"),
+        ("clip", {"settings": {"row": "champion"}}, "stale: changed since it was counted: method clip -> champion"),
+        ("clip", {"settings": {"row": "sclip"}}, "method clip -> sclip"),
+        ("clip", {"settings": {"threshold": 0.3}}, "threshold 0.3 -> 0.6"),
+        ("clip", {"images": [GOOD], "store": {"shard": (0, 2)}}, "shard-0-of-2/cell.json: no part of a submission"),
+    ],
+)
+def test_results_beside_those_of_others(row: str, changes: dict[str, Any], message: str, board: Path) -> None:
+    submitted(board / "submissions/bob", row, **changes)
+    found = faults(board, "bob")
+    assert any(message in fault and fault.startswith("submissions/bob") for fault in found), found
+
+
+def test_a_copy_is_no_second_run(board: Path) -> None:
+    shutil.copytree(board / "submissions/ada", board / "submissions/mallory")
+    (one, other) = faults(board, "mallory")
+    assert "mallory: clip on whu_aerial: its cell.json is a copy of ada's" in one and "mine on" in other
+
+
+def test_folders_that_are_no_submissions(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, make in {"Ada Lovelace": os.mkdir, "x.txt": lambda path: Path(path).touch()}.items():
+        place = board / "submissions" / name
+        make(place)
+        assert main(["board", "check", str(board)]) == 2
+        assert f"submissions/{name}: is no folder of a submission" in capsys.readouterr().err
+        (place.rmdir if place.is_dir() else place.unlink)()
+    assert main(["board", "check", str(board / "submissions/ada")]) == 2
+    assert "is no board, for it has no folder submissions/" in capsys.readouterr().err
+
+
+def test_rows_and_datasets_that_the_board_knows(board: Path) -> None:
+    """A board's own benchmark.yaml names further rows, its folder datasets/ further datasets."""
+    cell = submitted(board / "submissions/bob", "clip", settings={"row": "champion"}, info={"label": "Champion"})
+    (board / "benchmark.yaml").write_text("rows: {champion: {method: clip}}\n")
+    assert faults(board, "bob") == []
+    other = cell.parent.parent / "mytown" / "champion"
+    shutil.move(cell.parent, other.parent)
+    content = json.loads((other / "cell.json").read_text())
+    content["dataset"] = content["settings"]["dataset"] = "mytown"
+    edit(other / "cell.json", **content)
+    (board / "submissions/bob/datasets").mkdir()
+    (board / "submissions/bob/datasets/mytown.yaml").write_text("a: &a [*a, *a]\nsplit: {file: /etc/passwd}")
+    (fault,) = faults(board, "bob")
+    assert "the board has no such dataset; who keeps it copies submissions/bob/datasets/mytown.yaml" in fault
+
+
+def test_the_page_shows_runs_of_one_cell_together(board: Path, tmp_path: Path) -> None:
+    submitted(board / "submissions/bob", "clip", [GOOD, [[39_999, 1], [0, 40_000]]])
+    assert main(["board", "page", str(board), "-o", str(tmp_path / "site"), "--draws", "10"]) == 0
+    page = (tmp_path / "site/index.html").read_text()
+    assert "also run by bob: 100.00, 0.00 points apart; 6.2 pixels in a million in another class" in page
+    assert "imported from submissions/ada" in page and (tmp_path / "site/tables/leaderboard.md").exists()
+    (board / "submissions/bob/more").symlink_to("/etc")
+    assert main(["board", "page", str(board), "-o", str(tmp_path / "other")]) == 2 and not (tmp_path / "other").exists()
+
+
+def git(folder: Path, *command: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *command], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def clone(board: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The board under git, as somebody has it."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Bob")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "bob@example.org")
+    git(board, "init", "-q", "-b", "main")
+    git(board, "add", ".")
+    git(board, "commit", "-q", "-m", "Begin")
+    return board
+
+
+def test_submit_is_one_commit_on_a_branch(clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, plugin = tmp_path / "results", tmp_path / "mine.py"
+    submitted(results, "clip", info={"device": "cuda"})
+    submitted(results, "mine", info={"device": "cuda"})
+    shutil.rmtree(results / "methods")
+    command = ["submit", str(clone), "--name", "bob", "--results", str(results)]
+    assert main(command) == 2 and "the source of 'mine' belongs to it" in capsys.readouterr().err
+    plugin.write_text(SOURCE.replace("trunk", "other"))
+    assert main([*command, "--plugin", str(plugin)]) == 2
+    assert "mine.py changed since; run it again" in capsys.readouterr().err
+    assert git(clone, "branch", "--format=%(refname:short)") == "main" and not git(clone, "status", "--porcelain")
+    assert main([*command, "--methods", "clip"]) == 0
+    assert "next: git -C" in capsys.readouterr().out and git(clone, "branch", "--show-current") == "submit-bob"
+    place = f"submissions/bob/cells/{DATASET}/clip"
+    changed = git(clone, "diff", "--name-only", "main").split()
+    assert changed == [f"{place}/cell.json", f"{place}/counts.parquet", "submissions/bob/environment.txt"]
+    assert "numpy==" in (clone / changed[-1]).read_text() and Store(clone / "submissions/bob").cells()
+    assert main(["board", "check", str(clone), "--since", "main", "--by", "bob"]) == 0
+    assert main(["board", "check", str(clone), "--since", "main", "--by", "eve"]) == 1
+    assert "cell.json: is not eve's; a pull request with results changes one submission" in capsys.readouterr().out
+    assert main([*command, "--methods", "clip"]) == 2 and "holds all of it already" in capsys.readouterr().err
+
+
+def test_what_is_submitted_again_takes_the_place_of_what_was(clone: Path, tmp_path: Path) -> None:
+    """Source is replaced as a whole, and other cells of the submission stay."""
+    (tmp_path / "plug-in").mkdir()
+    plugin, place = tmp_path / "plug-in/yours.py", clone / "submissions/bob"
+    command = ["submit", str(clone), "--name", "bob", "--results"]
+    source = SOURCE.replace("mine", "yours")
+    with_old = {"old.py": "X = 1\n", "yours.py": f"from .old import X\n{source}"}
+    for name, text in with_old.items():
+        (tmp_path / "plug-in" / name).write_text(text)
+    submitted(tmp_path / "a", "yours", inputs={"plug-in": source_hash(plugin)})
+    assert main([*command, str(tmp_path / "a"), "--plugin", str(plugin)]) == 0
+    assert [file.name for file in sorted(place.rglob("*.py"))] == ["old.py", "yours.py"]
+    plugin.write_text(source)
+    (tmp_path / "plug-in/old.py").unlink()
+    submitted(tmp_path / "b", "yours", source=source)
+    submitted(tmp_path / "c", "gem")
+    for results in ("b", "c"):
+        assert main([*command, str(tmp_path / results), "--plugin", str(plugin)]) == 0
+    assert [file.name for file in sorted(place.rglob("*.py"))] == ["yours.py"]
+    assert {cell.row for cell in Store(place).cells()} == {"gem", "yours"}
+    assert len(git(clone, "log", "--oneline", "--", str(place)).splitlines()) == 3
+
+
+def test_submit_checks_as_the_board_will(clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    submitted(results, "clip", [[[10_000, 30_000], [0, 40_000]], GOOD])
+    command = ["submit", str(clone), "--results", str(results), "--name"]
+    assert main([*command, "bob"]) == 1 and "points from ada's run" in capsys.readouterr().out
+    assert not (clone / "submissions/bob").exists() and git(clone, "branch", "--show-current") == "main"
+    assert main([*command, "../eve"]) == 2 and "the name of your account is needed" in capsys.readouterr().err
+    (clone / "submissions/ada/environment.txt").write_text("x")
+    assert main([*command, "ada"]) == 2 and "changes that are not committed" in capsys.readouterr().err
+
+
+def test_a_pull_request_changes_one_submission(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    git(clone, "switch", "-q", "-c", "both")
+    submitted(clone / "submissions/bob", "sclip")
+    (clone / "submissions/ada/environment.txt").write_text("x")
+    (clone / ".github").mkdir()
+    (clone / ".github/x.yml").write_text("x")
+    git(clone, "add", ".")
+    git(clone, "commit", "-q", "-m", "Both")
+    assert main(["board", "check", str(clone), "--since", "main"]) == 1
+    told = capsys.readouterr().out
+    assert ".github/x.yml: is no part of a submission" in told and "ada, bob: several submissions" in told
+    assert main(["board", "check", str(clone), "--since", "nowhere"]) == 2
+    assert "git diff: fatal: ambiguous argument 'nowhere...HEAD'" in capsys.readouterr().err
+
+
+def test_a_folder_without_git_takes_no_submissions(
+    board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    submitted(tmp_path / "results", "clip", info={"device": "cuda"})
+    assert main(["submit", str(board), "--name", "bob", "--results", str(tmp_path / "results")]) == 2
+    told = capsys.readouterr().err
+    assert "git" in told and told.count("\n") == 1
+
+
+README = Path(__file__).resolve().parents[2] / "docs/board/README.md"
+
+
+def follow(block: int, **changes: str) -> list[int]:
+    """Run the commands of a block of README with these words changed; return the exit codes of those of bench."""
+    text = re.findall(r"^```bash\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)[block]
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    codes = []
+    for line in text.splitlines():
+        words = shlex.split(line)
+        if words[:3] == ["python", "-m", "bench"]:
+            codes.append(main(words[3:]))
+        else:
+            subprocess.run(words, check=True, capture_output=True)
+    return codes
+
+
+@pytest.mark.slow
+def test_two_people_and_who_keeps_the_board_follow_its_readme(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the template, in a bare repository."""
+    shutil.rmtree(clone / "submissions")
+    shutil.copytree(README.parent, clone, dirs_exist_ok=True)
+    git(clone, "add", "-A")
+    git(clone, "commit", "-q", "-m", "A board")
+    bare = tmp_path / "board.git"
+    git(tmp_path, "clone", "-q", "--bare", str(clone), str(bare))
+    (tmp_path / "somewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "somewhere")
+    Path("mine.py").write_text(SOURCE)
+    for who, device in {"ada": "cpu", "bob": "cuda"}.items():
+        for row in ("sclip", "mine"):
+            submitted(Path("results"), row, info={"device": device})
+        assert follow(0, **{"https://github.com/ada/BOARD": str(bare), "ada": who}) == [0]
+        shutil.rmtree("board")
+        git(tmp_path, "clone", "-q", "-b", f"submit-{who}", str(bare), "somewhere/board")
+        assert follow(1) == [0, 0 if who == "bob" else 2, 0]  # the second is of both
+        git(Path("board"), "push", "-q", "origin", "HEAD:main")
+        shutil.rmtree("board")
+        shutil.rmtree("results")
+    told = capsys.readouterr().out
+    assert "whu_aerial: not counted again" in told and "0 are further apart than machines are" in told
+    assert Path("site/index.html").read_text().count("also run by bob: 100.00") >= 2
