@@ -17,7 +17,7 @@ import torch.distributed as dist
 from bench.data.contents import ContentCache
 from bench.data.loader import Loaded, load
 from bench.data.samples import SampleSet
-from bench.evaluation.loop import Outcome, Scoring, evaluate
+from bench.evaluation.loop import Outcome, Scoring, evaluate, images_together
 from bench.evaluation.models import ModelCache, build_segmenters
 from bench.evaluation.plan import Cell, DatasetPlan, share
 from bench.inference.segmenter import Segmenter
@@ -291,9 +291,11 @@ def _outcomes(
     """All outcomes that are due, on the main process; this process works on its share of the images."""
     assert dataset.samples is not None
     pending = {row: images.uncounted | images.undrawn for row, images in due.items()}
-    wanted = sorted(set().union(*pending.values()))
-    mine = [wanted[place] for place in share(len(wanted), run.processes.rank, run.processes.size)]
     segmenters = segmenters_of(run, cells)
+    together = images_together(segmenters)
+    wanted = sorted({index // together for index in set().union(*pending.values())})
+    groups = [wanted[place] for place in share(len(wanted), run.processes.rank, run.processes.size)]
+    mine = [index for group in groups for index in range(dataset.total)[group * together : (group + 1) * together]]
     sizes = list(dict.fromkeys(size for segmenter in segmenters for size in segmenter.sizes))
     keep = {row: images.undrawn for row, images in due.items()}
     scoring = Scoring(len(dataset.card.classes), run.spec.boundary, keep)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.loader import Loaded
+from bench.inference.collecting import ImageInput
 from bench.inference.row import Row, check_weights, histograms
 from bench.inference.segmenter import Segmenter, Stitched
 from bench.metrics import count
@@ -55,51 +56,76 @@ def evaluate(
     """Outcomes of all rows on all images, image by image.
 
     segmenters: one per backbone and geometry.
+    images: in whole groups of `images_together`, whatever is pending, for results that are equal to the byte.
     pending: for each row the indices that it still wants.
 
     A row whose method raises, or gives scores that are not finite, is dropped at its first error, which is yielded; an
     image that cannot be read is an error of each row that wants it. The other rows and images are evaluated.
-    Counts of a GPU are read one image late, so that it is never waited for.
+    Counts of a GPU are read one group late, so that it is never waited for.
     """
     dropped: set[str] = set()
     waiting: deque[Iterator[Outcome]] = deque()
 
-    def finished(image: Iterator[Outcome]) -> Iterator[Outcome]:
-        for outcome in image:
+    def finished(group: Iterator[Outcome]) -> Iterator[Outcome]:
+        for outcome in group:
             if outcome.row not in dropped:
                 if outcome.gives_up:
                     dropped.add(outcome.row)
                 yield outcome
 
-    for loaded in images:
+    images = iter(images)
+    while group := list(itertools.islice(images, images_together(segmenters))):
         for segmenter in segmenters:
-            wanted = [row for row in segmenter.rows if loaded.index in pending[row.name] and row.name not in dropped]
-            waiting.append(_image(segmenter, wanted, loaded, scoring))
+            due = [
+                [row for row in segmenter.rows if loaded.index in pending[row.name] and row.name not in dropped]
+                for loaded in group
+            ]
+            waiting.append(_started(segmenter, group, due, scoring))
         late = len(segmenters) if segmenters and segmenters[0].backbone.device.type == "cuda" else 0
         while len(waiting) > late:
             yield from finished(waiting.popleft())
-    for image in waiting:
-        yield from finished(image)
+    for started in waiting:
+        yield from finished(started)
 
 
-def _image(segmenter: Segmenter, wanted: Sequence[Row], loaded: Loaded, scoring: Scoring) -> Iterator[Outcome]:
-    """Start the rows on an image; first come the outcomes of rows that raised, then of the others, in order."""
-    if loaded.error or not wanted:
-        return iter([_failure(loaded, row, loaded.error or "") for row in wanted])
-    assert segmenter.resize is not None
-    names, size = [row.name for row in wanted], (loaded.label.shape[0], loaded.label.shape[1])
-    stitched, failures = segmenter.stitched(loaded.images[segmenter.resize], names, size, loaded.images)
-    failed = [
-        _given_up(loaded, row, described(failures[row.name], row.method)) for row in wanted if row.name in failures
-    ]
-    check = check_weights(wanted)
-    finished = [counted(loaded, group, scoring) for group in stitched if group.rows]
+def images_together(segmenters: Sequence[Segmenter]) -> int:
+    """Return how many images, by their numbers in a dataset, are evaluated at once."""
+    return max((segmenter.together for segmenter in segmenters), default=1)
+
+
+def _started(
+    segmenter: Segmenter, group: Sequence[Loaded], due: Sequence[Sequence[Row]], scoring: Scoring
+) -> Iterator[Outcome]:
+    """Start rows on images; of each come the outcomes of rows that raised, then of the others, in order.
+
+    due: the rows that want each image.
+    """
+    asked = {row.name for wanted in due for row in wanted}
+    readable = [loaded for loaded in group if asked and not loaded.error]
+    found = iter(segmenter.stitched([_input(segmenter, loaded) for loaded in readable], asked))
+    check = check_weights([row for row in segmenter.rows if row.name in asked])
+    parts: list[Iterable[Outcome]] = []
+    for loaded, wanted in zip(group, due, strict=True):
+        if loaded.error:
+            parts.append([_failure(loaded, row, loaded.error) for row in wanted])
+        elif asked:
+            groups, failures = next(found)
+            failed = [row for row in wanted if row.name in failures]
+            parts.append([_given_up(loaded, row, described(failures[row.name], row.method)) for row in failed])
+            others = asked - {row.name for row in wanted}
+            parts += [counted(loaded, kept, scoring) for one in groups if (kept := one.without(others)).rows]
 
     def outcomes() -> Iterator[Outcome]:
         check()
-        yield from itertools.chain(failed, *finished)
+        yield from itertools.chain.from_iterable(parts)
 
     return outcomes()
+
+
+def _input(segmenter: Segmenter, loaded: Loaded) -> ImageInput:
+    assert segmenter.resize is not None
+    size = loaded.label.shape[0], loaded.label.shape[1]
+    return segmenter.prepared(loaded.images[segmenter.resize], size, loaded.images)
 
 
 def counted(loaded: Loaded, group: Stitched, scoring: Scoring) -> Iterator[Outcome]:
@@ -109,25 +135,25 @@ def counted(loaded: Loaded, group: Stitched, scoring: Scoring) -> Iterator[Outco
     alike = len({row.scale > 0 for row in group.rows}) == 1 and all(row.join.aggregate == "max" for row in group.rows)
     on_device = group.scores.device.type != "cpu" and not maps and alike
     counts = _on_device(loaded, group, scoring) if on_device else _by_maps(loaded, group, scoring)
-    return _checked(loaded, group, finite, counts)
+    return _checked(loaded, group.rows, finite, counts)
 
 
 def _checked(
-    loaded: Loaded, group: Stitched, finite: Callable[[], NDArray[np.bool_]], counts: Iterator[Outcome]
+    loaded: Loaded, rows: Sequence[Row], finite: Callable[[], NDArray[np.bool_]], counts: Iterator[Outcome]
 ) -> Iterator[Outcome]:
-    for row, good, outcome in zip(group.rows, finite(), counts, strict=True):
+    for row, good, outcome in zip(rows, finite(), counts, strict=True):
         yield outcome if good else _given_up(loaded, row, "its scores are not finite (NaN or infinity)")
 
 
 def _on_device(loaded: Loaded, group: Stitched, scoring: Scoring) -> Iterator[Outcome]:
     with stage("post-processing"):
         label = to_device(loaded.label, group.scores.device)
-        waited = to_host(histograms(group.rows, group.scores, label, scoring.classes))
+        rows, waited = group.rows, to_host(histograms(group.rows, group.scores, label, scoring.classes))
 
     def read() -> Iterator[Outcome]:
         with stage("metrics"):
             found = waited()
-        for row, histogram in zip(group.rows, found, strict=True):
+        for row, histogram in zip(rows, found, strict=True):
             keys = np.flatnonzero(histogram).astype(np.int32)
             counts = histogram[keys].astype(np.int64)
             yield Outcome(row.name, ImageCounts(loaded.index, keys, counts, content=loaded.content))

@@ -225,11 +225,15 @@ def build_row(
 
 
 def build_segmenters(rows: Sequence[tuple[Settings, Row]], models: ModelCache, batch: int) -> list[Segmenter]:
-    """Return a segmenter per backbone and geometry, whose rows share its windows."""
+    """Return a segmenter per backbone and geometry, whose rows share its windows.
+
+    On an accelerator rows that see whole images have another one, so that those of the others share batches.
+    """
     together: dict[Hashable, list[tuple[Settings, Row]]] = {}
     for settings, row in rows:
         multiple = row.multiple(settings.stride)
-        geometry = settings.backbone, settings.resize, settings.window, settings.stride, multiple
+        alone = row.collects and row.text.device.type != "cpu"
+        geometry = settings.backbone, settings.resize, settings.window, settings.stride, multiple, alone
         together.setdefault(geometry, []).append((settings, row))
     return [build_segmenter([row for _, row in some], some[0][0], models, batch) for some in together.values()]
 

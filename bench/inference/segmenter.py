@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ from bench.runtime.device import is_out_of_memory, to_device
 from bench.runtime.timing import stage
 from bench.settings import ResizeRule
 
+TOGETHER = 4  # images, by their numbers in a dataset, whose windows an accelerator is given at once
+
 
 @dataclass(frozen=True, eq=False)
 class Stitched:
@@ -44,6 +47,10 @@ class Stitched:
         if len(kept) == len(self.rows):
             return self
         return Stitched([self.rows[number] for number in kept], self.scores[kept])
+
+
+Maps: TypeAlias = tuple[list[Stitched], Failures]
+"""Scores of one image, and of rows that raised their exceptions."""
 
 
 class Segmenter:
@@ -75,6 +82,12 @@ class Segmenter:
         """Methods whose first windows were checked; segmenters of one backbone and geometry may share them."""
 
     @property
+    def together(self) -> int:
+        """Images that share batches: one on a CPU, and where a method sees whole images."""
+        alone = self.backbone.device.type == "cpu" or any(row.collects for row in self.rows)
+        return 1 if alone else TOGETHER
+
+    @property
     def sizes(self) -> tuple[ResizeRule, ...]:
         """Sizes at which an image is needed: the network's, and those of `Row.whole`."""
         sizes = [self.resize, *(row.whole for row in self.rows)]
@@ -97,42 +110,54 @@ class Segmenter:
     ) -> dict[str, Tensor | Exception]:
         """Row name -> stitched cosine scores (Q, h, w) float32 on the backbone's device, debiased and refined.
 
-        image: RGB uint8 (h, w, 3) at the network's input size.
+        image, size, larger: see `prepared`.
         names: only these rows.
-        size: (H, W) of the original, at which the scores of rows that are refined there are; with it, rows that are
-            enlarged at once have theirs at their method's own size.
-        larger: the image at each of `sizes`.
 
         A row that raises has its exception in place of scores, and the others are computed. Where memory runs out the
         batch is halved, for good.
         """
-        stitched, failures = self.stitched(image, names, size, larger)
+        [(stitched, failures)] = self.stitched([self.prepared(image, size, larger)], names)
         check_weights(self._asked(names))()
         found: dict[str, Tensor | Exception] = {**failures}
         for group in stitched:
             found |= zip([row.name for row in group.rows], group.scores, strict=True)
         return {row.name: found[row.name] for row in self._asked(names)}
 
-    def stitched(
-        self,
-        image: NDArray[np.uint8],
-        names: Sequence[str] | None = None,
-        size: tuple[int, int] | None = None,
-        larger: Images = MappingProxyType({}),
-    ) -> tuple[list[Stitched], Failures]:
-        """`scores` with the rows of one number of queries in one tensor, and the exceptions apart.
+    @torch.inference_mode()
+    def prepared(
+        self, image: NDArray[np.uint8], size: tuple[int, int] | None = None, larger: Images = MappingProxyType({})
+    ) -> ImageInput:
+        """Put an image on the device and cut it into windows.
 
-        To be followed by `check_weights`, which on a GPU can wait.
+        image: RGB uint8 (h, w, 3) at the network's input size.
+        size: (H, W) of the original, at which the scores of rows that are refined there are; with it, rows that are
+            enlarged at once have theirs at their method's own size.
+        larger: the image at each of `sizes`.
         """
-        while True:
+        pixels = self.backbone.normalise(to_device(image, self.backbone.device))  # (3, h, w)
+        height, width = squashed_size(image.shape[0], image.shape[1], self._multiple, self.window)
+        if pixels.shape[1:] != (height, width):
+            pixels = F.interpolate(pixels[None], size=(height, width), mode="bilinear")[0]
+        return ImageInput(pixels, window_boxes(height, width, self.window, self.stride), larger, size)
+
+    def stitched(self, images: Sequence[ImageInput], names: Container[str] | None = None) -> list[Maps]:
+        """`scores` of each image with the rows of one number of queries in one tensor, and the exceptions apart.
+
+        To be followed by `check_weights`, which on a GPU can wait. `together` images share a batch where their windows
+        are alike and fit into it; a row that raises there is asked again about each of them.
+        """
+        rows, found = self._asked(names), list[Maps]()
+        while len(found) < len(images):
             try:
-                return self._stitched(image, self._asked(names), size, larger)
+                found += self._apart(self._sharing(images[len(found) :]), rows)
             except Exception as error:
                 if not is_out_of_memory(error) or self.batch == 1:
                     raise
-            self.batch //= 2
-            warnings.warn(f"out of memory on {self.backbone.device}; retrying with --batch {self.batch}", stacklevel=2)
-            torch.cuda.empty_cache()
+                self.batch //= 2
+                device = self.backbone.device
+                warnings.warn(f"out of memory on {device}; retrying with --batch {self.batch}", stacklevel=2)
+                torch.cuda.empty_cache()
+        return found
 
     @torch.inference_mode()
     def window_scores(self, images: Tensor, rows: Sequence[Row]) -> dict[str, Tensor | Exception]:
@@ -149,42 +174,64 @@ class Segmenter:
                 raise BenchError(f"out of memory on {self.backbone.device}; use a smaller --batch") from error
         return {**scores, **failures}
 
-    def _asked(self, names: Sequence[str] | None) -> list[Row]:
+    def _asked(self, names: Container[str] | None) -> list[Row]:
         return [row for row in self.rows if names is None or row.name in names]
 
+    def _sharing(self, images: Sequence[ImageInput]) -> Sequence[ImageInput]:
+        """Return the first images whose windows go through the tower together, at least one."""
+        count, windows = 1, len(images[0].boxes)
+        for image in images[1 : self.together]:
+            windows += len(image.boxes)
+            if windows > self.batch or _size(image.boxes[0]) != _size(images[0].boxes[0]):
+                break
+            count += 1
+        return images[:count]
+
+    def _apart(self, images: Sequence[ImageInput], rows: Sequence[Row]) -> list[Maps]:
+        """Stitch images that share a batch, and give each its failures."""
+        found, failures = self._stitched(images, rows)
+        if len(images) == 1 or not failures:
+            return [(groups, failures) for groups in found]
+        failed, apart = [row for row in rows if row.name in failures], []
+        for image, groups in zip(images, found, strict=True):
+            [(others, own)] = self._apart([image], failed)
+            apart.append(([*(group.without(failures) for group in groups), *others], own))
+        return apart
+
     @torch.inference_mode()
-    def _stitched(
-        self, image: NDArray[np.uint8], rows: Sequence[Row], size: tuple[int, int] | None, larger: Images
-    ) -> tuple[list[Stitched], Failures]:
-        pixels = self.backbone.normalise(to_device(image, self.backbone.device))  # (3, h, w)
-        height, width = squashed_size(image.shape[0], image.shape[1], self._multiple, self.window)
-        if pixels.shape[1:] != (height, width):
-            pixels = F.interpolate(pixels[None], size=(height, width), mode="bilinear")[0]
-        boxes = window_boxes(height, width, self.window, self.stride)
+    def _stitched(self, images: Sequence[ImageInput], rows: Sequence[Row]) -> tuple[list[list[Stitched]], Failures]:
         failures = Failures(shrinks=self.batch > 1)
         collects = [row for row in rows if row.collects]
-        given = ImageInput(pixels, boxes, larger, size)
-        collecting = Collecting(self.backbone, collects, given, self.looked_at)
+        collecting = Collecting(self.backbone, collects, images[0], self.looked_at)
         collecting.start(failures)
         by_queries: dict[int, list[Row]] = {}
         for row in rows:
             if not row.collects:
                 by_queries.setdefault(len(row.classes), []).append(row)
-        means = [
-            (together, WindowMean((len(together), queries), height, width, pixels.device))
-            for queries, together in by_queries.items()
-        ]
-        for start in range(0, len(boxes), self.batch):
-            chunk = boxes[start : start + self.batch]
-            windows = torch.stack([pixels[:, b.top : b.bottom, b.left : b.right] for b in chunk])
+        means: list[list[WindowMean]] = []
+        for image in images:
+            _, height, width = image.pixels.shape
+            shapes = [(len(alike), queries) for queries, alike in by_queries.items()]
+            means.append([WindowMean(shape, height, width, image.pixels.device) for shape in shapes])
+        places = [(number, box) for number, image in enumerate(images) for box in image.boxes]
+        for start in range(0, len(places), self.batch):
+            chunk = places[start : start + self.batch]
+            windows = torch.stack([images[n].pixels[:, b.top : b.bottom, b.left : b.right] for n, b in chunk])
             alive = [row for row in rows if row.name not in failures]
-            scores = self._window_scores(windows, alive, failures, collecting, chunk)
+            scores = self._window_scores(windows, alive, failures, collecting, [box for _, box in chunk])
             with stage("stitching"):
-                for together, mean in means:
-                    _stitch(mean, together, chunk, windows, scores)
-        found = [Stitched(together, mean.mean()) for together, mean in means]
-        found += [Stitched([row], scores[None]) for row, scores in collecting.scores(failures)]
-        return [part for group in found for part in _refined(group, pixels, size, failures)], failures
+                for number, alike in enumerate(by_queries.values()):
+                    _stitch([(means[image][number], box) for image, box in chunk], alike, windows, scores)
+        found = [
+            [Stitched(alike, mean.mean()) for alike, mean in zip(by_queries.values(), of_image, strict=True)]
+            for of_image in means
+        ]
+        found[0] += [Stitched([row], scores[None]) for row, scores in collecting.scores(failures)]
+        refined = [
+            [part for group in groups for part in _refined(group, image, failures)]
+            for image, groups in zip(images, found, strict=True)
+        ]
+        return refined, failures
 
     def _window_scores(
         self,
@@ -213,25 +260,29 @@ class Segmenter:
                     self.looked_at.add(row.identity)
 
 
+def _size(box: Box) -> tuple[int, int]:
+    return box.bottom - box.top, box.right - box.left
+
+
 def _stitch(
-    mean: WindowMean, rows: Sequence[Row], boxes: Sequence[Box], windows: Tensor, scores: dict[str, Tensor]
+    places: Sequence[tuple[WindowMean, Box]], rows: Sequence[Row], windows: Tensor, scores: dict[str, Tensor]
 ) -> None:
     """Add the windows' scores of rows that have equally many queries; zeros for a row that failed."""
-    nothing = windows.new_zeros(()).expand(len(boxes), len(rows[0].classes), *windows.shape[2:])
+    nothing = windows.new_zeros(()).expand(len(windows), len(rows[0].classes), *windows.shape[2:])
     maps = [scores.get(row.name, nothing) for row in rows]
     # A CPU adds them up without a copy of all; to an accelerator a copy costs less than a call for each.
     by_window = zip(*maps, strict=True) if windows.device.type == "cpu" else torch.stack(maps, dim=1)
-    for box, of_window in zip(boxes, by_window, strict=True):
+    for (mean, box), of_window in zip(places, by_window, strict=True):
         mean.add(box, of_window)
 
 
-def _refined(group: Stitched, pixels: Tensor, size: tuple[int, int] | None, failures: Failures) -> list[Stitched]:
+def _refined(group: Stitched, image: ImageInput, failures: Failures) -> list[Stitched]:
     """Refine the rows; those at the original's size, which is another, come apart."""
     large = []
     for row, scores in zip(group.rows, group.scores, strict=True):
         if row.refine is not None and row.name not in failures:
             with failures.of([row.name]):
-                refined = row.refined(scores, pixels, size)
+                refined = row.refined(scores, image.pixels, image.original)
                 if refined is not scores:
                     large.append(Stitched([row], refined[None]))
     apart = {*failures, *(row.name for one in large for row in one.rows)}

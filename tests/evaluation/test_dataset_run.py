@@ -11,6 +11,7 @@ from store_helpers import edit
 
 from bench.cli import main
 from bench.store.store import Store
+from tools.pretended_cuda import pretended_cuda
 
 pytestmark = pytest.mark.usefixtures("any_count")
 
@@ -52,6 +53,42 @@ def test_an_interrupted_run_goes_on_where_it_was(finished: Project, project: Pro
     expected = finished.counts()
     for dataset in ("loveda", "whu_aerial"):
         assert project.counts()[f"{dataset}/maskclip"] == expected[f"{dataset}/maskclip"]
+
+
+WATCHED = """
+from pathlib import Path
+from bench.api import method
+@method("watched")
+def watched(trunk):
+    with Path(__file__).with_name("seen.txt").open("a") as file:
+        print(float(trunk.images.double().sum()), file=file)
+    return trunk.project(trunk.input(-1))
+"""
+
+
+def test_batches_of_a_gpu_are_the_same_in_shards_and_in_a_run_that_goes_on(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch holds windows of several images: never fewer of them because some are counted or another shard's."""
+    (project.root / "watched.py").write_text(WATCHED)
+    seen = project.root / "seen.txt"
+    flags = ("--datasets", "loveda", "--methods", "watched", "--plugin", str(project.root / "watched.py"))
+
+    def batches(*more: str, results: str, code: int = 0) -> set[str]:
+        seen.unlink(missing_ok=True)
+        assert project.run(*flags, "--device", "cuda", *more, results=results) == code
+        return set(seen.read_text().split())
+
+    with pretended_cuda(monkeypatch):
+        whole = batches(results="whole")
+        assert len(whole) == 2  # the third image is lower than a window
+        assert [batches("--shard", f"{part}/2", results="shards") for part in (0, 1)] == [whole, whole]
+        image = next((project.data / "LoveDA").rglob("images_png/2523.png"))
+        content = image.read_bytes()
+        image.write_bytes(content[: len(content) // 2])
+        assert not whole <= batches(results="resumed", code=1)
+        image.write_bytes(content)
+        assert batches(results="resumed") == whole
 
 
 def test_a_cell_that_was_counted_and_not_put_together_is_finished(finished: Project, project: Project) -> None:
