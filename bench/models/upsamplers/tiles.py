@@ -189,15 +189,17 @@ class TileGrid:
 
     def _fold_border(self, kernels: Tensor, strip: Strip, adjoint: bool = False) -> None:
         """Reflect padding: taps outside the image are added, in place, to those that they mirror."""
-        rows, folds = _folds(self.height, self.radius, self.device)
-        folds = (folds.mT if adjoint else folds)[:, None, None, None]  # (i, 1, 1, 1, t, d, d)
-        kernels[:, :, :, :, rows] = folds @ kernels[:, :, :, :, rows]
-        first, last = _folded_tiles(self.width, self.radius, strip)
-        if first < last:
-            columns, folds = _folds(self.width, self.radius, self.device)
-            columns, folds = columns[first:last] - strip.first, folds[:, first:last]
-            folds = (folds if adjoint else folds.mT)[None, :, None, :, None]  # (1, j, 1, s, 1, d, d)
-            kernels[:, :, :, columns] = kernels[:, :, :, columns] @ folds
+        for rows, folds in self._folded(kernels, 4, Strip(0, self.down), self.height):
+            rows.copy_((folds.mT if adjoint else folds)[:, None, None, None] @ rows)  # (i, 1, 1, 1, t, d, d) in front
+        for columns, folds in self._folded(kernels, 3, strip, self.width):
+            columns.copy_(columns @ (folds if adjoint else folds.mT)[None, :, None, :, None])  # (1, j, 1, s, 1, d, d)
+
+    def _folded(self, kernels: Tensor, axis: int, tiles: Strip, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the kernels of tiles along an axis from which taps reach outside, and their part of `_folds`."""
+        for first, folds in _folds(size, self.radius, self.device):
+            start, stop = max(first, tiles.first), min(first + folds.shape[1], tiles.last)
+            if start < stop:
+                yield kernels.narrow(axis, start - tiles.first, stop - start), folds[:, start - first : stop - first]
 
     def read(self, images: Tensor, strip: Strip) -> Tensor:
         """Return a strip's pixels of images (b, height, width, n), in the order of `write`: (b * s, t, TILE², n)."""
@@ -208,10 +210,12 @@ class TileGrid:
 
     def write(self, tiles: Tensor, out: Tensor, strip: Strip) -> None:
         """Put the pixels (b * s, t, TILE², n) of a strip at their place in the images `out` (b, height, width, n)."""
-        pixels = tiles.view(len(out), strip.across, self.down, TILE, TILE, -1)
-        pixels = pixels.permute(0, 2, 3, 1, 4, 5).flatten(3, 4).flatten(1, 2)
+        pixels = tiles.view(len(out), strip.across, self.down, TILE, TILE, -1).permute(0, 2, 3, 1, 4, 5)
         target = out[:, :, strip.first * TILE : strip.last * TILE]
-        target.copy_(pixels[:, : target.shape[1], : target.shape[2]])
+        if target.shape[1:3] == (self.down * TILE, strip.across * TILE):
+            _tiled(target, self.down, strip.across).copy_(pixels)
+        else:
+            target.copy_(pixels.flatten(3, 4).flatten(1, 2)[:, : target.shape[1], : target.shape[2]])
 
 
 def _tiled(pixels: Tensor, down: int, across: int) -> Tensor:
@@ -251,8 +255,8 @@ def _reflected(index: Tensor, size: int) -> Tensor:
 
 @functools.lru_cache
 @torch.inference_mode(False)  # so that training can use what inference made
-def _folds(size: int, radius: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the tiles along an axis from which taps reach outside (n,), and the tap that counts for each.
+def _folds(size: int, radius: int, device: torch.device) -> list[tuple[int, Tensor]]:
+    """Return the first of each run of tiles along an axis from which taps reach outside, and the taps that count there.
 
     The latter as (TILE, n, d, d), from each tap to the one that it mirrors.
     """
@@ -261,15 +265,10 @@ def _folds(size: int, radius: int, device: torch.device) -> tuple[Tensor, Tensor
     counts = torch.where(pixels < size, _reflected(taps, size), taps)  # pixels beyond the image are never used
     tiles = (counts != taps).view(-1, TILE * (2 * radius + 1)).any(1).nonzero().flatten()
     places = (counts - pixels + radius).view(-1, TILE, 2 * radius + 1)[tiles]
-    folds = F.one_hot(places, 2 * radius + 1).mT.float().transpose(0, 1)
-    return tiles.to(device), folds.contiguous().to(device)
-
-
-@functools.lru_cache
-def _folded_tiles(size: int, radius: int, strip: Strip) -> tuple[int, int]:
-    """Return which of the tiles of `_folds` are in a strip: from, up to not including."""
-    tiles, _ = _folds(size, radius, torch.device("cpu"))
-    return int((tiles < strip.first).sum()), int((tiles < strip.last).sum())
+    folds = F.one_hot(places, 2 * radius + 1).mT.float().transpose(0, 1).to(device)
+    cuts = ((tiles.diff() > 1).nonzero().flatten() + 1).tolist()
+    runs = zip(tiles.tensor_split(cuts), folds.tensor_split(cuts, dim=1), strict=True)
+    return [(int(run[0]), part.contiguous()) for run, part in runs]
 
 
 @functools.lru_cache
