@@ -107,7 +107,7 @@ function headCell(column, text, attributes = {}) {
 function heads(shown) {
   const [top, below] = [element("tr"), element("tr")];
   const tall = { rowspan: 2 };
-  top.append(headCell("row", "Row", { ...tall, class: "row-head" }), headCell("mean", "Mean", tall), element("th", "Rank", { scope: "col", ...tall }));
+  top.append(headCell("row", "Row", { ...tall, class: "row-head" }), headCell("mean", "Mean, rank", { ...tall, class: "mean" }));
   top.append(...shown.attributes.map((one) => headCell(one.key, one.head, { ...tall, class: "attribute" })));
   for (const group of shown.groups) {
     top.append(element("th", groupName(group.task), { scope: "colgroup", colspan: group.datasets.length + group.withMean, class: "group first" }));
@@ -145,9 +145,14 @@ function rowHead(row) {
   return th;
 }
 
-function rankText(rank) {
-  if (!rank) return "–";
-  return rank.low < rank.high ? `${rank.rank} [${rank.low}–${rank.high}]` : `${rank.rank}`;
+function meanCell(row, shown, best) {
+  const value = shown.means.values.get(row.row);
+  const td = valueCell(undefined, { class: known(value) && number(value) === number(best) ? "best mean" : "mean" });
+  td.append(element("span", number(value)));
+  if (!known(value)) return td;
+  const { rank, low, high } = shown.ranks.get(row.row);
+  td.append(element("small", low < high ? `${rank} [${low}–${high}]` : `${rank}`));
+  return td;
 }
 
 function valueCell(text, attributes = {}) {
@@ -183,12 +188,11 @@ function board() {
   const best = Math.max(...shown.means.values.values());
   const body = shown.rows.map((row) => {
     const tr = element("tr", undefined, { "data-row": row.row });
-    const value = shown.means.values.get(row.row);
-    tr.append(rowHead(row), valueCell(number(value), { class: known(value) && number(value) === number(best) ? "best mean" : "mean" }), valueCell(rankText(shown.ranks.get(row.row)), { class: "rank" }));
+    tr.append(rowHead(row), meanCell(row, shown, best));
     tr.append(...shown.attributes.map(({ key }) => valueCell(key === "cost" ? (row.cost ? row.cost.toPrecision(2) : "–") : row[key] || "–", { class: "attribute" })));
     for (const group of shown.groups) {
       const cells = group.datasets.map((one) => resultCell(row, one, spans.get(one.name)));
-      if (group.withMean) cells.unshift(valueCell(number(group.means.values.get(row.row)), { class: "group-mean" }));
+      if (group.withMean) cells.unshift(valueCell(number(group.means.values.get(row.row)), { class: "group-mean", "data-over": group.means.common.length, "data-task": group.task }));
       cells[0].classList.add("first");
       tr.append(...cells);
     }
@@ -263,10 +267,12 @@ function describe(target) {
     parts.push(`${cell.images.toLocaleString("en")} of ${plural(cell.total, "image")}`, ...cell.notes);
   } else if (dataset) {
     parts.push(isGuess(row) ? `${row.label} on ${dataset.title}, computed from the labels` : `${row.label} on ${dataset.title}: not run`);
+  } else if (td.dataset.task) {
+    parts.push(`${row.label}: mean over ${td.dataset.over === "0" ? `no dataset, for the rows shown share none of ${td.dataset.task} that is complete` : `the ${plural(Number(td.dataset.over), `${td.dataset.task} dataset`)} that the rows shown share`}`);
   } else if (!isGuess(row)) {
     parts.push(`${row.label}${row.venue ? ` (${row.venue})` : ""}: backbone ${row.backbone || "–"}`, `second model ${row.second || "none"}`, `upsampler ${row.upsampler || "none"}`);
     if (row.cost) parts.push(`${row.cost.toPrecision(2)} s per image`);
-    if (td.classList.contains("rank")) parts.push("in brackets the ranks that the tests of the means leave open");
+    if (td.classList.contains("mean")) parts.push("below the mean its rank, in brackets the ranks that the tests of the means leave open");
   } else parts.push(`${row.label}: ignores the image`);
   $("told").textContent = parts.join(" · ");
 }

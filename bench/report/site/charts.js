@@ -78,7 +78,7 @@ function dataset() {
     options: { indexAxis: "x", scales: { y: axis("%") } },
   }, shown.length ? "" : none);
   const without = shown.filter((cell) => cell.low === null);
-  const whys = [...new Set(without.map((cell) => cell.units || cell.text || "not complete"))];
+  const whys = [...new Set(without.map((cell) => (cell.units || cell.text || "not complete").replace(": no interval", "")))];
   $("forest-note").textContent = !shown.length || !without.length ? "" : without.length === shown.length ? `No intervals: ${whys.join("; ")}.` : `No interval of ${without.map(named).join(", ")}: ${whys.join("; ")}.`;
   const curved = shown.filter((cell) => cell.curve);
   draw("curves", {
@@ -95,7 +95,7 @@ function dataset() {
     type: "scatter",
     data: { datasets: bounded.map((cell, place) => ({ label: named(cell), data: [{ x: cell.score, y: cell.boundary }], backgroundColor: colourOf(place), pointRadius: 5 })) },
     options: { scales: { x: axis("score, %"), y: axis("mean boundary IoU, %") } },
-  }, bounded.length ? "" : "No boundary IoU was counted; `run --boundary` counts it.");
+  }, bounded.length ? "" : "No boundary IoU was counted; “run --boundary” counts it.");
   table("classes", ["Row", ...classNames(chosen)], shown.filter((cell) => cell.iou).map((cell) => [named(cell),
     ...cell.iou.map((value) => shaded(number(value), known(value) ? value / 100 : null))]), none);
 }
@@ -150,7 +150,7 @@ function provenance() {
   $("stand").textContent = `${day ? `Results up to ${day}` : "No results"}, ovss-bench ${head.version}. `
     + `${plural(head.cells, "result")}: ${Object.entries(head.verdicts).map(([status, count]) => `${count} ${status}`).join(", ")}. ${DATA.differences || ""}`;
   table("facts-table", ["What", "Value"], [["written", `${head.first} to ${head.last}`], ["commits", head.commits.join(", ")],
-    ["weights (sha256)", head.weights.join(", ")], ["torch", head.torch.join(", ")], ["machines", head.machines.join(", ")], ["page made by", `ovss-bench ${head.version}`]]);
+    ["weights (sha256)", head.weights.join(", ")], ["torch", head.torch.join(", ")], ["machines", head.machines.join(", ")], ["page made by", `ovss-bench ${head.version}`]].map(([what, value]) => [what, element("td", value, { class: "text" })]));
 }
 
 // all that depends on which rows are drawn

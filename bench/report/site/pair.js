@@ -92,7 +92,7 @@ function byImage(of, a, b, names, empty) {
   const shown = [...new Set([...some, ...pictured])].sort((x, y) => y.gain - x.gain);
   const withPictures = pictured.length > 0;
   $("gains-note").textContent = !shown.length ? "" : `The greatest gains and losses${shown.length > some.length ? ", and the images with pictures" : ""}. `
-    + (withPictures ? "" : "Pictures come with `run --save-predictions N` and `report --data-root D`.");
+    + (withPictures ? "" : "Pictures come with “run --save-predictions N” and “report --data-root D”.");
   const heads = ["Image", names[0], names[1], "difference", ...(withPictures ? ["image", "label", ...names, "where they differ"] : [])];
   table("gains", heads, shown.map((line) => {
     const pictures = picturesOf(of.name, line.index);

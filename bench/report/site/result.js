@@ -75,7 +75,7 @@ function imageTable(cell, of) {
   table("result-images", heads, shown.map((line) => [line.id, number(line.score), ...(withPictures ? [pictureCell(map(line), `label map of ${line.id}`),
     pictureCell(line.pictures && line.pictures.label, "label"), pictureCell(line.pictures && line.pictures.image, "image")] : [])]),
   lines.length ? "" : `No image has counts. ${cell.notes.join("; ")}`);
-  $("result-images-note").textContent = `${shown.length} of ${plural(lines.length, "image")}. ${withPictures || !lines.length ? "" : "Pictures come with `run --save-predictions N` and `report --data-root D`."}`;
+  $("result-images-note").textContent = `${shown.length} of ${plural(lines.length, "image")}. ${withPictures || !lines.length ? "" : "Pictures come with “run --save-predictions N” and “report --data-root D”."}`;
   $("result-all").hidden = shown.length === lines.length;
   $("result-all").onclick = () => { imageOrder.all = true; imageTable(cell, of); };
 }
