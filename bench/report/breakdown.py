@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from bench.data.samples import SampleSet
 from bench.errors import BenchError
@@ -128,36 +128,64 @@ class ObjectBreakdown:
     images: tuple[int, int]
 
 
-def object_breakdown(first: StoredResult, second: StoredResult, samples: SampleSet) -> ObjectBreakdown | None:
-    """Break the difference of two stored rows down by size of objects and distance from edges; None without label maps.
+class ObjectCounts(NamedTuple):
+    """What `size_counts` and `distance_counts` say of the label maps of some rows, added up over images.
 
-    samples: those that were counted. Raises BenchError where their labels are others, or cannot be read.
+    images: how many of how many.
     """
-    maps, classes = [LabelMaps.of(cell) for cell in (first, second)], len(first.classes)
-    areas = dict(zip(first.ids, label_area(first.areas()), strict=True))
-    sizes, distances, used = np.zeros((len(SIZE_NAMES), 3, 2), int), np.zeros((len(DISTANCE_NAMES), 3), int), 0
+
+    sizes: Ints
+    distances: Ints
+    images: tuple[int, int]
+
+
+def object_counts(cells: Sequence[StoredResult], samples: SampleSet, most: int | None = None) -> ObjectCounts | None:
+    """Count the label maps of rows by size of objects and distance from edges; None without any.
+
+    samples: those that were counted; the images are those of which all rows have kept their label map.
+    most: so many of them at most, spread evenly. Raises BenchError where their labels are others, or cannot be read.
+    """
+    maps, classes = [LabelMaps.of(cell) for cell in cells], len(cells[0].classes)
+    areas = dict(zip(cells[0].ids, label_area(cells[0].areas()), strict=True))
+    kept = set.intersection(*(of.kept(cell.ids) for of, cell in zip(maps, cells, strict=True)))
+    names = [name for name in samples.ids if name in kept and name in areas]
+    if most is not None and len(names) > most:
+        names = [names[place] for place in np.linspace(0, len(names) - 1, most).round().astype(int)]
+    wanted = set(names)
+    sizes = np.zeros((len(SIZE_NAMES), 1 + len(cells), 2), np.int64)
+    distances, used = np.zeros((len(DISTANCE_NAMES), 1 + len(cells)), np.int64), 0
     for source, indices in enumerate(samples.sources):
-        kept: dict[str, list[NDArray[np.uint8]]] = {}
-        for name in (samples.ids[index] for index in indices):
-            both = [labels for of in maps if name in areas and (labels := of.labels(name)) is not None]
-            kept |= {name: both} if len(both) == 2 else {}
-        for sample in samples.read_source(source) if kept else ():
-            if sample.id not in kept:
+        if wanted.isdisjoint(samples.ids[index] for index in indices):
+            continue
+        for sample in samples.read_source(source):
+            labels = [of.labels(sample.id) for of in maps] if sample.id in wanted else [None]
+            predictions = [one for one in labels if one is not None]
+            if len(predictions) < len(cells):
                 continue
             counted = np.bincount(sample.label.ravel(), minlength=256)[:classes]
             if not np.array_equal(counted, areas[sample.id]):
                 where = f"{samples.root}: the label of {sample.id}"
                 raise BenchError(f"{where} is not the one that was counted; give the folder of the run (--data-root)")
-            sizes += size_counts(sample.label, kept[sample.id], classes)
-            distances += distance_counts(sample.label, kept[sample.id], classes)
+            sizes += size_counts(sample.label, predictions, classes)
+            distances += distance_counts(sample.label, predictions, classes)
             used += 1
-    if not used:
+    return ObjectCounts(sizes, distances, (used, len(samples))) if used else None
+
+
+def object_breakdown(first: StoredResult, second: StoredResult, samples: SampleSet) -> ObjectBreakdown | None:
+    """Break the difference of two stored rows down by size of objects and distance from edges; None without label maps.
+
+    samples: those that were counted. Raises BenchError where their labels are others, or cannot be read.
+    """
+    found = object_counts([first, second], samples)
+    if found is None:
         return None
+    sizes = found.sizes
     by_size = _shares("size", SIZE_NAMES, sizes[..., 1])
     by_size.insert(1, "objects", sizes[:, 0, 0])
     for column, name in ((1, "found_first"), (2, "found_second")):
         by_size[name] = ratio(sizes[:, column, 0], sizes[:, 0, 0])
-    return ObjectBreakdown(by_size, _shares("distance", DISTANCE_NAMES, distances), (used, len(samples)))
+    return ObjectBreakdown(by_size, _shares("distance", DISTANCE_NAMES, found.distances), found.images)
 
 
 def _shares(key: str, names: list[str], pixels: Ints) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection as Names
 from collections.abc import Mapping, Sequence
@@ -233,6 +234,7 @@ def html_report(  # noqa: PLR0913 (each is a flag)
     file, folders = Path(out) if out else folder / "report.html", each_path(cards)
     beside = file.with_name(f"{file.stem}_pictures")
 
+    @functools.cache
     def samples_of(name: str) -> SampleSet | None:
         try:
             return find_samples(load_card(name, folders), Path(data_root)) if data_root else None

@@ -15,7 +15,8 @@ from bench.data.cards import load_card
 from bench.data.prepared import find_samples
 from bench.errors import BenchError
 from bench.metrics import score
-from bench.report.breakdown import Breakdown, breakdown, object_breakdown
+from bench.report.breakdown import Breakdown, breakdown, object_breakdown, object_counts
+from bench.report.site.blocks import objects
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
@@ -102,6 +103,14 @@ def test_why_is_printed_with_objects_where_label_maps_are_kept(
     assert first is not None and second is not None
     found = object_breakdown(first, second, samples)
     assert found is not None and found.images == (2, 3)
+    some = object_counts([first, second], samples, most=1)
+    assert some is not None and some.images == (1, 3)
+    of_page = objects([first, second], lambda name: samples)["loveda"]
+    assert of_page["images"] == (2, 3) and of_page["sizes"]["names"] == found.sizes["size"].tolist()
+    pixels = {key: np.array(of)[:, 1] for key, of in of_page["sizes"]["of"].items()}
+    assert (pixels["a"] / pixels["all"]).tolist() == pytest.approx(found.sizes["first"].tolist(), nan_ok=True)
+    assert (np.array(of_page["distances"]["of"]["b"]) <= np.array(of_page["distances"]["of"]["all"])).all()
+    assert objects([first, second], lambda name: None) == {}
     areas = first.areas().stack[1:].sum(0)
     for frame in (found.sizes, found.distances):
         assert frame["of_all"].sum() == pytest.approx(1)

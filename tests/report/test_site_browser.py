@@ -34,6 +34,12 @@ MORE = """for (let at = 0; at < 35; at++) {
   CELLS.set(cell.row + "\\tloveda", cell);
   RANKED.push({ row: cell.row, label: cell.row });
 }"""
+OBJECTS = """DATA.objects.loveda = {
+  images: [1, 2],
+  sizes: { names: ["small"], of: { all: [[10, 100]], gem: [[4, 75]], clip: [[2, 50]] } },
+  distances: { names: ["near"], of: { all: [10], gem: [3], clip: [6] } },
+};
+why()"""
 CHECKS = (Path(__file__).parent / "browser_checks.js").read_text(encoding="utf-8")
 
 
@@ -210,6 +216,22 @@ def test_why_one_row_is_ahead_of_another(opened: Callable[..., Any]) -> None:
     lines = {line[0]: line[1:] for line in (row.split("\t") for row in page.inner_text("#by-class").splitlines())}
     assert lines["building"][1:3] == [f"{gem[1]:.1f}", f"{clip[1]:.1f}"]
     assert lines["building"][3] == f"+{gem[1] - clip[1]:.1f}"
+    adds = [float(text.replace("−", "-")) for text in texts(page, "#by-class tbody td:nth-child(6)")]
+    scores = [page.evaluate("(row) => cellOf(row, 'loveda').score", row) for row in ("gem", "clip")]
+    assert adds == sorted(adds, reverse=True) and sum(adds) == pytest.approx(scores[0] - scores[1], abs=0.2)
+    assert "Needs label maps of the same images" in page.inner_text("#objects-note")
+    page.evaluate(OBJECTS)
+    assert page.inner_text("#by-size tbody").split("\t") == [
+        "small",
+        "10",
+        "100.0",
+        "75.0",
+        "50.0",
+        "+25.0",
+        "40.0",
+        "20.0",
+    ]
+    assert page.inner_text("#by-distance tbody").split("\t") == ["near", "100.0", "30.0", "60.0", "−30.0"]
     shares = [page.evaluate("(row) => cellOf(row, 'loveda').confusion[0][1]", row) for row in ("gem", "clip")]
     changed = [line.split("\t") for line in page.inner_text("#changed tbody").splitlines()]
     (line,) = [line for line in changed if line[:2] == ["background", "building"]]

@@ -17,6 +17,7 @@ from bench.data.prepared import find_samples
 from bench.demo.datasets import write_demo
 from bench.inference.visualize import palette_png
 from bench.report.frames import html_report
+from bench.report.site.blocks import objects
 from bench.report.site.pictures import SIDE, Pictures, pictures
 from bench.store.maps import LabelMaps
 from bench.store.result import StoredResult
@@ -81,6 +82,7 @@ def test_image_and_label_stand_beside_the_maps(tmp_path: Path) -> None:
     shown = found.shown["whu_aerial"]
     assert shown[0].keys() == {"maps"} and last > 0
     assert shown[last].keys() == {"maps", "image", "label"}
+    assert objects([cell], lambda name: samples) == {}  # counted on other labels
     sample = samples.read(last)
     label = opened(found, shown[last]["label"])
     assert label.size == (SIDE, SIDE)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
+from bench.data.samples import SampleSet
+from bench.errors import BenchError
 from bench.metrics import score
 from bench.metrics.intervals import interval
 from bench.metrics.significance import holm
+from bench.report.breakdown import DISTANCE_NAMES, SIZE_NAMES, object_counts
 from bench.report.scores import Collection, rounded
+from bench.store.maps import LabelMaps
 from bench.store.result import StoredResult
 
 NO_SCORE: Final = 65535
+COUNTED: Final = 50  # images of a dataset whose objects are counted, spread evenly
 
 
 def image_scores(cell: StoredResult) -> str:
@@ -34,10 +40,38 @@ def confusion_shares(cell: StoredResult) -> list[list[float | None]]:
 
     Pixels that were given no class are missing from a line.
     """
-    counts = cell.confusion().sum(axis=0)[: len(cell.classes)].astype(float)
+    counts = cell.total_confusion()[: len(cell.classes)].astype(float)
     total = counts.sum(axis=1, keepdims=True)
     shares = np.divide(100 * counts, total, out=np.full_like(counts, np.nan), where=total > 0)
     return [[rounded(value / 100, 1) for value in line[: len(cell.classes)]] for line in shares]
+
+
+def objects(cells: Iterable[StoredResult], samples_of: Callable[[str], SampleSet | None]) -> dict[str, dict[str, Any]]:
+    """Return how right label maps are by size of objects and distance from edges, of datasets whose labels are there.
+
+    dataset -> "images": [counted, of how many]; "sizes" and "distances" -> "names", and "of" -> "all" (what there is)
+    or a row (what it has right) -> [objects, pixels] of each size, pixels of each distance.
+    """
+    kept: dict[str, list[StoredResult]] = {}
+    for cell in cells:
+        if LabelMaps.of(cell).valid:
+            kept.setdefault(cell.dataset, []).append(cell)
+    found: dict[str, dict[str, Any]] = {}
+    for dataset, of_dataset in kept.items():
+        samples = samples_of(dataset)
+        counts = None
+        with contextlib.suppress(BenchError):  # other labels, or files that cannot be read
+            counts = object_counts(of_dataset, samples, COUNTED) if samples else None
+        if counts is not None:
+            places = ["all", *(cell.row for cell in of_dataset)]
+            found[dataset] = {
+                key: {"names": names, "of": dict(zip(places, np.moveaxis(of, 1, 0).tolist(), strict=True))}
+                for key, names, of in (
+                    ("sizes", SIZE_NAMES, counts.sizes),
+                    ("distances", DISTANCE_NAMES, counts.distances),
+                )
+            } | {"images": counts.images}
+    return found
 
 
 def paired(collection: Collection, rows: Sequence[str], datasets: Sequence[str]) -> dict[str, Any]:

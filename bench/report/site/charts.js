@@ -149,7 +149,7 @@ function provenance() {
   $("bands").replaceChildren(...head.bands.map((text) => element("div", text, { class: "band", role: "note" })));
   $("stand").textContent = `${day ? `Results up to ${day}` : "No results"}, ovss-bench ${head.version}. `
     + `${plural(head.cells, "result")}: ${Object.entries(head.verdicts).map(([status, count]) => `${count} ${status}`).join(", ")}. ${DATA.differences || ""}`;
-  table("facts-table", ["What", "Value"], [["written", `${head.first} to ${head.last}`], ["commits", head.commits.join(", ")],
+  table("facts-table", ["What", element("th", "Value", { scope: "col", class: "text" })], [["written", `${head.first} to ${head.last}`], ["commits", head.commits.join(", ")],
     ["weights (sha256)", head.weights.join(", ")], ["torch", head.torch.join(", ")], ["machines", head.machines.join(", ")], ["page made by", `ovss-bench ${head.version}`]].map(([what, value]) => [what, element("td", value, { class: "text" })]));
 }
 

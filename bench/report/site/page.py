@@ -16,14 +16,14 @@ from bench import __version__
 from bench.config import Config
 from bench.data.cards import Card
 from bench.data.samples import SampleSet
-from bench.metrics import label_area, summary
+from bench.metrics import class_parts, label_area, summary
 from bench.metrics.significance import holm, mean_ranks
 from bench.report.analysis import threshold_curve
 from bench.report.details import blocks_of, command_of, shown_blocks
 from bench.report.published import TOLERANCE, load_published, method_facts
 from bench.report.render import WARNINGS, csv_lines, to_csv
 from bench.report.scores import Collection, Score, readable, rounded
-from bench.report.site.blocks import confusion_shares, image_scores, paired
+from bench.report.site.blocks import confusion_shares, image_scores, objects, paired
 from bench.report.site.pictures import pictures
 from bench.report.tables import AVERAGE, Grid, Line, common_datasets, leaderboard
 from bench.report.verdict import card_of, differences
@@ -59,6 +59,7 @@ def page(
     found = pictures(stored.values(), samples_of)
     inside = found.inside()
     data |= {"shown": found.shown, "inside": inside or {}, "folder": folder}
+    data["objects"] = objects(stored.values(), samples_of)
     text = (HERE / "page.html").read_text(encoding="utf-8")
     parts = {
         "/*CHART*/": (HERE / "chart.umd.min.js").read_text(encoding="utf-8"),
@@ -260,9 +261,11 @@ def _cell(score: Score, cell: StoredResult | None, published: float | None, clas
     }
     if cell is None or not cell.counted or len(cell.classes) != len(classes):
         return found
-    numbers = summary(cell.areas().total, cell.metric)
+    areas = cell.areas().total
+    numbers = summary(areas, cell.metric)
     found["iou"] = [rounded(value, 2) for value in np.asarray(numbers["iou"], float)]
     found["acc"] = [rounded(value, 2) for value in np.asarray(numbers["acc"], float)]
+    found["parts"] = [rounded(value, 2) for value in class_parts(areas, cell.metric)]
     found["threshold"] = cell.settings.threshold
     if score.settings and score.settings.method != EXTERNAL:  # there are no probabilities in others' label maps
         found["curve"] = [rounded(value, 2) for value in threshold_curve(cell)]

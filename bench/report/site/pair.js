@@ -49,15 +49,16 @@ function why() {
   $("why-note").textContent = barred.length && !empty ? `May not be ranked, so the differences say little: ${barred.join(", ")}.` : "";
   byClass(of, a, b, names, empty);
   byConfusion(of, a, b, names, empty);
+  byObject(of, a, b, names, empty);
   byImage(of, a, b, names, empty);
 }
 
 function byClass(of, a, b, names, empty) {
   const lines = empty ? [] : classNames(of).map((name, place) => ({ name, share: of.labelled[place], values: [a.iou[place], b.iou[place]],
-    difference: known(a.iou[place]) && known(b.iou[place]) ? a.iou[place] - b.iou[place] : null }));
-  lines.sort((x, y) => (y.difference ?? 0) - (x.difference ?? 0));
-  table("by-class", ["Class", "of the labels, %", `IoU ${names[0]}`, `IoU ${names[1]}`, "difference"],
-    lines.map((line) => [line.name, number(line.share), ...line.values.map(number), gainCell(line.difference)]), empty);
+    difference: known(a.iou[place]) && known(b.iou[place]) ? a.iou[place] - b.iou[place] : null, adds: a.parts[place] - b.parts[place] }));
+  lines.sort((x, y) => y.adds - x.adds || (y.difference ?? 0) - (x.difference ?? 0));
+  table("by-class", ["Class", "of the labels, %", `IoU ${names[0]}`, `IoU ${names[1]}`, "difference", "adds to the score"],
+    lines.map((line) => [line.name, number(line.share), ...line.values.map(number), gainCell(line.difference), signed(line.adds)]), empty);
 }
 
 // Shares of a class's true pixels that went elsewhere in one row and not in the other, those that weigh most first.
@@ -70,9 +71,33 @@ function byConfusion(of, a, b, names, empty) {
   }).filter((one) => one.label !== one.given && Math.abs(one.difference) >= 0.05);
   const weight = (one) => Math.abs(one.difference) * of.labelled[one.label];
   lines.sort((x, y) => weight(y) - weight(x));
-  table("changed", ["True", "taken for", `${names[0]}, %`, `${names[1]}, %`, "difference", "of all pixels"], lines.slice(0, 15).map((one) => [
+  table("changed", ["True", element("th", "taken for", { scope: "col", class: "text" }), `${names[0]}, %`, `${names[1]}, %`, "difference", "of all pixels"], lines.slice(0, 15).map((one) => [
     classes[one.label], element("td", classes[one.given] || "no class", { class: "text" }), ...one.values.map(number), signed(one.difference), signed(one.difference * of.labelled[one.label] / 100)]),
   empty || "The two rows confuse the same classes equally often.");
+}
+
+// How much is right of objects of each size, and of pixels at each distance from an edge.
+function byObject(of, a, b, names, empty) {
+  const found = empty ? null : DATA.objects[of.name];
+  const counted = found && found.sizes.of[a.row] && found.sizes.of[b.row];
+  const none = empty || "Needs label maps of the same images of both rows, and their labels: “run --save-predictions N” or “score”, then “report --data-root D”.";
+  $("objects-note").textContent = counted ? `Right pixels, and objects of which at least half is right, on ${found.images[0]} of ${plural(found.images[1], "image")}; sizes and distances in pixels.` : none;
+  $("objects").hidden = !counted;
+  if (!counted) return;
+  const share = (part, all) => (all ? (100 * part) / all : null);
+  const lines = (kind, pixels) => {
+    const [all, ...both] = ["all", a.row, b.row].map((key) => kind.of[key]);
+    const sum = all.reduce((total, line) => total + pixels(line), 0);
+    return kind.names.map((name, place) => {
+      const right = both.map((of) => share(pixels(of[place]), pixels(all[place])));
+      return { name, of: share(pixels(all[place]), sum), right, difference: known(right[0]) ? right[0] - right[1] : null, all: all[place], both: both.map((of) => of[place]) };
+    });
+  };
+  table("by-size", ["Objects", "number", "of the pixels, %", ...names.map((name) => `${name}, %`), "difference", ...names.map((name) => `found by ${name}, %`)],
+    lines(found.sizes, (line) => line[1]).map((line) => [line.name, line.all[0].toLocaleString("en"), number(line.of), ...line.right.map(number), gainCell(line.difference),
+      ...line.both.map((of) => number(share(of[0], line.all[0])))]));
+  table("by-distance", ["From an edge", "of the pixels, %", ...names.map((name) => `${name}, %`), "difference"],
+    lines(found.distances, (line) => line).map((line) => [line.name, number(line.of), ...line.right.map(number), gainCell(line.difference)]));
 }
 
 function byImage(of, a, b, names, empty) {
