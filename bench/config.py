@@ -211,6 +211,14 @@ class Config(Model):
             for name in names:
                 check_known(name, known, f"{file or 'benchmark.yaml'}: {where}: no dataset '{name}'")
 
+    def row_group(self, name: str) -> tuple[str, ...]:
+        """Names of the rows that a name stands for: `all`, a group, or itself."""
+        return {"all": self.default_rows, **self.groups}.get(name, (name,))
+
+    def dataset_group(self, name: str) -> tuple[str, ...]:
+        """Names of the datasets that a name stands for: `all`, a group, or itself."""
+        return {"all": self.default_datasets, **self.dataset_groups}.get(name, (name,))
+
     def row(self, name: str) -> RowEntry:
         """Find the row of that name, or read the one that `method[+modifier…][@backbone]` spells.
 

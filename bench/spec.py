@@ -302,7 +302,7 @@ class RunSpec(ModelSpec):
         if self.methods is None and self.table is not None:
             named += config.tables[self.table].rows
         for name in (() if named else ("all",)) if self.methods is None else self.methods:
-            named += config.default_rows if name == "all" else config.groups.get(name, [name])
+            named += config.row_group(name)
         silent = {("vocabulary", config.protocol.vocabulary), ("protocol", OWN_PROTOCOL)}
         choices = self._changes()
         count = len(named) * math.prod(len(choice) for choice in choices)
@@ -340,8 +340,7 @@ class RunSpec(ModelSpec):
         names: Sequence[str] = self.datasets or ()
         if self.datasets is None and self.table is not None:
             names = self.configuration.tables[self.table].columns
-        groups = {"all": self.configuration.default_datasets, **self.configuration.dataset_groups}
-        chosen = [one for name in names or ("all",) for one in groups.get(name, (name,))]
+        chosen = [one for name in names or ("all",) for one in self.configuration.dataset_group(name)]
         cards = (load_card(name, self.cards) for name in chosen)
         return tuple({card.name: card for card in cards}.values())
 

@@ -14,6 +14,10 @@ def add_tables(parser: argparse.ArgumentParser) -> None:
         "--format", metavar="F", default="md,csv", help="of md, csv, latex, latex-intervals, html (md,csv)"
     )
     parser.add_argument("--table", metavar="N", action="append", help="only this table; may be repeated")
+    parser.add_argument("--rows", metavar="A,B", help="one table of your own: these stored rows, in this order")
+    parser.add_argument("--datasets", metavar="X,Y", help="one table of your own: on these datasets")
+    parser.add_argument("--name", metavar="N", default="chosen", help="of your table's files, and its label (chosen)")
+    parser.add_argument("--caption", metavar="TEXT", default="", help="what your table shows")
     add_shared(parser, "--results", "--demo", "--draws", "--config", "--cards")
 
 
@@ -22,7 +26,9 @@ def tables(args: argparse.Namespace) -> int:
     from bench.report.frames import tables
     from bench.store.store import Store, limits
 
-    for file in tables(args.results, args.out, args.format.split(","), args.table, args.config, args.draws, args.cards):
+    own = {name: getattr(args, name) for name in ("rows", "datasets", "name", "caption")}
+    kinds, known = args.format.split(","), (args.config, args.draws, args.cards)
+    for file in tables(args.results, args.out, kinds, args.table, *known, **own):
         print(file)
     if not Store(args.results).cells() and not limits(args.results):
         found = f"nothing has been run yet in {args.results}: the tables hold published numbers only"

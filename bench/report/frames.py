@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Collection as Names
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from bench.config import Config, load_config
+from bench.config import Config, Table, load_config
 from bench.data.cards import card_names, load_card
 from bench.data.prepared import find_samples
 from bench.data.samples import SampleSet
@@ -151,34 +151,79 @@ def tables(  # noqa: PLR0913 (each is a flag)
     config: str | Path | None = None,
     draws: int | None = None,
     cards: Paths = (),
+    *,
+    rows: str | Sequence[str] | None = None,
+    datasets: str | Sequence[str] | None = None,
+    name: str = "chosen",
+    caption: str = "",
 ) -> list[Path]:
     """Write the tables of benchmark.yaml, the leaderboard and the costs from what is stored; return the files.
 
     out: folder (default: tables/ in the results folder). only: names of tables. draws: swaps of each permutation test.
     cards: folders of further dataset cards; a cell on a dataset of theirs is stale where the card changed since.
+    rows, datasets: one table instead, of stored rows and datasets in this order, with two predictions that ignore the
+    image; name: of its files and its label in LaTeX, caption: its title.
 
     >>> [file.name for file in bench.tables("results/demo-run", only=["1"])]
     ['table1-demo.csv', 'table1-demo.md']
     """
     kinds, only = listed(formats, "--format") or (), listed(only, "--table")
-    for name in kinds:
-        check_known(name, FORMATS, f"--format {','.join(kinds)}: unknown format '{name}'")
+    for kind in kinds:
+        check_known(kind, FORMATS, f"--format {','.join(kinds)}: unknown format '{kind}'")
     loaded, folder = load_config(config), _existing(results)
-    for name in only or ():
-        check_known(name, loaded.tables, f"--table {name}: no such table")
+    for one in only or ():
+        check_known(one, loaded.tables, f"--table {one}: no such table")
     folders = each_path(cards)
     loaded.check_datasets(card_names(folders), config)
     collections = collect(folder, loaded, draws or PERMUTATIONS, folders)
     target = Path(out) if out else folder / "tables"
+    where = f"tables folder {target}", "give another --out"
+    if rows or datasets:
+        table = _own_table(listed(rows, "--rows"), listed(datasets, "--datasets"), caption, collections, loaded)
+        grids = [build(name, table, loaded, collection, own=True) for collection in collections]
+        own = {file: text for grid in grids if grid.measured for file, text in _rendered(grid, kinds).items()}
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise BenchError(f"--name {name}: is part of a file name; give letters, digits, - and _")
+        if only or not own:
+            wrong = "nothing is stored of these rows on these datasets"
+            raise BenchError("--table: goes with neither --rows nor --datasets" if only else f"{folder}: {wrong}")
+        write_together({target / file: text.encode() for file, text in own.items()}, *where)
+        return [target / file for file in own]
     analysis = [] if only else [_analysis(collection) for collection in collections]
     further = {name: csv_text(frame) for frames in analysis for name, frame in frames.items() if len(frame)}
     shown, empty = _rendered_tables(collections, loaded, kinds, only)
-    texts = {target / name: text.encode() for name, text in (further | shown).items()}
-    write_together(texts, f"tables folder {target}", "give another --out")
-    for name, text in empty.items():
-        if _is_ours(target / name, text):
-            (target / name).unlink()
+    texts = {target / file: text.encode() for file, text in (further | shown).items()}
+    write_together(texts, *where)
+    for file, text in empty.items():
+        if _is_ours(target / file, text):
+            (target / file).unlink()
     return list(texts)
+
+
+def _own_table(
+    rows: Sequence[str] | None,
+    datasets: Sequence[str] | None,
+    caption: str,
+    collections: Sequence[Collection],
+    config: Config,
+) -> Table:
+    """Make a table of what is stored of these rows and datasets, or groups. BenchError for one of which nothing is."""
+
+    pairs = [pair for collection in collections for pair in collection.scores]
+    columns = _there(datasets, config.dataset_group, [dataset for _, dataset in pairs], "--datasets")
+    lines = _there(rows, config.row_group, [row for row, dataset in pairs if dataset in columns], "--rows")
+    title = caption or "Chosen rows and datasets"
+    return Table(title=title, rows=tuple(lines), columns=tuple(columns), average=len(columns) > 1)
+
+
+def _there(
+    names: Sequence[str] | None, group: Callable[[str], Sequence[str]], there: Sequence[str], flag: str
+) -> list[str]:
+    """Fill in groups with what is there of them; all for None. BenchError for another name that is not there."""
+    for name in names or ():
+        if group(name) == (name,):
+            check_known(name, there, f"{flag} {name}: nothing is stored of it")
+    return [one for one in dict.fromkeys(one for name in names or there for one in group(name)) if one in there]
 
 
 def _analysis(collection: Collection) -> dict[str, pd.DataFrame]:
@@ -293,7 +338,7 @@ def _rendered_tables(
                 texts[f"cost{suffix}.csv"] = csv_text(pd.DataFrame(lines, columns=list(COST_COLUMNS)))
         some_measured = any(grid.measured for grid in grids)
         for grid in grids:
-            files = _rendered(grid, suffix, formats)
+            files = _rendered(grid, formats)
             texts |= files
             if some_measured and not only and not grid.measured:
                 empty |= set(files)
@@ -301,9 +346,9 @@ def _rendered_tables(
     return {name: texts[name] for name in names if name not in empty}, {name: texts[name] for name in empty}
 
 
-def _rendered(grid: Grid, suffix: str, formats: Names[str]) -> dict[str, str]:
+def _rendered(grid: Grid, formats: Names[str]) -> dict[str, str]:
     """Render a table in each of the formats: file name -> text."""
-    texts = {}
+    texts, suffix = {}, f"-{grid.collection}" if grid.collection else ""
     if "md" in formats:
         texts[f"{grid.name}{suffix}.md"] = markdown(grid)
     if "csv" in formats:

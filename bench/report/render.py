@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 from bench.errors import one_line
@@ -158,19 +159,19 @@ def _interval(entry: TableEntry) -> str:
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
-def _undecided(grid: Grid) -> list[str]:
-    """Say which rows cannot be distinguished from the best of a column."""
+def _undecided(grid: Grid, heads: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """Say which rows cannot be distinguished from the best of a column. heads: what columns are called."""
     if (found := grid.undecided) is None:
         return []
-    told = [f"{column}: {', '.join(labels) or 'none'}" for column, labels in found.rows.items()]
+    told = [f"{heads.get(column, column)}: {', '.join(labels) or 'none'}" for column, labels in found.rows.items()]
     lines = [
         f"Not distinguishable from the best (scenes swapped; 5 %, Holm over {found.tests} tests): {'; '.join(told)}."
     ]
-    too_few = f"No test (too few scenes, or other images): {', '.join(found.untested)}."
+    too_few = f"No test (too few scenes, or other images): {', '.join(heads.get(one, one) for one in found.untested)}."
     return [*(lines if told else []), *([too_few] if found.untested else [])]
 
 
-def _images(grid: Grid) -> list[str]:
+def _images(grid: Grid, heads: Mapping[str, str] = MappingProxyType({})) -> list[str]:
     """Say for each dataset how many images and scenes it has, and what its intervals cannot see."""
     told: dict[str, str] = {}
     unseen: dict[str, None] = {}
@@ -179,8 +180,12 @@ def _images(grid: Grid) -> list[str]:
             if entry.score and entry.interval and column not in told:
                 interval = entry.interval
                 optimistic = ", single images: optimistic" if interval.unit == "image" else ""
-                told[column] = f"{column} {entry.total} ({interval.sample}{optimistic})"
-            unseen |= {f"{column}: {spot}": None for spot in entry.score.blind_spots} if entry.score else {}
+                told[column] = f"{heads.get(column, column)} {entry.total} ({interval.sample}{optimistic})"
+            unseen |= (
+                {f"{heads.get(column, column)}: {spot}": None for spot in entry.score.blind_spots}
+                if entry.score
+                else {}
+            )
     lines = [f"Images (and what is swapped and left out): {'; '.join(told.values())}."] if told else []
     return [*lines, *([f"Not seen by intervals: {'; '.join(unseen)}."] if unseen else [])]
 
@@ -290,43 +295,91 @@ def _means(gain: Gain) -> str:
     return f"{one_digit(gain.proposed)} against {one_digit(gain.previous)} ({gain.best_previous})"
 
 
-def latex(grid: Grid, intervals: bool = False) -> str:
-    """Render the table for a paper: booktabs, best bold and second best underlined, published numbers in grey below.
+METRIC_NAMES = {
+    "miou": "mIoU",
+    "miou_labelled": "mIoU over the labelled classes",
+    "foreground_iou": "IoU of the foreground class",
+}
+"""Metrics of cards as a caption names them."""
 
+
+def latex(grid: Grid, intervals: bool = False) -> str:
+    """Render the table for a paper: caption, label, booktabs; published numbers in grey below the measured ones.
+
+    Best bold and second best underlined, of those that may be ranked.
     intervals: with the 95 % interval below each number. A number that may not be ranked is a dash; the marks of both
     that and of numbers that may not stand beside published ones are explained below. Needs the packages booktabs and
     xcolor.
     """
-    heads = " & ".join(["Method", *(tex_text(column) for column in grid.columns)])
+    heads = [grid.heads.get(column, column) for column in grid.columns]
     lines, notes = [], list[str]()
-    for line in grid.lines:
+    for before, line in zip([None, *grid.lines], grid.lines, strict=False):
         entries = [line.entries[column] for column in grid.columns]
         name = tex_text(f"{line.label} ({line.venue})" if line.venue else line.label)
-        lines.append(" & ".join([name, *(_tex_number(entry, notes) for entry in entries)]) + r" \\")
+        if line.is_guess and before and not before.is_guess:
+            lines.append(r"\midrule")
+        lines.append(_tex_line(name, [_tex_number(entry, notes) for entry in entries]))
         if intervals and any(map(_interval, entries)):
             ends = [_interval(entry).replace(" to ", "--") for entry in entries]
-            lines.append(
-                " & ".join([r"\quad 95\,\%", *(rf"{{\scriptsize {one}}}" if one else "" for one in ends)]) + r" \\"
-            )
+            lines.append(_tex_line(r"\quad 95\,\%", [rf"{{\scriptsize {one}}}" if one else "" for one in ends]))
         if any(entry.published is not None for entry in entries):
             published = [rf"\textcolor{{gray}}{{{e.published}}}" if e.published is not None else "" for e in entries]
-            lines.append(" & ".join([r"\quad\textcolor{gray}{published}", *published]) + r" \\")
+            lines.append(_tex_line(r"\quad\textcolor{gray}{published}", published))
     marks = [text.replace("**", "") for text in _warnings(grid.collection)]
-    below = [rf"$^{{{number}}}$ {tex_text(note)}" for number, note in enumerate(notes, 1)]
-    told = [*marks, *_undecided(grid), *(_images(grid) if intervals else []), *_differences(grid)]
-    below = [*map(tex_text, told), *below]
+    told = [*marks, *_undecided(grid, grid.heads), *(_images(grid, grid.heads) if intervals else [])]
+    below = [tex_text(text) for text in [*told, *_differences(grid)]]
+    below += [rf"$^{{{number}}}$ {tex_text(note)}" for number, note in enumerate(notes, 1)]
+    images = [next((f"{n:,}" for line in grid.lines if (n := _total(line, column))), "") for column in grid.columns]
+    suffix, kind = f"-{grid.collection}" if grid.collection else "", "table*" if len(heads) > 5 else "table"
     blocks = [
+        "% needs \\usepackage{booktabs,xcolor}",
         *(f"% {mark}" for mark in marks),
+        rf"\begin{{{kind}}}[t]",
+        r"\centering\small\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{tex_text(_caption(grid, heads))}}}",
+        rf"\label{{tab:{grid.name}{suffix}}}",
         rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}",
         r"\toprule",
-        heads + r" \\",
+        _tex_line("Method", map(tex_text, heads)),
+        *([_tex_line(r"{\scriptsize images}", [rf"{{\scriptsize {n}}}" if n else "" for n in images])] * any(images)),
         r"\midrule",
         *lines,
         r"\bottomrule",
         r"\end{tabular}",
         *(rf"\par{{\footnotesize {text}}}" for text in below),
+        rf"\end{{{kind}}}",
     ]
     return "\n".join(blocks) + "\n"
+
+
+def _tex_line(name: str, cells: Iterable[str]) -> str:
+    return " & ".join([name, *cells]) + r" \\"
+
+
+def _total(line: Line, column: str) -> int:
+    """Return how many images of a column count, by one line; 0 where it does not know."""
+    entry = line.entries[column]
+    return entry.total if entry.score else 0
+
+
+def _caption(grid: Grid, heads: Sequence[str]) -> str:
+    """Say what the numbers are: the metric of each column, and the marks."""
+    columns: dict[str, list[str]] = {grid.measures: []} if grid.measures else {}
+    for column, head in zip(grid.columns, heads, strict=True):
+        scores = (line.entries[column].score for line in grid.lines)
+        metric = next((score.metric for score in scores if score), None)
+        if metric and not grid.measures:
+            columns.setdefault(METRIC_NAMES.get(metric, metric), []).append(head)
+    metrics = [f"{name} ({', '.join(of)})" if len(columns) > 1 else name for name, of in columns.items()]
+    what = grid.title.partition(": ")[2] if grid.title.startswith("Table ") else grid.title
+    what = re.sub(r"(, | \()m?IoU.*%\)$| \(%\)$", "", what)  # which is said behind it
+    numbers = f" {'; '.join(metrics)}, in per cent." if metrics else ""
+    marks = (
+        " Best in bold, second best underlined."
+        if any(e.mark for li in grid.lines for e in li.entries.values())
+        else ""
+    )
+    return f"{what.rstrip('.')}.{numbers}{marks}"
 
 
 def _tex_number(entry: TableEntry, notes: list[str]) -> str:

@@ -100,11 +100,13 @@ class Collection:
 
     name: "" for full runs, else what marks every file and title: "demo", "limited-20", "demo-limited-20".
     permutations: of each test.
+    cards: folders of further cards.
     """
 
     name: str
     scores: dict[tuple[str, str], Score]
     permutations: int = PERMUTATIONS
+    cards: Sequence[Path] = ()
     _tested: dict[tuple[frozenset[str], tuple[str, ...]], float | None] = field(default_factory=dict)
 
     @property
@@ -156,7 +158,8 @@ def collect(
             parts = ["demo"] if score.verdict.demo else []
             name = "-".join([*parts, f"limited-{store.limit}"] if store.limit else parts)
             found.setdefault(name, {})[key] = score
-    return [Collection(name, found[name], permutations) for name in sorted(found)] or [Collection("", {})]
+    named = [Collection(name, found[name], permutations, cards) for name in sorted(found)]
+    return named or [Collection("", {})]
 
 
 class NothingStored(BenchError):

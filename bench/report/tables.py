@@ -22,7 +22,8 @@ from bench.report.published import (
     marks,
     published_score,
 )
-from bench.report.scores import Collection, Score
+from bench.report.scores import Collection, Score, heads
+from bench.report.verdict import card_of
 
 AVERAGE = "average"
 GUESSES = (("constant", "Best constant prediction"), ("chance", "Random prediction"))  # fields of Score
@@ -78,6 +79,11 @@ class Line:
     venue: str
     entries: dict[str, TableEntry] = field(default_factory=dict)  # by column
 
+    @property
+    def is_guess(self) -> bool:
+        """Whether it is of a prediction that ignores the image."""
+        return self.row.startswith("(")
+
 
 class Undecided(NamedTuple):
     """Tests of the rows of each column against its best.
@@ -104,6 +110,8 @@ class Grid:
     lines: list[Line]
     collection: str
     undecided: Undecided | None = None
+    heads: dict[str, str] = field(default_factory=dict)  # what columns are called in print; others by their name
+    measures: str = ""  # what the numbers are, where it is not the metric of each dataset
 
     @property
     def measured(self) -> bool:
@@ -111,12 +119,16 @@ class Grid:
         return any(entry.counted for line in self.lines for entry in line.entries.values())
 
 
-def build(name: str, table: Table, config: Config, collection: Collection) -> Grid:
-    """Build one table of benchmark.yaml. Lines that only the paper has stand where the paper has them."""
+def build(name: str, table: Table, config: Config, collection: Collection, own: bool = False) -> Grid:
+    """Build one table of benchmark.yaml. Lines that only the paper has stand where the paper has them.
+
+    own: of a user's own rows, with their venues, and the predictions that ignore the image below.
+    """
     published = load_published(table.published)
     lines = []
     for row in [*published, *(row for row in table.rows if row not in published)]:
-        line = published.get(row) or PublishedRow(_label(row, config, collection), "", {}, None)
+        label, venue = _named(row, config, collection)
+        line = published.get(row) or PublishedRow(label, venue if own else "", {}, None)
         entries = {
             dataset: _entry(collection.scores.get((row, dataset)), line.values.get(dataset))
             for dataset in table.columns
@@ -126,14 +138,22 @@ def build(name: str, table: Table, config: Config, collection: Collection) -> Gr
         lines.append(Line(row, line.label, line.venue, entries))
     columns = [*table.columns, *([AVERAGE] if table.average else [])]
     _mark(lines, columns)
+    undecided = _undecided(lines, columns, collection)
+    lines += [_guesses(collection, table.columns, *guess) for guess in GUESSES if own]
     file, title = (f"table{name}", f"Table {name}: {table.title}") if name.isdigit() else (name, table.title)
-    return Grid(file, title, columns, lines, collection.name, _undecided(lines, columns, collection))
+    return Grid(file, title, columns, lines, collection.name, undecided, _heads(table.columns, collection))
 
 
-def _label(row: str, config: Config, collection: Collection) -> str:
-    """Return the label that the run that stored the row gave it, else the one of benchmark.yaml."""
-    stored = (score.label for (name, _), score in collection.scores.items() if name == row)
-    return next(stored, config.row(row).title())
+def _heads(columns: Sequence[str], collection: Collection) -> dict[str, str]:
+    known = heads(collection.scores, collection.cards)
+    cards = {name: card_of(name, collection.cards) for name in columns if name not in known}
+    return known | {name: card.short or card.title for name, card in cards.items() if card}
+
+
+def _named(row: str, config: Config, collection: Collection) -> tuple[str, str]:
+    """Return label and venue that the run that stored the row gave it, else the label of benchmark.yaml."""
+    stored = ((score.label, score.venue) for (name, _), score in collection.scores.items() if name == row)
+    return next(stored, (config.row(row).title(), ""))
 
 
 def leaderboard(config: Config, collection: Collection) -> Grid:
@@ -159,7 +179,8 @@ def leaderboard(config: Config, collection: Collection) -> Grid:
     _mark(lines, columns)
     undecided = _undecided(lines, columns, collection, common)
     lines += [_guesses(collection, datasets, *guess) for guess in GUESSES]
-    return Grid("leaderboard", "Leaderboard: all that is stored (%)", columns, lines, collection.name, undecided)
+    title = "Leaderboard: all that is stored (%)"
+    return Grid("leaderboard", title, columns, lines, collection.name, undecided, _heads(datasets, collection))
 
 
 def boundary_table(collection: Collection) -> Grid | None:
@@ -180,7 +201,9 @@ def boundary_table(collection: Collection) -> Grid | None:
         first = next(iter(of_row.values()))
         lines.append(Line(row, first.label, first.venue, entries))
     _mark(lines, datasets)
-    return Grid("boundary", "Mean boundary IoU (%)", datasets, lines, collection.name)
+    known = _heads(datasets, collection)
+    what = "mean boundary IoU"
+    return Grid("boundary", "Mean boundary IoU (%)", datasets, lines, collection.name, heads=known, measures=what)
 
 
 def _guesses(collection: Collection, datasets: Sequence[str], name: str, label: str) -> Line:

@@ -65,15 +65,43 @@ def test_one_table_in_one_format(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["table3.md"]
 
 
+def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for row, image in (("segearth-ov", GOOD), ("clip", FAIR), ("mine", GOOD)):
+        for dataset in ("vdd", "udd5"):
+            put(tmp_path, row, dataset, [image], info={"label": row.upper(), "venue": "X'26"})
+    put(tmp_path, "gem", "loveda", [GOOD])
+    asked = ["--rows", "mine,all", "--datasets", "vdd,udd5", "--name", "main", "--caption", "50 % better"]
+    assert run("--results", str(tmp_path), "--format", "latex,csv", *asked) == 0
+    assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == ["main.csv", "main.tex"]
+    text = (tmp_path / "tables/main.tex").read_text()
+    assert r"\caption{50 \% better. IoU of the foreground class (VDD); mIoU (UDD5), in per cent." in text
+    methods = [line.partition(" &")[0] for line in text.partition(r"\midrule")[2].splitlines() if " & " in line]
+    guesses = ["Best constant prediction", "Random prediction"]
+    assert methods == ["MINE (X'26)", "CLIP (X'26)", "SEGEARTH-OV (X'26)", *guesses]
+    with (tmp_path / "tables/main.csv").open() as file:
+        assert [line["dataset"] for line in csv.DictReader(file)][:3] == ["vdd", "udd5", "average"]
+    assert run("--results", str(tmp_path), "--rows", "gem", "--format", "csv") == 0
+    with (tmp_path / "tables/chosen.csv").open() as file:
+        found = {line["dataset"]: line["status"] for line in csv.DictReader(file) if line["row"] == "gem"}
+    assert found == {"loveda": "ok", "udd5": "not run", "vdd": "not run", "average": "1/3"}
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--rows", "clop"], "--rows clop: nothing is stored of it; did you mean clip"),
+        (["--datasets", "vdd", "--name", "a/b"], "--name a/b: is part of a file name"),
+        (["--datasets", "vdd", "--table", "1"], "--table: goes with neither --rows nor --datasets"),
+        (["--datasets", "vdd", "--rows", "gem"], "--rows gem: nothing is stored of it"),
+        (["--datasets", "vdd", "--rows", "towers"], "nothing is stored of these rows on these datasets"),
         (["--format", "xlsx"], "unknown format 'xlsx'; known: csv, html, latex, latex-intervals, md"),
         (["--table", "7"], "--table 7: no such table; known: 1, 2"),
         (["--results", "nowhere"], "nowhere: does not exist; run something first"),
     ],
 )
 def test_mistakes_are_answered(tmp_path: Path, flags: list[str], message: str) -> None:
+    put(tmp_path, "clip", "vdd", [GOOD])
+    put(tmp_path, "gem", "udd5", [GOOD])
     with pytest.raises(BenchError, match=message):
         run("--results", str(tmp_path), *flags)
 

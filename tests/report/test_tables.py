@@ -243,7 +243,9 @@ def test_latex_is_set_with_booktabs(tmp_path: Path) -> None:
     put(tmp_path, "sclip", "openearthmap", [FAIR, FAIR, FAIR])
     put(tmp_path, "maskclip+ours", "openearthmap", [FAIR], total=4)
     text = latex(build("4", CONFIG.tables["4"], CONFIG, only(tmp_path)))
-    assert text.startswith(r"\begin{tabular}{lrrr}") and r"whu\_aerial" in text
+    assert r"\begin{tabular}{lrrr}" in text and "Method & OpenEarthMap & WHU Aerial & WBS-SI" in text
+    assert r"{\scriptsize images} & {\scriptsize 3} &  &  \\" in text and r"\label{tab:table4}" in text
+    assert r"other methods. IoU of the foreground class, in per cent. Best in bold, second best underlined.}" in text
     assert r"MaskCLIP (ECCV'22) & \textbf{63.6} & -- & -- \\" in text
     assert r"\quad\textcolor{gray}{published} & \textcolor{gray}{25.1}" in text
     assert text.count("&") % 3 == 0 and text.count(r"\toprule") == text.count(r"\bottomrule") == 1
@@ -258,7 +260,7 @@ def test_latex_with_intervals(tmp_path: Path) -> None:
     interval = grid.lines[0].entries["openearthmap"].interval
     assert interval is not None and (low, high) == (f"{100 * interval.low:.1f}", f"{100 * interval.high:.1f}")
     assert lines[place - 1].startswith("MaskCLIP") and lines[place].count("&") == 3
-    assert any("openearthmap 12 (6 scenes: few)" in line for line in lines if line.startswith(r"\par"))
+    assert any("OpenEarthMap 12 (6 scenes: few)" in line for line in lines if line.startswith(r"\par"))
 
 
 def test_html_holds_what_markdown_holds(tmp_path: Path) -> None:
@@ -325,6 +327,6 @@ def test_rows_that_no_test_tells_from_the_best_are_named(tmp_path: Path) -> None
         in text
     )
     assert "No test (too few scenes, or other images): whu_aerial." in text
-    assert r"(scenes swapped; 5 \%, Holm over 6 tests): openearthmap: none; average: none." in latex(grid)
+    assert r"(scenes swapped; 5 \%, Holm over 6 tests): OpenEarthMap: none; average: none." in latex(grid)
     put(tmp_path, "gem", "openearthmap", [FAIR, *[GOOD] * 17], demo=True)
     assert present(leaderboard(CONFIG, only(tmp_path)).undecided)[0]["openearthmap"] == ["gem"]
