@@ -120,16 +120,17 @@ class Method:
 def earlier_hashes(file: Path) -> set[str]:
     """Return the hashes by which results of earlier versions name the code that a plug-in has now.
 
-    These are hashes of its text, docstrings included: as it is now, and as it was shipped then.
+    These are hashes of its text, docstrings included: as it is now, and as it was shipped then; and those of earlier
+    code that computed the same.
     """
     now = source_hash(file)
-    return {text_hash(file), *(text for text, code in _shipped_texts().items() if code == now)}
+    return {text_hash(file), *(earlier for earlier, code in _shipped_hashes().items() if code == now)}
 
 
 @functools.cache
-def _shipped_texts() -> dict[str, str]:
-    texts: dict[str, str] = read_yaml(shipped("methods/earlier_hashes.yaml"), "the file that ships with the harness")
-    return texts
+def _shipped_hashes() -> dict[str, str]:
+    found: dict[str, str] = read_yaml(shipped("methods/earlier_hashes.yaml"), "the file that ships with the harness")
+    return found
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ class Refinement:
     """A registered refinement of stitched scores: ``apply(image, scores, text) -> scores``, see `methods/pamr.py`.
 
     at_original: of the scores enlarged to the size of the original image, not at the network's size.
+    reach: pixels beyond which nothing of image and scores changes a score; None: all of them may.
     """
 
     name: str
@@ -144,6 +146,7 @@ class Refinement:
     apply: Callable[..., Any]
     file: Path
     at_original: bool = False
+    reach: int | None = None
 
 
 def _or(given: Any, otherwise: Any) -> Any:
@@ -154,16 +157,19 @@ _registry: dict[str, Method] = {}
 _refinements: dict[str, Refinement] = {}
 
 
-def refinement(name: str, *, label: str | None = None, at_original: bool = False) -> Callable[[Factory], Factory]:
+def refinement(
+    name: str, *, label: str | None = None, at_original: bool = False, reach: int | None = None
+) -> Callable[[Factory], Factory]:
     """Register the decorated function as a refinement, which `refine: NAME` in benchmark.yaml asks for.
 
     The function takes an image (3, H, W), normalised, scores (Q, H, W) on the same device, and text (Q, C), and returns
     scores of the same shape. H and W are the network's size of the whole image or, `at_original`, of the original,
-    to which scores and network input were enlarged bilinearly.
+    to which scores and network input were enlarged bilinearly. `reach`: how many pixels away image and scores can
+    change a score, where that is bounded; such a refinement works on parts of a scene, each larger by so much.
     """
 
     def register(function: Factory) -> Factory:
-        _refinements[name] = Refinement(name, label or name, function, source_of(function), at_original)
+        _refinements[name] = Refinement(name, label or name, function, source_of(function), at_original, reach)
         return function
 
     return register

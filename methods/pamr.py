@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from bench.api import refinement
 
 DISTANCES = (8, 16)  # pixels
+STEPS = 10
+REACH = STEPS * max(DISTANCES)
 STRIP = 512  # rows of an original image at a time
 AROUND = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
 
@@ -41,7 +43,7 @@ def affinity(image: torch.Tensor, distances: tuple[int, ...] = DISTANCES) -> tor
 
 
 def diffuse(
-    image: torch.Tensor, scores: torch.Tensor, steps: int = 10, distances: tuple[int, ...] = DISTANCES
+    image: torch.Tensor, scores: torch.Tensor, steps: int = STEPS, distances: tuple[int, ...] = DISTANCES
 ) -> torch.Tensor:
     """Scores (Q, H, W) after `steps` rounds over an image (3, H, W) of the same size."""
     weights = affinity(image, distances)
@@ -58,13 +60,13 @@ def diffuse(
     return scores
 
 
-@refinement("pamr", label="PAMR")
-def pamr(image: torch.Tensor, scores: torch.Tensor, text: torch.Tensor, steps: int = 10) -> torch.Tensor:
+@refinement("pamr", label="PAMR", reach=REACH)
+def pamr(image: torch.Tensor, scores: torch.Tensor, text: torch.Tensor, steps: int = STEPS) -> torch.Tensor:
     return diffuse(image, scores, steps)
 
 
-@refinement("pamr-original", label="PAMR, original size", at_original=True)
-def pamr_original(image: torch.Tensor, scores: torch.Tensor, text: torch.Tensor, steps: int = 10) -> torch.Tensor:
+@refinement("pamr-original", label="PAMR, original size", at_original=True, reach=REACH)
+def pamr_original(image: torch.Tensor, scores: torch.Tensor, text: torch.Tensor, steps: int = STEPS) -> torch.Tensor:
     """In strips that see as far as ten steps reach, so that memory follows the strip and not the image."""
     reach, height = steps * max(DISTANCES), scores.shape[1]
     refined = torch.empty_like(scores)

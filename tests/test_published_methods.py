@@ -105,6 +105,16 @@ def test_strips_of_pamr_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(pamr.pamr_original(image, scores, scores, steps=2), whole, atol=1e-6)
 
 
+def test_pamr_reaches_as_far_as_it_says() -> None:
+    from bench.methods import pamr
+
+    image, scores = torch.rand(3, 340, 20), torch.rand(2, 340, 20)
+    whole = pamr.pamr(image, scores, scores)[:, :12]
+    for reach, same in ((pamr.REACH, True), (pamr.REACH // 2, False)):
+        part = pamr.pamr(image[:, : 12 + reach], scores[:, : 12 + reach], scores)[:, :12]
+        assert torch.allclose(part, whole, rtol=0, atol=1e-7) is same
+
+
 def test_pamr_reads_neighbours_and_not_the_pixel_itself() -> None:
     from bench.methods.pamr import affinity, diffuse
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from reference import tiny_backbone
 
 from bench.errors import BenchError
-from bench.registry import _registry, declared_methods, find_method, load_methods
+from bench.paths import shipped
+from bench.registry import _registry, declared_methods, earlier_hashes, find_method, load_methods
 from bench.report.published import method_facts
 from bench.runtime.sources import source_hash, text_hash
 
@@ -183,6 +184,13 @@ def test_only_code_is_a_plug_ins_identity(tmp_path: Path, text: str, same: bool)
     first.write_text('"""A title."""\nX = 1\ndef f(a):\n    return a + X\n')
     second.write_text(text)
     assert (source_hash(first) == source_hash(second)) is same
+
+
+@pytest.mark.parametrize("name", ["pamr", "res_clip"])
+def test_results_of_code_that_computed_the_same_stay_valid(name: str) -> None:
+    """PAMR says how far it reaches since then; RES-CLIP imports it."""
+    before = {"pamr": "e8e483b74231ae5b", "res_clip": "2629bf8fc8b80296"}
+    assert any(one.startswith(before[name]) for one in earlier_hashes(shipped(f"methods/{name}.py")))
 
 
 def test_the_hash_of_code_is_one_in_all_versions_of_python(tmp_path: Path) -> None:

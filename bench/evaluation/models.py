@@ -213,6 +213,7 @@ def build_row(
         takes_text=method.takes_text,
         refine=None if refinement is None else refinement.apply,
         refine_original=refinement is not None and refinement.at_original,
+        reach=None if refinement is None else refinement.reach,
         models=seconds,
         join=settings.join,
         threshold=settings.threshold,

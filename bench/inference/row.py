@@ -54,6 +54,8 @@ class Row:
     """(image (3, h, w), scores (Q, h, w), text) -> scores of the whole image."""
     refine_original: bool = False
     """Whether image and scores are enlarged to the original's size before they are refined."""
+    reach: int | None = None
+    """Pixels beyond which `refine` looks at nothing; None: it needs the whole image."""
     models: Mapping[str, SecondModel] = field(default_factory=dict)
     """Second models by role."""
     join: Join = BEST_WORD
@@ -82,8 +84,13 @@ class Row:
 
     @property
     def needs_whole_image(self) -> bool:
-        """True where its scores cannot be made strip by strip."""
+        """True where its scores are not those of its windows put together."""
         return self.refine is not None or self.collects
+
+    @property
+    def works_in_parts(self) -> bool:
+        """True where its scores can be made strip by strip."""
+        return not self.collects and (self.refine is None or self.reach is not None)
 
     @property
     def enlarged_at_once(self) -> bool:

@@ -187,7 +187,7 @@ def pass_over(segmenter: Segmenter, size: tuple[int, int], native: bool | None, 
 
     native: at the scene's own resolution; None: what is georeferenced, where the rows can do it.
     """
-    whole = next((row for row in segmenter.rows if row.needs_whole_image), None)
+    whole = next((row for row in segmenter.rows if not row.works_in_parts), None)
     if native and whole is not None:
         what = "method" if whole.collects else "refinement"
         raise BenchError(f"row '{whole.name}': its {what} needs the whole image at once; give --resize N, such as 448")

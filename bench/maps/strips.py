@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -14,7 +16,10 @@ from bench.inference.segmenter import Segmenter
 from bench.inference.windows import RollingMean, window_boxes, window_starts
 from bench.maps.scene import Scene
 from bench.models.collector import Box
+from bench.runtime.device import to_device
 from bench.runtime.sources import described
+
+_COLUMNS: Final = 1024  # of a strip that are refined at once
 
 
 def strip_edges(height: int, segmenter: Segmenter) -> list[int]:
@@ -29,11 +34,11 @@ def score_strips(
     weight: Callable[[int, int], Tensor] | None = None,
     done: Callable[[int], None] = lambda _: None,
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield strips of the stitched scores, from top to bottom, each complete: row name -> (Q, h, width).
+    """Yield strips of the stitched and refined scores, from top to bottom, each complete: row name -> (Q, h, width).
 
     Put together they are what `Segmenter.scores` gives for the whole scene at once: same windows in the same
     batches, each pixel the mean of all windows that hold it. A window without any data is not computed: all of its
-    pixels score zero in it, which no pixel with data sees.
+    pixels score zero in it, which no pixel with data sees. A refinement is given as much around a strip as it reaches.
 
     strips: numbers of the strips that are wanted, next to each other; each is the same whichever others are.
     weight: (height, width) -> weights (h, w) of a window's pixels in the mean; None: all alike.
@@ -43,7 +48,38 @@ def score_strips(
     """
     edges = strip_edges(scene.height, segmenter)
     strips = range(len(edges) - 1) if strips is None else strips
-    rows = segmenter.rows
+    reach = _reach(segmenter)
+    first = bisect_right(edges, max(edges[strips.start] - reach, 0)) - 1
+    last = bisect_left(edges, min(edges[strips.stop] + reach, scene.height))
+    top = edges[first]
+    held: dict[str, Tensor] = {}  # from `top` on
+    waiting = list(strips)
+    for end, found in zip(
+        edges[first + 1 : last + 1], _stitched(segmenter, scene, range(first, last), weight, done), strict=True
+    ):
+        held = {name: torch.cat([held[name], new], dim=1) if held else new for name, new in found.items()}
+        while waiting and end >= min(edges[waiting[0] + 1] + reach, scene.height):
+            box = Box(edges[waiting[0]], 0, edges[waiting.pop(0) + 1], scene.width)
+            yield {row.name: _refined(segmenter, row, scene, held[row.name], top, box) for row in segmenter.rows}
+            above = max(box.bottom - reach - top, 0)
+            top += above
+            held = {name: scores[:, above:].clone() for name, scores in held.items()} if top < end else {}
+
+
+def _reach(segmenter: Segmenter) -> int:
+    """Pixels around a strip that its rows' refinements look at."""
+    return max((row.reach or 0 for row in segmenter.rows), default=0)
+
+
+def _stitched(
+    segmenter: Segmenter,
+    scene: Scene,
+    strips: range,
+    weight: Callable[[int, int], Tensor] | None,
+    done: Callable[[int], None],
+) -> Iterator[dict[str, Tensor]]:
+    """Yield strips as `score_strips` does, before they are refined."""
+    edges, rows = strip_edges(scene.height, segmenter), segmenter.rows
     boxes = window_boxes(scene.height, scene.width, segmenter.window, segmenter.stride)
     top, bottom = edges[strips.start], edges[strips.stop]
     first = next(number for number, box in enumerate(boxes) if box.bottom > top) // segmenter.batch * segmenter.batch
@@ -73,7 +109,7 @@ def _add(
     weight: Callable[[int, int], Tensor] | None,
 ) -> None:
     """Compute a batch of windows, as far as they hold data, and add them to the means."""
-    held = [not _is_empty(scene, box) for box in boxes]
+    held = [not _is_empty(scene, _grown(box, _reach(segmenter), scene)) for box in boxes]
     found: dict[str, Tensor | Exception] = {}
     if any(held):
         images = [scene.read(box) for box, holds in zip(boxes, held, strict=True) if holds]
@@ -96,6 +132,39 @@ def of_row(row: Row, found: Tensor | Exception, source: str) -> Tensor:
     if not bool(found.sum().isfinite()):
         raise BenchError(f"{source}: the method '{row.name}' gives scores that are not finite (NaN or infinity)")
     return found
+
+
+@torch.inference_mode()
+def _refined(segmenter: Segmenter, row: Row, scene: Scene, scores: Tensor, top: int, strip: Box) -> Tensor:
+    """Refine a strip of a row, in parts. scores: (Q, h, width) from the scene's row `top` on, as far as needed."""
+    if row.refine is None:
+        return scores[:, strip.top - top : strip.bottom - top]
+    assert row.reach is not None
+    parts = []
+    for left in range(0, scene.width, _COLUMNS):
+        part = strip._replace(left=left, right=min(left + _COLUMNS, scene.width))
+        around = _grown(part, row.reach, scene)
+        pixels = segmenter.backbone.normalise(to_device(scene.read(around), segmenter.backbone.device))
+        here = scores[:, around.top - top : around.bottom - top, around.left : around.right].clone()
+        found: Tensor | Exception
+        try:
+            found = row.refined(here, pixels, None)
+        except Exception as error:
+            found = error
+        found = of_row(row, found, scene.name)
+        lines = slice(part.top - around.top, part.bottom - around.top)
+        parts.append(found[:, lines, part.left - around.left : part.right - around.left])
+    return torch.cat(parts, dim=2)
+
+
+def _grown(box: Box, reach: int, scene: Scene) -> Box:
+    """Return a box with so many pixels around it, as far as the scene goes."""
+    return Box(
+        max(box.top - reach, 0),
+        max(box.left - reach, 0),
+        min(box.bottom + reach, scene.height),
+        min(box.right + reach, scene.width),
+    )
 
 
 def _is_empty(scene: Scene, box: Box) -> bool:

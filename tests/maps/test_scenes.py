@@ -158,12 +158,12 @@ def test_classes_from_a_file(tmp_path: Path) -> None:
     assert np.array_equal(read(tmp_path / "one.png"), read(tmp_path / "two.png"))
 
 
-def test_a_refinement_needs_the_whole_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_needs_the_whole_image_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene = geotiff(tmp_path / "scene.tif", NOISE.transpose(2, 0, 1))
-    assert predict(scene, "-o", tmp_path / "map.png", "--resize", "none", method="naclip+pamr") == 2
+    assert predict(scene, "-o", tmp_path / "map.png", "--resize", "none", method="naclip+tlp") == 2
     assert "its refinement needs the whole image at once; give --resize N" in capsys.readouterr().err
     assert predict(scene, "-o", tmp_path / "map.png", "--resize", "none", method="lposs") == 2
     assert "its method needs the whole image at once; give --resize N" in capsys.readouterr().err
-    for method in ("naclip+pamr", "naclip+pamr-original", "lposs"):
+    for method, said in (("naclip+tlp", "resized to 448x336"), ("naclip+pamr-original", "at its own resolution")):
         assert predict(scene, "-o", tmp_path / "map.png", method=method) == 0
-        assert "120x90 pixels, resized to 448x336" in capsys.readouterr().err
+        assert f"120x90 pixels, {said}" in capsys.readouterr().err

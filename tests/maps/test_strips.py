@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,44 @@ def test_windows_without_data_are_not_computed(monkeypatch: pytest.MonkeyPatch) 
     whole = torch.cat([one["row"] for one in score_strips(segmenter, DecodedImage(_image(192, 192)))], dim=1)
     held = torch.from_numpy(~empty)
     assert torch.allclose(found[:, held], whole[:, held], atol=1e-6) and not found[:, ~held].any()
+
+
+def _largest_around(image: torch.Tensor, scores: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """Refine by what is at most 20 pixels away, in the image and in the scores."""
+    return F.max_pool2d(scores + image.mean(dim=0), 41, 1, 20)
+
+
+@pytest.mark.parametrize("strips", [None, range(1, 2)])
+def test_a_refinement_that_reaches_so_far_is_that_of_the_whole(strips: range | None) -> None:
+    """To the bit: beyond strips, and beyond the parts of wide ones."""
+    image = _image(150, 1100)
+    row = _row(load_methods()["maskclip"].build({}), refine=_largest_around, reach=20)
+    segmenter = Segmenter(tiny_backbone(), [row, replace(row, name="plain", refine=None, reach=None)], 64, 48, batch=9)
+    whole, edges = segmenter.scores(image), strip_edges(150, segmenter)
+    top, bottom = (0, 150) if strips is None else (edges[strips.start], edges[strips.stop])
+    found = [*score_strips(segmenter, DecodedImage(image), strips)]
+    for name in ("row", "plain"):
+        assert torch.equal(torch.cat([one[name] for one in found], dim=1), whole[name][:, top:bottom])
+
+
+def test_data_is_refined_by_all_around_it() -> None:
+    """Windows without data are computed where a refinement looks at them from pixels with data."""
+    image, empty = _image(192, 192), np.ones((192, 192), bool)
+    empty[100:110] = False
+    row = _row(load_methods()["maskclip"].build({}), refine=_largest_around, reach=20)
+    segmenter = Segmenter(tiny_backbone(), [row], 16, 16, batch=4)
+    whole = segmenter.scores(image)["row"]
+    found = torch.cat([one["row"] for one in score_strips(segmenter, DecodedImage(image, empty))], dim=1)
+    assert torch.equal(found[:, 100:110], whole[:, 100:110]) and not torch.equal(found, whole)
+
+
+def test_a_refinement_that_fails_is_one_line() -> None:
+    def spoils(image: torch.Tensor, scores: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        return scores / 0
+
+    row = _row(load_methods()["maskclip"].build({}), refine=spoils, reach=0)
+    with pytest.raises(BenchError, match="'row' gives scores that are not finite"):
+        next(score_strips(Segmenter(tiny_backbone(), [row], 64, 48), DecodedImage(_image(70, 70))))
 
 
 def test_gaussian_weights_trust_the_middle() -> None:
