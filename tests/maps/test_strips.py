@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from narrowed import tensor
 from PIL import Image
 from reference import tiny_backbone
 
@@ -86,7 +87,7 @@ def test_a_refinement_that_reaches_so_far_is_that_of_the_whole(strips: range | N
     top, bottom = (0, 150) if strips is None else (edges[strips.start], edges[strips.stop])
     found = [*score_strips(segmenter, DecodedImage(image), strips)]
     for name in ("row", "plain"):
-        assert torch.equal(torch.cat([one[name] for one in found], dim=1), whole[name][:, top:bottom])
+        assert torch.equal(torch.cat([one[name] for one in found], dim=1), tensor(whole[name])[:, top:bottom])
 
 
 def test_data_is_refined_by_all_around_it() -> None:
@@ -95,7 +96,7 @@ def test_data_is_refined_by_all_around_it() -> None:
     empty[100:110] = False
     row = _row(load_methods()["maskclip"].build({}), refine=_largest_around, reach=20)
     segmenter = Segmenter(tiny_backbone(), [row], 16, 16, batch=4)
-    whole = segmenter.scores(image)["row"]
+    whole = tensor(segmenter.scores(image)["row"])
     found = torch.cat([one["row"] for one in score_strips(segmenter, DecodedImage(image, empty))], dim=1)
     assert torch.equal(found[:, 100:110], whole[:, 100:110]) and not torch.equal(found, whole)
 
