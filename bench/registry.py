@@ -66,6 +66,11 @@ class Method:
         return cast("Callable[..., Any]", built)
 
     @property
+    def stated_defaults(self) -> dict[str, Any]:
+        """Its defaults as results state them: those that it sets."""
+        return self.defaults.model_dump(mode="json", exclude_defaults=True)
+
+    @property
     def takes_text(self) -> bool:
         """True where its features depend on the words."""
         return not inspect.isclass(self.factory) and "text" in inspect.signature(self.factory).parameters

@@ -37,20 +37,20 @@ def new_board(folder: Path) -> Path:
 def submitted(folder: Path, row: str, images: Sequence[Any] = (GOOD, GOOD), **changes: Any) -> Path:
     """Write a result of the row into a results folder, such as that of a submission; return the cell's folder.
 
-    changes: of `settings`, of `inputs`, of the record's `info`; `ids` of the images, `classes`, `source` of a plug-in,
-    options of the `store`.
+    changes: of `settings`, of `inputs`, of the record's `info`; `dataset`, `classes`, `ids` and `scene` of the images,
+    `source` of a plug-in, options of the `store`.
     """
-    card, method = load_card(DATASET), METHODS.get(row)
+    card, method = load_card(changes.pop("dataset", DATASET)), METHODS.get(row)
     source = changes.pop("source", None if method else SOURCE)
     settings = CONFIG.settings_of(row, card, method.defaults if method else CONFIG.row(row))
     settings = settings.model_copy(update=changes.pop("settings", {}))
     code = hash_of([source.encode()]) if source else source_hash(method.file) if method else ""
-    inputs = {"weights": "aa", "plug-in": code, "card": recipe(card, "original"), "dtype": "fp32"}
     info = {"label": method.label if method else row, "layout": "original", **changes.pop("info", {})}
+    inputs = {"weights": "aa", "plug-in": code, "card": recipe(card, info["layout"]), "dtype": "fp32"}
     spec = ResultSpec(
         settings,
         {**inputs, **changes.pop("inputs", {})},
-        [(name, None) for name in changes.pop("ids", ())] or names(len(images)),
+        [(name, changes.get("scene")) for name in changes.pop("ids", [name for name, _ in names(len(images))])],
         changes.pop("classes", card.classes),
         card.metric,
         Info(**info),
@@ -67,5 +67,5 @@ def submitted(folder: Path, row: str, images: Sequence[Any] = (GOOD, GOOD), **ch
         place = folder / "methods" / settings.method
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{settings.method}.py").write_text(source)
-    assert not changes
-    return store.place(settings.row, DATASET)
+    assert not {*changes} - {"scene"}
+    return store.place(settings.row, card.name)

@@ -164,7 +164,7 @@ def _result(run: Run, dataset: DatasetPlan, cell: Cell) -> ResultSpec:
         device=run.models.device,
         dtype=run.models.dtype,
         backbone=cell.settings.backbone,
-        method_defaults=cell.method.defaults.model_dump(mode="json", exclude_defaults=True),
+        method_defaults=cell.method.stated_defaults,
     )
     images: list[tuple[str, str | None]] = []
     if (samples := dataset.samples) is not None:

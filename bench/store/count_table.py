@@ -125,6 +125,8 @@ def check(table: pa.Table, classes: int, total: int) -> None:
         raise ValueError("its columns are not those of counts")
     if table.column("index").null_count or table.column("id").null_count:
         raise ValueError("an image has no index or no id")
+    if pc.count_distinct(table.column("id")).as_py() < table.num_rows:
+        raise ValueError("an id stands twice")
     index = table.column("index").to_numpy()
     if index.size and not 0 <= index.min() <= index.max() < total:
         raise ValueError(f"an index is not in 0..{total - 1}")

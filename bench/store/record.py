@@ -16,7 +16,7 @@ from bench.metrics import METRICS
 from bench.runtime.atomic import write_atomic
 from bench.runtime.checksum import CHECKSUM, sealed, unsealed
 from bench.runtime.provenance import provenance, utc_now
-from bench.settings import IGNORED, DatasetFacts, Settings
+from bench.settings import IGNORED, DatasetFacts, Overrides, Settings
 
 RECORD = "cell.json"
 AGAIN = "run the cell again"
@@ -153,6 +153,7 @@ class Record(Part):
             raise ValueError(f"metric '{self.metric}' does not exist for {classes} classes")
         if not (0 <= settings.background < classes or settings.background == IGNORED):
             raise ValueError(f"background {settings.background} is none of the {classes} classes")
+        Overrides.model_validate(self.info.method_defaults)
         if self.fingerprint != identity(settings, self.inputs):
             raise ValueError("its fingerprint is not that of its settings and inputs")
         return self

@@ -29,7 +29,7 @@ from bench.store.store import Store
 
 SUBMISSIONS: Final = "submissions"
 ENVIRONMENT: Final = "environment.txt"
-NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")  # as accounts are called, in lower case
+NAME: Final = re.compile(r"[a-z0-9]+([-_.][a-z0-9]+)*")  # as accounts are called, in lower case
 LARGEST: Final = {COUNTS: 100 << 20}  # bytes; what git hosts take
 LARGE: Final = 1 << 20  # bytes of any other file
 MOST_FILES: Final = 20_000
@@ -41,7 +41,7 @@ _LAYOUT: Final = re.compile(
 def check_name(name: str) -> None:
     """Raise BenchError for what is no name of a submission."""
     if len(name) > 39 or not NAME.fullmatch(name):
-        raise BenchError(f"--name {name}: the name of your account is needed, in lower case: a-z, 0-9 and - alone")
+        raise BenchError(f"--name {name}: the name of your account is needed, in lower case, as in ada or ada-b")
 
 
 def submissions(board: Path) -> dict[str, Path]:
@@ -69,6 +69,8 @@ def out_of_place(folder: Path) -> Iterator[str]:
     """Say what of a submission is not where it belongs, is no file, or is too large; nothing is read or followed."""
     count = 0
     for root, folders, files in os.walk(folder):
+        if not folders and not files:
+            yield f"{shown(str(Path(root).relative_to(folder)))}: an empty folder or another repository; remove it"
         for name in sorted([*folders, *files]):
             count += 1
             if count > MOST_FILES:

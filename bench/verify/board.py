@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bench import __version__
 from bench.config import Config, load_config
@@ -25,6 +25,8 @@ from bench.store.agreement import agreement
 from bench.store.record import RECORD
 from bench.store.result import StoredResult, cell_folder
 from bench.store.submission import ENVIRONMENT, SUBMISSIONS, carried_code, codes, read_cells, shown, submissions
+
+_LONGEST: Final = 500  # characters of a text that tables show
 
 
 @dataclass(frozen=True)
@@ -84,21 +86,28 @@ def check(board: Board, only: Collection[str] | None = None) -> Checked:
     names = [name for name in board.submissions if only is None or name in only]
     read = {name: read_cells(name, folder, board.demo) for name, folder in board.submissions.items()}
     cells = {name: found for name, (found, _) in read.items()}
-    sound = [cell for found in cells.values() for cell in found]
-    cards = {cell.dataset: card_of(cell.dataset, board.cards) for cell in sound}
-    known = {id(cell): facts(cell, board.config, cards[cell.dataset]) for cell in sound}
-    judged = columns([(cell, known[id(cell)]) for cell in sound], board.config, cards)
+    cards = {cell.dataset: card_of(cell.dataset, board.cards) for found in cells.values() for cell in found}
+    known = {  # replace(cell): so that the counts which it reads are freed with it
+        name: [(cell, facts(replace(cell), board.config, cards[cell.dataset])) for cell in found]
+        for name, found in cells.items()
+    }
+    judged = columns([pair for pairs in known.values() for pair in pairs], board.config, cards)
     faults = []
     for name in names:
         faults += [*read[name][1], *_unused(name, board.submissions[name], cells[name])]
-        for cell in cells[name]:
-            found = verdict(cell, judged[cell.dataset, board.demo], known[id(cell)])
+        others = {other: pairs for other, pairs in known.items() if other != name}
+        of_others = columns([pair for pairs in others.values() for pair in pairs], board.config, cards)
+        for cell, of_cell in known[name]:
+            column = judged[cell.dataset, board.demo]
+            if usual := of_others.get((cell.dataset, board.demo)):  # nobody outvotes the others
+                column = replace(column, usual=usual.usual, weights=usual.weights)
+            found = verdict(cell, column, of_cell)
             wrong = [
                 *([] if found.ranked else [found.words]),
-                *_against_card(name, cell, cards[cell.dataset]),
-                *_against_names(cell, board),
+                *_against_card(name, replace(cell), cards[cell.dataset]),
+                *_against_texts(cell, board),
                 *_against_source(cell, board, board.submissions[name]),
-                *_against_others(cell, {other: these for other, these in cells.items() if other != name}),
+                *_against_others(cell, {other: cells[other] for other in others}),
             ]
             faults += [f"{SUBMISSIONS}/{name}: {cell.row} on {cell.dataset}: {one_line(one)}" for one in wrong]
     return Checked(faults, {name: cells[name] for name in names})
@@ -120,12 +129,20 @@ def _against_card(name: str, cell: StoredResult, card: Card | None) -> Iterator[
         yield f"its classes are not the {len(card.classes)} of the dataset's card"
     if cell.metric != card.metric:
         yield f"it is scored by {cell.metric}, the dataset's card says {card.metric}"
-    if cell.info.layout not in card.layouts:
+    if cell.scenes != [card.scene_of(name) for name in cell.ids]:
+        yield "its scenes are not those of the dataset's card"
+    layout = card.layouts.get(cell.info.layout or "")
+    if layout is None:
         yield f"layout '{cell.info.layout}' is none of the dataset's card"
+    elif not (layout.comparable or cell.info.caveat):
+        yield f"does not say that layout '{cell.info.layout}' is not the published one"
 
 
-def _against_names(cell: StoredResult, board: Board) -> Iterator[str]:
-    """Say whether it goes by the name of another row of benchmark.yaml in tables."""
+def _against_texts(cell: StoredResult, board: Board) -> Iterator[str]:
+    """Say what is wrong with the texts that tables show of it, such as the name of another row of benchmark.yaml."""
+    for key, text in cell.info.model_dump().items():
+        if len(str(text)) > _LONGEST:
+            yield f"info.{key} has {len(str(text)):,} characters, at most {_LONGEST:,} are taken"
     known = [(name, row, board.methods.get(row.method)) for name, row in board.config.rows.items()]
     rows = [name for name, row, method in known if method and row.title(method.label) == cell.info.label]
     if rows and cell.row not in rows:
@@ -140,8 +157,11 @@ def _against_source(cell: StoredResult, board: Board, folder: Path) -> Iterator[
     for name, code in counted_by.items():
         ships, carried = shipped_hashes(name, board.methods), carried_code(folder, name)
         if ships:
+            method, stated = board.methods.get(name), cell.info.method_defaults
             if code not in ships:
                 yield f"was not counted by the '{name}' of ovss-bench {__version__}; count it again with this version"
+            elif method and stated != method.stated_defaults:
+                yield f"states other defaults of '{name}' than it has in ovss-bench {__version__}"
         elif carried is None:
             yield f"the source of '{name}' is missing; `bench submit … --plugin FILE` adds it"
         elif carried != code:
@@ -155,7 +175,7 @@ def _against_others(cell: StoredResult, others: Mapping[str, Sequence[StoredResu
         for other in cells:
             if (other.row, other.dataset) != (cell.row, cell.dataset):
                 continue
-            found = agreement(other, cell)
+            found = agreement(replace(other), replace(cell))
             if (other.pieces[0].folder / RECORD).read_bytes() == own:
                 yield f"its {RECORD} is a copy of {name}'s, and no second run"
             elif found.changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -12,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from board_helpers import DATASET, GOOD, SOURCE, new_board, submitted
 from store_helpers import edit
 
 from bench.cli import main
 from bench.registry import source_hash
+from bench.store.count_table import encode
 from bench.store.store import Store
 from bench.verify.board import Board, check
 
@@ -91,12 +94,24 @@ def written(name: str, text: str = "x") -> Callable[[Path], object]:
     return change
 
 
+def one_image_twice(ada: Path) -> None:
+    store = Store(ada)
+    cell = store.cell("clip", DATASET)
+    assert cell is not None
+    ids = pa.array([cell.ids[0]] * 2)
+    counts = encode(cell.table.set_column(cell.table.schema.get_field_index("id"), "id", ids), cell.record.fingerprint)
+    cell.record.counts_sha256 = hashlib.sha256(counts).hexdigest()
+    (store.place("clip", DATASET) / "counts.parquet").write_bytes(counts)
+    cell.record.write(store.place("clip", DATASET))
+
+
 CLIP = f"cells/{DATASET}/clip"
 ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other counts": (written(f"{CLIP}/counts.parquet"), "its counts are not those that cell.json names"),
     "no counts": (lambda ada: (ada / CLIP / "counts.parquet").unlink(), "its counts are not those that cell.json"),
     "no record": (lambda ada: (ada / CLIP / "cell.json").unlink(), "no cell.json that can be read"),
     "a damaged record": (written(f"{CLIP}/cell.json", "[" * 100_000), "no cell.json that can be read"),
+    "one image twice": (one_image_twice, "its counts are no result"),
     "another score": (edited(metrics__score=0.99), "cell.json states another score than they give"),
     "a number of nowhere": (edited(metrics__boundary_iou=[0.9, 0.9]), "states another boundary_iou than they give"),
     "another row": (lambda ada: (ada / CLIP).rename(ada / "cells" / DATASET / "sclip"), "holds clip on whu_aerial"),
@@ -106,6 +121,10 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other classes": (edited(classes=["building", "background"]), "its classes are not the 2 of the dataset's card"),
     "another metric": (edited(metric="miou"), "it is scored by miou, the dataset's card says foreground_iou"),
     "no layout": (edited(info__layout=None), "layout 'None' is none of the dataset's card"),
+    "defaults of nobody": (edited(info__method_defaults={"debias": "x"}), "no cell.json that can be read"),
+    "other defaults": (edited(info__method_defaults={"debias": 0.3}), "states other defaults of 'clip' than it has"),
+    "a long text": (edited(info__footnote="x" * 9_000), "info.footnote has 9,000 characters, at most 500 are taken"),
+    "an empty folder": (lambda ada: (ada / "methods/a").mkdir(), "methods/a: an empty folder or another repository"),
     "another's name": (edited(info__label="SCLIP"), "is called 'SCLIP' in tables, as the row sclip is"),
     "control characters": (edited(info__layout="\x1b[2J\n::error::x"), "layout ' [2J ::error::x' is none"),
     "source that was changed": (written("methods/mine/mine.py", SOURCE + "1"), "is not the source that counted it"),
@@ -157,6 +176,15 @@ def test_submitted_source_is_not_run(board: Path, tmp_path: Path) -> None:
         ("clip", {"settings": {"row": "champion"}}, "stale: changed since it was counted: method clip -> champion"),
         ("clip", {"settings": {"row": "sclip"}}, "method clip -> sclip"),
         ("clip", {"settings": {"threshold": 0.3}}, "threshold 0.3 -> 0.6"),
+        ("sclip", {"inputs": {"weights": "bb"}}, "other weights: its weights are bb, those of most rows aa"),
+        ("sclip", {"images": [[[1, 0], [0, 1]], GOOD]}, "other labels: its labels are not those of most rows"),
+        ("sclip", {"scene": "a"}, "its scenes are not those of the dataset's card"),
+        (
+            "clip",
+            {"dataset": "spacenet_road", "ids": ["AOI_2_Vegas_img1", "AOI_2_Vegas_img2"], "scene": "2_Vegas"}
+            | {"info": {"layout": "official"}},
+            "clip on spacenet_road: does not say that layout 'official' is not the published one",
+        ),
         ("clip", {"images": [GOOD], "store": {"shard": (0, 2)}}, "shard-0-of-2/cell.json: no part of a submission"),
     ],
 )
@@ -164,6 +192,13 @@ def test_results_beside_those_of_others(row: str, changes: dict[str, Any], messa
     submitted(board / "submissions/bob", row, **changes)
     found = faults(board, "bob")
     assert any(message in fault and fault.startswith("submissions/bob") for fault in found), found
+
+
+def test_nobody_outvotes_what_is_there(board: Path) -> None:
+    """Not by many rows, and not by a later date."""
+    for row in ("sclip", "gem", "clearclip"):
+        submitted(board / "submissions/eve", row, [[[1, 0], [0, 1]], GOOD])
+    assert len(faults(board, "eve")) == 3 and all("other labels" in fault for fault in faults(board, "eve"))
 
 
 def test_a_copy_is_no_second_run(board: Path) -> None:
