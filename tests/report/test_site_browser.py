@@ -143,7 +143,7 @@ def test_mean_rank_and_files_follow_the_filter_and_the_address_keeps_it(opened: 
     assert all(low <= rank <= high for low, rank, high in ranges)
     assert "Ranks have no range" not in page.inner_text("#board-note")
     page.click("#more summary")
-    page.check('[data-turn="backbone"]')
+    page.check('[data-turn="upsampler"]')
     for name in ("potsdam", "vdd"):
         page.uncheck(f'[data-turn="{name}"]')
     assert texts(page, "td.mean small") == ["1", "2", "3"] and "Ranks have no range" in page.inner_text("#board-note")

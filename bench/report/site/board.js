@@ -8,7 +8,7 @@ const TASKS = [...new Set(DATA.datasets.map((dataset) => dataset.task))];
 const groupName = (task) => task[0].toUpperCase() + task.slice(1);
 const meanKey = (task) => `mean of ${task}`;
 
-const shownAtFirst = (key) => !ATTRIBUTES.some((one) => one.key === key);
+const shownAtFirst = (key) => key === "backbone" || !ATTRIBUTES.some((one) => one.key === key);
 const isShown = (key) => view.turned.includes(key) !== shownAtFirst(key);
 const shownDatasets = () => DATA.datasets.filter((one) => (!view.task || one.task === view.task) && isShown(one.name));
 
@@ -204,7 +204,7 @@ function board() {
   for (const stop of stops()) stop.tabIndex = -1;
   const first = document.querySelector("#board tbody [data-stop]") || document.querySelector("#board [data-stop]");
   if (first) first.tabIndex = 0;
-  $("told").textContent = "Arrow keys move through the table, Enter opens a result; hold the pointer on a number to read about it here.";
+  $("told").textContent = "Arrow keys move, Enter opens a result; point at a number to read about it here.";
   const ranked = shown.ranked.length;
   const over = shown.means.common.length;
   $("board-note").textContent = !shown.rows.length ? "No row fits these filters."
