@@ -11,7 +11,7 @@ from bench.cli.options import add_shared
 def add_tables(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="D", help="where the files go (default: tables/ in the results folder)")
     parser.add_argument(
-        "--format", metavar="F", default="md,csv", help="of md, csv, latex, latex-intervals, html (md,csv)"
+        "--format", metavar="F", default="md,csv", help="of md, csv, latex, latex-intervals, html, bibtex (md,csv)"
     )
     parser.add_argument("--table", metavar="N", action="append", help="only this table; may be repeated")
     parser.add_argument("--rows", metavar="A,B", help="one table of your own: these stored rows, in this order")

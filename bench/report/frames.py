@@ -14,6 +14,7 @@ import pandas as pd
 
 from bench.config import Config, Table, load_config
 from bench.data.cards import card_names, load_card
+from bench.data.citations import bibtex
 from bench.data.prepared import find_samples
 from bench.data.samples import SampleSet
 from bench.errors import BenchError, check_known, listed
@@ -36,12 +37,13 @@ from bench.report.render import COST_COLUMNS, cost_lines, gains_table, html_tabl
 from bench.report.scores import Collection, Score, collect, readable, scores_of, stored_score
 from bench.report.site.page import page
 from bench.report.tables import Grid, boundary_table, build, gains, leaderboard
+from bench.report.verdict import card_of
 from bench.runtime.atomic import write_together
 from bench.store.bundle import chosen
 from bench.store.bundle import export as write_archive
 from bench.store.store import Store
 
-FORMATS: Final = ("md", "csv", "latex", "latex-intervals", "html")
+FORMATS: Final = ("md", "csv", "latex", "latex-intervals", "html", "bibtex")
 
 
 def scores(
@@ -181,7 +183,7 @@ def tables(  # noqa: PLR0913 (each is a flag)
     if rows or datasets:
         table = _own_table(listed(rows, "--rows"), listed(datasets, "--datasets"), caption, collections, loaded)
         grids = [build(name, table, loaded, collection, own=True) for collection in collections]
-        own = {file: text for grid in grids if grid.measured for file, text in _rendered(grid, kinds).items()}
+        own = {file: text for grid in grids if grid.measured for file, text in _rendered(grid, kinds, folders).items()}
         if not re.fullmatch(r"[\w.-]+", name):
             raise BenchError(f"--name {name}: is part of a file name; give letters, digits, - and _")
         if only or not own:
@@ -338,7 +340,7 @@ def _rendered_tables(
                 texts[f"cost{suffix}.csv"] = csv_text(pd.DataFrame(lines, columns=list(COST_COLUMNS)))
         some_measured = any(grid.measured for grid in grids)
         for grid in grids:
-            files = _rendered(grid, formats)
+            files = _rendered(grid, formats, collection.cards)
             texts |= files
             if some_measured and not only and not grid.measured:
                 empty |= set(files)
@@ -346,7 +348,7 @@ def _rendered_tables(
     return {name: texts[name] for name in names if name not in empty}, {name: texts[name] for name in empty}
 
 
-def _rendered(grid: Grid, formats: Names[str]) -> dict[str, str]:
+def _rendered(grid: Grid, formats: Names[str], cards: Sequence[Path]) -> dict[str, str]:
     """Render a table in each of the formats: file name -> text."""
     texts, suffix = {}, f"-{grid.collection}" if grid.collection else ""
     if "md" in formats:
@@ -357,7 +359,19 @@ def _rendered(grid: Grid, formats: Names[str]) -> dict[str, str]:
         texts[f"{grid.name}{suffix}.tex"] = latex(grid, "latex-intervals" in formats)
     if "html" in formats:
         texts[f"{grid.name}{suffix}.html"] = html_table(grid)
+    if "bibtex" in formats:
+        texts[f"{grid.name}{suffix}.bib"] = _bibliography(grid, cards)
     return texts
+
+
+def _bibliography(grid: Grid, cards: Sequence[Path]) -> str:
+    """Return BibTeX of the datasets of a table, and of the methods and models of the rows that were measured."""
+    scores = [score for line in grid.lines for entry in line.entries.values() if (score := entry.score)]
+    used = [one for one in (score.settings for score in scores) if one]
+    parts = [name for of in used for name in (of.method, of.upsampler, of.refine, of.backbone, *of.models.values())]
+    datasets = dict.fromkeys(score.dataset for score in scores)
+    known = [card for name in datasets if (card := card_of(name, cards))]
+    return bibtex(known, dict.fromkeys(parts)) + "\n"
 
 
 def _is_ours(file: Path, text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,14 @@ def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert found == {"loveda": "ok", "udd5": "not run", "vdd": "not run", "average": "1/3"}
 
 
+def test_bibtex_of_what_a_table_holds(tmp_path: Path) -> None:
+    put(tmp_path, "segearth-ov", "vdd", [GOOD], changes={"upsampler": "simfeatup"})
+    put(tmp_path, "mine", "vdd", [GOOD])
+    assert run("--results", str(tmp_path), "--rows", "segearth-ov,mine", "--format", "bibtex") == 0
+    text = (tmp_path / "tables/chosen.bib").read_text()
+    assert re.findall("@misc{(.*),", text) == ["cai2025vdd", "li2025segearth", "radford2021learning"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -94,7 +103,7 @@ def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--datasets", "vdd", "--table", "1"], "--table: goes with neither --rows nor --datasets"),
         (["--datasets", "vdd", "--rows", "gem"], "--rows gem: nothing is stored of it"),
         (["--datasets", "vdd", "--rows", "towers"], "nothing is stored of these rows on these datasets"),
-        (["--format", "xlsx"], "unknown format 'xlsx'; known: csv, html, latex, latex-intervals, md"),
+        (["--format", "xlsx"], "unknown format 'xlsx'; known: bibtex, csv, html, latex, latex-intervals, md"),
         (["--table", "7"], "--table 7: no such table; known: 1, 2"),
         (["--results", "nowhere"], "nowhere: does not exist; run something first"),
     ],
