@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 Heads = tuple[Tensor, Tensor, Tensor]
@@ -51,8 +52,10 @@ class Block:
     def feed_forward(self, tokens: Tensor) -> Tensor:
         """Return the feed-forward network (and layer scale) of tokens (B, N, D), without its residual."""
         network = self._block.mlp
-        hidden = network.gelu(_linear(self._block.ln_2(tokens), network.c_fc.weight, network.c_fc.bias))
-        made: Tensor = self._block.ls_2(_linear(hidden, network.c_proj.weight, network.c_proj.bias))
+        quick = isinstance(network.gelu, QuickGELU)  # x σ(1.702 x): one pass where products bring and take its factor
+        activation, factor = (F.silu, 1.702) if quick else (network.gelu, 1.0)
+        hidden = activation(_linear(self._block.ln_2(tokens), network.c_fc.weight, factor * network.c_fc.bias, factor))
+        made: Tensor = self._block.ls_2(_linear(hidden, network.c_proj.weight, network.c_proj.bias, 1 / factor))
         return made
 
     def __call__(self, tokens: Tensor, heads: Heads) -> Tensor:
@@ -61,6 +64,9 @@ class Block:
         return tokens + self.feed_forward(tokens)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x Wᵀ + b, computed in the precision of W."""
-    return F.linear(x.to(weight.dtype), weight, bias)
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, factor: float = 1.0) -> Tensor:
+    """factor · x Wᵀ + b, computed in the precision of W."""
+    x = x.to(weight.dtype)
+    if bias is None or factor == 1:
+        return F.linear(x, weight, bias)
+    return torch.unflatten(torch.addmm(bias, x.flatten(0, -2), weight.T, alpha=factor), 0, x.shape[:-1])
