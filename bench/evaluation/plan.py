@@ -24,6 +24,7 @@ from bench.models.upsamplers import kind_file
 from bench.models.weights import look_for_weights
 from bench.paths import data_root
 from bench.registry import Method, earlier_hashes, find_method, find_refinement
+from bench.runtime.device import rounding
 from bench.runtime.distributed import Distributed
 from bench.settings import Settings, miscount
 from bench.spec import RunSpec
@@ -248,7 +249,7 @@ def _with_models(cell: Cell, dataset: DatasetPlan, models: ModelCache, report_wo
     except BenchError as error:
         return replace(cell, error=str(error))
     data = {"data list": samples.names_fingerprint(), "card": recipe(dataset.card, samples.layout)}
-    inputs = {**ready.inputs, **data, "dtype": models.dtype, "harness": COUNTS_VERSION}
+    inputs = {**ready.inputs, **data, "dtype": rounding(models.device, models.dtype), "harness": COUNTS_VERSION}
     return replace(cell, ready=ready, inputs=inputs)
 
 

@@ -22,10 +22,11 @@ def choose_device(flag: str | None, dtype: str = "fp32") -> str:
 
     Under torchrun "cuda" is the GPU of the process's local rank.
 
-    Sets, for the whole process, whether products of float32 may round their factors to TF32: only with the dtype
-    "tf32". Raises BenchError where torch cannot use the device, or the device has no TF32.
+    Sets, for the whole process, whether products of float32 may round their factors to TF32: with the dtype "tf32", and
+    those after a trunk of half precision, which is less exact anyway. Raises BenchError where torch cannot use the device, or the device has no TF32.
     """
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = dtype != "fp32"
     device = flag or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -41,6 +42,12 @@ def choose_device(flag: str | None, dtype: str = "fp32") -> str:
             f"--dtype tf32: {device} has no TF32, which CUDA devices from Ampere on have; use --dtype fp32"
         )
     return device
+
+
+def rounding(device: str, dtype: str) -> str:
+    """Name what products are rounded to: the dtype, and what `choose_device` sets beside it on a GPU."""
+    half = dtype in ("fp16", "bf16")
+    return f"{dtype}, tf32 after the trunk" if half and torch.device(device).type == "cuda" else dtype
 
 
 def default_workers(device: str) -> int:

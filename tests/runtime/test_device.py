@@ -24,6 +24,7 @@ from bench.runtime.device import (
     exact_float32,
     is_out_of_memory,
     peak_memory,
+    rounding,
 )
 from bench.store.store import Store
 from bench.training.trainer import Trainer
@@ -129,6 +130,17 @@ def test_a_device_that_is_not_there(
     assert main([*words, "--device", device]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"bench: --device {device}: ") and line.endswith("; use --device cpu or another device")
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_half_precision_has_tf32_after_the_trunk_on_a_gpu_and_says_so(cuda: None, dtype: str) -> None:
+    try:
+        choose_device("cuda", dtype)
+        assert torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
+    finally:
+        choose_device("cpu")
+    assert rounding("cuda:1", dtype) == f"{dtype}, tf32 after the trunk"
+    assert (rounding("cpu", dtype), rounding("cuda", "fp32"), rounding("cuda", "tf32")) == (dtype, "fp32", "tf32")
 
 
 def test_under_torchrun_each_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch, cuda: None) -> None:
