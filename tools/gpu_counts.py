@@ -26,7 +26,7 @@ from bench.config import load_config
 from bench.data.images import at_sizes
 from bench.data.loader import Loaded
 from bench.evaluation.loop import Scoring, evaluate
-from bench.evaluation.speed import Bench, Case
+from bench.evaluation.speed import Bench, Case, regions
 from bench.inference.segmenter import Segmenter
 from bench.registry import load_methods
 from bench.runtime.device import choose_device
@@ -112,7 +112,7 @@ def _size(tensor: Tensor) -> int:
 def _loaded(case: Case, segmenters: Sequence[Segmenter], count: int) -> list[Loaded]:
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (case.height, case.width, 3), dtype=np.uint8)
-    label = random.integers(0, case.queries, image.shape[:2], dtype=np.uint8)
+    label = regions(case.height, case.width, case.queries)
     sizes = at_sizes(image, {size for one in segmenters for size in one.sizes})
     return [Loaded(index, str(index), label, sizes) for index in range(count)]
 

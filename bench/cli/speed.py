@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|JSON",
         help="open_clip model, or backbone of benchmark.yaml, built with random weights (ViT-B-16-quickgelu)",
     )
-    add_shared(parser, "--methods", "--config", "--plugin", "--device", "--dtype", "--batch", "--json")
+    add_shared(parser, "--methods", "--config", "--plugin", "--device", "--dtype", "--json")
+    parser.add_argument("--batch", type=positive, metavar="N", help="windows at once (as a run: 4, more on a GPU)")
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="of torch and OpenCV, in each process (default: all cores)"
     )
@@ -68,10 +69,12 @@ def main(args: argparse.Namespace) -> int:
 
     from bench.config import load_config
     from bench.evaluation.speed import mean
+    from bench.runtime.device import choose_device, default_batch
 
     other = _read(Path(args.against)) if args.against else None  # before minutes of measuring
     known = load_config(args.config).backbones
     args.model = known[args.model].model if args.model in known else args.model
+    args.batch = args.batch or default_batch(choose_device(args.device, args.dtype))
     if args.processes == 1:
         found = _measure(args)
     else:
@@ -138,17 +141,16 @@ def _show(found: _Found, processes: int) -> None:
     plan, timings, upsampler = found.plan, found.timings, found.upsampler
     lines = [
         [
-            *(f"{c.height}x{c.width}", c.queries, len(c.rows), t.windows, t.encoder, t.all_rows),
-            *(f"{t.ratio:.2f}", f"{processes / t.all_rows:.2f}", f"{t.peak_memory / 2**30:.1f}"),
+            *(f"{c.height}x{c.width}", c.queries, len(c.rows), t.windows, 1e3 * t.encoder, 1e3 * t.all_rows),
+            *(t.ratio, processes / t.all_rows, t.peak_memory / 2**30),
+            *((t.launches, 1e3 * t.busy) if t.launches is not None and t.busy is not None else ()),
         ]
         for c, t in zip(plan, timings, strict=True)
     ]
-    heads = ["image", "queries", "rows", "windows", "encoder s", "rows s", "ratio", "images/s", "peak GiB so far"]
-    print(tabulate(lines, headers=heads, floatfmt=".4f" if found.device.startswith("cuda") else ".3f"), "\n")
-    for c, t in zip(plan, timings, strict=True):
-        if t.launches is not None and t.busy is not None:
-            share = f"{t.launches:.0f} launches per image, the GPU busy {1e3 * t.busy:.1f} ms of {1e3 * t.all_rows:.1f}"
-            print(f"{c.height}x{c.width}, {c.queries} queries, {len(c.rows)} rows: {share}")
+    heads = ["image", "queries", "rows", "windows", "encoder ms", "rows ms", "ratio", "images/s", "peak GiB so far"]
+    on_gpu = ["launches", "GPU busy ms"] if found.device.startswith("cuda") else []
+    formats = ("", "", "", "", ".1f", ".1f", ".2f", ".2f", ".1f", ".0f", ".1f")
+    print(tabulate(lines, headers=heads + on_gpu, floatfmt=formats), "\n")
     shares = [
         [
             f"{c.height}x{c.width}",
@@ -287,6 +289,7 @@ def _show_both(record: Mapping[str, Any], other: SpeedRecord) -> None:
             lines.append(
                 [
                     *(f"{mine.height}x{mine.width}", mine.queries, len(mine.rows)),
+                    *(1e3 * mine.all_rows, 1e3 * theirs.all_rows),
                     *(mine.all_rows / mine.encoder, theirs.all_rows / theirs.encoder, *rates, rates[0] / rates[1]),
                 ]
             )
@@ -294,7 +297,8 @@ def _show_both(record: Mapping[str, Any], other: SpeedRecord) -> None:
     if not lines:
         print("no case was measured on both: give the same --sizes, --queries, --methods and --row-counts")
         return
-    heads = ["image", "queries", "rows", "ratio here", "there", "images/s here", "there", "times as fast"]
+    heads = ["image", "queries", "rows", "ms here", "there", "ratio here", "there", "images/s here", "there"]
+    heads.append("times as fast")
     print(tabulate(lines, headers=heads, floatfmt=".2f"))
 
 

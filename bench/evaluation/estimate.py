@@ -18,9 +18,9 @@ from bench.data.images import at_sizes, read_image
 from bench.data.loader import Loaded
 from bench.errors import BenchError
 from bench.evaluation.dataset_run import Run
-from bench.evaluation.loop import Scoring, evaluate
+from bench.evaluation.loop import Scoring, evaluate, images_together
 from bench.evaluation.models import ModelCache, build_row, build_segmenters
-from bench.evaluation.speed import Case, RandomModels, Timing, write_noise
+from bench.evaluation.speed import Case, RandomModels, Timing, regions, write_noise
 from bench.inference.row import Row
 from bench.inference.windows import window_boxes
 from bench.registry import Method
@@ -156,12 +156,13 @@ class Timer:
         return self._known[key]
 
     def _timed(self, rows: Sequence[tuple[Settings, Row]], side: int) -> Costs:
-        """Time one image after one of warming up. side: of the network's input."""
+        """Time the images of one group after one of warming up. side: of the network's input."""
         change = {"resize": ResizeRule(long_side=side)}
         segmenters = build_segmenters(
             [(one.model_copy(update=change), row) for one, row in rows], self._models, self._batch
         )
         scoring = Scoring(1 + max(int(row.classes.max()) for _, row in rows))
+        label = regions(_SIDE, _SIDE, scoring.classes)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "image.jpg"
             write_noise(file, _SIDE, _SIDE)
@@ -171,11 +172,12 @@ class Timer:
                     with stage("decode, resize"):
                         image = read_image(file)
                         sizes = at_sizes(image, {size for one in segmenters for size in one.sizes})
-                    loaded = Loaded(0, "noise", np.zeros((_SIDE, _SIDE), np.uint8), sizes)
-                    list(evaluate(segmenters, [loaded], {row.name: {0} for _, row in rows}, scoring))
+                    loaded = [Loaded(number, "noise", label, sizes) for number in range(images_together(segmenters))]
+                    pending = {row.name: set(range(len(loaded))) for _, row in rows}
+                    list(evaluate(segmenters, loaded, pending, scoring))
                     wait_for_gpu()
                 took = time.perf_counter() - started
-        megapixel = sum(watch.seconds[name] for name in ("decode, resize", "post-processing", "metrics"))
-        return Costs(
-            (took - megapixel) / len(window_boxes(side, side, rows[0][0].window, rows[0][0].stride)), megapixel
-        )
+        decoding, images = watch.seconds["decode, resize"], len(loaded)
+        counting = (watch.seconds["post-processing"] + watch.seconds["metrics"]) / images
+        windows = len(window_boxes(side, side, rows[0][0].window, rows[0][0].stride))
+        return Costs(((took - decoding) / images - counting) / windows, decoding + counting)

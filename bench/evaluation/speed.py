@@ -1,8 +1,8 @@
 """Where the time goes: all rows on generated images, against the stock image encoder in the same process.
 
-The weights are random and the images noise, which the arithmetic does not mind. Decoding, windows, rows, counts
-and store are the code of a run. On a GPU several images follow each other as in a run, and decoding, which workers do
-meanwhile, is left out of the time.
+The weights are random, the images noise and the labels regions, which the arithmetic does not mind. Decoding, windows,
+rows, counts and store are the code of a run, whose parts a thread writes. On a GPU several images follow each other as
+in a run, and decoding, which workers do, is left out of the time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,17 +21,17 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from bench.config import Config
-from bench.data.images import at_sizes, read_image, resize
+from bench.data.images import at_sizes, read_image
 from bench.data.loader import Loaded
 from bench.errors import BenchError
-from bench.evaluation.loop import Scoring, evaluate
+from bench.evaluation.loop import Scoring, evaluate, images_together
 from bench.evaluation.models import ModelCache, build_row, build_segmenters
 from bench.inference.segmenter import Segmenter
-from bench.inference.windows import window_boxes
 from bench.models.backbone import Backbone
 from bench.models.block import lower_precision
 from bench.models.clip_weights import DTYPES, random_clip
@@ -51,7 +52,7 @@ from bench.models.upsamplers.tiles import Strip
 from bench.registry import Method, find_method
 from bench.runtime.device import peak_memory
 from bench.runtime.timing import Stopwatch, stage, wait_for_gpu
-from bench.settings import Settings
+from bench.settings import IGNORED, Settings
 from bench.store.record import ResultSpec
 from bench.store.store import Store
 from bench.store.writer import ResultWriter
@@ -87,7 +88,7 @@ class Case:
 class Timing:
     """Medians over the repetitions, seconds an image.
 
-    encoder: stock `encode_image` over the image's windows
+    encoder: stock `encode_image` over as many windows of its own size as the image has for the first row's geometry
     all_rows: the case's rows, decoding to store
     shares: that time by stage; on a GPU of a separate image, whose every stage is waited for
     one_by_one: of each row on its own, from the decoding on; empty if not asked for
@@ -166,16 +167,16 @@ class Bench:
         """Measure encoder and rows alternating, after one round of warming up."""
         on_gpu = self.backbone.device.type == "cuda"
         images = _IN_A_ROW if on_gpu else 1
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as parts:
             file = Path(folder) / "image.jpg"
             write_noise(file, case.height, case.width)
             segmenters = self.segmenters(case)
-            assert segmenters[0].resize is not None
-            windows = self._windows(resize(read_image(file), segmenters[0].resize))
-            work = _Work(file, segmenters, self._writers(Path(folder), case, images), case.queries)
+            work = _Work(file, segmenters, self._writers(Path(folder), case, images, parts), case.queries)
+            together = images_together(segmenters)
+            count, windows = self._windows(work, together)
             encoder, rows, shares = [], [], []
             for turn in range(repeats + 1):
-                bare = self._seconds(self._encode, windows)
+                bare = self._seconds(self._encode, windows) / together
                 with Stopwatch() as watch:
                     apart = self._seconds(self._run, work, self._decoded(work, 1))
                 took = apart
@@ -185,7 +186,7 @@ class Bench:
                     encoder.append(bare)
                     rows.append(took)
                     shares.append({**watch.seconds, "other": apart - sum(watch.seconds.values())})
-            timing = Timing(len(windows), statistics.median(encoder), statistics.median(rows))
+            timing = Timing(count, statistics.median(encoder), statistics.median(rows))
             timing.shares = {name: statistics.median(share.get(name, 0.0) for share in shares) for name in STAGES}
             if on_gpu:
                 timing.launches, timing.busy = self._profiled(work, list(self._decoded(work, images)))
@@ -246,8 +247,9 @@ class Bench:
         with stage("decode, resize"):
             image = read_image(work.file)
             sizes = at_sizes(image, {size for segmenter in work.segmenters for size in segmenter.sizes})
+        label = regions(image.shape[0], image.shape[1], work.classes)
         for index in range(images):
-            yield Loaded(index, str(index), np.zeros(image.shape[:2], np.uint8), sizes)
+            yield Loaded(index, str(index), label, sizes)
 
     def _run(self, work: _Work, images: Iterable[Loaded]) -> None:
         """Images through the rows and onto the disk."""
@@ -257,9 +259,6 @@ class Bench:
                 raise BenchError(f"row '{outcome.row}': {outcome.image.error}")
             with stage("store"):
                 work.writers[outcome.row].take(outcome.image)
-        with stage("store"):  # which a run does every few seconds
-            for writer in work.writers.values():
-                writer.flush()
 
     def _profiled(self, work: _Work, images: Sequence[Loaded]) -> tuple[float, float]:
         """Kernels per image that a GPU was given, and the seconds that it worked on them."""
@@ -269,11 +268,14 @@ class Bench:
         count = sum(event.count for event in kernels)
         return count / len(images), sum(event.self_device_time_total for event in kernels) / 1e6 / len(images)
 
-    def _writers(self, folder: Path, case: Case, images: int) -> dict[str, ResultWriter]:
+    def _writers(self, folder: Path, case: Case, images: int, parts: Executor) -> dict[str, ResultWriter]:
         store = Store(folder)
         ids = [(str(index), None) for index in range(images)]
         names = [f"class {index}" for index in range(case.queries)]
-        return {row: store.open(ResultSpec(self._settings(row), {}, ids, names, "miou")) for row in case.rows}
+        writers = {row: store.open(ResultSpec(self._settings(row), {}, ids, names, "miou")) for row in case.rows}
+        for writer in writers.values():
+            writer.background = parts
+        return writers
 
     def _settings(self, row: str) -> Settings:
         chosen = self.config.row(row)
@@ -287,21 +289,17 @@ class Bench:
             self.backbone.device
         )
 
-    def _windows(self, image: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-        """Return the windows of the protocol as one batch (n, 3, window, window)."""
-        protocol = self.config.protocol
-        boxes = window_boxes(image.shape[0], image.shape[1], protocol.window, protocol.stride)
-        if min(image.shape[:2]) < protocol.window:
-            raise BenchError(
-                f"images of {image.shape[0]} x {image.shape[1]} at network size are smaller than a window, which the "
-                "stock encoder cannot read; give --sizes with less elongated images"
-            )
-        pixels = self.backbone.normalise(torch.from_numpy(image))
-        return torch.stack([pixels[:, b.top : b.bottom, b.left : b.right] for b in boxes])
+    def _windows(self, work: _Work, images: int) -> tuple[int, Tensor]:
+        """Count the windows of an image, at the first row's geometry; and give the stock encoder's, for some images."""
+        (loaded,), first = self._decoded(work, 1), work.segmenters[0]
+        assert first.resize is not None
+        count = len(first.prepared(loaded.images[first.resize]).boxes)
+        size = self._stock.visual.image_size
+        return count, torch.randn(images * count, 3, *(size if isinstance(size, tuple) else (size, size)))
 
     @torch.inference_mode()
     def _encode(self, windows: Tensor) -> None:
-        for chunk in torch.split(windows.to(self._dtype), self.batch):
+        for chunk in torch.split(windows.to(self.backbone.device, self._dtype), self.batch):
             self._stock.encode_image(chunk)
 
     def _seconds(self, work: Callable[..., object], *arguments: Any) -> float:
@@ -359,6 +357,15 @@ def write_noise(file: Path, height: int, width: int) -> None:
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     grain = random.integers(0, 12, smooth.shape, dtype=np.uint8)
     cv2.imwrite(str(file), cv2.add(smooth, grain))
+
+
+def regions(height: int, width: int, classes: int) -> NDArray[np.uint8]:
+    """Draw a label map of square regions, as labels have them; one in twenty is ignored."""
+    random = np.random.default_rng(1)
+    squares = random.integers(0, classes, (height // 64 + 1, width // 64 + 1), dtype=np.uint8)
+    squares[random.random(squares.shape) < 0.05] = IGNORED
+    label: NDArray[np.uint8] = np.kron(squares, np.ones((64, 64), np.uint8))[:height, :width].copy()
+    return label
 
 
 def cases(

@@ -23,7 +23,9 @@ def choose_device(flag: str | None, dtype: str = "fp32") -> str:
     Under torchrun "cuda" is the GPU of the process's local rank.
 
     Sets, for the whole process, whether products of float32 may round their factors to TF32: with the dtype "tf32", and
-    those after a trunk of half precision, which is less exact anyway. Raises BenchError where torch cannot use the device, or the device has no TF32.
+    those after a trunk of half precision, which is less exact anyway.
+
+    Raises BenchError where torch cannot use the device, or the device has no TF32.
     """
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = dtype != "fp32"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,7 +13,7 @@ from reference import tiny_config
 
 from bench.cli import main
 from bench.config import load_config
-from bench.evaluation.speed import STAGES, Bench, Case, Timing, cases, mean
+from bench.evaluation.speed import STAGES, Bench, Case, Timing, cases, mean, regions
 from bench.models.clip_weights import DTYPES
 from bench.paths import shipped
 from bench.registry import load_methods
@@ -45,6 +46,21 @@ def test_measures_every_stage_of_a_real_run(tmp_path: Path) -> None:
     assert sum(timing.shares.values()) == pytest.approx(timing.all_rows, rel=0.01)
     assert list(timing.one_by_one) == ["maskclip", "naclip+pamr", "sclip+ours"] and min(timing.one_by_one.values()) > 0
     assert timing.peak_memory > 50 * 2**20
+
+
+def test_a_geometry_that_the_stock_encoder_cannot_read_is_held_against_as_many_windows_of_its_own(
+    tmp_path: Path,
+) -> None:
+    model, config = _small(tmp_path)
+    bench = Bench(load_config(config), load_methods(), str(model), "cpu", "fp32")
+    timing = bench.measure(Case(100, 900, 5, ("clip",)), repeats=1)  # 11 x 96 pixels for the network, windows of 64
+    assert timing.windows == 2 and timing.ratio > 0
+
+
+def test_labels_are_regions_of_all_classes_and_of_what_is_ignored() -> None:
+    label = regions(700, 900, 9)
+    assert label.shape == (700, 900) and set(np.unique(label)) == {*range(9), 255}
+    assert (label[:, 1:] != label[:, :-1]).mean() < 0.02
 
 
 def test_methods_with_a_text_side_of_their_own_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +119,7 @@ def test_two_machines_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture
     line = shown.splitlines()[-1].split()
     assert "there: " in shown and "Another CPU" in shown
     assert line[:3] == ["96x96", "3", "1"] and [float(value) for value in line[3:]] == pytest.approx(
-        [mine["ratio"], 1e6, 1 / mine["all_rows"], 0, 1e6 / mine["all_rows"]], abs=0.01
+        [1e3 * mine["all_rows"], 1e9, mine["ratio"], 1e6, 1 / mine["all_rows"], 0, 1e6 / mine["all_rows"]], abs=0.01
     )
     record["cases"][0]["queries"] = 4
     other.write_text(json.dumps(record))
@@ -178,7 +194,6 @@ MISTAKES = {
     "--queries 0": "argument --queries",
     "--methods sclp": "unknown row or method 'sclp'",
     "--model ViT-Z": "unknown open_clip model 'ViT-Z'",
-    "--sizes 100x900": "smaller than a window",
 }
 
 
