@@ -171,8 +171,8 @@ def checked(file: Path, folder: str, files: Mapping[str, bytes], store: Store) -
     if place != folder:
         raise BenchError(f"{file}: {folder} holds {named}; get it again")
     if record.demo != store.demo:
-        kind = "of the demo" if record.demo else "of real data"
-        raise BenchError(f"{file}: {named} is {kind}; real and demo results are kept apart")
+        kind, advice = ("of the demo", "give --demo") if record.demo else ("of real data", "leave --demo out")
+        raise BenchError(f"{file}: {named} is {kind}; real and demo results are kept apart: {advice}")
     if record.limit != store.limit:
         advice = f"--limit {record.limit}" if record.limit else "import it without --limit"
         images = f"the first {record.limit} images" if record.limit else "all images"

@@ -264,7 +264,7 @@ def test_charts_draw_the_best_and_the_chosen_and_say_why_they_are_empty(opened: 
     page.select_option("#dataset .draw", "chosen")
     assert page.evaluate(labels) == ["own 33"]
     page.evaluate("cellOf('own 33', 'loveda').score = null; charts()")
-    assert "None of the chosen rows has a number here" in page.inner_text("#dataset")
+    assert "None of the ticked rows has a number here" in page.inner_text("#dataset")
     assert "No row with a mean says how long it took" in page.inner_text("#costs")
     page.select_option("#costs .draw", "")
     assert "counted together and share the time equally" in page.inner_text("#costs")

@@ -244,7 +244,7 @@ def test_demo_and_real_results_are_kept_apart(tmp_path: Path, capsys: pytest.Cap
     stored(tmp_path / "demo", "clip", "loveda", [GOOD], demo=True)
     main(["export", str(tmp_path / "a.zip"), "--results", str(tmp_path / "demo")])
     assert main(["import", str(tmp_path / "a.zip"), "--results", str(tmp_path / "other")]) == 2
-    assert "real and demo results are kept apart" in capsys.readouterr().err
+    assert "real and demo results are kept apart: give --demo" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "a.zip"), "--results", str(tmp_path / "other"), "--demo"]) == 0
 
 

@@ -209,7 +209,8 @@ function board() {
   const over = shown.means.common.length;
   $("board-note").textContent = !shown.rows.length ? "No row fits these filters."
     : `${plural(ranked, "row")}, ${plural(shown.datasets.length, "dataset")}. `
-      + (over ? `Means are over the ${plural(over, "dataset")} that the rows with most results share. ` : "No mean: the rows shown share no dataset that is complete. ")
+      + (!over ? "No mean: the rows shown share no dataset that is complete. "
+        : `Means are over the ${plural(over, "dataset")} that ${shown.means.values.size === ranked ? "all of them have" : `the ${plural(shown.means.values.size, "row")} with most results have`}. `)
       + (over && ![...shown.ranks.values()].some((one) => known(one.low)) ? "Ranks have no range: the tests are of all rows over all datasets, or over one task." : "");
   const gaps = DATA.cells.filter((cell) => cell.score === null && cell.notes.length);
   $("gaps").replaceChildren(...gaps.map((cell) => element("li", `${cell.row} on ${cell.dataset}: ${cell.notes.join("; ")}`)));

@@ -67,7 +67,7 @@ function dataset() {
   const shown = drawn(cells);
   $("dataset-note").textContent = `${chosen.title}, ${chosen.metric}; ${shown.length} of ${plural(cells.length, "row")} drawn. `
     + (chosen.unverified.length ? `Not verified: ${chosen.unverified.join("; ")}.` : "");
-  const none = cells.length ? "None of the chosen rows has a number here." : "No row has a number here.";
+  const none = cells.length ? "None of the ticked rows has a number here." : "No row has a number here.";
   draw("forest", {
     type: "bar",
     data: { labels: shown.map(named), datasets: [
@@ -126,7 +126,7 @@ function meanRanks() {
       dots(rows.map(({ rank }) => rank), { label: "mean rank", order: -1, borderColor: COLOURS[1], backgroundColor: COLOURS[1] }),
     ] },
     options: { scales: { y: axis("mean rank", { reverse: true }) } },
-  }, !found ? "Mean ranks need two rows that have two datasets in common." : rows.length ? "" : "None of the chosen rows has a mean rank.");
+  }, !found ? "Mean ranks need two rows that have two datasets in common." : rows.length ? "" : "None of the ticked rows has a mean rank.");
 }
 
 function cost() {
@@ -168,7 +168,7 @@ function chartControls() {
   bind("which", "dataset", dataset);
   bind("axis", "axis", cost);
   for (const select of document.querySelectorAll(".draw")) {
-    select.append(...[["", "best eight and chosen"], ["chosen", "chosen alone"], ["all", "all rows"]].map(([value, text]) => element("option", text, { value })));
+    select.append(...[["", "best eight and ticked"], ["chosen", "ticked alone"], ["all", "all rows"]].map(([value, text]) => element("option", text, { value })));
     select.addEventListener("change", () => {
       view.draw = select.value;
       for (const other of document.querySelectorAll(".draw")) other.value = view.draw;
