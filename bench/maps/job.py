@@ -15,6 +15,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -41,6 +42,7 @@ from bench.maps.view import View
 from bench.models.collector import Box
 from bench.models.text import Vocabulary
 from bench.runtime.atomic import write_atomic
+from bench.runtime.threads import Backlog
 from bench.settings import IGNORED, Settings
 
 _KEY: Final = 12  # letters of a work folder's name
@@ -337,8 +339,11 @@ def _compute(job: SceneJob, index: int, wanted: range, scene: Scene, spec: MapSp
             progress.add(round(len(numbers) * one.windows / one.strips))
             continue
         strips = range(numbers[0], numbers[-1] + 1)
-        for number, scores in zip(strips, scored(one, scene, strips, spec.blend, progress.add), strict=True):
-            _keep(job, index, number, scores, scene, spec)
+        with ThreadPoolExecutor(1) as pool:
+            writer = Backlog(pool, 1)  # packs and writes a strip while the next one is computed
+            for number, scores in zip(strips, scored(one, scene, strips, spec.blend, progress.add), strict=True):
+                writer.add(_keep, job, index, number, _strip_arrays(one, number, scores, scene, spec))
+            writer.finish()
 
 
 def scored(
@@ -370,9 +375,10 @@ def strip_of(row: Row, scores: Tensor, box: Box, scene: Scene, depth: Depth | No
     )
 
 
-def _keep(job: SceneJob, index: int, number: int, scores: Mapping[str, Tensor], scene: Scene, spec: MapSpec) -> None:
-    """Write one strip of all rows of a pass to the work folder."""
-    one = job.passes[index]
+def _strip_arrays(
+    one: Pass, number: int, scores: Mapping[str, Tensor], scene: Scene, spec: MapSpec
+) -> dict[str, NDArray[Any]]:
+    """Make all that is kept of one strip, of all rows of a pass."""
     box = Box(one.edges[number], 0, one.edges[number + 1], scene.width)
     arrays: dict[str, NDArray[Any]] = {}
     for place, row in enumerate(one.segmenter.rows):
@@ -380,6 +386,11 @@ def _keep(job: SceneJob, index: int, number: int, scores: Mapping[str, Tensor], 
         if spec.scores:
             strip = strip._replace(scores=scores[row.name].cpu().numpy())
         arrays |= {f"{place}.{name}": value for name, value in strip._asdict().items() if value is not None}
+    return arrays
+
+
+def _keep(job: SceneJob, index: int, number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write one strip to the work folder."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # mypy takes a name for allow_pickle
     with writing(job.work, CONTINUES):

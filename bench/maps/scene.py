@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ class Place(NamedTuple):
 
 
 class Scene(Protocol):
-    """An image, RGB, 8 bits a channel. name: how messages call it. place: None where it has none."""
+    """An image, RGB, 8 bits a channel, for several threads. name: how messages call it. place: None for none."""
 
     name: str
     height: int
@@ -96,6 +97,7 @@ class _RasterFile:
 
     def __init__(self, name: str, file: Any, view: View) -> None:
         self.name, self._file, self._levels = name, file, view.levels
+        self._alone = threading.Lock()  # GDAL reads a file for one thread at a time
         self.height, self.width = file.height, file.width
         self.place = place_of(file)
         self._bands = list(chosen_bands(file.count, view.bands))
@@ -107,7 +109,7 @@ class _RasterFile:
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
     def empty(self, box: Box) -> NDArray[np.bool_] | None:
-        with decoding(self.name):
+        with decoding(self.name), self._alone:
             held = self._file.read_masks(sorted(set(self._bands)), window=_window(box)).any(axis=0)
         if np.dtype(self._file.dtypes[0]).kind == "f":
             held &= np.isfinite(self._values(box)).all(axis=0)
@@ -116,7 +118,7 @@ class _RasterFile:
         return None if held.all() else ~held
 
     def _values(self, box: Box) -> NDArray[Any]:
-        with decoding(self.name):
+        with decoding(self.name), self._alone:
             found: NDArray[Any] = self._file.read(self._bands, window=_window(box))
         return found
 

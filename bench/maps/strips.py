@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -87,36 +88,53 @@ def _stitched(
     device = segmenter.backbone.device
     means = {row.name: RollingMean(len(row.classes), scene.width, device, boxes[first].top) for row in rows}
     waiting = list(strips)
-    for start in range(first, last, segmenter.batch):
-        chunk = boxes[start : start + segmenter.batch]
-        _add(segmenter, scene, chunk, rows, means, weight)
-        done(len(chunk))
-        after = boxes[start + len(chunk)].top if start + len(chunk) < last else bottom
-        if after > top > means[rows[0].name].top:
-            for mean in means.values():
-                mean.take(top)  # above what is wanted
-        while waiting and edges[waiting[0] + 1] <= after:
-            end = edges[waiting.pop(0) + 1]
-            yield {name: mean.take(end) for name, mean in means.items()}
+    chunks = [boxes[start : start + segmenter.batch] for start in range(first, last, segmenter.batch)]
+    through = first
+    with ThreadPoolExecutor(1) as reader:
+        coming = [reader.submit(_read, scene, chunk, _reach(segmenter)) for chunk in chunks[:1]]
+        for number, chunk in enumerate(chunks, 1):
+            windows = coming.pop().result()
+            coming += [reader.submit(_read, scene, after, _reach(segmenter)) for after in chunks[number : number + 1]]
+            _add(segmenter, scene, chunk, windows, means, weight)
+            done(len(chunk))
+            through += len(chunk)
+            after = boxes[through].top if through < last else bottom
+            if after > top > means[rows[0].name].top:
+                for mean in means.values():
+                    mean.take(top)  # above what is wanted
+            while waiting and edges[waiting[0] + 1] <= after:
+                end = edges[waiting.pop(0) + 1]
+                yield {name: mean.take(end) for name, mean in means.items()}
+
+
+class _Windows(NamedTuple):
+    """A batch of windows. held: whether each holds data. pixels: of those that do, uint8 (b, h, w, 3)."""
+
+    held: list[bool]
+    pixels: Tensor | None
+
+
+def _read(scene: Scene, boxes: Sequence[Box], reach: int) -> _Windows:
+    """Read the windows that hold data, or have some within reach; while those before are computed."""
+    held = [not _is_empty(scene, _grown(box, reach, scene)) for box in boxes]
+    images = [scene.read(box) for box, holds in zip(boxes, held, strict=True) if holds]
+    return _Windows(held, torch.from_numpy(np.stack(images)) if images else None)
 
 
 def _add(
     segmenter: Segmenter,
     scene: Scene,
     boxes: Sequence[Box],
-    rows: Sequence[Row],
+    windows: _Windows,
     means: dict[str, RollingMean],
     weight: Callable[[int, int], Tensor] | None,
 ) -> None:
     """Compute a batch of windows, as far as they hold data, and add them to the means."""
-    held = [not _is_empty(scene, _grown(box, _reach(segmenter), scene)) for box in boxes]
-    found: dict[str, Tensor | Exception] = {}
-    if any(held):
-        images = [scene.read(box) for box, holds in zip(boxes, held, strict=True) if holds]
-        found = segmenter.window_scores(torch.from_numpy(np.stack(images)), rows)
+    rows = segmenter.rows
+    found = {} if windows.pixels is None else segmenter.window_scores(windows.pixels, rows)
     for row in rows:
         scores, mean = iter(of_row(row, found.get(row.name, torch.empty(0)), scene.name)), means[row.name]
-        for box, holds in zip(boxes, held, strict=True):
+        for box, holds in zip(boxes, windows.held, strict=True):
             height, width = box.bottom - box.top, box.right - box.left
             one = next(scores) if holds else torch.zeros((), device=segmenter.backbone.device)
             mean.add(box, one, None if weight is None else weight(height, width))

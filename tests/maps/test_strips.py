@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,9 +21,10 @@ from bench.inference.segmenter import Segmenter
 from bench.inference.windows import Box, RollingMean, WindowMean, window_boxes
 from bench.maps.scene import DecodedImage, open_scene
 from bench.maps.strips import gaussian, score_strips, strip_edges
-from bench.models.backbone import Features, Trunk
+from bench.models.backbone import Backbone, Features, Trunk
 from bench.models.upsamplers import JBUOne
 from bench.registry import load_methods
+from tools.pretended_cuda import pretended_cuda
 
 
 def _image(height: int, width: int) -> np.ndarray:
@@ -55,6 +58,40 @@ def test_some_strips_are_those_of_all(strips: range) -> None:
     assert all(torch.equal(one, every[number]) for number, one in zip(strips, some, strict=True))
 
 
+def test_windows_are_read_while_those_before_are_computed() -> None:
+    next_ones = threading.Event()
+
+    class Watched(DecodedImage):
+        def read(self, box: Box) -> np.ndarray:
+            if box.top:
+                next_ones.set()
+            return super().read(box)
+
+    def waiting(trunk: Trunk) -> Features:
+        assert next_ones.wait(60)
+        return trunk.project(trunk.input(-1))
+
+    segmenter = Segmenter(tiny_backbone(), [_row(waiting)], window=64, stride=64, batch=2)
+    assert next(score_strips(segmenter, Watched(_image(128, 128))))["row"].shape == (4, 64, 128)
+
+
+def test_a_gpu_makes_the_same_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def labels(backbone: Backbone) -> np.ndarray:
+        row = _row(load_methods()["naclip"].build({}), refine=_largest_around, reach=6)
+        row = replace(row, text=row.text.to(backbone.device), classes=row.classes.to(backbone.device))
+        scene = DecodedImage(_image(150, 97))
+        strips = score_strips(Segmenter(backbone, [row], 64, 48, batch=3), scene, None, gaussian)
+        return np.concatenate([row.label_map(one["row"], (one["row"].shape[1], 97)) for one in strips])
+
+    on_cpu = labels(tiny_backbone())
+    with pretended_cuda(monkeypatch):
+        backbone = Backbone("tiny", tiny_backbone().model.to("cuda"), open_clip.SimpleTokenizer(), "")
+        try:
+            assert np.array_equal(labels(backbone), on_cpu)
+        finally:
+            backbone.model.to("cpu")
+
+
 def test_windows_without_data_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     row = _row(load_methods()["maskclip"].build({}))
     segmenter = Segmenter(tiny_backbone(), [row], window=64, stride=64, batch=3)
@@ -73,15 +110,15 @@ def test_windows_without_data_are_not_computed(monkeypatch: pytest.MonkeyPatch) 
 
 
 def _largest_around(image: torch.Tensor, scores: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """Refine by what is at most 20 pixels away, in the image and in the scores."""
-    return F.max_pool2d(scores + image.mean(dim=0), 41, 1, 20)
+    """Refine by what is at most 6 pixels away, in the image and in the scores."""
+    return F.max_pool2d(scores + image.mean(dim=0), 13, 1, 6)
 
 
 @pytest.mark.parametrize("strips", [None, range(1, 2)])
 def test_a_refinement_that_reaches_so_far_is_that_of_the_whole(strips: range | None) -> None:
     """To the bit: beyond strips, and beyond the parts of wide ones."""
     image = _image(150, 1100)
-    row = _row(load_methods()["maskclip"].build({}), refine=_largest_around, reach=20)
+    row = _row(load_methods()["maskclip"].build({}), refine=_largest_around, reach=6)
     segmenter = Segmenter(tiny_backbone(), [row, replace(row, name="plain", refine=None, reach=None)], 64, 48, batch=9)
     whole, edges = segmenter.scores(image), strip_edges(150, segmenter)
     top, bottom = (0, 150) if strips is None else (edges[strips.start], edges[strips.stop])
@@ -94,7 +131,7 @@ def test_data_is_refined_by_all_around_it() -> None:
     """Windows without data are computed where a refinement looks at them from pixels with data."""
     image, empty = _image(192, 192), np.ones((192, 192), bool)
     empty[100:110] = False
-    row = _row(load_methods()["maskclip"].build({}), refine=_largest_around, reach=20)
+    row = _row(load_methods()["maskclip"].build({}), refine=_largest_around, reach=6)
     segmenter = Segmenter(tiny_backbone(), [row], 16, 16, batch=4)
     whole = tensor(segmenter.scores(image)["row"])
     found = torch.cat([one["row"] for one in score_strips(segmenter, DecodedImage(image, empty))], dim=1)
