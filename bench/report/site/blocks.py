@@ -61,7 +61,8 @@ def objects(cells: Iterable[StoredResult], samples_of: Callable[[str], SampleSet
         samples = samples_of(dataset)
         counts = None
         with contextlib.suppress(BenchError):  # other labels, or files that cannot be read
-            counts = object_counts(of_dataset, samples, COUNTED) if samples else None
+            bare = [cell.without_counts() for cell in of_dataset]  # their counts are freed with them
+            counts = object_counts(bare, samples, COUNTED) if samples else None
         if counts is not None:
             places = ["all", *(cell.row for cell in of_dataset)]
             found[dataset] = {

@@ -1,8 +1,11 @@
-// The leaderboard: which rows and columns are shown, their means and ranks, and a way through it by keys.
+// The leaderboard: which rows and columns are shown, their means and ranks.
 
 const ATTRIBUTES = [
-  { key: "backbone", head: "Backbone" }, { key: "second", head: "Second model" }, { key: "upsampler", head: "Upsampler" },
-  { key: "year", head: "Year" }, { key: "cost", head: "s / image" },
+  { key: "backbone", head: "Backbone" },
+  { key: "second", head: "Second model" },
+  { key: "upsampler", head: "Upsampler" },
+  { key: "year", head: "Year" },
+  { key: "cost", head: "s / image" },
 ];
 const TASKS = [...new Set(DATA.datasets.map((dataset) => dataset.task))];
 const groupName = (task) => task[0].toUpperCase() + task.slice(1);
@@ -16,8 +19,14 @@ function matches(row) {
   if (view.q && !`${row.row} ${row.label}`.toLowerCase().includes(view.q.trim().toLowerCase())) return false;
   if (isGuess(row)) return !view.only && !["backbone", "second", "upsampler", "since", "cost"].some((key) => view[key]);
   const has = (key) => !view[key] || (view[key] === "none" ? !row[key] : (row[key] || "").split(", ").includes(view[key]));
-  return has("backbone") && has("second") && has("upsampler") && (!view.since || row.year >= Number(view.since))
-    && (!view.cost || (row.cost !== null && row.cost <= Number(view.cost))) && (!view.only || view.chosen.includes(row.row));
+  return (
+    has("backbone") &&
+    has("second") &&
+    has("upsampler") &&
+    (!view.since || row.year >= Number(view.since)) &&
+    (!view.cost || (row.cost !== null && row.cost <= Number(view.cost))) &&
+    (!view.only || view.chosen.includes(row.row))
+  );
 }
 
 const valueOf = (row, dataset) => {
@@ -42,13 +51,15 @@ function ranks({ common, values }) {
   const same = (names) => names.length === common.length && names.every((name) => common.includes(name));
   const tested = DATA.tested.find((one) => same(one.datasets));
   const rows = [...values.keys()];
-  return new Map(rows.map((row) => {
-    const rank = 1 + rows.filter((other) => values.get(other) > values.get(row)).length;
-    if (!tested) return [row, { rank }];
-    const behind = (tested.ahead[row] || []).filter((other) => values.has(other)).length;
-    const ahead = rows.filter((other) => (tested.ahead[other] || []).includes(row)).length;
-    return [row, { rank, low: 1 + ahead, high: rows.length - behind }];
-  }));
+  return new Map(
+    rows.map((row) => {
+      const rank = 1 + rows.filter((other) => values.get(other) > values.get(row)).length;
+      if (!tested) return [row, { rank }];
+      const behind = (tested.ahead[row] || []).filter((other) => values.has(other)).length;
+      const ahead = rows.filter((other) => (tested.ahead[other] || []).includes(row)).length;
+      return [row, { rank, low: 1 + ahead, high: rows.length - behind }];
+    }),
+  );
 }
 
 // all that the table, its files and its details show
@@ -56,13 +67,29 @@ function boardView() {
   const rows = DATA.rows.filter(matches);
   const ranked = rows.filter((row) => !isGuess(row));
   const datasets = shownDatasets();
-  const whole = means(ranked, datasets.map((one) => one.name));
-  const groups = TASKS.map((task) => ({ task, datasets: datasets.filter((one) => one.task === task) })).filter((one) => one.datasets.length);
+  const whole = means(
+    ranked,
+    datasets.map((one) => one.name),
+  );
+  const groups = TASKS.map((task) => ({ task, datasets: datasets.filter((one) => one.task === task) })).filter(
+    (one) => one.datasets.length,
+  );
   for (const group of groups) {
-    group.means = means(ranked, group.datasets.map((one) => one.name));
+    group.means = means(
+      ranked,
+      group.datasets.map((one) => one.name),
+    );
     group.withMean = isShown("means") && groups.length > 1 && group.datasets.length > 1;
   }
-  const shown = { rows, ranked, datasets, groups, means: whole, ranks: ranks(whole), attributes: ATTRIBUTES.filter((one) => isShown(one.key)) };
+  const shown = {
+    rows,
+    ranked,
+    datasets,
+    groups,
+    means: whole,
+    ranks: ranks(whole),
+    attributes: ATTRIBUTES.filter((one) => isShown(one.key)),
+  };
   rows.sort(byOrder(shown));
   return shown;
 }
@@ -110,7 +137,9 @@ function heads(shown) {
   top.append(headCell("row", "Row", { ...tall, class: "row-head" }), headCell("mean", "Mean, rank", { ...tall, class: "mean" }));
   top.append(...shown.attributes.map((one) => headCell(one.key, one.head, { ...tall, class: "attribute" })));
   for (const group of shown.groups) {
-    top.append(element("th", groupName(group.task), { scope: "colgroup", colspan: group.datasets.length + group.withMean, class: "group first" }));
+    top.append(
+      element("th", groupName(group.task), { scope: "colgroup", colspan: group.datasets.length + group.withMean, class: "group first" }),
+    );
     const columns = group.datasets.map((one) => headCell(one.name, one.short, { title: one.title, class: "turned" }));
     if (group.withMean) columns.unshift(headCell(meanKey(group.task), "mean", { title: meanKey(group.task), class: "turned group-mean" }));
     columns[0].classList.add("first");
@@ -139,7 +168,11 @@ function rowHead(row) {
   label.append(box, ` ${row.label}`);
   const small = element("span", row.venue, { class: "small" });
   for (const kind of ["paper", "code"]) {
-    if (row[kind]) small.append(" ", element("a", kind, { href: row[kind], rel: "noreferrer", "data-stop": "", "aria-label": `${kind} of ${row.label}` }));
+    if (row[kind])
+      small.append(
+        " ",
+        element("a", kind, { href: row[kind], rel: "noreferrer", "data-stop": "", "aria-label": `${kind} of ${row.label}` }),
+      );
   }
   th.append(label, small);
   return th;
@@ -189,10 +222,21 @@ function board() {
   const body = shown.rows.map((row) => {
     const tr = element("tr", undefined, { "data-row": row.row });
     tr.append(rowHead(row), meanCell(row, shown, best));
-    tr.append(...shown.attributes.map(({ key }) => valueCell(key === "cost" ? (row.cost ? row.cost.toPrecision(2) : "–") : row[key] || "–", { class: "attribute" })));
+    tr.append(
+      ...shown.attributes.map(({ key }) =>
+        valueCell(key === "cost" ? (row.cost ? row.cost.toPrecision(2) : "–") : row[key] || "–", { class: "attribute" }),
+      ),
+    );
     for (const group of shown.groups) {
       const cells = group.datasets.map((one) => resultCell(row, one, spans.get(one.name)));
-      if (group.withMean) cells.unshift(valueCell(number(group.means.values.get(row.row)), { class: "group-mean", "data-over": group.means.common.length, "data-task": group.task }));
+      if (group.withMean)
+        cells.unshift(
+          valueCell(number(group.means.values.get(row.row)), {
+            class: "group-mean",
+            "data-over": group.means.common.length,
+            "data-task": group.task,
+          }),
+        );
       cells[0].classList.add("first");
       tr.append(...cells);
     }
@@ -207,75 +251,19 @@ function board() {
   $("told").textContent = "Arrow keys move, Enter opens a result; point at a number to read about it here.";
   const ranked = shown.ranked.length;
   const over = shown.means.common.length;
-  $("board-note").textContent = !shown.rows.length ? "No row fits these filters."
-    : `${plural(ranked, "row")}, ${plural(shown.datasets.length, "dataset")}. `
-      + (!over ? "No mean: the rows shown share no dataset that is complete. "
-        : `Means are over the ${plural(over, "dataset")} that ${shown.means.values.size === ranked ? "all of them have" : `the ${plural(shown.means.values.size, "row")} with most results have`}. `)
-      + (over && ![...shown.ranks.values()].some((one) => known(one.low)) ? "Ranks have no range: the tests are of all rows over all datasets, or over one task." : "");
+  $("board-note").textContent = !shown.rows.length
+    ? "No row fits these filters."
+    : `${plural(ranked, "row")}, ${plural(shown.datasets.length, "dataset")}. ` +
+      (!over
+        ? "No mean: the rows shown share no dataset that is complete. "
+        : `Means are over the ${plural(over, "dataset")} that ${shown.means.values.size === ranked ? "all of them have" : `the ${plural(shown.means.values.size, "row")} with most results have`}. `) +
+      (over && ![...shown.ranks.values()].some((one) => known(one.low))
+        ? "Ranks have no range: the tests are of all rows over all datasets, or over one task."
+        : "");
   const gaps = DATA.cells.filter((cell) => cell.score === null && cell.notes.length);
   $("gaps").replaceChildren(...gaps.map((cell) => element("li", `${cell.row} on ${cell.dataset}: ${cell.notes.join("; ")}`)));
   $("gaps-part").hidden = !gaps.length;
   keepView();
-}
-
-// keys and details
-
-const stops = (within = $("board")) => [...within.querySelectorAll("[data-stop]")];
-
-function focusOn(stop) {
-  if (!stop) return;
-  for (const other of document.querySelectorAll('#board [tabindex="0"]')) other.tabIndex = -1;
-  stop.tabIndex = 0;
-  stop.focus();
-  stop.scrollIntoView({ block: "nearest", inline: "nearest" });
-}
-
-function nearest(candidates, stop) {
-  const middle = (one) => { const box = one.getBoundingClientRect(); return box.left + box.width / 2; };
-  const distance = (one) => Math.abs(middle(one) - middle(stop));
-  return candidates.reduce((best, one) => (best && distance(best) <= distance(one) ? best : one), null);
-}
-
-function move(event) {
-  const stop = event.target.closest("[data-stop]");
-  if (!stop || event.altKey || event.metaKey) return;
-  const lines = [...$("board").rows].map((row) => stops(row)).filter((line) => line.length);
-  const at = lines.findIndex((line) => line.includes(stop));
-  const line = lines[at];
-  const place = line.indexOf(stop);
-  const targets = {
-    ArrowLeft: line[place - 1], ArrowRight: line[place + 1],
-    ArrowUp: lines[at - 1] && nearest(lines[at - 1], stop), ArrowDown: lines[at + 1] && nearest(lines[at + 1], stop),
-    Home: event.ctrlKey ? lines[0][0] : line[0], End: event.ctrlKey ? lines.at(-1).at(-1) : line.at(-1),
-  };
-  if (!(event.key in targets)) return;
-  event.preventDefault();
-  focusOn(targets[event.key]);
-}
-
-function describe(target) {
-  const td = target.closest("td, th");
-  const tr = td && td.closest("tr[data-row]");
-  if (!tr) return;
-  const row = ROWS.get(tr.dataset.row);
-  const dataset = DATASETS.get(td.dataset.dataset);
-  const cell = dataset && cellOf(row.row, dataset.name);
-  const parts = [];
-  if (cell) {
-    parts.push(`${row.label} on ${dataset.title}: ${known(cell.score) ? `${number(cell.score)} ${dataset.metric}` : "no number"}${cell.text ? ` (${cell.text})` : ""}`);
-    if (known(cell.low)) parts.push(`95 %: ${number(cell.low)} to ${number(cell.high)}`);
-    if (cell.units) parts.push(cell.units);
-    parts.push(`${cell.images.toLocaleString("en")} of ${plural(cell.total, "image")}`, ...cell.notes);
-  } else if (dataset) {
-    parts.push(isGuess(row) ? `${row.label} on ${dataset.title}, computed from the labels` : `${row.label} on ${dataset.title}: not run`);
-  } else if (td.dataset.task) {
-    parts.push(`${row.label}: mean over ${td.dataset.over === "0" ? `no dataset, for the rows shown share none of ${td.dataset.task} that is complete` : `the ${plural(Number(td.dataset.over), `${td.dataset.task} dataset`)} that the rows shown share`}`);
-  } else if (!isGuess(row)) {
-    parts.push(`${row.label}${row.venue ? ` (${row.venue})` : ""}: backbone ${row.backbone || "–"}`, `second model ${row.second || "none"}`, `upsampler ${row.upsampler || "none"}`);
-    if (row.cost) parts.push(`${row.cost.toPrecision(2)} s per image`);
-    if (td.classList.contains("mean")) parts.push("below the mean its rank, in brackets the ranks that the tests of the means leave open");
-  } else parts.push(`${row.label}: ignores the image`);
-  $("told").textContent = parts.join(" · ");
 }
 
 function boardControls() {
@@ -286,30 +274,56 @@ function boardControls() {
   fill("second", "any", ["none", ...unique("second")]);
   fill("upsampler", "any", ["none", ...unique("upsampler")]);
   fill("since", "any", unique("year"), (year) => `${year} on`);
-  const costs = RANKED.map((row) => row.cost).filter(known).sort((a, b) => a - b);
-  const steps = [...new Set([0.25, 0.5, 0.75].map((share) => costs[Math.floor(share * (costs.length - 1))]).filter(known).map((cost) => (Math.ceil(cost * 100) / 100).toString()))];
+  const costs = RANKED.map((row) => row.cost)
+    .filter(known)
+    .sort((a, b) => a - b);
+  const steps = [
+    ...new Set(
+      [0.25, 0.5, 0.75]
+        .map((share) => costs[Math.floor(share * (costs.length - 1))])
+        .filter(known)
+        .map((cost) => (Math.ceil(cost * 100) / 100).toString()),
+    ),
+  ];
   fill("cost", "any", steps, (cost) => `up to ${cost} s`);
   for (const key of ["q", "task", "backbone", "second", "upsampler", "since", "cost"]) {
-    $(key).addEventListener("input", () => { view[key] = $(key).value; board(); });
+    $(key).addEventListener("input", () => {
+      view[key] = $(key).value;
+      board();
+    });
   }
-  $("only").addEventListener("change", () => { view.only = $("only").checked ? "1" : ""; board(); });
-  $("reset").addEventListener("click", () => { Object.assign(view, structuredClone(START)); showView(); });
-  const parts = [["Of rows", ATTRIBUTES.map((one) => [one.key, one.head])], ["Means", [["means", "mean of each task"]]],
-    ...TASKS.map((task) => [groupName(task), DATA.datasets.filter((one) => one.task === task).map((one) => [one.name, one.short])])];
-  $("columns").replaceChildren(...parts.map(([head, columns]) => {
-    const set = element("fieldset");
-    set.append(element("legend", head), ...columns.map(([key, text]) => {
-      const label = element("label");
-      const box = element("input", undefined, { type: "checkbox", "data-turn": key });
-      box.addEventListener("change", () => {
-        view.turned = view.turned.includes(key) ? view.turned.filter((one) => one !== key) : [...view.turned, key];
-        board();
-      });
-      label.append(box, ` ${text}`);
-      return label;
-    }));
-    return set;
-  }));
+  $("only").addEventListener("change", () => {
+    view.only = $("only").checked ? "1" : "";
+    board();
+  });
+  $("reset").addEventListener("click", () => {
+    Object.assign(view, structuredClone(START));
+    showView();
+  });
+  const parts = [
+    ["Of rows", ATTRIBUTES.map((one) => [one.key, one.head])],
+    ["Means", [["means", "mean of each task"]]],
+    ...TASKS.map((task) => [groupName(task), DATA.datasets.filter((one) => one.task === task).map((one) => [one.name, one.short])]),
+  ];
+  $("columns").replaceChildren(
+    ...parts.map(([head, columns]) => {
+      const set = element("fieldset");
+      set.append(
+        element("legend", head),
+        ...columns.map(([key, text]) => {
+          const label = element("label");
+          const box = element("input", undefined, { type: "checkbox", "data-turn": key });
+          box.addEventListener("change", () => {
+            view.turned = view.turned.includes(key) ? view.turned.filter((one) => one !== key) : [...view.turned, key];
+            board();
+          });
+          label.append(box, ` ${text}`);
+          return label;
+        }),
+      );
+      return set;
+    }),
+  );
   $("board").addEventListener("keydown", move);
   for (const kind of ["focusin", "pointerover"]) $("board").addEventListener(kind, (event) => describe(event.target));
 }

@@ -31,7 +31,7 @@ from bench.settings import EXTERNAL
 from bench.store.result import StoredResult
 
 HERE: Final = Path(__file__).resolve().parent
-SCRIPTS: Final = ("state", "board", "export", "charts", "pair", "result", "start")
+SCRIPTS: Final = ("state", "board", "grid", "export", "charts", "pair", "result", "start")
 GROUPS: Final = ("semantic", "building", "road", "water")  # tasks, in the order of the page's columns
 
 
@@ -85,8 +85,8 @@ def page_data(collection: Collection, config: Config, cards: Sequence[Path] = ()
     values, facts = _Values(), method_facts()
     cells = []
     for key, score in collection.scores.items():
-        cell = stored.get(key)
-        found = _cell(score, cell, published.get(key), about[score.dataset]["classes"])
+        cell = stored[key].without_counts() if key in stored else None  # its counts are freed with it
+        found = _cell(score, cell, published.get(key), about[score.dataset])
         if cell is not None:
             blocks = shown_blocks(blocks_of(cell, score, config, now[cell.dataset]))
             found["told"] = [[values.place(part) for part in (title, *sum(of, ()))] for title, of in blocks.items()]
@@ -220,11 +220,6 @@ def _dataset(
     of_name = [(collection.scores[key].complete, cell.record.written, key, cell) for key, cell in stored.items()]
     newest = max((one for one in of_name if one[-1].dataset == name), default=(*[None] * 3, None))[-1]
     about = card.facts() if card else newest.record.card if newest else None
-    pixels = label_area(newest.areas().total) if newest and newest.counted else np.zeros(0)
-    ids: dict[int, str] = {}
-    for _, _, _, cell in of_name:
-        if cell.dataset == name:
-            ids |= zip(cell.indices, cell.ids, strict=True)
     return {
         "name": name,
         "title": about.title if about else name,
@@ -234,12 +229,13 @@ def _dataset(
         "classes": list(card.classes if card else newest.classes if newest else ()),
         "palette": [list(colour) for colour in about.palette] if about else [],
         "unverified": list(about.unverified) if about else [],
-        "labelled": [rounded(share, 3) for share in pixels / max(1, pixels.sum())],
-        "ids": [ids.get(index, "") for index in range(max(ids, default=-1) + 1)],
+        "labelled": [],
+        "ids": [],
     }
 
 
-def _cell(score: Score, cell: StoredResult | None, published: float | None, classes: Sequence[str]) -> dict[str, Any]:
+def _cell(score: Score, cell: StoredResult | None, published: float | None, about: dict[str, Any]) -> dict[str, Any]:
+    """Describe a result, and note in `about` what its counts say of its dataset: ids of images, shares of labels."""
     interval, known = score.interval, score.verdict
     found: dict[str, Any] = {
         "row": score.row,
@@ -259,9 +255,15 @@ def _cell(score: Score, cell: StoredResult | None, published: float | None, clas
         "seconds": score.seconds_per_image and round(score.seconds_per_image, 4),
         "notes": [*known.sentences, *(f"not seen by the interval: {spot}" for spot in score.blind_spots)],
     }
-    if cell is None or not cell.counted or len(cell.classes) != len(classes):
+    if cell is None or not cell.counted or len(cell.classes) != len(about["classes"]):
         return found
     areas = cell.areas().total
+    about["ids"] += [""] * (1 + max(cell.indices) - len(about["ids"]))
+    for index, name in zip(cell.indices, cell.ids, strict=True):
+        about["ids"][index] = name
+    if score.complete or not about["labelled"]:
+        pixels = label_area(areas)
+        about["labelled"] = [rounded(share, 3) for share in pixels / max(1, pixels.sum())]
     numbers = summary(areas, cell.metric)
     found["iou"] = [rounded(value, 2) for value in np.asarray(numbers["iou"], float)]
     found["acc"] = [rounded(value, 2) for value in np.asarray(numbers["acc"], float)]

@@ -86,7 +86,8 @@ def chosen(kept: Mapping[str, tuple[StoredResult, LabelMaps]]) -> list[tuple[int
     In turn the image on which the scores of the rows differ most, and the one with the lowest score.
     """
     scores: dict[tuple[int, str], list[float]] = {}
-    for cell, maps in kept.values():
+    for bare, maps in kept.values():
+        cell = bare.without_counts()  # its counts are freed with it
         mapped = maps.kept(cell.ids)
         of_cell = zip(cell.indices, cell.ids, score(cell.areas(), cell.metric), strict=True)
         for index, name, value in of_cell:

@@ -17,9 +17,13 @@ pairControls();
 resultControls();
 readView();
 showView();
-addEventListener("hashchange", () => { readView(); showView(); });
+addEventListener("hashchange", () => {
+  readView();
+  showView();
+});
 DARK.addEventListener("change", () => location.reload());
-for (const link of document.querySelectorAll("nav a")) { // so that the address keeps the view
+for (const link of document.querySelectorAll("nav a")) {
+  // so that the address keeps the view
   link.addEventListener("click", (event) => {
     event.preventDefault();
     document.querySelector(link.hash).scrollIntoView();

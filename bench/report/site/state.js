@@ -48,7 +48,9 @@ function table(id, head, lines, empty = "") {
   top.append(...head.map((text) => (text instanceof Node ? text : element("th", text, { scope: "col" }))));
   const body = lines.map((cells) => {
     const tr = element("tr");
-    tr.append(...cells.map((cell, place) => (cell instanceof Node ? cell : element(place ? "td" : "th", cell, place ? {} : { scope: "row" }))));
+    tr.append(
+      ...cells.map((cell, place) => (cell instanceof Node ? cell : element(place ? "td" : "th", cell, place ? {} : { scope: "row" }))),
+    );
     return tr;
   });
   if (!lines.length && empty) {
@@ -80,7 +82,10 @@ function imageScores(cell) {
   if (!decoded.has(cell)) {
     const bytes = Uint8Array.from(atob(cell.each), (sign) => sign.charCodeAt(0));
     const values = new Uint16Array(bytes.buffer);
-    decoded.set(cell, [...values].map((value) => (value === NO_SCORE ? null : value / 100)));
+    decoded.set(
+      cell,
+      [...values].map((value) => (value === NO_SCORE ? null : value / 100)),
+    );
   }
   return decoded.get(cell);
 }
@@ -96,9 +101,25 @@ function picture(name, text) {
 // the view, as the address keeps it
 
 const START = {
-  q: "", task: "", backbone: "", second: "", upsampler: "", since: "", cost: "", // filters of rows and columns
-  chosen: [], only: "", turned: [], sort: "mean", up: "", // rows that were chosen, columns that are not as at first, order
-  draw: "", dataset: "", a: "", b: "", on: "", axis: "", open: "",
+  q: "",
+  task: "",
+  backbone: "",
+  second: "",
+  upsampler: "",
+  since: "",
+  cost: "", // filters of rows and columns
+  chosen: [],
+  only: "",
+  turned: [],
+  sort: "mean",
+  up: "", // rows that were chosen, columns that are not as at first, order
+  draw: "",
+  dataset: "",
+  a: "",
+  b: "",
+  on: "",
+  axis: "",
+  open: "",
 };
 const view = structuredClone(START);
 
