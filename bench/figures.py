@@ -28,7 +28,7 @@ from bench.store.maps import LabelMaps
 from bench.store.result import StoredResult
 from bench.store.store import Store
 
-Scored: TypeAlias = Mapping[tuple[str, str], StoredResult]  # by row and dataset: label maps of other programs
+Stored: TypeAlias = Mapping[tuple[str, str], StoredResult]  # by row and dataset: rows that cannot be run here
 
 
 @spelled_out(RunOptions, RunSpec)
@@ -43,20 +43,21 @@ def figure(
 ) -> Path:
     """Draw image | ground truth | methods for some samples of a dataset, as .png or .pdf; return the file.
 
-    methods: rows, also those that `score` stored (None: those of `gains`). samples: names or numbers (default: the
-    first `count`). gains: (A, B), two stored rows: the `count` samples on which A beats B most, and where they differ.
-    Label maps that a run kept are shown as they are, others are computed now; nothing is stored.
+    methods: rows, also stored ones that cannot be run here, such as those of `score` (None: those of `gains`).
+    samples: names or numbers (default: the first `count`). gains: (A, B), two stored rows: the `count` samples on which
+    A beats B most, and where they differ. Label maps that a run kept are shown as they are, others are computed now;
+    nothing is stored.
 
     >>> bench.figure("wbs_si", "clip,sclip", "figure.png", demo=True, device="cpu")
     PosixPath('figure.png')
     """
     names = listed(methods, "--methods") or list(gains or ())
-    spec, scored = _drawn(names, [dataset], options)
+    spec, stored = _drawn(names, [dataset], options)
     with planned(spec, writes=False) as run:
         (chosen,) = run.datasets
         if gains is not None:
             samples = _largest_gains(spec, chosen.card.name, gains, count)
-        block = _block(run, chosen, samples, count, scored, names)
+        block = _block(run, chosen, samples, count, stored, names)
     if gains is not None and set(gains) <= block.labels.keys():
         block = replace(block, differing=gains)
     draw_blocks([block], Path(out), DEMO_NOTE if spec.demo else "")
@@ -102,13 +103,13 @@ def paper_figure(
         return _radar(Path(out), listed(methods, "--methods"), RunSpec(methods=[], **options))
     datasets = ["openearthmap", *(["udd5", "whu_aerial"] if number == 6 else [])]
     names = listed(methods, "--methods") or PAPER_FIGURES[number]
-    spec, scored = _drawn(names, datasets, options)
+    spec, stored = _drawn(names, datasets, options)
     with planned(spec, writes=False) as run:
         first = run.datasets[0]
         if number == 5:
             biases = [bias_of(run, first, one) for one in _numbers(first, samples, 2)]
         else:
-            blocks = [_block(run, one, samples if one is first else None, 1, scored, names) for one in run.datasets]
+            blocks = [_block(run, one, samples if one is first else None, 1, stored, names) for one in run.datasets]
     note = DEMO_NOTE if spec.demo else ""
     draw_bias(biases, Path(out), note) if number == 5 else draw_blocks(blocks, Path(out), note)
     return Path(out)
@@ -138,14 +139,21 @@ def _radar(out: Path, rows: Sequence[str] | None, spec: RunSpec) -> Path:
 DEMO_NOTE: Final = "demo: rendered scenes and a tiny CLIP; says nothing about the methods"
 
 
-def _drawn(names: Sequence[str], datasets: Sequence[str], options: Mapping[str, Any]) -> tuple[RunSpec, Scored]:
-    """Part the rows that a run computes, of which the spec is, from those that another program made."""
+def _drawn(names: Sequence[str], datasets: Sequence[str], options: Mapping[str, Any]) -> tuple[RunSpec, Stored]:
+    """Part the rows that a run computes, of which the spec is, from stored ones that cannot be run here."""
     spec = RunSpec(datasets=datasets, methods=[], **options)
     store, cards = Store(spec.folder, limit=spec.limit), spec.dataset_cards
-    stored = {(name, card.name): store.cell(name, card.name) for name in names for card in cards}
-    scored = {key: cell for key, cell in stored.items() if cell and cell.settings.method == EXTERNAL}
-    rows = [name for name in names if not any((name, card.name) in scored for card in cards)]
-    return RunSpec(datasets=datasets, methods=rows, **options), scored
+    found = {(name, card.name): store.cell(name, card.name) for name in names for card in cards}
+    stored = {(name, dataset): cell for (name, dataset), cell in found.items() if cell and not _can_run(cell, spec)}
+    rows = [name for name in names if not any((name, card.name) in stored for card in cards)]
+    return RunSpec(datasets=datasets, methods=rows, **options), stored
+
+
+def _can_run(cell: StoredResult, spec: RunSpec) -> bool:
+    try:
+        return cell.settings.method != EXTERNAL and bool(spec.row(cell.row))
+    except BenchError:
+        return False
 
 
 def _block(
@@ -153,12 +161,12 @@ def _block(
     dataset: DatasetPlan,
     samples: Sequence[str | int] | None,
     count: int,
-    scored: Scored,
+    stored: Stored,
     names: Sequence[str],
 ) -> FigureBlock:
     """Collect samples of a dataset with the label maps of its rows, in the order of `names`."""
     card, examples = dataset.card, []
-    others = {row: scored[row, card.name] for row in names if (row, card.name) in scored}
+    others = {row: stored[row, card.name] for row in names if (row, card.name) in stored}
     labels = {cell.row: cell.label for cell in dataset.cells}
     labels |= {row: cell.info.label or row for row, cell in others.items()}
     order = sorted(labels, key=lambda row: names.index(row) if row in names else -1)
@@ -175,7 +183,7 @@ def _kept(cell: StoredResult, sample: str) -> NDArray[np.uint8]:
     labels = LabelMaps.of(cell).labels(sample)
     if labels is None:
         where = f"{cell.row} on {cell.dataset}: the label map of {sample}"
-        raise BenchError(f"{where} was not kept; count the maps again with `bench score`")
+        raise BenchError(f"{where} was not kept; `bench run --save-predictions` and `bench score` keep them")
     return labels
 
 

@@ -92,7 +92,7 @@ def test_rows_that_another_program_made_are_drawn_from_the_maps_that_score_kept(
     assert (list(drawn[1].labels), drawn[1].differing) == (["unet"], ("unet", "unet"))
     (Store(tmp_path / "results").place("unet", "loveda") / f"predictions/{samples.ids[0]}.png").unlink()
     assert command(project, tmp_path / "f.png", "--methods", "unet", *results) == 2
-    assert f"the label map of {samples.ids[0]} was not kept; count the maps again" in capsys.readouterr().err
+    assert f"the label map of {samples.ids[0]} was not kept; `bench run --save-predictions`" in capsys.readouterr().err
 
 
 def test_where_two_maps_differ_is_one_of_four_colours() -> None:
