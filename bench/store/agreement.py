@@ -83,12 +83,13 @@ def agreement(one: StoredResult, other: StoredResult) -> Agreement:
     if not shared or len(one.classes) != len(other.classes):
         return found
     (counts, areas), (of_other, areas_of_other) = (_of_images(cell, shared) for cell in (one, other))
+    bins, classes = _moved(counts, of_other)
     return found._replace(
         images=len(shared),
         alone=one.counted + other.counted - 2 * len(shared),
         labels=int((label_area(areas) != label_area(areas_of_other)).any(axis=1).sum()),
-        bins=moved_pixels(*_aligned(counts, of_other)),
-        classes=moved_pixels(*_aligned(counts, of_other, per=BINS)),
+        bins=bins,
+        classes=classes,
         first=float(score(areas.total, one.metric)),
         second=float(score(areas_of_other.total, other.metric)),
     )
@@ -108,13 +109,20 @@ def _of_images(cell: StoredResult, ids: list[str]) -> tuple[SparseCounts, Areas]
     return counts, areas_at(counts, cell.settings.threshold, cell.settings.background)
 
 
-def _aligned(one: SparseCounts, other: SparseCounts, per: int = 1) -> tuple[Ints, Ints]:
-    """Return the counts of both over all pairs of image and key that one of them has; `per` keys count as one."""
+def _moved(one: SparseCounts, other: SparseCounts) -> tuple[float, float]:
+    """Return how many pixels per million are in another bin of probability, and in another class, image by image."""
     parts = []
     for keys, _, offsets, classes in (one, other):
         image = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        parts.append(image * (classes + 1) * classes * BINS + keys // per)
-    places, inverse = np.unique(np.concatenate(parts), return_inverse=True)
-    first = np.bincount(inverse[: len(parts[0])], one.counts, len(places))  # in float64: exact below 2**53 pixels
-    second = np.bincount(inverse[len(parts[0]) :], other.counts, len(places))
-    return first.astype(np.int64), second.astype(np.int64)
+        parts.append(image * (classes + 1) * classes * BINS + keys)
+    places = np.concatenate(parts)
+    order = np.argsort(places, kind="stable")  # which is quick, for each part is sorted
+    places = places[order]
+    found = np.concatenate([one.counts, np.zeros_like(other.counts)])[order]
+    expected = np.concatenate([np.zeros_like(one.counts), other.counts])[order]
+
+    def moved(groups: Ints) -> float:
+        starts = np.flatnonzero(np.diff(groups, prepend=-1))
+        return moved_pixels(*(np.add.reduceat(of, starts) if starts.size else of for of in (found, expected)))
+
+    return moved(places), moved(places // BINS)

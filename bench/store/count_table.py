@@ -107,7 +107,8 @@ def decode(data: bytes, fingerprint: str, columns: Sequence[str] = tuple(SCHEMA.
             if (file.schema_arrow.metadata or {}).get(_FINGERPRINT, b"").decode() != fingerprint:
                 return None
             there = file.schema_arrow.names
-            table = file.read([name for name in columns if name in there])
+            wanted = [name for name in columns if name in there]
+            table = file.read(wanted, use_threads=False)  # else it may abort at exit: Arrow's issue 34314
     except Exception as error:  # damaged Parquet raises errors of many kinds
         raise ValueError(f"cannot be read ({type(error).__name__})") from None
     for name in columns:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -108,6 +108,12 @@ def read_cells(name: str, folder: Path, demo: bool = False) -> tuple[list[Stored
         assert cell is not None
         cells.append(cell)
     return cells, faults
+
+
+def accepted_cells(folder: Path, datasets: Collection[str]) -> list[StoredResult]:
+    """Return the readable cells on these datasets of a submission that was checked when it came."""
+    cells = [] if any(out_of_place(folder)) else Store(folder).cells()
+    return [cell for cell in cells if cell.dataset in datasets and not cell.damage]
 
 
 def codes(cell: StoredResult) -> dict[str, str]:

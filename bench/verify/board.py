@@ -24,7 +24,16 @@ from bench.settings import EXTERNAL
 from bench.store.agreement import agreement
 from bench.store.record import RECORD
 from bench.store.result import StoredResult, cell_folder
-from bench.store.submission import ENVIRONMENT, SUBMISSIONS, carried_code, codes, read_cells, shown, submissions
+from bench.store.submission import (
+    ENVIRONMENT,
+    SUBMISSIONS,
+    accepted_cells,
+    carried_code,
+    codes,
+    read_cells,
+    shown,
+    submissions,
+)
 
 _LONGEST: Final = 500  # characters of a text that tables show
 
@@ -84,8 +93,10 @@ def check(board: Board, only: Collection[str] | None = None) -> Checked:
     only: names of those that are checked, beside the others; None for all.
     """
     names = [name for name in board.submissions if only is None or name in only]
-    read = {name: read_cells(name, folder, board.demo) for name, folder in board.submissions.items()}
+    read = {name: read_cells(name, board.submissions[name], board.demo) for name in names}
     cells = {name: found for name, (found, _) in read.items()}
+    datasets = {cell.dataset for found in cells.values() for cell in found}
+    cells |= {name: accepted_cells(place, datasets) for name, place in board.submissions.items() if name not in read}
     cards = {cell.dataset: card_of(cell.dataset, board.cards) for found in cells.values() for cell in found}
     known = {  # replace(cell): so that the counts which it reads are freed with it
         name: [(cell, facts(replace(cell), board.config, cards[cell.dataset])) for cell in found]
