@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from bench.verify.board import Board
 
 
+_LONGEST = 1000  # characters of a line
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="what", required=True, metavar="check|page")
     checking = commands.add_parser("check", help="say what is wrong with submissions; exit 1 where anything is")
@@ -100,6 +103,6 @@ def _page(args: argparse.Namespace, board: Board) -> int:
 
 
 def print_faults(faults: Sequence[str]) -> None:
-    """Print what is wrong, a line each."""
+    """Print what is wrong, a line each, which what it quotes cannot make long."""
     for fault in faults:
-        print(one_line(fault))
+        print(one_line(fault)[:_LONGEST])

@@ -125,7 +125,7 @@ def submit(args: argparse.Namespace) -> int:
         raise BenchError(f"{board}: {place} has changes that are not committed; commit them, or `git restore` it")
     store = Store(args.results)
     wanted = chosen(store, listed(args.methods, "--methods"), listed(args.datasets, "--datasets"))
-    cells, files = packed(store, wanted)
+    cells, files = packed(store, lambda cell: cell.counted > 0 and wanted(cell))
     files = {f"cells/{name}": data for name, data in files.items()}
     files |= to_carry(cells, [Path(one) for one in args.plugin], args.cards, load_config(args.config))
     target, demo = board / place, cells[0].record.demo

@@ -173,6 +173,8 @@ def _against_source(cell: StoredResult, board: Board, folder: Path) -> Iterator[
                 yield f"was not counted by the '{name}' of ovss-bench {__version__}; count it again with this version"
             elif method and stated != method.stated_defaults:
                 yield f"states other defaults of '{name}' than it has in ovss-bench {__version__}"
+            elif carried is not None:
+                yield f"methods/{name}/ is not needed, for '{name}' ships; remove it"
         elif carried is None:
             yield f"the source of '{name}' is missing; `bench submit … --plugin FILE` adds it"
         elif carried != code:

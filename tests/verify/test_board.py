@@ -10,13 +10,14 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from board_helpers import DATASET, GOOD, SOURCE, new_board, submitted
-from store_helpers import edit
+from store_helpers import edit, settings, spec
 
 from bench.cli import main
 from bench.registry import source_hash
@@ -131,6 +132,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "source beside it": (written("methods/mine/other.py"), "methods/mine/ is not the source that counted it"),
     "no source": (lambda ada: shutil.rmtree(ada / "methods"), "the source of 'mine' is missing"),
     "source of no cell": (written("methods/yours/yours.py"), "no sound cell was counted by it"),
+    "source of what ships": (written("methods/clip/clip.py"), "methods/clip/ is not needed, for 'clip' ships"),
     "deep source": (written("methods/mine/mine.py", "(" * 50_000), "is not the source that counted it"),
     "deep terms": (written("methods/mine/mine.py", "1" + "+1" * 50_000), "is not the source that counted it"),
     "a file of another kind": (written(f"{CLIP}/run.sh"), f"{CLIP}/run.sh: no part of a submission is called so"),
@@ -273,6 +275,8 @@ def test_submit_is_one_commit_on_a_branch(clone: Path, tmp_path: Path, capsys: p
     assert main([*command, "--plugin", str(plugin)]) == 2
     assert "mine.py changed since; run it again" in capsys.readouterr().err
     assert git(clone, "branch", "--format=%(refname:short)") == "main" and not git(clone, "status", "--porcelain")
+    store = Store(results)  # what could not even be counted stays here
+    store.record_gap(replace(spec(2), settings=settings("clip", "vdd")), "no data", "not here")
     assert main([*command, "--methods", "clip"]) == 0
     assert "next: git -C" in capsys.readouterr().out and git(clone, "branch", "--show-current") == "submit-bob"
     place = f"submissions/bob/cells/{DATASET}/clip"

@@ -25,6 +25,11 @@ from bench.verify.recount import Recount, recount
 SIZES = [(48, 64), (64, 40), (30, 50)]
 
 
+def test_a_few_images_are_not_the_dataset(tmp_path: Path) -> None:
+    submitted(new_board(tmp_path) / "submissions/ada", "clip")
+    assert check(Board(tmp_path)).faults == ["submissions/ada: clip on whu_aerial: 2 of 1,036 images"]
+
+
 @pytest.mark.usefixtures("any_count")
 def test_label_pixels_are_held_against_the_labels_here(tmp_path: Path) -> None:
     card = load_card(DATASET)
