@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bench.evaluation.dataset_run import Progress as Progress
     from bench.figures import figure as figure
     from bench.notebook import load_segmenter as load_segmenter
+    from bench.notebook import predict as predict
     from bench.notebook import run as run
     from bench.notebook import score as score
     from bench.report.details import show as show
@@ -39,7 +40,7 @@ _OFFERED = {  # name -> module that has it
     "doctor": "verify.doctor",
     "figure": "figures",
     "show": "report.details",
-    **dict.fromkeys(("load_segmenter", "run", "score"), "notebook"),
+    **dict.fromkeys(("load_segmenter", "predict", "run", "score"), "notebook"),
     **dict.fromkeys(
         ("compare", "export", "html_report", "per_class", "per_image", "scores", "tables"), "report.frames"
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -18,14 +18,17 @@ from bench.data.prepared import find_samples
 from bench.demo.config import DEMO
 from bench.demo.content import unknown_words
 from bench.demo.datasets import demo_data_root
-from bench.errors import BenchError
+from bench.errors import BenchError, listed, writing
 from bench.evaluation.dataset_run import Progress
 from bench.evaluation.external import Predictions, score_predictions
 from bench.evaluation.models import ModelCache, build_row, build_segmenters
 from bench.evaluation.run import execute, failures, planned
 from bench.inference.visualize import PLAIN, Style
-from bench.maps.job import RowGroup
+from bench.maps.job import ALONE, AskedScene, RowGroup, SceneJob, Worker, make_maps, plan_maps
 from bench.maps.predictor import Predictor
+from bench.maps.spec import MapSpec, formats_of, map_bases
+from bench.maps.stretch import levels_of
+from bench.maps.view import scene_files
 from bench.metrics import first_kept_bin
 from bench.models.text import Vocabulary
 from bench.paths import DEMO_RESULTS, Paths, each_path
@@ -64,6 +67,23 @@ class SegmenterKeywords(ModelOptions, total=False):
     debias: float | None
     threshold: float | None
     background: int | None
+
+
+class MapKeywords(SegmenterKeywords, total=False):
+    """Keywords for the fields of `MapSpec`."""
+
+    bands: tuple[int, int, int] | str | None
+    stretch: str | None
+    gsd: float | None
+    bounds: tuple[float, float, float, float] | str | None
+    mask: str | Path | None
+    format: str | Sequence[str]
+    probabilities: Literal["8bit", "float16"] | None
+    min_area: float
+    simplify: float
+    scores: str | Path | None
+    blend: Literal["mean", "gaussian"]
+    shard: tuple[int, int] | str | None
 
 
 class RunOptions(ModelOptions, total=False):
@@ -133,16 +153,93 @@ def load_segmenter(
     >>> segment(np.zeros((64, 96, 3), np.uint8)).labels.shape
     (64, 96)
     """
+    words = _words(classes, dataset, cards, "load_segmenter")
+    return predictor(method, words, SegmenterOptions(**options), style)
+
+
+def _words(classes: Classes | None, dataset: str | None, cards: Paths, where: str) -> Card | Vocabulary:
+    """Return a dataset's card, or the words of own classes. where: they are given, for errors."""
     if (classes is None) == (dataset is None):
-        raise BenchError("load_segmenter: give either classes or dataset")
-    chosen = SegmenterOptions(**options)
+        raise BenchError(f"{where}: give either classes or dataset")
     if dataset is not None:
-        return predictor(method, load_card(dataset, each_path(cards)), chosen, style)
+        return load_card(dataset, each_path(cards))
     if isinstance(classes, str):
-        vocabulary = Vocabulary.parse(classes)
-    else:
-        vocabulary = Vocabulary.own([[entry] if isinstance(entry, str) else entry for entry in classes or ()])
-    return predictor(method, vocabulary, chosen, style)
+        return Vocabulary.parse(classes)
+    return Vocabulary.own([[entry] if isinstance(entry, str) else entry for entry in classes or ()])
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps of `predict`. files: each map in its first format. failures: a line for each scene that has none."""
+
+    files: tuple[Path, ...]
+    failures: tuple[str, ...]
+
+
+@spelled_out(MapKeywords, MapSpec)
+def predict(  # noqa: PLR0913 (each is a flag)
+    images: str | Path | Sequence[str | Path],
+    out: str | Path,
+    method: str | Sequence[str],
+    classes: Classes | None = None,
+    dataset: str | None = None,
+    *,
+    style: Style = PLAIN,
+    cards: Paths = (),
+    progress: Callable[[Progress], None] = lambda _: None,
+    **options: Unpack[MapKeywords],
+) -> Maps:
+    """Make maps of scenes: ``python -m bench predict`` as a function.
+
+    images: files, folders and patterns. out: a .tif, .png, .gpkg or .geojson, or a folder. method: one or several, as
+    of `load_segmenter`, like classes, dataset and cards. style: colours of the classes, and how overlays look.
+    progress: called after each batch of windows. Maps that are there are not made again, and one that was interrupted
+    continues at its strip. Raises BenchError for what does not exist or does not fit; a scene that fails is named in
+    `failures`, and the others are made.
+
+    >>> made = bench.predict("scene.png", "made/", "clip", "road; water", backbone="demo", device="cpu", format="png")
+    >>> [str(file) for file in made.files], made.failures
+    (['made/scene.png'], ())
+    """
+    words = _words(classes, dataset, cards, "predict")
+    spec = MapSpec(**{**options, "format": formats_of(str(out), options.get("format", ()))})
+    sources = scene_files([str(one) for one in ([images] if isinstance(images, str | Path) else images)])
+    methods = listed(method, "predict") or []
+    jobs = map_jobs(sources, map_bases(str(out), sources), methods, words, spec, style, warnings.warn)
+    failed = make_maps(jobs, spec, Worker(*(spec.shard or ALONE)), progress)
+    return Maps(tuple(files.main for job in jobs for files in job.files.values() if files.is_there()), tuple(failed))
+
+
+def map_jobs(  # noqa: PLR0913 (all that maps are made of)
+    sources: Sequence[Path],
+    bases: Sequence[Path],
+    methods: Sequence[str],
+    words: Card | Vocabulary,
+    spec: MapSpec,
+    style: Style,
+    say: Callable[[str], None],
+) -> list[SceneJob]:
+    """Load what maps need, and look at all scenes. Arguments as of `plan_maps`, sources and bases as its scenes."""
+    if len(set(methods)) < len(methods):
+        raise BenchError(f"--method {','.join(methods)}: names a method twice; name each once")
+    for what, count in (("image", len(sources)), ("method", len(methods))):
+        if spec.scores and count > 1:
+            raise BenchError(f"--scores {spec.scores}: holds one {what}, but {count} are given; run them one by one")
+    view, levels = spec.view, levels_of(sources, spec.bands, spec.stretch)
+    scenes = [
+        AskedScene(source, base, replace(view, levels=own))
+        for source, base, own in zip(sources, bases, levels, strict=True)
+    ]
+    rows = ready_rows(methods, words, spec)
+    if style.colours is None and isinstance(words, Card):
+        style = replace(style, colours=words.colours)
+    if style.colours is not None and len(style.colours) != rows.vocabulary.size:
+        raise BenchError(f"{len(style.colours)} colours for {rows.vocabulary.size} classes; give one to each")
+    jobs = plan_maps(scenes, rows, spec, style, say)
+    for base in bases:
+        with writing(f"-o {base.parent}"):
+            base.parent.mkdir(parents=True, exist_ok=True)
+    return jobs
 
 
 def predictor(

@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from data_helpers import scene
+from PIL import Image
 
 import bench
 from bench.data.cards import load_card
@@ -64,6 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = load_card("whu_aerial")
     write_dataset(card, made / "data", [scene(card, 48, 64, 0)])
     samples = find_samples(card, made / "data")
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(made / "scene.png")
     (made / "maps").mkdir()
     np.save(made / "maps" / f"{samples.ids[0]}.npy", np.where(samples.read(0).label == 1, 1, 0))
     bench.run("clip,sclip", "wbs_si", demo=True, device="cpu", results=made / "results/demo-run")

@@ -22,7 +22,8 @@ from bench.data.cards import load_card
 from bench.data.prepared import find_samples
 from bench.demo.datasets import demo_data_root
 from bench.demo.writers import write_dataset
-from bench.notebook import RunOptions, SegmenterKeywords
+from bench.maps.spec import MapSpec
+from bench.notebook import MapKeywords, RunOptions, SegmenterKeywords
 from bench.spec import RunSpec, SegmenterOptions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,6 +98,26 @@ def test_arrays_paths_strips_and_cards(folder: Path) -> None:
     assert native.labels.shape == (90, 120) and native.scores.shape == (2, 90, 120)
     card = bench.load_segmenter("clip", dataset="loveda", **DEMO)
     assert card.names[1] == "building" and card.settings.threshold == 0.3
+
+
+def test_maps_are_those_of_the_command(tmp_path: Path, folder: Path) -> None:
+    seen: list[bench.Progress] = []
+    wanted: dict[str, Any] = {"method": "clip", "classes": "road; water", "blend": "gaussian", **DEMO}
+    made = bench.predict([folder / "scene.png"], tmp_path / "python", progress=seen.append, **wanted)
+    assert (made.files, made.failures) == ((tmp_path / "python" / "scene.png",), ())
+    assert (seen[-1].dataset, seen[-1].done) == ("scene.png", seen[-1].total)
+    flags = [f"--{name}={value}" for name, value in wanted.items()]
+    assert main(["predict", str(folder / "scene.png"), *flags, "-o", str(tmp_path / "command")]) == 0
+    for file in (tmp_path / "command").iterdir():
+        assert file.read_bytes() == (tmp_path / "python" / file.name).read_bytes()
+    mistakes: dict[str, dict[str, Any]] = {
+        "predict: give either classes or dataset": {"dataset": "loveda"},
+        "names a method twice": {"method": "clip,clip"},
+        "unknown option 'band'; did you mean bands": {"band": 3},
+    }
+    for message, mistake in mistakes.items():
+        with pytest.raises(bench.BenchError, match=message):
+            bench.predict(folder / "scene.png", tmp_path, **wanted | mistake)
 
 
 MISTAKES: dict[str, dict[str, Any]] = {
@@ -179,10 +200,12 @@ def test_bench_offers_what_it_says() -> None:
 def test_signatures_show_every_keyword_with_its_documentation() -> None:
     assert set(RunOptions.__annotations__) == set(RunSpec.model_fields) - {"methods", "datasets"}
     assert set(SegmenterKeywords.__annotations__) == set(SegmenterOptions.model_fields)
-    for keyword, kind in RunOptions.__annotations__.items():
-        field, written = RunSpec.model_fields[keyword], kind.__forward_arg__
-        assert ("None" in written) == (field.default is None), keyword
-        assert get_origin(field.annotation) is not Literal or str(field.annotation) == f"typing.{written}"
+    assert set(MapKeywords.__annotations__) == set(MapSpec.model_fields)
+    for options, spec in ((RunOptions, RunSpec), (MapKeywords, MapSpec)):
+        for keyword, kind in options.__annotations__.items():
+            field, written = spec.model_fields[keyword], kind.__forward_arg__
+            assert ("None" in written) == (field.default is None), keyword
+            assert get_origin(field.annotation) is not Literal or str(field.annotation) == f"typing.{written}"
     functions = [getattr(bench, name) for name in bench.__all__ if name.islower()]
     assert bench.run in functions and bench.figure in functions
     for function in functions:

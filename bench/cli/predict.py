@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.options import add_demo_backbone, add_fields, add_model_arguments, positive
 from bench.cli.words import OwnClasses, read_classes
-from bench.errors import BenchError, listed, writing
+from bench.errors import BenchError, listed
 
 if TYPE_CHECKING:
     from bench.inference.visualize import Style
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from bench.runtime.distributed import Distributed
 
 NATIVE = "none"  # --resize: the image's own resolution
-ENDINGS = {".png": "png", ".tif": "tif", ".tiff": "tif", ".gpkg": "gpkg", ".geojson": "geojson"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,23 +70,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from bench.maps.spec import map_bases
     from bench.maps.view import scene_files
 
     if not 0 <= args.alpha <= 1:
         raise BenchError(f"--alpha {args.alpha}: a share between 0 and 1 is needed")
     own = read_classes(args.classes) if args.classes else None
     methods = listed(args.method, "--method") or []
-    if len(set(methods)) < len(methods):
-        raise BenchError(f"--method {args.method}: names a method twice; name each once")
     sources = scene_files(args.images)
     spec = _spec(args, methods)
-    if spec.scores and (len(sources) > 1 or len(methods) > 1):
-        raise BenchError(
-            f"--scores {spec.scores}: holds one image, but {len(sources)} are given; run them one by one"
-            if len(sources) > 1
-            else f"--scores {spec.scores}: holds one method, but {len(methods)} are given; run them one by one"
-        )
-    bases = _bases(args.out, sources)
+    bases = map_bases(args.out, sources)
 
     from bench.runtime.device import choose_device
     from bench.runtime.distributed import init_distributed, launched, start_processes
@@ -101,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _spec(args: argparse.Namespace, methods: Sequence[str]) -> MapSpec:
     from bench.config import load_config
-    from bench.maps.spec import MapSpec
+    from bench.maps.spec import MapSpec, formats_of
 
     config = load_config(args.config)
     named = [config.row(one).upsampler for one in methods]
@@ -109,9 +100,7 @@ def _spec(args: argparse.Namespace, methods: Sequence[str]) -> MapSpec:
     args.upsamplers = [flag if "=" in flag else f"{upsampler}={flag}" for flag in args.upsamplers or ()]
     args.long_side = args.resize if isinstance(args.resize, int) else None
     native = None if args.resize is None else args.resize == NATIVE  # None: of what is georeferenced
-    ending = ENDINGS.get(Path(args.out).suffix.lower(), "") if not Path(args.out).is_dir() else ""
-    formats = dict.fromkeys([ending, *(args.format or "").split(",")])
-    args.format = ",".join(one.strip() for one in formats if one.strip()) or None
+    args.format = formats_of(args.out, args.format or ())
     spec = MapSpec(**MapSpec.given(args), native=native)
     for one in methods:
         spec.row(one, "--method")
@@ -129,27 +118,13 @@ def _make(
     """Plan and compute the maps, and say what came of it."""
     from bench.cli.progress import Bars
     from bench.data.cards import load_card
-    from bench.maps.job import AskedScene, Worker, make_maps, plan_maps
-    from bench.maps.stretch import levels_of
+    from bench.maps.job import Worker, make_maps
     from bench.models.text import Vocabulary
-    from bench.notebook import ready_rows
+    from bench.notebook import map_jobs
 
-    sources, bases = scenes
-    card = load_card(args.dataset) if args.dataset else None
-    words = card or Vocabulary.parse(own.words if own else "")
-    view, levels = spec.view, levels_of(sources, spec.bands, spec.stretch)
-    asked = [
-        AskedScene(source, base, replace(view, levels=own))
-        for source, base, own in zip(sources, bases, levels, strict=True)
-    ]
-    rows = ready_rows(methods, words, spec)
-    colours = card.colours if card else own and own.colours
-    style = _style(args, spec, rows.vocabulary.size, colours)
-    jobs = plan_maps(asked, rows, spec, style, _complain if processes.is_main else lambda _: None)
-    _check_names(args.out, jobs)
-    with writing(f"-o {args.out}"):
-        for base in bases:
-            base.parent.mkdir(parents=True, exist_ok=True)
+    words = load_card(args.dataset) if args.dataset else Vocabulary.parse(own.words if own else "")
+    style = _style(args, spec, own)
+    jobs = map_jobs(*scenes, methods, words, spec, style, _complain if processes.is_main else lambda _: None)
     bars = Bars(processes.is_main, "window")
     if processes.is_main:
         for job in jobs:
@@ -183,47 +158,13 @@ def _complain(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def _style(args: argparse.Namespace, spec: MapSpec, classes: int, own: Sequence[tuple[int, int, int]] | None) -> Style:
-    """Colours of a card or of the user's file, and how overlays look."""
+def _style(args: argparse.Namespace, spec: MapSpec, own: OwnClasses | None) -> Style:
+    """Colours that are asked for, and how overlays look."""
     from bench.data.cards import load_card
     from bench.inference.visualize import Style
 
-    colours = list(load_card(args.palette).colours) if args.palette else own and list(own)
-    if colours is not None and len(colours) != classes:
-        raise BenchError(f"--palette {args.palette}: has {len(colours)} colours, --classes has {classes} classes")
+    colours = load_card(args.palette).colours if args.palette else own and own.colours
     return Style(colours, args.alpha, args.contours, (spec.background or 0) if args.clear else None)
-
-
-def _bases(out: str, images: Sequence[Path]) -> list[Path]:
-    """List the path of each image's map without an ending: OUT's own, or in the folder OUT the image's name."""
-    ending, folder = Path(out).suffix.lower(), Path(out).is_dir() or out.endswith("/")
-    if ending in ENDINGS and not folder:
-        if len(images) > 1:
-            raise BenchError(f"-o {out}: one file for several images; give a folder")
-        return [Path(out).with_suffix("")]
-    if ending and not folder:
-        raise BenchError(
-            f"-o {out}: maps are written as {', '.join(ENDINGS)}; change the ending, or end the name of a folder with /"
-        )
-    return [Path(out) / image.stem for image in images]
-
-
-def _check_names(out: str, jobs: Sequence[SceneJob]) -> None:
-    """BenchError where two maps would have one name, or a map that of an image."""
-    from bench.maps.scene import files_of
-
-    written: dict[Path, Path] = {}
-    for job in jobs:
-        for file in (file for files in job.files.values() for file in files.all()):
-            if file in written:
-                raise BenchError(
-                    f"{written[file]} and {job.source} would both be written to {file}; rename one of them"
-                )
-            written[file] = job.source
-    sources = {file.resolve() for job in jobs for file in files_of(job.source)}
-    for file in written:
-        if file.resolve() in sources:
-            raise BenchError(f"-o {out}: would overwrite the image {file}; give another name")
 
 
 def _resize(text: str) -> int | str:

@@ -35,7 +35,16 @@ from bench.inference.visualize import Style
 from bench.inference.windows import window_starts
 from bench.maps.legend import Legend
 from bench.maps.outputs import CONTINUES, MapFiles, MapStrip, packed
-from bench.maps.scene import Outside, Scene, bounded_cache, dropped_bands, has_loose_place, has_place, open_scene
+from bench.maps.scene import (
+    Outside,
+    Scene,
+    bounded_cache,
+    dropped_bands,
+    files_of,
+    has_loose_place,
+    has_place,
+    open_scene,
+)
 from bench.maps.spec import POLYGONS, Blend, Depth, MapSpec
 from bench.maps.strips import gaussian, of_row, score_strips, strip_edges
 from bench.maps.view import View
@@ -151,7 +160,24 @@ def plan_maps(
         raise outside[0]
     for one in outside:
         say(f"{one}; it has no map")
+    _check_names(jobs)
     return jobs
+
+
+def _check_names(jobs: Sequence[SceneJob]) -> None:
+    """BenchError where two maps would have one name, or a map that of an image."""
+    written: dict[Path, Path] = {}
+    for job in jobs:
+        for file in (file for files in job.files.values() for file in files.all()):
+            if file in written:
+                raise BenchError(
+                    f"{written[file]} and {job.source} would both be written to {file}; rename one of them"
+                )
+            written[file] = job.source
+    sources = {file.resolve() for job in jobs for file in files_of(job.source)}
+    for file in written:
+        if file.resolve() in sources:
+            raise BenchError(f"-o {file}: would overwrite the image; give another name")
 
 
 def _scene_job(asked: AskedScene, rows: RowGroup, spec: MapSpec, style: Style) -> SceneJob:

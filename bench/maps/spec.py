@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
@@ -16,12 +17,38 @@ from bench.spec import SegmenterOptions, Shard
 
 FORMATS: Final = {"tif": ".tif", "png": ".png", "gpkg": ".gpkg", "geojson": ".geojson"}
 """Formats of maps and their endings."""
+ENDINGS: Final = {ending: name for name, ending in FORMATS.items()} | {".tiff": "tif"}
 POLYGONS: Final = {"gpkg": "GPKG", "geojson": "GeoJSON"}
 """Those that hold polygons, and GDAL's drivers for them."""
 Depth: TypeAlias = Literal["8bit", "float16"]
 """How probabilities are kept: 8bit in steps of 1/254, or in half precision."""
 Blend: TypeAlias = Literal["mean", "gaussian"]
 """How overlapping windows are put together: all alike, or their middle counts more."""
+
+
+def formats_of(out: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    """List the formats that are asked for: by the ending of OUT, then those given."""
+    some = given.split(",") if isinstance(given, str) else given
+    ending = "" if _is_folder(out) else ENDINGS.get(Path(out).suffix.lower(), "")
+    return tuple(dict.fromkeys(name.strip() for name in (ending, *some) if name.strip()))
+
+
+def map_bases(out: str, images: Sequence[Path]) -> list[Path]:
+    """List the path of each image's map without an ending: OUT's own, or in the folder OUT the image's name."""
+    ending, folder = Path(out).suffix.lower(), _is_folder(out)
+    if ending in ENDINGS and not folder:
+        if len(images) > 1:
+            raise BenchError(f"-o {out}: one file for several images; give a folder")
+        return [Path(out).with_suffix("")]
+    if ending and not folder:
+        raise BenchError(
+            f"-o {out}: maps are written as {', '.join(ENDINGS)}; change the ending, or end the name of a folder with /"
+        )
+    return [Path(out) / image.stem for image in images]
+
+
+def _is_folder(out: str) -> bool:
+    return Path(out).is_dir() or out.endswith("/")
 
 
 class Outlines(NamedTuple):
@@ -54,6 +81,8 @@ def _formats(text: Any) -> Any:
 class MapSpec(SegmenterOptions):
     """How scenes are looked at, and what is written of them."""
 
+    native: bool | None = None
+    """Their own resolution, strip by strip; None: of what is georeferenced."""
     bands: Annotated[tuple[int, int, int] | None, _numbers("4,3,2")] = None
     """Which bands are red, green and blue, from 1, such as 4,3,2 (the first three)."""
     stretch: Annotated[Stretch | None, BeforeValidator(lambda text: Stretch.parse(text) if text else None)] = None

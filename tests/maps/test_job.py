@@ -201,7 +201,7 @@ def test_scenes_outside_of_what_is_asked_for_have_no_map(scenes: list[Path], tmp
     scene(scenes[1], noise(), crs="EPSG:4326", metres=1e-6)
     spec = MapSpec(native=None, bounds="500010,5599950,500050,5600000")
     said: list[str] = []
-    plan = plan_maps(asked(scenes, tmp_path, spec), rows("sclip"), spec, PLAIN, said.append)
+    plan = plan_maps(asked(scenes, tmp_path / "out", spec), rows("sclip"), spec, PLAIN, said.append)
     assert [job.source for job in plan] == [scenes[0], scenes[2]]
     assert len(said) == 1 and said[0].startswith(f"{scenes[1]}: nothing of it lies in --bounds")
     elsewhere = tmp_path / "area.geojson"

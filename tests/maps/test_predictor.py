@@ -181,7 +181,7 @@ MISTAKES = {
     "--threshold 1.5": "--threshold 1.5",
     "--classes background;;road": "an empty class or synonym",
     "--checkpoint absent.pt": "--checkpoint absent.pt: no such file",
-    "-o labels.jpg": "maps are written as .png, .tif, .tiff, .gpkg, .geojson",
+    "-o labels.jpg": "maps are written as .tif, .png, .gpkg, .geojson, .tiff",
 }
 
 
