@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import mmap
 import multiprocessing as mp
+import os
 import queue
 import signal
 import sys
 import threading
 import types
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -32,6 +35,7 @@ from bench.errors import BenchError
 from bench.settings import ResizeRule
 
 _AHEAD = 4  # samples that a worker keeps ready
+_LARGE = 1 << 20  # bytes of a label; through a pipe they would go 64 KiB at a time, with a copy at either end
 # Not "fork": it copies the locks of threads, OpenCV's and CUDA's among them, without the threads.
 _START = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
 
@@ -139,7 +143,7 @@ def _worker(
     context: Any = mp.get_context(_START)
     if _START == "forkserver":
         context.set_forkserver_preload([__name__])  # imported once, not in each worker
-    reading, writing = context.Pipe(duplex=False)
+    reading, writing = context.Pipe()  # a socket, where there are any: it carries descriptors
     process = context.Process(target=_work, args=(writing, reading, samples, tasks, rules), daemon=True)
     with _without_main():
         process.start()
@@ -175,9 +179,24 @@ def _work(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     reading.close()  # else a write would still succeed when the consumer is gone
     cv2.setNumThreads(0)
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(ConnectionError):
         for item in _ahead(loaded for task in tasks for loaded in _read(samples, task, rules)):
-            writing.send(item)
+            _send(writing, item)
+
+
+def _send(pipe: Connection, item: Loaded) -> None:
+    """Send an item and None; or without a large label, whose shape follows, and then memory that both ends share."""
+    if item.label.nbytes < _LARGE or not hasattr(os, "memfd_create"):
+        pipe.send((item, None))
+        return
+    memory = os.memfd_create("label")
+    try:
+        with open(memory, "wb", closefd=False) as file:
+            file.write(np.ascontiguousarray(item.label).data)
+        pipe.send((replace(item, label=item.label[:0, :0]), item.label.shape))
+        send_handle(pipe, memory, None)
+    finally:
+        os.close(memory)
 
 
 def _ahead(items: Iterator[Loaded]) -> Iterator[Loaded]:
@@ -197,7 +216,11 @@ def _ahead(items: Iterator[Loaded]) -> Iterator[Loaded]:
 
 def _receive(pipe: Connection, process: BaseProcess, samples: SampleSet, task: _Task) -> Loaded:
     try:
-        item: Loaded = pipe.recv()
+        item, shape = pipe.recv()
+        if shape is not None:
+            memory = recv_handle(pipe)
+            item = replace(item, label=np.frombuffer(mmap.mmap(memory, 0), np.uint8).reshape(shape))
+            os.close(memory)
     except (EOFError, OSError):
         process.join()
         killed = ", killed, often for want of memory" if (process.exitcode or 0) < 0 else ""
@@ -205,4 +228,4 @@ def _receive(pipe: Connection, process: BaseProcess, samples: SampleSet, task: _
             f"{samples.card.name}: a loader process died (exit code {process.exitcode}{killed}) at "
             f"{samples.ids[task.indices[0]]}; use fewer --workers"
         ) from None
-    return item
+    return cast(Loaded, item)

@@ -31,7 +31,7 @@ from bench.store.record import Info, ResultSpec
 from bench.store.store import Store
 from bench.store.writer import ResultWriter
 
-_EXCHANGE = 16  # outcomes that a process collects before it hands them over
+_EXCHANGE = 2.0  # seconds that a process computes before it hands its outcomes over, for which it waits for the others
 _MAPS = 16  # label maps that wait to be written
 
 
@@ -321,9 +321,18 @@ def _gathered(processes: Distributed, outcomes: Iterator[Outcome]) -> Iterator[O
         return
     working = True
     while working:
-        mine = list(itertools.islice(outcomes, _EXCHANGE))
+        mine = list(_within(_EXCHANGE, outcomes))
         everybodys: list[Any] = [None] * processes.size
         dist.all_gather_object(everybodys, mine)
         working = any(everybodys)
         if processes.is_main:
             yield from itertools.chain.from_iterable(everybodys)
+
+
+def _within(seconds: float, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """Take outcomes until so many seconds have passed, at least one."""
+    started = time.monotonic()
+    for outcome in outcomes:
+        yield outcome
+        if time.monotonic() - started > seconds:
+            return

@@ -53,9 +53,14 @@ def rounding(device: str, dtype: str) -> str:
 
 
 def default_workers(device: str) -> int:
-    """Return the number of processes that decode images: two beside a CPU's own work, else cores - 1, at most 8."""
+    """Return the number of processes that decode images for this one.
+
+    Of the cores that fall to each process that torchrun started on the host, one is left to a GPU's, and at most 8 are
+    taken; beside a CPU's own work at most two.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 if torch.device(device).type == "cpu" else max(1, min(cores - 1, 8))
+    share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(share, 2) if torch.device(device).type == "cpu" else min(share - 1, 8))
 
 
 def default_batch(device: str) -> int:

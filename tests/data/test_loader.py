@@ -103,6 +103,21 @@ def test_every_start_method_gives_the_same(method: str, monkeypatch: pytest.Monk
     assert not mp.active_children()
 
 
+def test_large_labels_arrive_whole_and_leave_no_descriptor_open() -> None:
+    samples = Marking(side=1100)  # more than a mebibyte, which does not go through the pipe
+    before = _descriptors()
+    alone = list(load(samples, [0, 1, 500], [SMALL], 0))
+    for _ in range(2):
+        assert_equal(list(load(samples, [0, 1, 500], [SMALL], 2)), alone)
+        after = _descriptors()
+    assert after <= before + 4  # of the server of processes
+
+
+def _descriptors() -> int:
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_only_sources_with_wanted_samples_are_decoded_and_each_once(workers: int) -> None:
     samples = Counted()
@@ -247,18 +262,18 @@ def test_a_worker_does_not_run_ahead_without_bound(tmp_path: Path) -> None:
 
 
 class Marking(SampleSet):
-    """Two sources of 500 samples each; a sample leaves a file in `folder` when it is made."""
+    """Two sources of 500 samples each, square; a sample leaves a file in `folder` when it is made."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, side: int = 64) -> None:
         ids = [tuple(f"{source}_{n}" for n in range(500)) for source in range(2)]
         super().__init__(load_card("loveda"), "original", Path(), ids)
-        self.folder = folder
+        self.folder, self.side = folder, side
 
     def read_source(self, source: int) -> Iterator[Sample]:
         for index in self.sources[source]:
             if self.folder:
                 (self.folder / str(index)).touch()
-            pixels = np.full((64, 64, 3), index % 256, np.uint8)
+            pixels = np.full((self.side, self.side, 3), index % 256, np.uint8)
             yield Sample(index, self.ids[index], pixels, pixels[..., 0] % 7)
 
     def read_label(self, source: int) -> NDArray[np.uint8]:

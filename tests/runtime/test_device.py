@@ -178,12 +178,14 @@ def test_what_is_out_of_memory() -> None:
 
 
 def test_defaults_fit_the_device(monkeypatch: pytest.MonkeyPatch, cuda: None) -> None:
-    assert (default_batch("cpu"), default_workers("cpu")) == (4, 2)
+    assert default_batch("cpu") == 4
     for free, batch in ((100 << 20, 1), (6000 << 20, 10), (140 << 30, 64)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
         assert default_batch("cuda") == batch
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
-    assert default_workers("cuda:1") == 3
+    for cores, processes, on_cpu, on_gpu in ((1, 1, 1, 1), (4, 1, 2, 3), (64, 1, 2, 8), (32, 8, 2, 3), (2, 2, 1, 1)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert (default_workers("cpu"), default_workers("cuda:1")) == (on_cpu, on_gpu)
 
 
 def test_tf32_is_asked_for_and_text_stays_exact(cuda: None) -> None:
