@@ -240,7 +240,7 @@ class RunSpec(ModelSpec):
     allow_incomplete: bool = False
     """A dataset with fewer or more images than its card expects is no failure."""
     workers: int | None = Field(None, ge=0)
-    """Processes that decode images (2 beside a CPU, up to 8 for a GPU); 0: none."""
+    """Processes that decode images (of a process's share of the cores 2 on a CPU, up to 8 for a GPU); 0: none."""
     time_limit: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Seconds that a method may take for a batch of windows; one that takes longer fails (no limit)."""
 
