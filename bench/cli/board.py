@@ -60,7 +60,8 @@ def _check(args: argparse.Namespace, board: Board) -> int:
         print(one_line(line))
     print_faults(faults)
     cells = sum(map(len, found.cells.values()))
-    print(f"{len(found.cells)} submissions, {cells} cells that are sound in themselves: {len(faults)} faults")
+    outcome = f"{len(faults)} faults" if faults else "nothing is wrong"
+    print(f"{len(found.cells)} of {len(board.submissions)} submissions checked, {cells} readable cells: {outcome}")
     return 1 if faults else 0
 
 

@@ -63,7 +63,7 @@ class Agreement(NamedTuple):
         if not self.bins:
             return "equal counts"
         how = "" if self.good and not self.rounded else ", rounded" if self.rounded else ", more than ties move"
-        return f"{self.classes:.1f} pixels in a million in another class{how}"
+        return f"{self.classes:.1f} pixels in a million in another class, {self.bins:.1f} in another hundredth{how}"
 
 
 def agreement(one: StoredResult, other: StoredResult) -> Agreement:

@@ -49,7 +49,7 @@ def faults(board: Path, only: str | None = None) -> list[str]:
 def test_sound_results_have_no_fault(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert faults(board) == []
     assert main(["board", "check", str(board)]) == 0
-    assert "1 submissions, 2 cells that are sound in themselves: 0 faults" in capsys.readouterr().out
+    assert "1 of 1 submissions checked, 2 readable cells: nothing is wrong" in capsys.readouterr().out
 
 
 def test_equal_runs_of_two_people_are_no_copies(board: Path) -> None:
@@ -170,7 +170,11 @@ def test_submitted_source_is_not_run(board: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "changes", "message"),
     [
-        ("clip", {"images": [[[30_000, 10_000], [0, 40_000]], GOOD]}, "points from ada's run, 62500.0 pixels"),
+        (
+            "clip",
+            {"images": [[[30_000, 10_000], [0, 40_000]], GOOD]},
+            "points from ada's run, 62500.0 pixels",
+        ),
         ("clip", {"images": [[[40_000, 0], [0, 39_000]], GOOD]}, "other labels in 1 of 2 images; one of the two"),
         ("clip", {"inputs": {"dtype": "bf16"}}, "ada has another cell of this name (dtype changed)"),
         ("mine", {"source": SOURCE.replace("mine(", "yours(")}, "ada has another cell of this name (plug-in changed)"),
@@ -240,7 +244,7 @@ def test_the_page_shows_runs_of_one_cell_together(board: Path, tmp_path: Path) -
     submitted(board / "submissions/bob", "clip", [GOOD, [[39_999, 1], [0, 40_000]]])
     assert main(["board", "page", str(board), "-o", str(tmp_path / "site"), "--draws", "10"]) == 0
     page = (tmp_path / "site/index.html").read_text()
-    assert "also run by bob: 100.00, 0.00 points apart; 6.2 pixels in a million in another class" in page
+    assert "also run by bob: 100.00, 0.00 points apart; 6.2 pixels in a million" in page
     assert "imported from submissions/ada" in page and (tmp_path / "site/tables/leaderboard.md").exists()
     (board / "submissions/bob/more").symlink_to("/etc")
     assert main(["board", "page", str(board), "-o", str(tmp_path / "other")]) == 2 and not (tmp_path / "other").exists()

@@ -91,5 +91,5 @@ def test_what_a_shipped_method_counted_is_computed_again(tmp_path: Path, capsys:
     record.write(store.place("clip", DATASET))
     assert main(command) == 1
     told = capsys.readouterr().out
-    assert "clip on whu_aerial: computed again, it is " in told and "in another class, more than ties move" in told
+    assert "clip on whu_aerial: computed again, it is " in told and "in another hundredth, more than ties move" in told
     assert told.count("1 image computed again: equal counts") == 1
