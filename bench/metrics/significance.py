@@ -1,7 +1,7 @@
 """Tests of whether one row is better than another.
 
 Two rows on one dataset, or averaged over several: `permutation_tests`. Many pairs of rows: `holm` over their p-values,
-and `rank_ranges`. Datasets to come: `wilcoxon`, `mean_ranks`. Intervals come from bench.metrics.intervals.
+and `ahead`. Datasets to come: `wilcoxon`, `mean_ranks`. Intervals come from bench.metrics.intervals.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -207,39 +206,23 @@ def holm(p_values: Sequence[float], among: int = 0) -> Floats:
     return np.minimum(adjusted, 1.0)
 
 
-class RankRange(NamedTuple):
-    """Rank of a row among others, 1 is best and equals share the better one; and the ranks that tests leave open."""
+def ahead(
+    scores: Mapping[str, float], adjusted: Mapping[tuple[str, str], float], level: float = 0.05
+) -> dict[str, list[str]]:
+    """Return the rows that each row is ahead of, by the tests of pairs of rows.
 
-    rank: int
-    low: int
-    high: int
+    adjusted: (row, row) -> p-value by Holm; a pair without one is undecided. The rank of a row of n is from 1 + those
+    ahead of it to n - those that it is ahead of: all true ranks are in these ranges with a probability of 1 - level
+    (Mogstad et al. 2024).
 
-
-def rank_ranges(
-    scores: Mapping[str, float],
-    adjusted: Mapping[tuple[str, str], float],
-    level: float = 0.05,
-) -> dict[str, RankRange]:
-    """Rank of each row by its score, and the ranks that the tests of pairs of rows leave open.
-
-    adjusted: (row, row) -> p-value by Holm; a pair without one is undecided. If undecided rows may have any order, all
-    true ranks are in their ranges with a probability of 1 - level (Mogstad et al. 2024).
-
-    >>> rank_ranges({"clip": 0.2, "gem": 0.3, "sclip": 0.4}, {("clip", "sclip"): 0.01})["gem"]
-    RankRange(rank=2, low=1, high=3)
+    >>> ahead({"clip": 0.2, "gem": 0.3, "sclip": 0.4}, {("clip", "sclip"): 0.01})
+    {'clip': [], 'gem': [], 'sclip': ['clip']}
     """
-    found = {}
-    for row, value in scores.items():
-        others = {
-            other: min(adjusted.get((row, other), 1.0), adjusted.get((other, row), 1.0)) <= level
-            for other in scores
-            if other != row
-        }
-        better = sum(apart and scores[other] > value for other, apart in others.items())
-        worse = sum(apart and scores[other] < value for other, apart in others.items())
-        rank = 1 + sum(other > value for other in scores.values())
-        found[row] = RankRange(rank, 1 + better, len(scores) - worse)
-    return found
+    apart = {frozenset(pair) for pair, p in adjusted.items() if p <= level}
+    return {
+        row: [other for other in scores if scores[other] < value and frozenset((row, other)) in apart]
+        for row, value in scores.items()
+    }
 
 
 @dataclass(frozen=True)

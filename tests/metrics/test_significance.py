@@ -175,10 +175,11 @@ def test_some_of_a_family_are_never_adjusted_less_than_in_the_whole_family():
     assert stats.holm([0.01, 0.02], among=4) == pytest.approx([0.04, 0.06])
 
 
-def test_ranks_are_open_between_rows_that_are_not_told_apart():
+def test_a_row_is_ahead_of_those_that_tests_tell_from_it():
     scores = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.7}
     adjusted = {("b", "a"): 0.3, ("a", "c"): 0.01, ("a", "d"): 0.05, ("b", "c"): float("nan")}
-    assert stats.rank_ranges(scores, adjusted) == {"a": (1, 1, 2), "b": (2, 1, 4), "c": (3, 2, 4), "d": (3, 2, 4)}
+    assert stats.ahead(scores, adjusted) == {"a": ["c", "d"], "b": [], "c": [], "d": []}
+    assert stats.ahead(scores, adjusted, level=0.01) == {"a": ["c"], "b": [], "c": [], "d": []}
 
 
 def test_wilcoxon_by_hand():

@@ -16,10 +16,12 @@ from store_helpers import settings, spec
 from table_helpers import only, put
 
 from bench.config import load_config
+from bench.data.cards import load_card
 from bench.inference.visualize import palette_png
+from bench.report.breakdown import breakdown
 from bench.report.frames import html_report
 from bench.report.render import csv_lines
-from bench.report.tables import AVERAGE, leaderboard
+from bench.report.tables import AVERAGE, Grid, Line, leaderboard
 from bench.store.maps import LabelMaps
 from bench.store.store import Store
 
@@ -108,10 +110,18 @@ def texts(page: Any, selector: str) -> list[str]:
     return found
 
 
+def numbers(page: Any, selector: str) -> list[float]:
+    return [float(text.replace("−", "-")) for text in texts(page, selector)]
+
+
 def downloaded(page: Any, button: str) -> str:
     with page.expect_download() as started:
         page.click(button)
     return Path(started.value.path()).read_text(encoding="utf-8")
+
+
+def line_of(board: Grid, row: str) -> Line:
+    return next(line for line in board.lines if line.row == row)
 
 
 def test_means_ranks_and_files_are_those_of_the_tables(results: Path, opened: Callable[..., Any]) -> None:
@@ -121,6 +131,10 @@ def test_means_ranks_and_files_are_those_of_the_tables(results: Path, opened: Ca
     for row, entry in expected.items():
         mean = texts(page, f'tr[data-row="{row}"] td.mean span')[0]
         assert mean == (f"{100 * entry.value:.1f}" if entry.counted else "–")
+        for dataset in DATASETS:
+            best = line_of(board, row).entries[dataset].mark == "best"
+            place = f'#board tr[data-row="{row}"] td[data-dataset="{dataset}"]'
+            assert page.eval_on_selector(place, "td => td.classList.contains('best')") == best
     lines = list(csv.DictReader(io.StringIO(downloaded(page, "#download-csv"))))
     wanted = {(line["row"], line["dataset"]): line for line in csv_lines(board)}
     for line in lines:
@@ -210,15 +224,18 @@ def test_a_result_opens(opened: Callable[..., Any]) -> None:
     assert again.inner_text("#result-title") == "GEM on VDD"
 
 
-def test_why_one_row_is_ahead_of_another(opened: Callable[..., Any]) -> None:
+def test_why_one_row_is_ahead_of_another(results: Path, opened: Callable[..., Any]) -> None:
     page = opened("#a=gem&b=clip&on=loveda")
+    cells = [Store(results).cell(row, "loveda") for row in ("gem", "clip")]
+    found = breakdown(*[cell for cell in cells if cell is not None])
     gem, clip = (page.evaluate("(row) => cellOf(row, 'loveda').iou", row) for row in ("gem", "clip"))
     lines = {line[0]: line[1:] for line in (row.split("\t") for row in page.inner_text("#by-class").splitlines())}
     assert lines["building"][1:3] == [f"{gem[1]:.1f}", f"{clip[1]:.1f}"]
     assert lines["building"][3] == f"+{gem[1] - clip[1]:.1f}"
-    adds = [float(text.replace("−", "-")) for text in texts(page, "#by-class tbody td:nth-child(6)")]
-    scores = [page.evaluate("(row) => cellOf(row, 'loveda').score", row) for row in ("gem", "clip")]
-    assert adds == sorted(adds, reverse=True) and sum(adds) == pytest.approx(scores[0] - scores[1], abs=0.2)
+    names = load_card("loveda").classes
+    adds = dict(zip(names, 100 * found.classes["adds"], strict=True))
+    shown = dict(zip(texts(page, "#by-class tbody th"), numbers(page, "#by-class tbody td:nth-child(6)"), strict=True))
+    assert shown == pytest.approx(adds, abs=0.06) and list(shown.values()) == sorted(shown.values(), reverse=True)
     assert "Needs label maps of the same images" in page.inner_text("#objects-note")
     page.evaluate(OBJECTS)
     assert page.inner_text("#by-size tbody").split("\t") == [
@@ -232,12 +249,17 @@ def test_why_one_row_is_ahead_of_another(opened: Callable[..., Any]) -> None:
         "20.0",
     ]
     assert page.inner_text("#by-distance tbody").split("\t") == ["near", "100.0", "30.0", "60.0", "−30.0"]
-    shares = [page.evaluate("(row) => cellOf(row, 'loveda').confusion[0][1]", row) for row in ("gem", "clip")]
-    changed = [line.split("\t") for line in page.inner_text("#changed tbody").splitlines()]
-    (line,) = [line for line in changed if line[:2] == ["background", "building"]]
-    assert line[2:5] == [f"{shares[0]:.1f}", f"{shares[1]:.1f}", f"−{shares[1] - shares[0]:.1f}"]
-    gains = [float(text.replace("−", "-")) for text in texts(page, "#gains tbody td:nth-child(4)")]
-    assert gains == sorted(gains, reverse=True) and gains[0] > 0
+    lines = [line.split("\t") for line in page.inner_text("#changed tbody").splitlines()]
+    changed = {tuple(line[:2]): [float(text.replace("−", "-")) for text in line[2:]] for line in lines}
+    assert len(changed) == len(found.confusion) == 2
+    for line in found.confusion.to_dict("records"):
+        place = tuple(names[int(line[key].removeprefix("class"))] for key in ("label", "predicted"))
+        expected = [100 * line[key] for key in ("first", "second", "difference", "of_all")]
+        assert changed[place] == pytest.approx(expected, abs=0.11)
+    gains = numbers(page, "#gains tbody td:nth-child(4)")
+    assert gains == pytest.approx(
+        [*(100 * found.images["difference"])][:6] + [*(100 * found.images["difference"])][-6:], abs=0.06
+    )
     assert page.evaluate("document.querySelectorAll('#gains .differ img').length") == 2
     page.select_option("#b", "gem")
     assert "Choose two rows" in page.inner_text("#rows")

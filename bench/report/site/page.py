@@ -17,7 +17,7 @@ from bench.config import Config
 from bench.data.cards import Card
 from bench.data.samples import SampleSet
 from bench.metrics import class_parts, label_area, summary
-from bench.metrics.significance import holm, mean_ranks
+from bench.metrics.significance import ahead, holm, mean_ranks
 from bench.report.analysis import threshold_curve
 from bench.report.details import blocks_of, command_of, shown_blocks
 from bench.report.published import TOLERANCE, load_published, method_facts
@@ -160,12 +160,8 @@ def _tested(board: Grid, collection: Collection, columns: Sequence[str]) -> dict
         if names and all(line.entries[name].complete for name in names)
     }
     p_values = collection.p_values(list(means), names)
-    ahead: dict[str, list[str]] = {}
-    for (one, other), p in zip(p_values, holm(list(p_values.values())).tolist(), strict=True):
-        if p <= 0.05 and means[one] != means[other]:
-            first, second = (one, other) if means[one] > means[other] else (other, one)
-            ahead.setdefault(first, []).append(second)
-    return {"datasets": names, "ahead": ahead}
+    adjusted = dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
+    return {"datasets": names, "ahead": ahead(means, adjusted)}
 
 
 def _mean_ranks(board: Grid, ranked: Sequence[str]) -> dict[str, Any] | None:
