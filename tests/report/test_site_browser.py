@@ -229,7 +229,7 @@ def test_why_one_row_is_ahead_of_another(results: Path, opened: Callable[..., An
     cells = [Store(results).cell(row, "loveda") for row in ("gem", "clip")]
     found = breakdown(*[cell for cell in cells if cell is not None])
     gem, clip = (page.evaluate("(row) => cellOf(row, 'loveda').iou", row) for row in ("gem", "clip"))
-    building = [text.split("\t") for text in page.inner_text("#by-class tbody").splitlines() if "building" in text][0]
+    building = next(text.split("\t") for text in page.inner_text("#by-class tbody").splitlines() if "building" in text)
     assert building[2:5] == [f"{gem[1]:.1f}", f"{clip[1]:.1f}", f"+{gem[1] - clip[1]:.1f}"]
     names = load_card("loveda").classes
     adds = dict(zip(names, 100 * found.classes["adds"], strict=True))
