@@ -118,20 +118,20 @@ def _make(
     """Plan and compute the maps, and say what came of it."""
     from bench.cli.progress import Bars
     from bench.data.cards import load_card
-    from bench.maps.job import Worker, make_maps
+    from bench.maps.job import Worker, make_maps, windows_left
     from bench.models.text import Vocabulary
     from bench.notebook import map_jobs
 
     words = load_card(args.dataset) if args.dataset else Vocabulary.parse(own.words if own else "")
     style = _style(args, spec, own)
     jobs = map_jobs(*scenes, methods, words, spec, style, _complain if processes.is_main else lambda _: None)
+    index, count = spec.shard or (0, 1)
+    worker = Worker(index * processes.size + processes.rank, count * processes.size)
     bars = Bars(processes.is_main, "window")
     if processes.is_main:
         for job in jobs:
             print(job.note + ("; its map is there" if job.is_done() else ""), file=sys.stderr, flush=True)
-        bars.expect(sum(job.windows for job in jobs))
-    index, count = spec.shard or (0, 1)
-    worker = Worker(index * processes.size + processes.rank, count * processes.size)
+        bars.expect(windows_left(jobs, worker))
     failures = make_maps(jobs, spec, worker, bars.images, _complain)
     bars.close()
     processes.wait()

@@ -309,20 +309,15 @@ def make_maps(
     Returns a line for each scene that failed. Raises SharedStateLost where a row changed what all share.
     """
     failures: list[str] = []
-    total, before = sum(job.windows for job in jobs), 0
-    mine = (total * worker.number / worker.among, total * (worker.number + 1) / worker.among)
-    for number, job in enumerate(jobs, 1):
-        here, before = before, before + job.windows
+    for number, (job, shares) in enumerate(zip(jobs, _shares(jobs, worker), strict=True), 1):
         if job.is_done():
             continue
-        progress = _SceneProgress(report, job, number, len(jobs))
+        progress = _SceneProgress(report, job.source.name, number, len(jobs), _windows_left(job, shares))
         try:
             with writing(job.work.parent, CONTINUES):
                 job.work.mkdir(parents=True, exist_ok=True)
             with bounded_cache(), open_scene(job.source, job.view) as scene:
-                for index, one in enumerate(job.passes):
-                    wanted = _share(one, here, mine)
-                    here += one.windows
+                for index, wanted in enumerate(shares):
                     _compute(job, index, wanted, scene, spec, progress)
                 _finish(job, scene)
         except SharedStateLost:
@@ -335,25 +330,45 @@ def make_maps(
     return failures
 
 
-class _SceneProgress:
-    """Windows of one scene that are through, and how many there are."""
+def windows_left(jobs: Sequence[SceneJob], worker: Worker = ALONE) -> int:
+    """Return how many windows a worker still has to compute."""
+    shares = zip(jobs, _shares(jobs, worker), strict=True)
+    return sum(_windows_left(job, share) for job, share in shares if not job.is_done())
 
-    def __init__(self, report: Callable[[Progress], None], job: SceneJob, number: int, count: int) -> None:
-        self._report, self._job, self._number, self._count = report, job, number, count
-        self._done = 0
+
+def _windows_left(job: SceneJob, shares: Sequence[range]) -> int:
+    missing = (
+        one.windows / one.strips * sum(not job.part(index, strip).is_file() for strip in wanted)
+        for index, (one, wanted) in enumerate(zip(job.passes, shares, strict=True))
+    )
+    return round(sum(missing))
+
+
+class _SceneProgress:
+    """Windows of one scene that are through, of those that are to be computed."""
+
+    def __init__(self, report: Callable[[Progress], None], name: str, number: int, count: int, windows: int) -> None:
+        self._report, self._all = report, Progress(name, number, count, 0, windows)
 
     def add(self, windows: int) -> None:
-        """Count windows."""
-        self._done += windows
-        done = min(self._done, self._job.windows)
-        self._report(Progress(self._job.source.name, self._number, self._count, done, self._job.windows))
+        """Count windows; those around strips that are there already are computed twice."""
+        self._all = self._all._replace(done=min(self._all.done + windows, self._all.total))
+        self._report(self._all)
 
 
-def _share(one: Pass, before: int, mine: tuple[float, float]) -> range:
-    """Return a pass's strips whose first window is in a worker's share. before: windows of all passes before it."""
-    each = one.windows / one.strips
-    numbers = [number for number in range(one.strips) if mine[0] <= before + number * each < mine[1]]
-    return range(numbers[0], numbers[-1] + 1) if numbers else range(0)
+def _shares(jobs: Sequence[SceneJob], worker: Worker) -> list[list[range]]:
+    """Return the strips of each pass of each job whose first window is in a worker's share of all windows."""
+    total, before = sum(job.windows for job in jobs), 0
+    first, last = (total * number / worker.among for number in (worker.number, worker.number + 1))
+    shares: list[list[range]] = []
+    for job in jobs:
+        shares.append([])
+        for one in job.passes:
+            each = one.windows / one.strips
+            numbers = [number for number in range(one.strips) if first <= before + number * each < last]
+            shares[-1].append(range(numbers[0], numbers[-1] + 1) if numbers else range(0))
+            before += one.windows
+    return shares
 
 
 def _compute(job: SceneJob, index: int, wanted: range, scene: Scene, spec: MapSpec, progress: _SceneProgress) -> None:
@@ -362,7 +377,6 @@ def _compute(job: SceneJob, index: int, wanted: range, scene: Scene, spec: MapSp
     for there, group in itertools.groupby(wanted, lambda number: job.part(index, number).is_file()):
         numbers = list(group)
         if there:
-            progress.add(round(len(numbers) * one.windows / one.strips))
             continue
         strips = range(numbers[0], numbers[-1] + 1)
         with ThreadPoolExecutor(1) as pool:

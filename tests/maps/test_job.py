@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.errors import BenchError, SharedStateLost
+from bench.evaluation.dataset_run import Progress
 from bench.inference.visualize import PLAIN
 from bench.maps import job as jobs
-from bench.maps.job import AskedScene, RowGroup, Worker, make_maps, plan_maps
+from bench.maps.job import AskedScene, RowGroup, Worker, make_maps, plan_maps, windows_left
 from bench.maps.spec import MapSpec
 
 pyogrio = pytest.importorskip("pyogrio")
@@ -93,6 +94,26 @@ def test_a_job_that_was_interrupted_ends_as_one_that_was_not(
     made(scenes, tmp_path / "twice", **EVERYTHING)
     assert files(tmp_path / "twice") == files(tmp_path / "whole")
     assert sum(computed) < 3 * 9  # not from the beginning
+
+
+def test_what_is_there_does_not_count_as_computed(
+    scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the time left is that of what is left, and of one's own share."""
+    spec, out = MapSpec(native=None), tmp_path / "out"
+    out.mkdir()
+    plan = plan_maps(asked(scenes, out, spec), rows("sclip"), spec, PLAIN)
+    assert windows_left(plan) == 3 * 6 == sum(windows_left(plan, Worker(number, 2)) for number in range(2))
+    interrupted(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt):
+        make_maps(plan, spec)
+    monkeypatch.undo()
+    seen: list[Progress] = []
+    assert windows_left(plan) == 5 * 2
+    make_maps(plan, spec, report=seen.append)
+    last = {one.dataset: one for one in seen}
+    assert {name: (one.done, one.total) for name, one in last.items()} == {"b.tif": (4, 4), "c.tif": (6, 6)}
+    assert windows_left(plan) == 0
 
 
 def counting_windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
