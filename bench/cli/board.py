@@ -75,7 +75,7 @@ def _changed(folder: Path, since: str, by: str | None) -> tuple[set[str], list[s
     for file in filter(None, files):
         top, _, rest = file.partition("/")
         name, slash, _ = rest.partition("/")
-        if top == SUBMISSIONS and slash and by in (None, name):
+        if top == SUBMISSIONS and slash and (by is None or name == by.lower()):
             names.add(name)
         else:
             belongs = f"is not {by}'s" if top == SUBMISSIONS and slash else "is no part of a submission"

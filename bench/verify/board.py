@@ -154,10 +154,14 @@ def _against_texts(cell: StoredResult, board: Board) -> Iterator[str]:
     for key, text in cell.info.model_dump().items():
         if len(str(text)) > _LONGEST:
             yield f"info.{key} has {len(str(text)):,} characters, at most {_LONGEST:,} are taken"
-    known = [(name, row, board.methods.get(row.method)) for name, row in board.config.rows.items()]
-    rows = [name for name, row, method in known if method and row.title(method.label) == cell.info.label]
-    if rows and cell.row not in rows:
-        yield f"is called '{cell.info.label}' in tables, as the row {rows[0]} is; give it another label"
+    rows = [(name, row, board.methods.get(row.method)) for name, row in board.config.rows.items()]
+    titles = {name: row.title(method.label) for name, row, method in rows if method}
+    label = cell.info.label or cell.row
+    same = [name for name, title in titles.items() if title == label]
+    if titles.get(cell.row, label) != label:
+        yield f"is called '{label}' in tables, and the row {cell.row} is called '{titles[cell.row]}'"
+    elif same and cell.row not in same:
+        yield f"is called '{label}' in tables, as the row {same[0]} is; give it another label"
 
 
 def _against_source(cell: StoredResult, board: Board, folder: Path) -> Iterator[str]:

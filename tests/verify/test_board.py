@@ -126,7 +126,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other defaults": (edited(info__method_defaults={"debias": 0.3}), "states other defaults of 'clip' than it has"),
     "a long text": (edited(info__footnote="x" * 9_000), "info.footnote has 9,000 characters, at most 500 are taken"),
     "an empty folder": (lambda ada: (ada / "methods/a").mkdir(), "methods/a: an empty folder or another repository"),
-    "another's name": (edited(info__label="SCLIP"), "is called 'SCLIP' in tables, as the row sclip is"),
+    "another's name": (edited(info__label="SCLIP"), "is called 'SCLIP' in tables, and the row clip is called 'CLIP'"),
     "control characters": (edited(info__layout="\x1b[2J\n::error::x"), "layout ' [2J ::error::x' is none"),
     "source that was changed": (written("methods/mine/mine.py", SOURCE + "1"), "is not the source that counted it"),
     "source beside it": (written("methods/mine/other.py"), "methods/mine/ is not the source that counted it"),
@@ -178,6 +178,7 @@ def test_submitted_source_is_not_run(board: Path, tmp_path: Path) -> None:
         ("clip", {"images": [[[40_000, 0], [0, 39_000]], GOOD]}, "other labels in 1 of 2 images; one of the two"),
         ("clip", {"inputs": {"dtype": "bf16"}}, "ada has another cell of this name (dtype changed)"),
         ("mine", {"source": SOURCE.replace("mine(", "yours(")}, "ada has another cell of this name (plug-in changed)"),
+        ("yours", {"info": {"label": "SCLIP"}}, "is called 'SCLIP' in tables, as the row sclip is"),
         ("clip", {"source": SOURCE}, "was not counted by the 'clip' of ovss-bench"),
         ("clip", {"settings": {"row": "champion"}}, "stale: changed since it was counted: method clip -> champion"),
         ("clip", {"settings": {"row": "sclip"}}, "method clip -> sclip"),
@@ -227,7 +228,7 @@ def test_folders_that_are_no_submissions(board: Path, capsys: pytest.CaptureFixt
 def test_rows_and_datasets_that_the_board_knows(board: Path) -> None:
     """A board's own benchmark.yaml names further rows, its folder datasets/ further datasets."""
     cell = submitted(board / "submissions/bob", "clip", settings={"row": "champion"}, info={"label": "Champion"})
-    (board / "benchmark.yaml").write_text("rows: {champion: {method: clip}}\n")
+    (board / "benchmark.yaml").write_text("rows: {champion: {method: clip, label: Champion}}\n")
     assert faults(board, "bob") == []
     other = cell.parent.parent / "mytown" / "champion"
     shutil.move(cell.parent, other.parent)
@@ -287,7 +288,7 @@ def test_submit_is_one_commit_on_a_branch(clone: Path, tmp_path: Path, capsys: p
     changed = git(clone, "diff", "--name-only", "main").split()
     assert changed == [f"{place}/cell.json", f"{place}/counts.parquet", "submissions/bob/environment.txt"]
     assert "numpy==" in (clone / changed[-1]).read_text() and Store(clone / "submissions/bob").cells()
-    assert main(["board", "check", str(clone), "--since", "main", "--by", "bob"]) == 0
+    assert main(["board", "check", str(clone), "--since", "main", "--by", "Bob"]) == 0
     assert main(["board", "check", str(clone), "--since", "main", "--by", "eve"]) == 1
     assert "cell.json: is not eve's; a pull request with results changes one submission" in capsys.readouterr().out
     assert main([*command, "--methods", "clip"]) == 2 and "holds all of it already" in capsys.readouterr().err
