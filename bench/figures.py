@@ -21,7 +21,7 @@ from bench.notebook import RunOptions, spelled_out
 from bench.report.breakdown import breakdown
 from bench.report.comparison import compare
 from bench.report.figure import Example, FigureBlock, draw_bias, draw_blocks, draw_gains, draw_radar
-from bench.report.scores import collect, heads, scores_of, stored_score
+from bench.report.scores import Collection, collect, scores_of, stored_score
 from bench.settings import EXTERNAL
 from bench.spec import RunSpec
 from bench.store.maps import LabelMaps
@@ -70,7 +70,8 @@ def gains_figure(first: str, second: str, out: str | Path, **options: Unpack[Run
     spec = RunSpec(methods=[], **options)
     scores = scores_of(Store(spec.folder, limit=spec.limit), spec.configuration, spec.cards)
     found = compare(Store(spec.folder, limit=spec.limit), first, second, scores=scores)
-    draw_gains(found, {row: score.label for (row, _), score in scores.items()}, heads(scores, spec.cards), Path(out))
+    labels, known = {row: score.label for (row, _), score in scores.items()}, Collection("", scores, cards=spec.cards)
+    draw_gains(found, labels, known.head, Path(out))
     return Path(out)
 
 
@@ -125,9 +126,10 @@ def _radar(out: Path, rows: Sequence[str] | None, spec: RunSpec) -> Path:
         check_known(row, collection.rows, f"--methods: nothing is stored of row '{row}' in {spec.folder}")
     ranked = {key for key, score in collection.scores.items() if score.complete}
     shared = [name for name in config.default_datasets if all((row, name) in ranked for row in wanted)]
-    names = heads(collection.scores, spec.cards)
     scores = {
-        collection.scores[row, shared[0]].label: {names[name]: collection.scores[row, name].value for name in shared}
+        collection.scores[row, shared[0]].label: {
+            collection.head(name): collection.scores[row, name].value for name in shared
+        }
         for row in wanted
         if shared
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,16 +152,16 @@ def differences(label: NDArray[np.uint8], first: NDArray[np.uint8], second: NDAr
     return picture
 
 
-def draw_gains(found: Comparison, labels: Mapping[str, str], titles: Mapping[str, str], out: Path) -> None:
+def draw_gains(found: Comparison, labels: Mapping[str, str], head: Callable[[str], str], out: Path) -> None:
     """Draw first - second of a comparison, a line for each dataset, in points with 95 % intervals, and their mean.
 
     A dot is filled where the difference is none of luck: p by Holm at most 0.05.
-    labels, titles: what rows and datasets are called. Raises BenchError for no dataset, and as `save` does.
+    labels, head: what rows and datasets are called. Raises BenchError for no dataset, and as `save` does.
     """
     if found.over_datasets is None:
         reasons = "; ".join(f"{dataset}: {reason}" for dataset, reason in found.left_out.items())
         raise BenchError(f"{found.first} and {found.second} share no dataset that may be compared ({reasons})")
-    lines = [(titles[pair.dataset], pair.interval, pair.adjusted, "o") for pair in found.pairs]
+    lines = [(head(pair.dataset), pair.interval, pair.adjusted, "o") for pair in found.pairs]
     over = found.over_datasets
     lines += [(f"mean of {len(lines)}", over.interval, over.adjusted, "D")] if len(lines) > 1 else []
     figure = new_figure(out, WIDTH / 2, 0.6 + 0.16 * len(lines))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Any
 
 from bench.errors import one_line
@@ -159,19 +158,19 @@ def _interval(entry: TableEntry) -> str:
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
-def _undecided(grid: Grid, heads: Mapping[str, str] = MappingProxyType({})) -> list[str]:
-    """Say which rows cannot be distinguished from the best of a column. heads: what columns are called."""
+def _undecided(grid: Grid, head: Callable[[str], str] = str) -> list[str]:
+    """Say which rows cannot be distinguished from the best of a column. head: what a column is called."""
     if (found := grid.undecided) is None:
         return []
-    told = [f"{heads.get(column, column)}: {', '.join(labels) or 'none'}" for column, labels in found.rows.items()]
+    told = [f"{head(column)}: {', '.join(labels) or 'none'}" for column, labels in found.rows.items()]
     lines = [
         f"Not distinguishable from the best (scenes swapped; 5 %, Holm over {found.tests} tests): {'; '.join(told)}."
     ]
-    too_few = f"No test (too few scenes, or other images): {', '.join(heads.get(one, one) for one in found.untested)}."
+    too_few = f"No test (too few scenes, or other images): {', '.join(head(one) for one in found.untested)}."
     return [*(lines if told else []), *([too_few] if found.untested else [])]
 
 
-def _images(grid: Grid, heads: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+def _images(grid: Grid, head: Callable[[str], str] = str) -> list[str]:
     """Say for each dataset how many images and scenes it has, and what its intervals cannot see."""
     told: dict[str, str] = {}
     unseen: dict[str, None] = {}
@@ -180,12 +179,8 @@ def _images(grid: Grid, heads: Mapping[str, str] = MappingProxyType({})) -> list
             if entry.score and entry.interval and column not in told:
                 interval = entry.interval
                 optimistic = ", single images: optimistic" if interval.unit == "image" else ""
-                told[column] = f"{heads.get(column, column)} {entry.total} ({interval.sample}{optimistic})"
-            unseen |= (
-                {f"{heads.get(column, column)}: {spot}": None for spot in entry.score.blind_spots}
-                if entry.score
-                else {}
-            )
+                told[column] = f"{head(column)} {entry.total} ({interval.sample}{optimistic})"
+            unseen |= {f"{head(column)}: {spot}": None for spot in entry.score.blind_spots} if entry.score else {}
     lines = [f"Images (and what is swapped and left out): {'; '.join(told.values())}."] if told else []
     return [*lines, *([f"Not seen by intervals: {'; '.join(unseen)}."] if unseen else [])]
 
@@ -311,7 +306,7 @@ def latex(grid: Grid, intervals: bool = False) -> str:
     that and of numbers that may not stand beside published ones are explained below. Needs the packages booktabs and
     xcolor.
     """
-    heads = [grid.heads.get(column, column) for column in grid.columns]
+    heads = [grid.head(column) for column in grid.columns]
     lines, notes = [], list[str]()
     for before, line in zip([None, *grid.lines], grid.lines, strict=False):
         entries = [line.entries[column] for column in grid.columns]
@@ -326,7 +321,7 @@ def latex(grid: Grid, intervals: bool = False) -> str:
             published = [rf"\textcolor{{gray}}{{{e.published}}}" if e.published is not None else "" for e in entries]
             lines.append(_tex_line(r"\quad\textcolor{gray}{published}", published))
     marks = [text.replace("**", "") for text in _warnings(grid.collection)]
-    told = [*marks, *_undecided(grid, grid.heads), *(_images(grid, grid.heads) if intervals else [])]
+    told = [*marks, *_undecided(grid, grid.head), *(_images(grid, grid.head) if intervals else [])]
     below = [tex_text(text) for text in [*told, *_differences(grid)]]
     below += [rf"$^{{{number}}}$ {tex_text(note)}" for number, note in enumerate(notes, 1)]
     images = [next((f"{n:,}" for line in grid.lines if (n := _total(line, column))), "") for column in grid.columns]

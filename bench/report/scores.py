@@ -108,6 +108,7 @@ class Collection:
     permutations: int = PERMUTATIONS
     cards: Sequence[Path] = ()
     _tested: dict[tuple[frozenset[str], tuple[str, ...]], float | None] = field(default_factory=dict)
+    _heads: dict[str, str] = field(default_factory=dict)
 
     @property
     def datasets(self) -> list[str]:
@@ -121,6 +122,15 @@ class Collection:
     @property
     def rows(self) -> list[str]:
         return list(dict.fromkeys(row for row, _ in self.scores))
+
+    def head(self, dataset: str) -> str:
+        """Return what a dataset is called at the head of a column: by its card, now or when it was counted."""
+        if dataset not in self._heads:
+            cells = (score.cell for (_, of), score in self.scores.items() if of == dataset)
+            kept = next((cell.record.card for cell in cells if cell and cell.record.card), None)
+            about = card_of(dataset, self.cards) or kept
+            self._heads[dataset] = (about.short or about.title) if about else dataset
+        return self._heads[dataset]
 
     def p_values(
         self, rows: Sequence[str], datasets: Sequence[str], best: str | None = None
@@ -211,19 +221,6 @@ def readable(known: Mapping[tuple[str, str], Score]) -> dict[tuple[str, str], St
     """Return the stored results whose counts can be read, which are freed with them."""
     sound = {key: one.cell for key, one in known.items() if one.verdict.images != "damaged"}
     return {key: cell.without_counts() for key, cell in sound.items() if cell}
-
-
-def heads(scores: Mapping[tuple[str, str], Score], cards: Sequence[Path] = ()) -> dict[str, str]:
-    """Return what heads the column of each dataset: by its card, else by the one that it was counted with, or its name.
-
-    cards: folders of further cards.
-    """
-    found = {}
-    for (_, dataset), one in scores.items():
-        about = card_of(dataset, cards) or (one.cell.record.card if one.cell else None)
-        if dataset not in found or about:
-            found[dataset] = (about.short or about.title) if about else dataset
-    return found
 
 
 def _numbers(cell: StoredResult) -> dict[str, Any]:

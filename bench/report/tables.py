@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import NamedTuple
@@ -22,8 +22,7 @@ from bench.report.published import (
     marks,
     published_score,
 )
-from bench.report.scores import Collection, Score, heads
-from bench.report.verdict import card_of
+from bench.report.scores import Collection, Score
 
 AVERAGE = "average"
 GUESSES = (("constant", "Best constant prediction"), ("chance", "Random prediction"))  # fields of Score
@@ -110,8 +109,12 @@ class Grid:
     lines: list[Line]
     collection: str
     undecided: Undecided | None = None
-    heads: dict[str, str] = field(default_factory=dict)  # what columns are called in print; others by their name
+    called: Callable[[str], str] = str  # what a dataset is called in print
     measures: str = ""  # what the numbers are, where it is not the metric of each dataset
+
+    def head(self, column: str) -> str:
+        """Return what a column is called in print."""
+        return column if column == AVERAGE else self.called(column)
 
     @property
     def measured(self) -> bool:
@@ -141,13 +144,7 @@ def build(name: str, table: Table, config: Config, collection: Collection, own: 
     undecided = _undecided(lines, columns, collection)
     lines += [_guesses(collection, table.columns, *guess) for guess in GUESSES if own]
     file, title = (f"table{name}", f"Table {name}: {table.title}") if name.isdigit() else (name, table.title)
-    return Grid(file, title, columns, lines, collection.name, undecided, _heads(table.columns, collection))
-
-
-def _heads(columns: Sequence[str], collection: Collection) -> dict[str, str]:
-    known = heads(collection.scores, collection.cards)
-    cards = {name: card_of(name, collection.cards) for name in columns if name not in known}
-    return known | {name: card.short or card.title for name, card in cards.items() if card}
+    return Grid(file, title, columns, lines, collection.name, undecided, collection.head)
 
 
 def _named(row: str, config: Config, collection: Collection) -> tuple[str, str]:
@@ -180,7 +177,7 @@ def leaderboard(config: Config, collection: Collection) -> Grid:
     undecided = _undecided(lines, columns, collection, common)
     lines += [_guesses(collection, datasets, *guess) for guess in GUESSES]
     title = "Leaderboard: all that is stored (%)"
-    return Grid("leaderboard", title, columns, lines, collection.name, undecided, _heads(datasets, collection))
+    return Grid("leaderboard", title, columns, lines, collection.name, undecided, collection.head)
 
 
 def boundary_table(collection: Collection) -> Grid | None:
@@ -201,9 +198,8 @@ def boundary_table(collection: Collection) -> Grid | None:
         first = next(iter(of_row.values()))
         lines.append(Line(row, first.label, first.venue, entries))
     _mark(lines, datasets)
-    known = _heads(datasets, collection)
-    what = "mean boundary IoU"
-    return Grid("boundary", "Mean boundary IoU (%)", datasets, lines, collection.name, heads=known, measures=what)
+    title, what = "Mean boundary IoU (%)", "mean boundary IoU"
+    return Grid("boundary", title, datasets, lines, collection.name, called=collection.head, measures=what)
 
 
 def _guesses(collection: Collection, datasets: Sequence[str], name: str, label: str) -> Line:

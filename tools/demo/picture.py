@@ -30,7 +30,7 @@ def draw_table(grid: Grid, out: Path, width: int) -> None:
     axis = page.add_axes((0, 0, 1, 1))
     axis.set_axis_off()
     places = [0.01, *(0.34 + 0.65 * (k + 1) / len(grid.columns) for k in range(len(grid.columns)))]
-    heads = ["Method", *(grid.heads.get(column, column) for column in grid.columns)]
+    heads = ["Method", *(grid.head(column) for column in grid.columns)]
     lines: list[list[tuple[str, str | None]]] = [[(head, None) for head in heads]]
     for line in grid.lines:
         cells = [line.entries[column] for column in grid.columns]
