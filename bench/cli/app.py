@@ -187,16 +187,21 @@ def parser_of(
     return parser
 
 
-def _complain(message: str, code: int) -> int:
+def complain(message: str) -> None:
+    """Print what is wrong in one line, once for all processes that were started together."""
     if "WORLD_SIZE" in os.environ:
         from bench.runtime.distributed import said_already
 
         if said_already(message):
-            return code
-    print(f"bench: {' '.join(message.split())}", file=sys.stderr)
+            return
+    print(f"bench: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def _complain(message: str, code: int) -> int:
+    complain(message)
     return code
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     if issubclass(category, UserWarning):
-        print(f"bench: warning: {' '.join(str(message).split())}", file=sys.stderr)
+        complain(f"warning: {message}")

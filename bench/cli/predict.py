@@ -116,6 +116,7 @@ def _make(
     processes: Distributed,
 ) -> int:
     """Plan and compute the maps, and say what came of it."""
+    from bench.cli.app import complain
     from bench.cli.progress import Bars
     from bench.data.cards import load_card
     from bench.maps.job import Worker, make_maps, windows_left
@@ -124,7 +125,7 @@ def _make(
 
     words = load_card(args.dataset) if args.dataset else Vocabulary.parse(own.words if own else "")
     style = _style(args, spec, own)
-    jobs = map_jobs(*scenes, methods, words, spec, style, _complain if processes.is_main else lambda _: None)
+    jobs = map_jobs(*scenes, methods, words, spec, style, complain)
     index, count = spec.shard or (0, 1)
     worker = Worker(index * processes.size + processes.rank, count * processes.size)
     bars = Bars(processes.is_main, "window")
@@ -132,7 +133,7 @@ def _make(
         for job in jobs:
             print(job.note + ("; its map is there" if job.is_done() else ""), file=sys.stderr, flush=True)
         bars.expect(windows_left(jobs, worker))
-    failures = make_maps(jobs, spec, worker, bars.images, _complain)
+    failures = make_maps(jobs, spec, worker, bars.images, complain)
     bars.close()
     processes.wait()
     return _close(jobs, failures, spec.shard is not None, processes)
@@ -152,10 +153,6 @@ def _close(jobs: Sequence[SceneJob], failures: Sequence[str], sharded: bool, pro
     if failures:
         return 2 if len(jobs) == 1 else 1
     return 0
-
-
-def _complain(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def _style(args: argparse.Namespace, spec: MapSpec, own: OwnClasses | None) -> Style:
