@@ -36,6 +36,8 @@ MORE = """for (let at = 0; at < 35; at++) {
   CELLS.set(cell.row + "\\tloveda", cell);
   RANKED.push({ row: cell.row, label: cell.row });
 }"""
+NARROWEST = """Math.min(...[...document.querySelectorAll("tbody th")].filter((th) => th.checkVisibility())
+  .map((th) => th.getBoundingClientRect().width))"""
 OBJECTS = """DATA.objects.loveda = {
   images: [1, 2],
   sizes: { names: ["small"], of: { all: [[10, 100]], gem: [[4, 75]], clip: [[2, 50]] } },
@@ -291,6 +293,7 @@ def test_widths_contrast_and_names(opened: Callable[..., Any], mode: str) -> Non
     for width in (1280, 768, 400):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(NARROWEST) >= 60  # no word letter by letter
     page.set_viewport_size({"width": 1280, "height": 800})
     right = "Math.max(...[...document.querySelectorAll('#board th')].map(th => th.getBoundingClientRect().right))"
     assert page.evaluate(right) <= 1280  # all 17 datasets
