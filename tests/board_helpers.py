@@ -37,10 +37,10 @@ def new_board(folder: Path) -> Path:
 def submitted(folder: Path, row: str, images: Sequence[Any] = (GOOD, GOOD), **changes: Any) -> Path:
     """Write a result of the row into a results folder, such as that of a submission; return the cell's folder.
 
-    changes: of `settings`, of `inputs`, of the record's `info`; `dataset`, `classes`, `ids` and `scene` of the images,
-    `source` of a plug-in, options of the `store`.
+    changes: of `settings`, of `inputs`, of the record's `info`; `dataset` and `cards`, `classes`, `ids` and `scene` of
+    the images, `source` of a plug-in, options of the `store`.
     """
-    card, method = load_card(changes.pop("dataset", DATASET)), METHODS.get(row)
+    card, method = load_card(changes.pop("dataset", DATASET), changes.pop("cards", ())), METHODS.get(row)
     source = changes.pop("source", None if method else SOURCE)
     settings = CONFIG.settings_of(row, card, method.defaults if method else CONFIG.row(row))
     settings = settings.model_copy(update=changes.pop("settings", {}))

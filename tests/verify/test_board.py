@@ -20,7 +20,10 @@ from board_helpers import DATASET, GOOD, SOURCE, new_board, submitted
 from store_helpers import edit, settings, spec
 
 from bench.cli import main
+from bench.paths import shipped
 from bench.registry import source_hash
+from bench.runtime.sources import hash_of
+from bench.runtime.yaml_files import read_yaml
 from bench.store.count_table import encode
 from bench.store.store import Store
 from bench.verify.board import Board, check
@@ -208,6 +211,20 @@ def test_nobody_outvotes_what_is_there(board: Path) -> None:
     assert len(faults(board, "eve")) == 3 and all("other labels" in fault for fault in faults(board, "eve"))
 
 
+def test_source_of_upsamplers_and_refinements_belongs_to_it(board: Path) -> None:
+    code, bob = hash_of([SOURCE.encode()]), board / "submissions/bob"
+    changes = {
+        "settings": {"upsampler": "up", "refine": "crf"},
+        "inputs": {"upsampler": f"aa, {code}", "refinement": code},
+    }
+    submitted(bob, "yours", **changes)
+    missing = [fault for fault in faults(board, "bob") if "is missing" in fault]
+    assert len(missing) == 2 and "'crf'" in missing[0] and "'up'" in missing[1]
+    for name in ("up", "crf"):
+        written(f"methods/{name}/{name}.py", SOURCE)(bob)
+    assert not [fault for fault in faults(board, "bob") if "source" in fault]
+
+
 def test_a_copy_is_no_second_run(board: Path) -> None:
     shutil.copytree(board / "submissions/ada", board / "submissions/mallory")
     (one, other) = faults(board, "mallory")
@@ -315,6 +332,33 @@ def test_what_is_submitted_again_takes_the_place_of_what_was(clone: Path, tmp_pa
     assert [file.name for file in sorted(place.rglob("*.py"))] == ["yours.py"]
     assert {cell.row for cell in Store(place).cells()} == {"gem", "yours"}
     assert len(git(clone, "log", "--oneline", "--", str(place)).splitlines()) == 3
+
+
+def test_the_card_of_an_own_dataset_goes_along(clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cards, results = tmp_path / "cards", tmp_path / "results"
+    cards.mkdir()
+    content = read_yaml(shipped(f"datasets/{DATASET}.yaml"), "another") | {"name": "mytown", "aliases": []}
+    split = {"key": "{n}", "file": "val.txt"}
+    del content["expected_count"]
+    content["layouts"] = {"original": {**content["layouts"]["original"], "split": split}}
+    (cards / "mytown.yaml").write_text(json.dumps(content))
+    (cards / "val.txt").write_text("a\nb\n")
+    submitted(results, "clip", dataset="mytown", cards=[cards])
+    command = ["submit", str(clone), "--name", "bob", "--results", str(results)]
+    assert main(command) == 2
+    assert "mytown: its card belongs to its results; give its folder with --cards" in capsys.readouterr().err
+    command += ["--cards", str(cards)]
+    assert main(command) == 1 and "the board has no such dataset" in capsys.readouterr().out
+    shutil.copytree(cards, clone / "datasets")
+    git(clone, "add", ".")
+    git(clone, "commit", "-q", "-m", "Take mytown in")
+    assert main(command) == 0
+    assert {file.name for file in (clone / "submissions/bob/datasets").iterdir()} == {"mytown.yaml", "val.txt"}
+    assert faults(clone) == []
+    content["layouts"]["original"]["split"]["file"] = "../results/secret.txt"
+    (results / "secret.txt").write_text("a\n")
+    (cards / "mytown.yaml").write_text(json.dumps(content))
+    assert main(command) == 2 and "a text file (.txt) beside the card is needed" in capsys.readouterr().err
 
 
 def test_submit_checks_as_the_board_will(clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
