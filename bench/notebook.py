@@ -344,6 +344,7 @@ def score(  # noqa: PLR0913 (each is a flag)
     *,
     label: str | None = None,
     pattern: str | None = None,
+    as_labels: bool = False,
     layout: str | None = None,
     boundary: bool = False,
     results: str | Path | None = None,
@@ -355,7 +356,8 @@ def score(  # noqa: PLR0913 (each is a flag)
     """Count label maps that another program made and store them as a row: ``python -m bench score`` as a function.
 
     folder: of label maps, PNG, TIFF (class numbers or palette), npy or npz. label: of the row in tables. pattern: file
-    name of a sample, as in "{id}_pred.png". layout: of the dataset, the first that is there otherwise. boundary: count
+    name of a sample, as in "{id}_pred.png". as_labels: they hold the values or colours of the dataset's label files, in
+    place of class numbers. layout: of the dataset, the first that is there otherwise. boundary: count
     boundary IoU as well. results: "results", of the demo "results/demo-run". demo: the dataset is the embedded demo's.
     progress: called with how many files of how many are counted. Raises BenchError for what is not there or does not
     fit.
@@ -376,7 +378,7 @@ def score(  # noqa: PLR0913 (each is a flag)
     samples = find_samples(card, root, layout)
     store, total = Store(results or (DEMO_RESULTS if demo else "results"), demo=demo), len(samples.sources)
     with store.lock():
-        predictions = Predictions(folder, pattern)
+        predictions = Predictions(folder, pattern, as_labels)
         score_predictions(store, samples, predictions, row, label, lambda done: progress(done, total), boundary)
     name = samples.card.name
     return scores_of(store, config, cards=folders, datasets=[name])[row, name]

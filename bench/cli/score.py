@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pattern", metavar="P", help="file name of a sample, as in '{id}_pred.png' ({id} with an ending)"
     )
+    parser.add_argument(
+        "--as-labels", action="store_true", help="they hold the values of the dataset's label files, not class numbers"
+    )
     parser.add_argument("--boundary", action="store_true", help="count boundary IoU as well")
     parser.add_argument("--results", metavar="D", help=f"results folder (results, of the demo {DEMO_RESULTS})")
     parser.add_argument("--demo", action="store_true", help="the embedded demo's data")
@@ -34,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        names = ("label", "pattern", "layout", "boundary", "results", "demo", "data_root", "cards")
+        names = ("label", "pattern", "as_labels", "layout", "boundary", "results", "demo", "data_root", "cards")
         named = {name: getattr(args, name) for name in names}
         found = score(args.folder, args.dataset, args.row, **named, progress=report)
     number = "" if math.isnan(found.value) else f"{100 * found.value:.1f} {found.metric}, "

@@ -14,9 +14,11 @@ from PIL import Image
 from bench.data.cards import Card
 from bench.data.images import pillow_errors
 from bench.data.label_faults import impossible_values
+from bench.data.labels import read_label
 from bench.data.prepared import recipe
 from bench.data.samples import SampleSet
-from bench.errors import BenchError
+from bench.data.schema import LabelRule
+from bench.errors import BenchError, reading
 from bench.inference.visualize import palette_png
 from bench.metrics import BINS, count
 from bench.metrics.boundary import boundary_counts
@@ -31,10 +33,15 @@ ENDINGS = (".png", ".tif", ".tiff", ".npy", ".npz")
 
 @dataclass(frozen=True)
 class Predictions:
-    """Where the label maps are. pattern: file name of a sample, with {id}; None: its id with any of ENDINGS."""
+    """Where the label maps are.
+
+    pattern: file name of a sample, with {id}; None: its id with any of ENDINGS.
+    as_labels: they hold the values or colours of the dataset's label files, in place of class numbers.
+    """
 
     folder: Path
     pattern: str | None = None
+    as_labels: bool = False
 
     def file(self, sample: str) -> Path:
         """Return the file of a sample; BenchError where there is none."""
@@ -68,6 +75,7 @@ def score_predictions(  # noqa: PLR0913 (what `bench score` asks)
             f"{store.folder}: holds a result of the method {old.settings.method} as '{row}'; choose another name"
         )
     files = [predictions.file(name) for name in samples.ids]
+    rule = card.layouts[samples.layout].labels if predictions.as_labels else None
     digest = hashlib.sha256()
     counted, drawn = [], []
     for done, source in enumerate(range(len(samples.sources))):
@@ -75,7 +83,7 @@ def score_predictions(  # noqa: PLR0913 (what `bench score` asks)
             reason = impossible_values(samples, source, sample.label)
             if reason:
                 raise BenchError(reason)
-            predicted = read_prediction(files[sample.index], card, sample.label.shape)
+            predicted = read_prediction(files[sample.index], card, sample.label.shape, rule)
             digest.update(predicted.tobytes())
             bins = np.full_like(predicted, BINS - 1)
             outlines = boundary_counts(sample.label, predicted, len(card.classes)) if boundary else None
@@ -108,16 +116,19 @@ def score_predictions(  # noqa: PLR0913 (what `bench score` asks)
     return stored
 
 
-def read_prediction(file: Path, card: Card, size: tuple[int, ...]) -> NDArray[np.uint8]:
+def read_prediction(file: Path, card: Card, size: tuple[int, ...], rule: LabelRule | None = None) -> NDArray[np.uint8]:
     """Read a label map (H, W) of class numbers.
 
     It is an index or palette image, an image in the card's colours, an array of class numbers (H, W), or of scores (K,
-    H, W), of which the highest wins.
+    H, W), of which the highest wins; with a rule, an image that is read as the dataset's labels are.
 
     Raises BenchError where it is none, has another size, or holds what is no class.
     """
     found: NDArray[np.integer]
-    if file.suffix in (".npy", ".npz"):
+    if rule is not None:
+        with reading(file, "give the folder of the label maps"):
+            found = read_label(file.read_bytes(), rule, card, str(file))
+    elif file.suffix in (".npy", ".npz"):
         found = _read_array(file, len(card.classes))
     else:
         with pillow_errors(str(file)), Image.open(file) as image:
@@ -135,6 +146,7 @@ def read_prediction(file: Path, card: Card, size: tuple[int, ...]) -> NDArray[np
         raise BenchError(
             f"{file}: holds {', '.join(map(str, wrong[:3]))}; the classes of {card.name} are 0 to "
             f"{len(card.classes) - 1}, and every pixel needs one"
+            + ("" if rule else "; values of the dataset's label files take --as-labels")
         )
     return found.astype(np.uint8)
 

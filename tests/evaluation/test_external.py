@@ -73,6 +73,19 @@ def test_label_maps_are_counted_whatever_holds_them(
     assert "mine on loveda:" in capsys.readouterr().out
 
 
+def test_maps_may_hold_the_values_of_the_label_files(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, maps = predictions(project, "maps", lambda file, labels: Image.fromarray(labels + 1).save(f"{file}.png"))
+    assert score(project, folder) == 2
+    assert "holds 7; the classes of loveda are 0 to 6, and every pixel needs one" in (said := capsys.readouterr().err)
+    assert "values of the dataset's label files take --as-labels" in said
+    assert score(project, folder, "--as-labels") == 0
+    cell = Store(project.root / "results").cell("mine", "loveda")
+    assert all(np.array_equal(LabelMaps.of(cell).labels(name), of) for name, of in maps.items())
+    Image.fromarray(np.zeros_like(maps[cell.ids[0]])).save(folder / f"{cell.ids[0]}.png")  # LoveDA's "no data"
+    assert score(project, folder, "--as-labels") == 2
+    assert "holds 255" in capsys.readouterr().err
+
+
 def test_boundaries_are_counted_on_request(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     folder, maps = predictions(project, "maps", FORMATS["index png"])
     assert score(project, folder) == 0
