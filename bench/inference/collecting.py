@@ -42,6 +42,11 @@ class ImageInput(NamedTuple):
     larger: Images
     original: tuple[int, int] | None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the pixels."""
+        return self.pixels.shape[1], self.pixels.shape[2]
+
 
 class Collecting:
     """The collectors of one image."""
@@ -125,7 +130,7 @@ def _whole_image(
 
     def stitch(scores: Tensor) -> Tensor:
         """Scores (W, Q, h, w) of padded windows -> (Q, H, W) of the image."""
-        mean = WindowMean((scores.shape[1],), pixels.shape[1], pixels.shape[2], scores.device)
+        mean = WindowMean((scores.shape[1],), *given.size, scores.device)
         for box, own in zip(boxes, scores, strict=True):
             size = box.bottom - box.top, box.right - box.left
             if own.shape[1:] != size:

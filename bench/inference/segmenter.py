@@ -208,11 +208,10 @@ class Segmenter:
         for row in rows:
             if not row.collects:
                 by_queries.setdefault(len(row.classes), []).append(row)
-        means: list[list[WindowMean]] = []
-        for image in images:
-            _, height, width = image.pixels.shape
-            shapes = [(len(alike), queries) for queries, alike in by_queries.items()]
-            means.append([WindowMean(shape, height, width, image.pixels.device) for shape in shapes])
+        means = [
+            (alike, [WindowMean((len(alike), queries), *image.size, image.pixels.device) for image in images])
+            for queries, alike in by_queries.items()
+        ]
         places = [(number, box) for number, image in enumerate(images) for box in image.boxes]
         for start in range(0, len(places), self.batch):
             chunk = places[start : start + self.batch]
@@ -220,12 +219,9 @@ class Segmenter:
             alive = [row for row in rows if row.name not in failures]
             scores = self._window_scores(windows, alive, failures, collecting, [box for _, box in chunk])
             with stage("stitching"):
-                for number, alike in enumerate(by_queries.values()):
-                    _stitch([(means[image][number], box) for image, box in chunk], alike, windows, scores)
-        found = [
-            [Stitched(alike, mean.mean()) for alike, mean in zip(by_queries.values(), of_image, strict=True)]
-            for of_image in means
-        ]
+                for alike, of_images in means:
+                    _stitch([(of_images[number], box) for number, box in chunk], alike, windows, scores)
+        found = [[Stitched(alike, of_images[n].mean()) for alike, of_images in means] for n in range(len(images))]
         found[0] += [Stitched([row], scores[None]) for row, scores in collecting.scores(failures)]
         refined = [
             [part for group in groups for part in _refined(group, image, failures)]
