@@ -31,7 +31,7 @@ from bench.store.record import Info, ResultSpec
 from bench.store.store import Store
 from bench.store.writer import ResultWriter
 
-_EXCHANGE = 2.0  # seconds that a process computes before it hands its outcomes over, for which it waits for the others
+_EXCHANGE = 5.0  # seconds that a process computes before it hands its outcomes over, for which it waits for the others
 _MAPS = 16  # label maps that wait to be written
 
 
