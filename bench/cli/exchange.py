@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,55 +102,22 @@ def add_submit(parser: argparse.ArgumentParser) -> None:
 
 
 def submit(args: argparse.Namespace) -> int:
-    """Put the results that the flags choose, with source and cards, onto a branch of the board's clone, as one commit.
-
-    All of it is checked first as the board will; nothing is changed in the clone where anything is wrong.
-    """
     from bench.cli.board import print_faults
     from bench.config import load_config
     from bench.errors import listed
-    from bench.runtime.atomic import write_asked
-    from bench.runtime.git import git
-    from bench.store.bundle import chosen, packed
+    from bench.store.bundle import chosen
     from bench.store.store import Store
-    from bench.store.submission import SUBMISSIONS, check_name, submissions
-    from bench.verify.board import Board, check, to_carry
+    from bench.verify.submit import Own, submit
 
-    check_name(args.name)
-    board, place = Path(args.board), f"{SUBMISSIONS}/{args.name}"
-    submissions(board)  # is it a board?
-    git(board, "var", "GIT_AUTHOR_IDENT")
-    if git(board, "status", "--porcelain", "--", place):
-        raise BenchError(f"{board}: {place} has changes that are not committed; commit them, or `git restore` it")
     store = Store(args.results)
     wanted = chosen(store, listed(args.methods, "--methods"), listed(args.datasets, "--datasets"))
-    cells, files = packed(store, lambda cell: cell.counted > 0 and wanted(cell))
-    files = {f"cells/{name}": data for name, data in files.items()}
-    files |= to_carry(cells, [Path(one) for one in args.plugin], args.cards, load_config(args.config))
-    target, demo = board / place, cells[0].record.demo
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / args.name
-        if target.is_dir():
-            shutil.copytree(target, draft, symlinks=True)
-        for source in {Path(*Path(name).parts[:2]) for name in files if name.startswith("methods/")}:
-            shutil.rmtree(draft / source, ignore_errors=True)
-        for name, data in files.items():
-            write_asked(draft / name, data)
-        faults = check(Board(board, demo, {args.name: draft}), [args.name]).faults
-        if faults:
-            print_faults(faults)
-            return 1
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(draft, target)
-    git(board, "add", "-A", "-f", "--", place)  # whatever the user's git ignores
-    if not git(board, "status", "--porcelain", "--", place):
-        raise BenchError(f"{board}: {place} holds all of it already")
-    branch, taken = f"submit-{args.name}", git(board, "branch", "--format=%(refname:short)").split()
-    branch = next(name for name in (branch, *(f"{branch}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
-    git(board, "switch", "-q", "-c", branch)
-    git(board, "commit", "-q", "-m", f"Results of {args.name}: {len(cells)} cells", "--", place)
-    print(f"{len(cells)} cells, {sum(map(len, files.values())) / 1e6:.1f} MB, are a commit on the branch {branch}")
-    print(f"next: git -C {args.board} push -u origin {branch}, then open a pull request from it")
+    own = Own([Path(one) for one in args.plugin], args.cards, load_config(args.config))
+    done = submit(Path(args.board), args.name, store, wanted, own)
+    if done.faults:
+        print_faults(done.faults)
+        return 1
+    print(f"{done.cells} cells, {done.bytes / 1e6:.1f} MB, are a commit on the branch {done.branch}")
+    print(f"next: git -C {args.board} push -u origin {done.branch}, then open a pull request from it")
     return 0
 
 

@@ -11,21 +11,16 @@ from typing import Final, NamedTuple
 
 from bench import __version__
 from bench.config import Config, load_config
-from bench.data.cards import Card, is_shipped
+from bench.data.cards import Card
 from bench.errors import BenchError, one_line
-from bench.models.upsamplers import find_kind, kind_file
 from bench.paths import shipped
 from bench.registry import Method, earlier_hashes, find_refinement, load_methods, source_hash
 from bench.report.verdict import card_of, columns, facts, verdict
-from bench.runtime.provenance import installed
-from bench.runtime.sources import sources
-from bench.runtime.yaml_files import read_yaml
 from bench.settings import EXTERNAL
 from bench.store.agreement import agreement
 from bench.store.record import RECORD
 from bench.store.result import StoredResult, cell_folder
 from bench.store.submission import (
-    ENVIRONMENT,
     SUBMISSIONS,
     accepted_cells,
     carried_code,
@@ -203,57 +198,15 @@ def _against_others(cell: StoredResult, others: Mapping[str, Sequence[StoredResu
 
 def shipped_hashes(name: str, methods: Mapping[str, Method]) -> set[str]:
     """Return the hashes by which results know a shipped method or refinement; none for what does not ship."""
-    file = _file_of(name, methods)
+    file = file_of(name, methods)
     ships = file is not None and file.resolve().is_relative_to(shipped("methods").resolve())
     return {source_hash(file), *earlier_hashes(file)} if file and ships else set()
 
 
-def _file_of(name: str, methods: Mapping[str, Method], config: Config | None = None) -> Path | None:
-    """Return the file of a method, refinement or upsampler; None where there is no such."""
+def file_of(name: str, methods: Mapping[str, Method]) -> Path | None:
+    """Return the file of a method or refinement; None where there is no such."""
     if name in methods:
         return methods[name].file
     with contextlib.suppress(BenchError):
         return find_refinement(name).file
-    known = config.upsamplers.get(name) if config else None
-    return kind_file(find_kind(known.kind)) if known else None
-
-
-def to_carry(
-    cells: Sequence[StoredResult], plugins: Sequence[Path], cards: Sequence[Path], config: Config
-) -> dict[str, bytes]:
-    """Return what a submission carries besides its cells, by name: source and cards that do not ship, environment.
-
-    plugins: are imported, for they are one's own. Raises BenchError for source and cards that are not there, and for
-    source that is not what counted the cells.
-    """
-    files = {ENVIRONMENT: "".join(f"{line}\n" for line in installed()).encode()}
-    methods = load_methods(plugins)
-    for cell in cells:
-        where = f"{cell.row} on {cell.dataset}"
-        for name, code in codes(cell).items():
-            if shipped_hashes(name, methods):
-                continue
-            file = _file_of(name, methods, config)
-            if file is None or not file.is_file():
-                raise BenchError(f"{where}: the source of '{name}' belongs to it; give its file with --plugin")
-            if source_hash(file) != code:
-                raise BenchError(f"{where}: {file} changed since; run it again, or give what counted it with --plugin")
-            place = cell_folder(name, "methods")
-            files |= {str(place / one.relative_to(file.parent)): one.read_bytes() for one in sources(file)}
-        if not is_shipped(cell.dataset):
-            files |= _card_files(cell.dataset, cards)
-    return files
-
-
-def _card_files(dataset: str, folders: Sequence[Path]) -> dict[str, bytes]:
-    """Return the card of a dataset and the lists that it names."""
-    file = next((file for folder in folders if (file := folder / f"{dataset}.yaml").is_file()), None)
-    if file is None:
-        raise BenchError(f"{dataset}: its card belongs to its results; give its folder with --cards")
-    content = read_yaml(file, "a dataset card")
-    splits = [part.get("split") for part in (content, *content.get("layouts", {}).values())]
-    lists = [split["file"] for split in splits if split and "file" in split]
-    for name in lists:
-        if not (file.parent / name).resolve().is_relative_to(file.parent.resolve()) or not name.endswith(".txt"):
-            raise BenchError(f"{file}: split.file {name}: a text file (.txt) beside the card is needed to share it")
-    return {f"datasets/{name}": (file.parent / name).read_bytes() for name in (file.name, *lists)}
+    return None
