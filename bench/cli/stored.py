@@ -45,15 +45,14 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def report(args: argparse.Namespace) -> int:
-    from bench.paths import DEMO_RESULTS
     from bench.report.frames import html_report
     from bench.store.store import Store
 
-    root = args.data_root
-    if args.results == DEMO_RESULTS and root is None:
+    root, cells = args.data_root, Store(args.results, limit=args.limit).cells()
+    if root is None and cells and all(cell.record.demo for cell in cells):
         from bench.demo.datasets import demo_data_root
 
-        root = demo_data_root({cell.dataset for cell in Store(args.results, limit=args.limit).cells()})
+        root = demo_data_root({cell.dataset for cell in cells})
     known = {"limit": args.limit, "draws": args.draws, "config": args.config, "cards": args.cards}
     out = html_report(args.results, args.out, **known, data_root=root)
     beside = out.with_name(f"{out.stem}_pictures")

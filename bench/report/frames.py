@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -294,6 +295,8 @@ def html_report(  # noqa: PLR0913 (each is a flag)
     for old in beside.glob("*"):
         if re.fullmatch(r"[0-9a-f]{16}\.(png|jpeg)", old.name) and old.name not in made.pictures:
             old.unlink()
+    with contextlib.suppress(OSError):  # not there, or not empty
+        beside.rmdir()
     return file
 
 

@@ -105,3 +105,7 @@ def test_where_there_are_many_they_are_files_beside_the_page(tmp_path: Path, mon
     (beside / "mine.png").touch()
     html_report(tmp_path, page, draws=10)
     assert sorted(file.name for file in beside.iterdir()) == sorted([*names, "mine.png"])
+    (beside / "mine.png").unlink()
+    monkeypatch.undo()
+    html_report(tmp_path, page, draws=10)
+    assert not beside.exists()
