@@ -135,8 +135,8 @@ class _Writer:
             self._kept.append(strip)
         first = -top % self._step  # of the rows that the overlay shows
         pixels = self._scene.read(Box(top, 0, self._row, self._scene.width))
-        self._thin.append((pixels[first :: self._step, :: self._step].copy(),
-                           strip.labels[first :: self._step, :: self._step]))  # fmt: skip
+        thinned = slice(first, None, self._step), slice(None, None, self._step)
+        self._thin.append((pixels[thinned].copy(), strip.labels[thinned].copy()))  # the whole is not kept
 
     def finish(self) -> None:
         """Put everything in its place, the map itself last."""

@@ -6,6 +6,8 @@ import json
 import shutil
 import sqlite3
 import subprocess
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -172,6 +174,23 @@ def test_overlay_of_a_large_image_is_thinned_out(tmp_path: Path) -> None:
     assert files.is_there() and np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), labels)
     expected = overlay_png(pixels[::3, ::3], labels[::3, ::3], VOCABULARY.names, Style(COLOURS))
     assert (tmp_path / "out_overlay.png").read_bytes() == expected
+
+
+def test_a_written_strip_is_forgotten(tmp_path: Path) -> None:
+    """Or memory would follow the height of a scene."""
+    kept: list[weakref.ref[np.ndarray]] = []
+
+    def strips() -> Iterator[MapStrip]:
+        for _ in range(4):
+            labels = np.zeros((2, 3 * OVERLAY_SIDE), np.uint8)
+            kept.append(weakref.ref(labels))
+            yield MapStrip(labels, labels)
+            del labels
+            assert kept[-2:][0]() is None or len(kept) == 1
+
+    files = MapFiles(tmp_path / "out", ("tif",), LEGEND, Style(COLOURS), {"key": "1"}, "", Outlines())
+    files.write(strips(), DecodedImage(np.zeros((8, 3 * OVERLAY_SIDE, 3), np.uint8)), tmp_path)
+    assert files.is_there() and kept[0]() is None
 
 
 def test_a_map_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
