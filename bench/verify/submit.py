@@ -91,8 +91,9 @@ def _carried(cells: Sequence[StoredResult], own: Own) -> dict[str, bytes]:
         for name, code in codes(cell).items():
             if shipped_hashes(name, methods):
                 continue
-            upsampler, file = own.config.upsamplers.get(name), file_of(name, methods)
-            file = kind_file(find_kind(upsampler.kind)) if upsampler else file
+            file = file_of(name, methods)
+            if file is None and name in own.config.upsamplers:
+                file = kind_file(find_kind(own.config.upsamplers[name].kind))
             if file is None or not file.is_file():
                 raise BenchError(f"{where}: the source of '{name}' belongs to it; give its file with --plugin")
             if source_hash(file) != code:
