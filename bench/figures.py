@@ -52,11 +52,12 @@ def figure(
     PosixPath('figure.png')
     """
     names = listed(methods, "--methods") or list(gains or ())
-    spec, stored = _drawn(names, [dataset], options)
+    counted: list[str] = []
+    if gains is not None:
+        samples, counted = _largest_gains(RunSpec(datasets=[dataset], methods=[], **options), gains, count)
+    spec, stored = _drawn(names, [dataset], options, counted)
     with planned(spec, writes=False) as run:
         (chosen,) = run.datasets
-        if gains is not None:
-            samples = _largest_gains(spec, chosen.card.name, gains, count)
         block = _block(run, chosen, samples, count, stored, names)
     if gains is not None and set(gains) <= block.labels.keys():
         block = replace(block, differing=gains)
@@ -141,12 +142,17 @@ def _radar(out: Path, rows: Sequence[str] | None, spec: RunSpec) -> Path:
 DEMO_NOTE: Final = "demo: rendered scenes and a tiny CLIP; says nothing about the methods"
 
 
-def _drawn(names: Sequence[str], datasets: Sequence[str], options: Mapping[str, Any]) -> tuple[RunSpec, Stored]:
-    """Part the rows that a run computes, of which the spec is, from stored ones that cannot be run here."""
+def _drawn(
+    names: Sequence[str], datasets: Sequence[str], options: Mapping[str, Any], counted: Sequence[str] = ()
+) -> tuple[RunSpec, Stored]:
+    """Part the rows that a run computes, of which the spec is, from stored ones that cannot be run here.
+
+    counted: rows whose stored label maps are to be shown in any case.
+    """
     spec = RunSpec(datasets=datasets, methods=[], **options)
     store, cards = Store(spec.folder, limit=spec.limit), spec.dataset_cards
     found = {(name, card.name): store.cell(name, card.name) for name in names for card in cards}
-    stored = {(name, dataset): cell for (name, dataset), cell in found.items() if cell and not _can_run(cell, spec)}
+    stored = {key: cell for key, cell in found.items() if cell and (cell.row in counted or not _can_run(cell, spec))}
     rows = [name for name in names if not any((name, card.name) in stored for card in cards)]
     return RunSpec(datasets=datasets, methods=rows, **options), stored
 
@@ -199,9 +205,13 @@ def _numbers(dataset: DatasetPlan, samples: Sequence[str | int] | None, count: i
     return [_sample_number(sample, ids, dataset.card.name) for sample in (samples or range(min(count, len(ids))))]
 
 
-def _largest_gains(spec: RunSpec, dataset: str, rows: tuple[str, str], count: int) -> list[str]:
-    """Names of the samples on which the first row beats the second most, by stored scores that may be compared."""
-    store, cells = Store(spec.folder, limit=spec.limit), []
+def _largest_gains(spec: RunSpec, rows: tuple[str, str], count: int) -> tuple[list[str], list[str]]:
+    """Names of the samples on which the first row beats the second most, and the rows that have kept their label maps.
+
+    By stored scores that may be compared.
+    """
+    store, cells, (card,) = Store(spec.folder, limit=spec.limit), [], spec.dataset_cards
+    dataset = card.name
     for row in rows:
         cell, score = stored_score(store, row, dataset, load_config(spec.config), spec.cards)
         if score.verdict.status != "ok":
@@ -209,7 +219,8 @@ def _largest_gains(spec: RunSpec, dataset: str, rows: tuple[str, str], count: in
             raise BenchError(f"--gains: {row} on {dataset} may not be compared: {words}; run it again")
         cells.append(cell)
     images = breakdown(*cells).images
-    return list(images["id"][images["difference"].notna()][:count])
+    samples = list(images["id"][images["difference"].notna()][:count])
+    return samples, [cell.row for cell in cells if all(LabelMaps.of(cell).find(name) for name in samples)]
 
 
 def _sample_number(sample: str | int, ids: Sequence[str], dataset: str) -> int:

@@ -14,6 +14,7 @@ from bench.cli import main
 from bench.data.cards import load_card
 from bench.data.prepared import find_samples
 from bench.report.figure import DIFFERING, Example, FigureBlock, coloured, differences, draw_blocks
+from bench.store.maps import LabelMaps
 from bench.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("any_count")
@@ -117,6 +118,24 @@ def test_the_gains_on_each_dataset(
     for methods, said in (("a", "takes two stored rows"), ("a,c", "share no dataset that may be compared")):
         assert main([*flags, "--methods", methods, "-o", str(tmp_path / "f.png")]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_gains_show_the_maps_that_were_counted(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[FigureBlock] = []
+    monkeypatch.setattr("bench.figures.draw_blocks", lambda blocks, *_: drawn.extend(blocks))
+    samples = find_samples(load_card("loveda"), project.data)
+    results, data = ["--results", str(tmp_path / "results")], ["--data-root", str(project.data)]
+    config = ["--config", str(project.config)]
+    models = ["--backbone", str(project.backbone), "--checkpoint", str(project.checkpoint), "--device", "cpu"]
+    flags = ["--methods", "clip,sclip", "--datasets", "loveda", "--save-predictions", "--workers", "0"]
+    assert main(["run", *flags, *models, *config, *data, *results]) == 0
+    # of another backbone, whose weights are not there
+    assert main(["figure", "loveda", "--gains", "clip", "sclip", "-o", "f.png", *config, *data, *results]) == 0
+    ((example,), cell) = drawn[0].examples, Store(tmp_path / "results").cell("clip", "loveda")
+    assert cell is not None and example.id in samples.ids
+    assert np.array_equal(example.predictions["clip"], LabelMaps.of(cell).labels(example.id))
 
 
 def test_gains_of_results_that_may_not_be_compared_are_refused(
