@@ -102,8 +102,7 @@ def _started(
     """
     asked = {row.name for wanted in due for row in wanted}
     readable = [loaded for loaded in group if asked and not loaded.error]
-    found = iter(segmenter.stitched([_input(segmenter, loaded) for loaded in readable], asked))
-    check = check_weights([row for row in segmenter.rows if row.name in asked])
+    found = segmenter.stitched([_input(segmenter, loaded) for loaded in readable], asked)
     parts: list[Iterable[Outcome]] = []
     for loaded, wanted in zip(group, due, strict=True):
         if loaded.error:
@@ -114,6 +113,7 @@ def _started(
             parts.append([_given_up(loaded, row, described(failures[row.name], row.method)) for row in failed])
             others = asked - {row.name for row in wanted}
             parts += [counted(loaded, kept, scoring) for one in groups if (kept := one.without(others)).rows]
+    check = check_weights([row for row in segmenter.rows if row.name in asked])
 
     def outcomes() -> Iterator[Outcome]:
         check()

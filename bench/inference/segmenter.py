@@ -7,7 +7,7 @@ operator are computed once for all of them, a method's features once for all of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Hashable, Sequence
+from collections.abc import Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
@@ -140,16 +140,16 @@ class Segmenter:
             pixels = F.interpolate(pixels[None], size=(height, width), mode="bilinear")[0]
         return ImageInput(pixels, window_boxes(height, width, self.window, self.stride), larger, size)
 
-    def stitched(self, images: Sequence[ImageInput], names: Container[str] | None = None) -> list[Maps]:
-        """`scores` of each image with the rows of one number of queries in one tensor, and the exceptions apart.
+    def stitched(self, images: Sequence[ImageInput], names: Container[str] | None = None) -> Iterator[Maps]:
+        """Yield `scores` of each image, the rows of one number of queries in one tensor, and the exceptions apart.
 
         To be followed by `check_weights`, which on a GPU can wait. `together` images share a batch where their windows
         are alike and fit into it; a row that raises there is asked again about each of them.
         """
-        rows, found = self._asked(names), list[Maps]()
-        while len(found) < len(images):
+        rows, done = self._asked(names), 0
+        while done < len(images):
             try:
-                found += self._apart(self._sharing(images[len(found) :]), rows)
+                found = self._apart(self._sharing(images[done:]), rows)
             except Exception as error:
                 if not is_out_of_memory(error) or self.batch == 1:
                     raise
@@ -157,7 +157,9 @@ class Segmenter:
                 device = self.backbone.device
                 warnings.warn(f"out of memory on {device}; retrying with --batch {self.batch}", stacklevel=2)
                 torch.cuda.empty_cache()
-        return found
+                continue
+            done += len(found)
+            yield from found
 
     @torch.inference_mode()
     def window_scores(self, images: Tensor, rows: Sequence[Row]) -> dict[str, Tensor | Exception]:

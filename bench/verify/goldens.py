@@ -179,7 +179,7 @@ class Bed:
         loaded = Loaded(0, "image", recipe.label(classes), {size: recipe.image() for size in segmenter.sizes})
         scores: dict[str, NDArray[np.float32]] = {}
         counts: dict[str, Ints] = {}
-        for group in segmenter.stitched([segmenter.prepared(recipe.image())])[0][0]:
+        for group in next(segmenter.stitched([segmenter.prepared(recipe.image())]))[0]:
             scores |= zip((row.name for row in group.rows), group.scores.cpu().numpy(), strict=True)
             for outcome in counted(loaded, group, Scoring(classes)):
                 assert outcome.image.keys is not None and outcome.image.counts is not None
