@@ -276,6 +276,8 @@ def git(folder: Path, *command: str) -> str:
 @pytest.fixture
 def clone(board: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The board under git, as somebody has it."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     for role in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{role}_NAME", "Bob")
