@@ -137,7 +137,7 @@ def _line(line: Line, grid: Grid, notes: list[str], as_text: Callable[[str], str
 def _measured(entry: TableEntry, is_average: bool, notes: list[str]) -> str:
     number = "" if math.isnan(entry.value) else _marked(f"{entry.shown:.1f}", entry.mark)
     if is_average:
-        return f"{number} ({entry.counted}/{entry.total})" if entry.counted else NOTHING
+        return f"{number} ({entry.counted}/{entry.total})" if entry.counted else number or NOTHING
     score = entry.score
     if score is None:
         return number or NOTHING
@@ -259,7 +259,7 @@ def cost_lines(collection: Collection) -> list[dict[str, Any]]:
 
 def _csv_status(entry: TableEntry, is_average: bool) -> str:
     """Return the status of an entry that has no score."""
-    if is_average:
+    if is_average and (entry.counted or math.isnan(entry.value)):
         return f"{entry.counted}/{entry.total}"
     return "not run" if math.isnan(entry.value) else "computed from the labels"
 

@@ -142,7 +142,10 @@ def build(name: str, table: Table, config: Config, collection: Collection, own: 
     columns = [*table.columns, *([AVERAGE] if table.average else [])]
     _mark(lines, columns)
     undecided = _undecided(lines, columns, collection)
-    lines += [_guesses(collection, table.columns, *guess) for guess in GUESSES if own]
+    for guess in [_guesses(collection, table.columns, *of) for of in GUESSES if own]:
+        values = [guess.entries[column].value for column in table.columns]
+        guess.entries[AVERAGE] = TableEntry(float(np.mean(values)))  # nan unless all are known
+        lines.append(guess)
     file, title = (f"table{name}", f"Table {name}: {table.title}") if name.isdigit() else (name, table.title)
     return Grid(file, title, columns, lines, collection.name, undecided, collection.head)
 

@@ -79,6 +79,8 @@ def test_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     methods = [line.partition(" &")[0] for line in text.partition(r"\midrule")[2].splitlines() if " & " in line]
     guesses = ["Best constant prediction", "Random prediction"]
     assert methods == ["MINE (X'26)", "CLIP (X'26)", "SEGEARTH-OV (X'26)", *guesses]
+    constant, chance = (line for line in text.splitlines() if line.startswith(tuple(guesses)))
+    assert "--" not in constant + chance and constant.count("&") == 3  # with an average
     with (tmp_path / "tables/main.csv").open() as file:
         assert [line["dataset"] for line in csv.DictReader(file)][:3] == ["vdd", "udd5", "average"]
     assert run("--results", str(tmp_path), "--rows", "gem", "--format", "csv") == 0
