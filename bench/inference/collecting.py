@@ -125,16 +125,14 @@ def _whole_image(
         if row.whole not in larger:
             raise BenchError(f"row '{row.name}' needs the whole image with a long side of {row.whole.long_side}")
         large = to_device(larger[row.whole], pixels.device).permute(2, 0, 1)[None].float() / 255
-    first = boxes[0]
-    multiple = multiple_of(backbone, row, first.bottom - first.top, first.right - first.left)
+    multiple = multiple_of(backbone, row, *boxes[0].size)
 
     def stitch(scores: Tensor) -> Tensor:
         """Scores (W, Q, h, w) of padded windows -> (Q, H, W) of the image."""
         mean = WindowMean((scores.shape[1],), *given.size, scores.device)
         for box, own in zip(boxes, scores, strict=True):
-            size = box.bottom - box.top, box.right - box.left
-            if own.shape[1:] != size:
-                height, width, inside = padded_size(*size, multiple)
+            if own.shape[1:] != box.size:
+                height, width, inside = padded_size(*box.size, multiple)
                 own = F.interpolate(own[None], size=(height, width), mode="bilinear")[0]
                 own = own[:, inside.top : inside.bottom, inside.left : inside.right]
             mean.add(box, own)

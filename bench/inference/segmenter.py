@@ -184,7 +184,7 @@ class Segmenter:
         count, windows = 1, len(images[0].boxes)
         for image in images[1 : self.together]:
             windows += len(image.boxes)
-            if windows > self.batch or _size(image.boxes[0]) != _size(images[0].boxes[0]):
+            if windows > self.batch or image.boxes[0].size != images[0].boxes[0].size:
                 break
             count += 1
         return images[:count]
@@ -256,10 +256,6 @@ class Segmenter:
                 with failures.of([one.name for one in batch.rows if one.identity == row.identity]), stage("last block"):
                     look_at(row, batch)
                     self.looked_at.add(row.identity)
-
-
-def _size(box: Box) -> tuple[int, int]:
-    return box.bottom - box.top, box.right - box.left
 
 
 def _stitch(

@@ -405,13 +405,12 @@ def scored(
 
 def strip_of(row: Row, scores: Tensor, box: Box, scene: Scene, depth: Depth | None = None) -> MapStrip:
     """Make a strip of a map, the rows of `box`, of its scores (Q, h, w)."""
-    size = box.bottom - box.top, box.right - box.left
-    winners, empty = row.winners(scores, size), scene.empty(box)
+    winners, empty = row.winners(scores, box.size), scene.empty(box)
     labels = row.thresholded(winners)
     if empty is not None:
         labels = np.where(empty, np.uint8(IGNORED), labels)
     return MapStrip(
-        labels, winners.bins, None if depth is None else packed(row.probabilities(scores, size), empty, depth)
+        labels, winners.bins, None if depth is None else packed(row.probabilities(scores, box.size), empty, depth)
     )
 
 

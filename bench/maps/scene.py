@@ -126,7 +126,7 @@ class _RasterFile:
         from rasterio.features import geometry_mask
 
         assert self.place is not None
-        size = box.bottom - box.top, box.right - box.left
+        size = box.size
         found: NDArray[np.bool_] = geometry_mask(self._shapes, size, self.place.below(box.left, box.top), invert=True)
         return found
 

@@ -135,7 +135,7 @@ def _add(
     for row in rows:
         scores, mean = iter(of_row(row, found.get(row.name, torch.empty(0)), scene.name)), means[row.name]
         for box, holds in zip(boxes, windows.held, strict=True):
-            height, width = box.bottom - box.top, box.right - box.left
+            height, width = box.size
             one = next(scores) if holds else torch.zeros((), device=segmenter.backbone.device)
             mean.add(box, one, None if weight is None else weight(height, width))
 

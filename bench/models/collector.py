@@ -21,6 +21,11 @@ class Box(NamedTuple):
     bottom: int
     right: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its rows and columns."""
+        return self.bottom - self.top, self.right - self.left
+
 
 @dataclass(frozen=True, eq=False)
 class WholeImage:
@@ -64,7 +69,7 @@ class WholeImage:
     def cornered(self, boxes: Sequence[Box], multiple: int) -> Tensor:
         """Windows (B, 3, h, w), normalised, black at the right and below up to multiples of a number."""
         mean, std = (per_channel(values, self.pixels.device) for values in (PIXEL_MEAN, PIXEL_STD))
-        height, width = boxes[0].bottom - boxes[0].top, boxes[0].right - boxes[0].left
+        height, width = boxes[0].size
         sides = [-(-side // multiple) * multiple for side in (height, width)]
         found = (-mean / std).expand(len(boxes), 3, *sides).clone()
         for window, box in zip(found, boxes, strict=True):
