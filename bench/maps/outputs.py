@@ -217,7 +217,8 @@ class _Writer:
         options: dict[str, Any] = {"compress": "DEFLATE", "blocksize": 512, "bigtiff": "IF_SAFER"}
         if name == "probabilities" and self._files.depth == "float16":
             options["nbits"] = 16
-        with replacing(target) as temporary:
+        # what GDAL needs on the way is in the work folder too, where a killed process leaves it for the next one
+        with replacing(target) as temporary, rasterio.Env(CPL_TMPDIR=str(self._work)):
             rasterio.shutil.copy(file.name, temporary, driver="COG", overview_resampling=overviews, **options)
 
 

@@ -176,6 +176,23 @@ def test_overlay_of_a_large_image_is_thinned_out(tmp_path: Path) -> None:
     assert (tmp_path / "out_overlay.png").read_bytes() == expected
 
 
+def test_what_gdal_needs_on_the_way_is_in_the_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rasterio.shutil
+
+    (tmp_path / "work").mkdir()
+    copy, seen = rasterio.shutil.copy, []
+
+    def watched(*arguments: Any, **options: Any) -> None:
+        seen.append(rasterio.env.getenv()["CPL_TMPDIR"])
+        copy(*arguments, **options)
+
+    monkeypatch.setattr(rasterio.shutil, "copy", watched)
+    labels = np.zeros((900, 900), np.uint8)
+    files = MapFiles(tmp_path / "out", ("tif",), LEGEND, Style(COLOURS), {"key": "1"}, "", Outlines())
+    files.write(iter([MapStrip(labels, labels)]), DecodedImage(np.zeros((900, 900, 3), np.uint8)), tmp_path / "work")
+    assert seen == [str(tmp_path / "work")] and files.is_there() and not [*(tmp_path / "work").iterdir()]
+
+
 def test_a_written_strip_is_forgotten(tmp_path: Path) -> None:
     """Or memory would follow the height of a scene."""
     kept: list[weakref.ref[np.ndarray]] = []
