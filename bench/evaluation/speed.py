@@ -90,7 +90,7 @@ class Timing:
 
     encoder: stock `encode_image` over as many windows of its own size as the image has for the first row's geometry
     all_rows: the case's rows, decoding to store
-    shares: that time by stage; on a GPU of a separate image, whose every stage is waited for
+    shares: that time by stage; on a GPU of images apart, whose every stage is waited for
     one_by_one: of each row on its own, from the decoding on; empty if not asked for
     peak_memory: bytes of the process so far, or of the GPU's allocator
     launches, busy: of a GPU, kernels and the seconds that they took; None on a CPU
@@ -178,14 +178,16 @@ class Bench:
             for turn in range(repeats + 1):
                 bare = self._seconds(self._encode, windows) / together
                 with Stopwatch() as watch:
-                    apart = self._seconds(self._run, work, self._decoded(work, 1))
+                    apart = self._seconds(self._run, work, self._decoded(work, together))
                 took = apart
                 if on_gpu:
                     took = self._seconds(self._run, work, list(self._decoded(work, images))) / images
                 if turn:
                     encoder.append(bare)
                     rows.append(took)
-                    shares.append({**watch.seconds, "other": apart - sum(watch.seconds.values())})
+                    watch.seconds["other"] = apart - sum(watch.seconds.values())
+                    watch.seconds["decode, resize"] *= together  # once for all of them
+                    shares.append({name: spent / together for name, spent in watch.seconds.items()})
             timing = Timing(count, statistics.median(encoder), statistics.median(rows))
             timing.shares = {name: statistics.median(share.get(name, 0.0) for share in shares) for name in STAGES}
             if on_gpu:
