@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.errors import BenchError
+from bench.runtime.hub import answers
 
 FOLDER = "ovss-bench"  # of the repository, for archives
 _CLIENTS = ("httpx", "httpx2")  # of huggingface_hub, by release; errors of its earlier ones are OSErrors
@@ -56,8 +57,11 @@ def pull(repository: str, name: str | None = None, revision: str | None = None) 
 
 
 def _answered(repository: str, ask: Callable[[], Result]) -> Result:
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
+    if not answers(constants.ENDPOINT):  # asked, the client would try for half a minute
+        raise BenchError(f"{repository}: Hugging Face cannot be reached at {constants.ENDPOINT}; try again later")
     try:
         return ask()
     except HFValidationError as error:
