@@ -26,7 +26,7 @@ from chaos import bench
 from project import Project
 from training_helpers import write_images
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TIMES = {"run": 3}  # kills by one signal, for a command that has many moments
 ROWS = "clip,maskclip"
@@ -152,7 +152,6 @@ def mine(trunk):
 
 
 @pytest.mark.chaos(one_in=0)  # each starts a dozen interpreters
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rank", "process", "ending", "code", "said"),
     [
