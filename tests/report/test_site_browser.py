@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from store_helpers import settings, spec
 from table_helpers import only, put
 
+from bench.cli import main
 from bench.config import load_config
 from bench.data.cards import load_card
 from bench.inference.visualize import palette_png
@@ -145,7 +148,9 @@ def test_means_ranks_and_files_are_those_of_the_tables(results: Path, opened: Ca
     assert len(lines) == len([line for line in wanted.values() if line["dataset"] != AVERAGE or line["measured"]])
 
 
-def test_mean_rank_and_files_follow_the_filter_and_the_address_keeps_it(opened: Callable[..., Any]) -> None:
+def test_mean_rank_and_files_follow_the_filter_and_the_address_keeps_it(
+    results: Path, tmp_path: Path, opened: Callable[..., Any]
+) -> None:
     page = opened()
     heads = "#board thead [data-column]"
     columns = page.eval_on_selector_all(heads, "all => all.map(one => one.dataset.column)")
@@ -169,22 +174,25 @@ def test_mean_rank_and_files_follow_the_filter_and_the_address_keeps_it(opened: 
     assert rows_of(page) == ["clearclip", "clip", "sclip"]
     page.check('[data-choose="sclip"]')
     table = page.inner_text("#board")
-    tex = downloaded(page, "#download-latex")
-    assert tex.count(r" \\") == 2 + 3 and "OpenEarthMap" in tex and "Potsdam" not in tex
+    program, *command = shlex.split(page.text_content("#tables-command"))
+    assert program == "python" and main([*command[2:], "--results", str(results), "--out", str(tmp_path)]) == 0
+    tex = (tmp_path / "chosen.tex").read_text(encoding="utf-8")
+    assert re.findall(r"^(\w+) \(CVPR", tex, re.M) == ["CLEARCLIP", "CLIP", "SCLIP"]
+    assert "OpenEarthMap" in tex and "Potsdam" not in tex and (tmp_path / "chosen.bib").exists()
     lines = list(csv.DictReader(io.StringIO(downloaded(page, "#download-csv"))))
     assert {line["dataset"] for line in lines} == {*DATASETS[:3], *DATASETS[4:7], AVERAGE}
     *ours, average = [float(line["measured"]) for line in lines if line["row"] == "sclip" and line["measured"]]
     assert average == pytest.approx(np.mean(ours), abs=1e-3) and len(ours) == 3
-    again = opened("#" + page.url.partition("#")[2])
+    again = opened(page.evaluate("location.hash"))
     assert again.inner_text("#board") == table and again.is_checked('[data-choose="sclip"]')
     again.click("#reset")
-    assert "#" not in again.url and len(rows_of(again)) == len(ROWS) + 2
+    assert again.evaluate("location.hash") == "" and len(rows_of(again)) == len(ROWS) + 2
 
 
 def test_the_table_is_one_tab_stop_and_tells_of_what_has_the_focus(opened: Callable[..., Any]) -> None:
     page = opened()
     assert page.eval_on_selector_all('#board [tabindex="0"]', "all => all.length") == 1
-    page.focus("#download-latex")
+    page.focus("#tables-part summary")
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     inside = "document.activeElement.closest('#board') !== null"
@@ -208,7 +216,7 @@ def test_the_table_is_one_tab_stop_and_tells_of_what_has_the_focus(opened: Calla
 def test_a_result_opens(opened: Callable[..., Any]) -> None:
     page = opened()
     page.click('tr[data-row="clip"] td[data-dataset="loveda"] button')
-    assert page.inner_text("#result-title") == "CLIP on LoveDA" and "open=" in page.url
+    assert page.inner_text("#result-title") == "CLIP on LoveDA" and "open=" in page.evaluate("location.hash")
     assert page.inner_text("#result-command") == "python -m bench run --methods clip --datasets loveda"
     blocks = texts(page, "#result-blocks summary")
     assert blocks == ["verdict, history and notes", "settings", "inputs (hashes)", "made"]
@@ -221,7 +229,8 @@ def test_a_result_opens(opened: Callable[..., Any]) -> None:
     assert texts(page, "#result-images tbody th")[0] == "img000"
     assert len(texts(page, "#confusion tbody td")) == 49 and texts(page, "#result-classes tbody th")[1] == "building"
     page.keyboard.press("Escape")
-    assert not page.is_visible("#result") and "open=" not in page.url
+    page.wait_for_function("!location.hash.includes('open=')")
+    assert not page.is_visible("#result")
     again = opened("#open=gem%09vdd")
     assert again.inner_text("#result-title") == "GEM on VDD"
 

@@ -250,6 +250,8 @@ function board() {
   if (first) first.tabIndex = 0;
   $("told").textContent = "Arrow keys move, Enter opens a result; point at a number to read about it here.";
   const ranked = shown.ranked.length;
+  $("tables-command").textContent = tablesCommand(shown);
+  $("tables-part").hidden = !ranked || !shown.datasets.length;
   const over = shown.means.common.length;
   $("board-note").textContent = !shown.rows.length
     ? "No row fits these filters."

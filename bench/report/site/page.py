@@ -197,6 +197,7 @@ def _head(collection: Collection, stored: dict[tuple[str, str], StoredResult]) -
     return {
         "title": "ovss-bench" + (f" [{collection.name}]" if collection.name else ""),
         "version": __version__,
+        "flags": ["--demo"] if "demo" in collection.name else [],
         "bands": [text.replace("**", "") for word, text in WARNINGS.items() if word in collection.name],
         "cells": len(scores),
         "verdicts": dict(Counter(score.verdict.status for score in scores)),
