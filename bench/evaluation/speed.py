@@ -51,7 +51,7 @@ from bench.models.upsamplers import (
 from bench.models.upsamplers.tiles import Strip
 from bench.registry import Method, find_method
 from bench.runtime.device import peak_memory
-from bench.runtime.timing import Stopwatch, stage, wait_for_gpu
+from bench.runtime.timing import Stopwatch, gpu_work, stage, wait_for_gpu
 from bench.settings import IGNORED, Settings
 from bench.store.record import ResultSpec
 from bench.store.store import Store
@@ -266,9 +266,8 @@ class Bench:
         """Kernels per image that a GPU was given, and the seconds that it worked on them."""
         with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
             self._seconds(self._run, work, images)
-        kernels = [event for event in profiler.key_averages() if str(event.device_type).endswith("CUDA")]
-        count = sum(event.count for event in kernels)
-        return count / len(images), sum(event.self_device_time_total for event in kernels) / 1e6 / len(images)
+        launches, busy = gpu_work(profiler)
+        return launches / len(images), busy / len(images)
 
     def _writers(self, folder: Path, case: Case, images: int, parts: Executor) -> dict[str, ResultWriter]:
         store = Store(folder)

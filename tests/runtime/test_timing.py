@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
+from torch.autograd.profiler_util import EventList, FunctionEvent
 
 from bench.runtime.threads import in_threads
-from bench.runtime.timing import Stopwatch, stage
+from bench.runtime.timing import Stopwatch, gpu_work, stage
 
 
 @dataclass
@@ -71,3 +73,15 @@ def test_the_time_of_threads_is_shared_among_their_stages(stages: dict[str, floa
         torch.set_num_threads(before)
     shared = {"outer": 2, "long": 0.75, "short": 0.25} if stages else {"outer": 3}
     assert watch.seconds == shared
+
+
+def test_a_kernel_is_counted_once_and_not_with_the_operation_that_launched_it() -> None:
+    def event(number: int, start: int, end: int, device: str) -> Any:
+        where = getattr(torch.autograd.DeviceType, device)
+        return FunctionEvent(number, device, 1, start, end, stack=[], use_device="cuda", device_type=where)
+
+    launching, kernels = event(0, 0, 50, "CPU"), [event(1, 10, 40, "CUDA"), event(2, 40, 60, "CUDA")]
+    launching.append_kernel("product", 0, 50)
+    profiler: Any = EventList([launching, *kernels], use_device="cuda")
+    profiler._build_tree()
+    assert gpu_work(profiler) == (2, pytest.approx(50e-6))
