@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,22 +66,22 @@ def evaluate(
     dropped: set[str] = set()
     waiting: deque[Iterator[Outcome]] = deque()
 
-    def finished(group: Iterator[Outcome]) -> Iterator[Outcome]:
-        for outcome in group:
-            if outcome.row not in dropped:
+    def finished(part: Iterator[Outcome]) -> Iterator[Outcome]:
+        for outcome in part:
+            if outcome.row not in dropped and outcome.image.index in pending[outcome.row]:
                 if outcome.gives_up:
                     dropped.add(outcome.row)
                 yield outcome
 
     images = iter(images)
     while group := list(itertools.islice(images, images_together(segmenters))):
+        before = len(waiting)
         for segmenter in segmenters:
-            due = [
-                [row for row in segmenter.rows if loaded.index in pending[row.name] and row.name not in dropped]
-                for loaded in group
-            ]
-            waiting.append(_started(segmenter, group, due, scoring))
-        late = len(segmenters) if segmenters and segmenters[0].backbone.device.type == "cuda" else 0
+            for start in range(0, len(group), segmenter.together):
+                part = group[start : start + segmenter.together]
+                wanting = {row for row, due in pending.items() if not due.isdisjoint(one.index for one in part)}
+                waiting.append(_started(segmenter, part, wanting - dropped, scoring))
+        late = len(waiting) - before if segmenters and segmenters[0].backbone.device.type == "cuda" else 0
         while len(waiting) > late:
             yield from finished(waiting.popleft())
     for started in waiting:
@@ -94,26 +94,22 @@ def images_together(segmenters: Sequence[Segmenter]) -> int:
 
 
 def _started(
-    segmenter: Segmenter, group: Sequence[Loaded], due: Sequence[Sequence[Row]], scoring: Scoring
+    segmenter: Segmenter, images: Sequence[Loaded], names: Container[str], scoring: Scoring
 ) -> Iterator[Outcome]:
-    """Start rows on images; of each come the outcomes of rows that raised, then of the others, in order.
-
-    due: the rows that want each image.
-    """
-    asked = {row.name for wanted in due for row in wanted}
-    readable = [loaded for loaded in group if asked and not loaded.error]
-    found = segmenter.stitched([_input(segmenter, loaded) for loaded in readable], asked)
+    """Start rows on images; of each come the outcomes of rows that raised, then of the others, in order."""
+    rows = [row for row in segmenter.rows if row.name in names]
+    readable = [_input(segmenter, loaded) for loaded in images if rows and not loaded.error]
+    found = segmenter.stitched(readable, names)
     parts: list[Iterable[Outcome]] = []
-    for loaded, wanted in zip(group, due, strict=True):
+    for loaded in images if rows else ():
         if loaded.error:
-            parts.append([_failure(loaded, row, loaded.error) for row in wanted])
-        elif asked:
-            groups, failures = next(found)
-            failed = [row for row in wanted if row.name in failures]
-            parts.append([_given_up(loaded, row, described(failures[row.name], row.method)) for row in failed])
-            others = asked - {row.name for row in wanted}
-            parts += [counted(loaded, kept, scoring) for one in groups if (kept := one.without(others)).rows]
-    check = check_weights([row for row in segmenter.rows if row.name in asked])
+            parts.append([_failure(loaded, row, loaded.error) for row in rows])
+            continue
+        groups, failures = next(found)
+        failed = [row for row in rows if row.name in failures]
+        parts.append([_given_up(loaded, row, described(failures[row.name], row.method)) for row in failed])
+        parts += [counted(loaded, one, scoring) for one in groups if one.rows]
+    check = check_weights(rows)
 
     def outcomes() -> Iterator[Outcome]:
         check()

@@ -146,10 +146,10 @@ class Segmenter:
         To be followed by `check_weights`, which on a GPU can wait. `together` images share a batch where their windows
         are alike and fit into it; a row that raises there is asked again about each of them.
         """
-        rows, done = self._asked(names), 0
-        while done < len(images):
+        rows = self._asked(names)
+        while images:
             try:
-                found = self._apart(self._sharing(images[done:]), rows)
+                found = self._apart(self._sharing(images), rows)
             except Exception as error:
                 if not is_out_of_memory(error) or self.batch == 1:
                     raise
@@ -158,7 +158,7 @@ class Segmenter:
                 warnings.warn(f"out of memory on {device}; retrying with --batch {self.batch}", stacklevel=2)
                 torch.cuda.empty_cache()
                 continue
-            done += len(found)
+            images = images[len(found) :]
             yield from found
 
     @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference import tiny_backbone, tiny_config
+from torch import Tensor
 
 from bench.data.loader import Loaded
 from bench.evaluation.loop import Outcome, Scoring, evaluate
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
 from bench.models.backbone import Backbone, Features, Trunk
+from bench.models.collector import Box, WholeImage
 from bench.models.upsamplers import JBUOne
 from bench.registry import load_methods
 from bench.settings import ResizeRule
@@ -37,7 +39,7 @@ def loaded(index: int, size: int = 96) -> Loaded:
     return Loaded(index, f"image-{index}", label, {RULE: image(size, index)})
 
 
-def row(name: str, method: Callable[[Trunk], Features], device: str = "cpu", **settings: Any) -> Row:
+def row(name: str, method: Any, device: str = "cpu", **settings: Any) -> Row:
     text = F.normalize(torch.randn(5, 24, generator=torch.Generator().manual_seed(1)), dim=-1)
     return Row(name, method, text.to(device), torch.tensor([0, 1, 1, 2, 3], device=device), **settings)
 
@@ -156,14 +158,34 @@ def test_memory_that_runs_out_parts_the_images_of_a_batch(cuda: Backbone) -> Non
     assert sizes == [4, 2, 2, 2, 2]  # the first two images three times: there it is looked at
 
 
+class Whole:
+    """A method that sees one whole image, and collector of it."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def collect(self, image: WholeImage) -> Whole:
+        self.images += 1
+        return self
+
+    def add(self, trunk: Trunk, boxes: Sequence[Box]) -> None:
+        self.count = len(boxes)
+
+    def scores(self, text: Tensor) -> Tensor:
+        return torch.zeros(self.count, len(text), 48, 48, device=text.device)
+
+
 def test_only_what_is_pending_is_counted_of_whole_groups(cuda: Backbone) -> None:
+    """Rows that see whole images have no groups: of them nothing else is computed."""
     seen: list[bytes] = []
+    whole = Whole()
     rows = [row("watched", watching(seen), "cuda"), row("clip", load_methods()["clip"].build({}), "cuda")]
-    segmenters = [Segmenter(cuda, rows, 48, 24, 9, RULE)]
-    pending = {"watched": {1, 3}, "clip": {3}}
+    segmenters = [Segmenter(cuda, some, 48, 24, 9, RULE) for some in (rows, [row("whole", whole, "cuda")])]
+    pending = {"watched": {1, 3}, "clip": {3}, "whole": {2}}
     found = list(evaluate(segmenters, [loaded(number, 48) for number in range(4)], pending, Scoring(4)))
-    assert sorted(map(_place, found)) == [("clip", 3), ("watched", 1), ("watched", 3)]
+    assert sorted(map(_place, found)) == [("clip", 3), ("watched", 1), ("watched", 3), ("whole", 2)]
     assert len(set(seen)) == 1
+    assert whole.images == 2  # where a method is new its results are compared
 
 
 def test_ten_rows_take_a_gpu_few_launches_and_four_copies_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
