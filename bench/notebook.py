@@ -24,7 +24,8 @@ from bench.evaluation.external import Predictions, score_predictions
 from bench.evaluation.models import ModelCache, build_row, build_segmenters
 from bench.evaluation.run import execute, failures, planned
 from bench.inference.visualize import PLAIN, Style
-from bench.maps.job import ALONE, AskedScene, RowGroup, SceneJob, Worker, make_maps, plan_maps
+from bench.maps.job import ALONE, Worker, make_maps
+from bench.maps.plan import AskedScene, RowGroup, SceneJob, plan_maps
 from bench.maps.predictor import Predictor
 from bench.maps.spec import MapSpec, formats_of, map_bases
 from bench.maps.stretch import levels_of

@@ -15,7 +15,7 @@ from reference import tiny_backbone
 
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.maps.job import RowGroup
+from bench.maps.plan import RowGroup
 from bench.models.text import Vocabulary
 from bench.registry import load_methods
 from bench.settings import ResizeRule, Settings

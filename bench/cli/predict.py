@@ -14,7 +14,7 @@ from bench.errors import BenchError, listed
 
 if TYPE_CHECKING:
     from bench.inference.visualize import Style
-    from bench.maps.job import SceneJob
+    from bench.maps.plan import SceneJob
     from bench.maps.spec import MapSpec
     from bench.runtime.distributed import Distributed
 

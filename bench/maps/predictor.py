@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from bench.errors import BenchError
 from bench.inference.segmenter import Segmenter
 from bench.inference.visualize import PLAIN, Style
-from bench.maps.job import AskedScene, RowGroup, make_maps, pass_over, plan_maps, scored, strip_of
+from bench.maps.job import make_maps, scored, strip_of
+from bench.maps.plan import AskedScene, RowGroup, pass_over, plan_maps
 from bench.maps.scene import DecodedImage, Scene, has_place, open_scene
 from bench.maps.spec import MapSpec
 from bench.maps.view import AS_IT_IS

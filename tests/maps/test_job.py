@@ -17,9 +17,11 @@ from PIL import Image
 
 from bench.errors import BenchError, SharedStateLost
 from bench.evaluation.dataset_run import Progress
+from bench.inference.segmenter import Segmenter
 from bench.inference.visualize import PLAIN
 from bench.maps import job as jobs
-from bench.maps.job import AskedScene, RowGroup, Worker, make_maps, plan_maps, windows_left
+from bench.maps.job import Worker, make_maps, windows_left
+from bench.maps.plan import AskedScene, RowGroup, plan_maps
 from bench.maps.spec import MapSpec
 
 pyogrio = pytest.importorskip("pyogrio")
@@ -119,13 +121,13 @@ def test_what_is_there_does_not_count_as_computed(
 def counting_windows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes of the batches that are computed from now on."""
     seen: list[int] = []
-    compute: Callable[..., Any] = jobs.Segmenter.window_scores
+    compute: Callable[..., Any] = Segmenter.window_scores
 
     def counted(self: Any, images: Any, some: Any) -> Any:
         seen.append(len(images))
         return compute(self, images, some)
 
-    monkeypatch.setattr(jobs.Segmenter, "window_scores", counted)
+    monkeypatch.setattr(Segmenter, "window_scores", counted)
     return seen
 
 
@@ -165,6 +167,29 @@ def test_a_scene_that_fails_ends_no_other(scenes: list[Path], tmp_path: Path) ->
     scenes[1].write_bytes(data)
     assert made(scenes, tmp_path / "out").skipped == 2 and (tmp_path / "out" / "b.tif").is_file()
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_scene_that_fails_leaves_nothing_with_any_worker(scenes: list[Path], tmp_path: Path) -> None:
+    scenes[1].write_bytes(scenes[1].read_bytes()[:-9000])
+    for number in range(9):
+        made(scenes, tmp_path / "out", worker=Worker(number, 9))
+    assert not [file.name for file in (tmp_path / "out").glob(".*") if not list(file.glob("*.npz"))]
+
+
+def test_a_map_that_somebody_else_makes_meanwhile_is_no_failure(
+    scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They remove the strips, of which one is just being written."""
+    keep = jobs._keep
+
+    def late(job: Any, *arguments: Any) -> None:
+        monkeypatch.undo()
+        made(scenes[:1], tmp_path / "out")
+        (tmp_path / "out" / job.work.name).write_bytes(b"")  # as where the folder goes away while a strip is written
+        keep(job, *arguments)
+
+    monkeypatch.setattr(jobs, "_keep", late)
+    assert not made(scenes[:1], tmp_path / "out").failures and (tmp_path / "out" / "a.tif").is_file()
 
 
 def test_a_damaged_strip_is_computed_again(scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,10 @@ from map_helpers import METRES, ORIGIN, VOCABULARY, noise, rows, scene
 from PIL import Image
 
 from bench.inference.visualize import PLAIN, Style, overlay_png
-from bench.maps.job import AskedScene, make_maps, plan_maps
+from bench.maps.job import make_maps
 from bench.maps.legend import Legend
 from bench.maps.outputs import OVERLAY_SIDE, MapFiles, MapStrip
+from bench.maps.plan import AskedScene, plan_maps
 from bench.maps.polygons import outlined, write_polygons
 from bench.maps.scene import DecodedImage, Place, open_scene
 from bench.maps.spec import MapSpec, Outlines
