@@ -125,7 +125,7 @@ def blocks_of(cell: StoredResult, found: Score, config: Config, card: Card | Non
     result |= {"dataset": f"{about.title} ({about.task})"} if about else {}
     result |= {f"because {number}": text for number, text in enumerate(known.why, 1)}
     result |= {f"caveat {number}": text for number, text in enumerate(known.caveats, 1)}
-    result |= {"footnote": known.footnote} if known.footnote else {}
+    result |= {key: text for key in ("footnote", "origin") if (text := getattr(known, key))}
     result |= {f"note {number}": text for number, text in enumerate(known.notes, 1)}
     lost = removals([cell]) if known.images != "damaged" else []
     result |= {f"removed {number}": text for number, text in enumerate(lost, 1)}

@@ -16,6 +16,9 @@ _TEX = {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "λ": r"$\lambda$",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }

@@ -313,7 +313,7 @@ def latex(grid: Grid, intervals: bool = False) -> str:
         name = tex_text(f"{line.label} ({line.venue})" if line.venue else line.label)
         if line.is_guess and before and not before.is_guess:
             lines.append(r"\midrule")
-        lines.append(_tex_line(name, [_tex_number(entry, notes) for entry in entries]))
+        lines.append(_tex_line(name, [_tex_number(entry, grid, notes) for entry in entries]))
         if intervals and any(map(_interval, entries)):
             ends = [_interval(entry).replace(" to ", "--") for entry in entries]
             lines.append(_tex_line(r"\quad 95\,\%", [rf"{{\scriptsize {one}}}" if one else "" for one in ends]))
@@ -377,12 +377,13 @@ def _caption(grid: Grid, heads: Sequence[str]) -> str:
     return f"{what.rstrip('.')}.{numbers}{marks}"
 
 
-def _tex_number(entry: TableEntry, notes: list[str]) -> str:
+def _tex_number(entry: TableEntry, grid: Grid, notes: list[str]) -> str:
     score = entry.score
+    names = (score.label, grid.head(score.dataset)) if score else ("", "")
     shown = not math.isnan(entry.value) and (entry.complete or (score is None and not entry.total))
-    told = score.verdict.footnotes(score.row, score.dataset) if score else []
+    told = score.verdict.footnotes(*names) if score else []
     if score and not shown and not score.verdict.why:  # what stands beside the number in other tables
-        told = [f"{score.row} on {score.dataset}: {score.verdict.text}", *told]
+        told = [f"{' on '.join(names)}: {score.verdict.text}", *told]
     marks = ",".join(_footnote(text, notes).strip("[]") for text in told)
     text = f"{entry.shown:.1f}" if shown else "--"
     text = {"best": rf"\textbf{{{text}}}", "second": rf"\underline{{{text}}}", None: text}[entry.mark]

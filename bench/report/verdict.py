@@ -79,6 +79,7 @@ class Verdict:
         dataset; "configuration" -> why it cannot be held against benchmark.yaml.
     caveats: why it may not stand beside a published number.
     footnote: what else to know of its data.
+    origin: what it was imported from.
     notes: how it was made.
     chosen: what its words were chosen on, if on the images themselves.
     """
@@ -92,6 +93,7 @@ class Verdict:
     differs: Mapping[str, str] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
     footnote: str | None = None
+    origin: str | None = None
     notes: tuple[str, ...] = ()
     chosen: str | None = None
     external: bool = False
@@ -139,7 +141,7 @@ class Verdict:
     @property
     def sentences(self) -> tuple[str, ...]:
         """All that a reader has to know, beginning with what keeps it from being ranked."""
-        return (*self.why, *self.caveats, *filter(None, (self.chosen, self.footnote)), *self.notes)
+        return (*self.why, *self.caveats, *filter(None, (self.chosen, self.footnote, self.origin)), *self.notes)
 
     @property
     def words(self) -> str:
@@ -155,7 +157,7 @@ class Verdict:
         """Return `sentences` for below a table: each names its result or dataset, unless it is about many."""
         about_data = [f"{dataset}: {self.footnote}"] if self.footnote else []
         own = [[f"{row} on {dataset}: {text}" for text in these] for these in (self.why, self.notes)]
-        return [*own[0], *about_data, *self.caveats, *filter(None, [self.chosen]), *own[1]]
+        return [*own[0], *about_data, *self.caveats, *filter(None, [self.chosen, self.origin]), *own[1]]
 
 
 def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
@@ -223,11 +225,8 @@ def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
         differs=_differs(of_cell, column.usual, column.weights) if column.usual else {},
         caveats=(info.caveat,) if info.caveat else (),
         footnote=info.footnote,
-        notes=(
-            *([f"imported from {cell.imported}"] if cell.imported else []),
-            *(f"also run by {run}" for run in cell.runs),
-            *filter(None, [cell.mixture]),
-        ),
+        origin=f"imported from {cell.imported}" if cell.imported else None,
+        notes=(*(f"also run by {run}" for run in cell.runs), *filter(None, [cell.mixture])),
         chosen=next((one.chosen for one in shared_vocabularies() if one.name == cell.settings.vocabulary), None),
         external=cell.settings.method == EXTERNAL,
         demo=record.demo,

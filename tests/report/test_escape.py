@@ -35,6 +35,7 @@ def test_tex_text_holds_no_command() -> None:
     assert tex_text("\\input{a}^~_%\nλ") == (
         r"\textbackslash{}input\{a\}\textasciicircum{}\textasciitilde{}\_\% $\lambda$"
     )
+    assert tex_text("0 -> 1 <|") == r"0 -\textgreater{} 1 \textless{}\textbar{}"  # others in LaTeX's own encoding
 
 
 @pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t=", "\r@"])

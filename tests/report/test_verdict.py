@@ -166,7 +166,7 @@ def test_all_outputs_say_the_same(folder: Path, collections: dict[str, Collectio
 def test_latex_says_it_where_it_is_printed(collections: dict[str, Collection]) -> None:
     tex = latex(leaderboard(CONFIG, collections[""]))
     for row in ("gem", "clearclip", "proxyclip"):
-        assert f"{row} on udd5: {SAID[row][1]}" in tex
+        assert f"{row} on UDD5: {SAID[row][1]}" in tex
     for name, warning in (("demo", "Demo: synthetic scenes"), ("limited-2", "Limited: only the first images")):
         tex = latex(leaderboard(CONFIG, collections[name]))
         assert any(warning in line for line in tex.splitlines() if not line.startswith("%"))

@@ -263,7 +263,8 @@ def test_the_page_shows_runs_of_one_cell_together(board: Path, tmp_path: Path) -
     assert main(["board", "page", str(board), "-o", str(tmp_path / "site"), "--draws", "10"]) == 0
     page = (tmp_path / "site/index.html").read_text()
     assert "also run by bob: 100.00, 0.00 points apart; 6.2 pixels in a million" in page
-    assert "imported from submissions/ada" in page and (tmp_path / "site/tables/leaderboard.md").exists()
+    assert '"origin":"imported from submissions/ada","notes":["also run by bob' in page
+    assert (tmp_path / "site/tables/leaderboard.md").exists()
     (board / "submissions/bob/more").symlink_to("/etc")
     assert main(["board", "page", str(board), "-o", str(tmp_path / "other")]) == 2 and not (tmp_path / "other").exists()
 

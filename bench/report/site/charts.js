@@ -111,6 +111,7 @@ function dataset() {
     `${chosen.title}, ${chosen.metric}; ${shown.length} of ${plural(cells.length, "row")} drawn. ` +
     (chosen.unverified.length ? `Not verified: ${chosen.unverified.join("; ")}.` : "");
   const none = cells.length ? "None of the ticked rows has a number here." : "No row has a number here.";
+  const uncounted = shown.length ? "These rows were counted on other classes than the card has now." : none;
   draw(
     "forest",
     {
@@ -165,7 +166,11 @@ function dataset() {
       },
       options: { scales: { x: axis("threshold"), y: axis("%") } },
     },
-    curved.length ? "" : shown.length ? "Label maps of other programs have no probabilities, so there is no threshold to move." : none,
+    curved.length
+      ? ""
+      : shown.some((cell) => cell.iou)
+        ? "Label maps of other programs have no probabilities, so there is no threshold to move."
+        : uncounted,
   );
   $("curves-note").hidden = !curved.length;
   const bounded = shown.filter((cell) => cell.boundary !== null);
@@ -191,7 +196,7 @@ function dataset() {
     shown
       .filter((cell) => cell.iou)
       .map((cell) => [named(cell), ...cell.iou.map((value) => shaded(number(value), known(value) ? value / 100 : null))]),
-    none,
+    uncounted,
   );
 }
 

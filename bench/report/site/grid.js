@@ -54,6 +54,7 @@ function describe(target) {
     if (known(cell.low)) parts.push(`95 %: ${number(cell.low)} to ${number(cell.high)}`);
     if (cell.units) parts.push(cell.units);
     parts.push(`${cell.images.toLocaleString("en")} of ${plural(cell.total, "image")}`, ...cell.notes);
+    if (cell.origin) parts.push(cell.origin);
   } else if (dataset) {
     parts.push(isGuess(row) ? `${row.label} on ${dataset.title}, computed from the labels` : `${row.label} on ${dataset.title}: not run`);
   } else if (td.dataset.task) {

@@ -250,7 +250,9 @@ def _cell(score: Score, cell: StoredResult | None, published: float | None, abou
         "published": published,
         "boundary": rounded(score.boundary, 2),
         "seconds": score.seconds_per_image and round(score.seconds_per_image, 4),
-        "notes": [*known.sentences, *(f"not seen by the interval: {spot}" for spot in score.blind_spots)],
+        "origin": known.origin,
+        "notes": [text for text in known.sentences if text != known.origin]
+        + [f"not seen by the interval: {spot}" for spot in score.blind_spots],
     }
     if cell is None or not cell.counted or len(cell.classes) != len(about["classes"]):
         return found

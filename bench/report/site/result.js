@@ -35,7 +35,9 @@ function showResult() {
     }),
   );
   if (!blocks.length) $("result-blocks").replaceChildren(...cell.notes.map((note) => element("p", note)));
-  const none = `No counts: ${cell.notes.join("; ") || cell.text}.`;
+  const none = known(cell.score)
+    ? "It was counted on other classes than the card has now."
+    : `No counts: ${cell.notes.join("; ") || cell.text}.`;
   table(
     "result-classes",
     ["Class", "of the labels, %", "IoU", "accuracy"],
