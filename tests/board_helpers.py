@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ SOURCE = """from bench.api import method
 def mine(trunk):
     return trunk
 """
+
+
+def git(folder: Path, *command: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *command], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def new_board(folder: Path) -> Path:
