@@ -15,7 +15,6 @@ from bench.store.submission import SUBMISSIONS
 if TYPE_CHECKING:
     from bench.verify.board import Board
 
-
 _LONGEST = 1000  # characters of a line
 
 
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     checking.add_argument("--by", metavar="NAME", help="who submits, and may change no other submission")
     checking.add_argument("--recount", type=positive, metavar="N", help="count N random images of each dataset again")
     add_shared(checking, "--data-root", "--device")
-    page = commands.add_parser("page", help="write the page, its tables and all results as one archive")
+    page = commands.add_parser("page", help="write the page and its tables")
     page.add_argument("-o", "--out", default="site", metavar="D", help="folder to write to (site)")
     add_shared(page, "--draws")
     for command in (checking, page):
