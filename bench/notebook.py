@@ -371,6 +371,8 @@ def score(  # noqa: PLR0913 (each is a flag)
         raise BenchError(f"{folder}: no such folder; give the folder of the label maps")
     if pattern is not None and "{id}" not in pattern:
         raise BenchError(f"--pattern {pattern}: has no {{id}}, which stands for the name of a sample")
+    if row.startswith("(") or "," in row or not row.isprintable() or not row.strip():
+        raise BenchError(f"--row {row!r}: is no name; give letters and digits, no comma, no bracket at the start")
     if row in config.rows:
         raise BenchError(f"--row {row}: is a row of benchmark.yaml; choose another name")
     card, root = load_card(dataset, folders), find_data_root(data_root)

@@ -52,6 +52,14 @@ def data_root(flag: str | Path | None = None) -> Path:
     return root
 
 
+def existing_root(given: str | Path) -> Path:
+    """Return the folder that --data-root names; BenchError where there is none."""
+    root = Path(given).expanduser()
+    if not root.is_dir():
+        raise BenchError(f"--data-root {given}: no such folder; check the path")
+    return root
+
+
 def demo_hint(results: str | Path) -> str:
     """Write the tail of a "nothing is stored" message where the demo's results are the ones that were meant."""
     meant = Path(results) == Path("results") and any(Path(DEMO_RESULTS, "cells").glob("*/*"))

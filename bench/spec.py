@@ -24,7 +24,7 @@ from bench.data.cards import Card, card_names, load_card
 from bench.data.vocabularies import VocabularyFile, read_vocabulary
 from bench.demo.config import DEMO, with_backbone
 from bench.errors import BenchError, check_known, did_you_mean, listed
-from bench.paths import DEMO_RESULTS, Paths
+from bench.paths import DEMO_RESULTS, Paths, existing_root
 from bench.registry import declared_methods
 from bench.settings import Model, Pixels, Probability
 
@@ -261,8 +261,8 @@ class RunSpec(ModelSpec):
             check_known(state, STATES, f"--only {state}: not a state of a cell")
         if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
             raise BenchError(f"--shard {self.shard[0]}/{self.shard[1]}: I/N with I from 0 to N-1 is needed, as in 0/4")
-        if self.data_root is not None and not self.data_root.expanduser().is_dir():
-            raise BenchError(f"--data-root {self.data_root}: no such folder; check the path")
+        if self.data_root is not None:
+            existing_root(self.data_root)
         self._check_layouts({card.name: card for card in self.dataset_cards})
         _ = self.rows  # each exists
         return self

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.cli.options import add_shared
-from bench.paths import DEMO_RESULTS
+from bench.paths import DEMO_RESULTS, existing_root
 
 if TYPE_CHECKING:
     from bench.report.breakdown import ObjectBreakdown
@@ -45,6 +45,8 @@ def main(args: argparse.Namespace) -> int:
 
     if args.why and args.second is None:
         raise BenchError(f"--why: takes two rows, as in `compare {args.first} B --why`")
+    if args.data_root:
+        existing_root(args.data_root)
     store = Store(args.results, limit=args.limit)
     datasets = [name.strip() for name in args.datasets.split(",")] if args.datasets else None
     scores = scores_of(store, load_config(args.config), args.cards, datasets)

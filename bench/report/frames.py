@@ -21,7 +21,7 @@ from bench.data.samples import SampleSet
 from bench.errors import BenchError, check_known, listed
 from bench.metrics import score, summary
 from bench.metrics.significance import PERMUTATIONS
-from bench.paths import Paths, demo_hint, each_path, shipped
+from bench.paths import Paths, demo_hint, each_path, existing_root, shipped
 from bench.report.analysis import (
     others_table,
     per_class_table,
@@ -44,6 +44,7 @@ from bench.store.bundle import chosen
 from bench.store.bundle import export as write_archive
 from bench.store.store import Store
 
+CHOSEN: Final = "chosen"  # files of a table of one's own
 FORMATS: Final = ("md", "csv", "latex", "latex-intervals", "html", "bibtex")
 
 
@@ -157,7 +158,7 @@ def tables(  # noqa: PLR0913 (each is a flag)
     *,
     rows: str | Sequence[str] | None = None,
     datasets: str | Sequence[str] | None = None,
-    name: str = "chosen",
+    name: str = CHOSEN,
     caption: str = "",
 ) -> list[Path]:
     """Write the tables of benchmark.yaml, the leaderboard and the costs from what is stored; return the files.
@@ -180,13 +181,15 @@ def tables(  # noqa: PLR0913 (each is a flag)
     loaded.check_datasets(card_names(folders), config)
     collections = collect(folder, loaded, draws or PERMUTATIONS, folders)
     target = Path(out) if out else folder / "tables"
+    if not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise BenchError(f"--name {name}: is part of a file name; give letters, digits, - and _")
+    if (caption or name != CHOSEN) and not (rows or datasets):
+        raise BenchError("--caption and --name: are of a table of your own; give --rows or --datasets")
     where = f"tables folder {target}", "give another --out"
     if rows or datasets:
         table = _own_table(listed(rows, "--rows"), listed(datasets, "--datasets"), caption, collections, loaded)
         grids = [build(name, table, loaded, collection, own=True) for collection in collections]
         own = {file: text for grid in grids if grid.measured for file, text in _rendered(grid, kinds, folders).items()}
-        if not re.fullmatch(r"[\w.-]+", name):
-            raise BenchError(f"--name {name}: is part of a file name; give letters, digits, - and _")
         if only or not own:
             wrong = "nothing is stored of these rows on these datasets"
             raise BenchError("--table: goes with neither --rows nor --datasets" if only else f"{folder}: {wrong}")
@@ -280,12 +283,13 @@ def html_report(  # noqa: PLR0913 (each is a flag)
             f"results folder {folder}: holds {names}; give --limit, or run something first{demo_hint(folder)}"
         )
     file, folders = Path(out) if out else folder / "report.html", each_path(cards)
+    root = existing_root(data_root) if data_root else None
     beside = file.with_name(f"{file.stem}_pictures")
 
     @functools.cache
     def samples_of(name: str) -> SampleSet | None:
         try:
-            return find_samples(load_card(name, folders), Path(data_root)) if data_root else None
+            return find_samples(load_card(name, folders), root) if root else None
         except BenchError:  # of data that is not there
             return None
 

@@ -123,6 +123,8 @@ def test_why_is_printed_with_objects_where_label_maps_are_kept(
     assert f"Pictures: python -m bench figure loveda --gains {asked} -o gains.png" in shown
     assert main(["compare", "a", "b", "--why", "--data-root", str(tmp_path), *where]) == 0
     assert "`run --save-predictions` and `score` keep" in capsys.readouterr().out
+    assert main(["compare", "a", "b", "--why", "--data-root", "nowhere", *where]) == 2
+    assert "--data-root nowhere: no such folder" in capsys.readouterr().err
     assert main(["compare", "a", "--why", *where]) == 2
     assert "--why: takes two rows" in capsys.readouterr().err
     for pair in map(samples.pair, range(3)):  # other labels of the same sizes

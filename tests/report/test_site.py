@@ -92,6 +92,7 @@ def test_mistakes(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         ("--results", "nowhere"): "nowhere: does not exist",
         ("--results", str(tmp_path)): "holds nothing",
         ("--results", str(results), "--limit", "3"): "holds full runs; give --limit",
+        ("--results", str(results), "--data-root", "nowhere"): "--data-root nowhere: no such folder",
         ("--results", str(results), "-o", str(results / "cells")): f"-o {results / 'cells'}: cannot be written",
     }.items():
         assert main(["report", *flags]) == 2
