@@ -371,10 +371,10 @@ def score(  # noqa: PLR0913 (each is a flag)
         raise BenchError(f"{folder}: no such folder; give the folder of the label maps")
     if pattern is not None and "{id}" not in pattern:
         raise BenchError(f"--pattern {pattern}: has no {{id}}, which stands for the name of a sample")
-    if row.startswith("(") or "," in row or not row.isprintable() or not row.strip():
+    if row.startswith("(") or not row.isprintable() or not row.strip() or listed(row, "--row") != [row]:
         raise BenchError(f"--row {row!r}: is no name; give letters and digits, no comma, no bracket at the start")
-    if row in config.rows:
-        raise BenchError(f"--row {row}: is a row of benchmark.yaml; choose another name")
+    if row in config.rows or config.row_group(row) != (row,):
+        raise BenchError(f"--row {row}: is a row of benchmark.yaml, or a group of rows; choose another name")
     card, root = load_card(dataset, folders), find_data_root(data_root)
     if demo:
         card, root = card.model_copy(update={"expected_count": None}), demo_data_root([card.name])

@@ -172,6 +172,13 @@ def tables(  # noqa: PLR0913 (each is a flag)
     ['table1-demo.csv', 'table1-demo.md']
     """
     kinds, only = listed(formats, "--format") or (), listed(only, "--table")
+    rows, datasets = listed(rows, "--rows"), listed(datasets, "--datasets")
+    if only and (rows or datasets):
+        raise BenchError("--table: goes with neither --rows nor --datasets")
+    if (caption or name != CHOSEN) and not (rows or datasets):
+        raise BenchError("--caption and --name: are of a table of your own; give --rows or --datasets")
+    if not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise BenchError(f"--name {name}: is part of a file name; give letters, digits, - and _")
     for kind in kinds:
         check_known(kind, FORMATS, f"--format {','.join(kinds)}: unknown format '{kind}'")
     loaded, folder = load_config(config), _existing(results)
@@ -181,18 +188,13 @@ def tables(  # noqa: PLR0913 (each is a flag)
     loaded.check_datasets(card_names(folders), config)
     collections = collect(folder, loaded, draws or PERMUTATIONS, folders)
     target = Path(out) if out else folder / "tables"
-    if not re.fullmatch(r"[\w-][\w.-]*", name):
-        raise BenchError(f"--name {name}: is part of a file name; give letters, digits, - and _")
-    if (caption or name != CHOSEN) and not (rows or datasets):
-        raise BenchError("--caption and --name: are of a table of your own; give --rows or --datasets")
     where = f"tables folder {target}", "give another --out"
     if rows or datasets:
-        table = _own_table(listed(rows, "--rows"), listed(datasets, "--datasets"), caption, collections, loaded)
+        table = _own_table(rows, datasets, caption, collections, loaded)
         grids = [build(name, table, loaded, collection, own=True) for collection in collections]
         own = {file: text for grid in grids if grid.measured for file, text in _rendered(grid, kinds, folders).items()}
-        if only or not own:
-            wrong = "nothing is stored of these rows on these datasets"
-            raise BenchError("--table: goes with neither --rows nor --datasets" if only else f"{folder}: {wrong}")
+        if not own:
+            raise BenchError(f"{folder}: nothing is stored of these rows on these datasets")
         write_together({target / file: text.encode() for file, text in own.items()}, *where)
         return [target / file for file in own]
     analysis = [] if only else [_analysis(collection) for collection in collections]
@@ -214,7 +216,6 @@ def _own_table(
     config: Config,
 ) -> Table:
     """Make a table of what is stored of these rows and datasets, or groups. BenchError for one of which nothing is."""
-
     pairs = [pair for collection in collections for pair in collection.scores]
     columns = _there(datasets, config.dataset_group, [dataset for _, dataset in pairs], "--datasets")
     lines = _there(rows, config.row_group, [row for row, dataset in pairs if dataset in columns], "--rows")

@@ -102,6 +102,7 @@ def test_bibtex_of_what_a_table_holds(tmp_path: Path) -> None:
     [
         (["--rows", "clop"], "--rows clop: nothing is stored of it; did you mean clip"),
         (["--datasets", "vdd", "--name", "a/b"], "--name a/b: is part of a file name"),
+        (["--rows", ""], "--rows '': names nothing"),
         (["--datasets", "vdd", "--name", ".x"], "--name .x: is part of a file name"),
         (["--caption", "Mine"], "--caption and --name: are of a table of your own; give --rows or --datasets"),
         (["--datasets", "vdd", "--table", "1"], "--table: goes with neither --rows nor --datasets"),

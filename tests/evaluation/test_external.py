@@ -139,7 +139,8 @@ def test_what_does_not_fit_is_said_before_anything_is_stored(
     refused("not an image that Pillow can read")
     file.write_bytes(whole)
     refused("has no {id}", "--pattern", "x.png")
-    refused("is a row of benchmark.yaml", row="sclip")
-    for name in ("(x)", "a,b", "a\tb", " "):  # which tables, the page and --rows could not tell apart
+    for name in ("sclip", "towers"):
+        refused("is a row of benchmark.yaml, or a group of rows", row=name)
+    for name in ("(x)", "a,b", " a", "a\tb", " "):  # which tables, the page and --rows could not tell apart
         refused("is no name; give letters and digits", row=name)
     assert score(project, project.root / "nowhere") == 2
