@@ -40,8 +40,10 @@ def read_classes(text: str) -> OwnClasses:
     elif ending in _TEXT or text.endswith("/"):
         with reading(f"--classes {text}", "give a text, CSV or YAML file, or words as in 'background; road'"):
             lines = [line for line in Path(text).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        if ending == ".csv" and "words" in next(csv.reader(lines[:1]), ()):
-            rows = list(csv.DictReader(lines))
+        columns = lines[0].casefold() if lines and ending == ".csv" else ""
+        separator = next((sign for sign in ",;\t" if sign in columns), ",")  # that of the office program's language
+        if "words" in next(csv.reader([columns], delimiter=separator), ()):
+            rows = list(csv.DictReader([columns, *lines[1:]], delimiter=separator))
             classes, colours = [row["words"] or "" for row in rows], [_colour(row) for row in rows]
         else:
             classes = [line for line in (line.partition("#")[0].strip() for line in lines) if line]
@@ -58,9 +60,11 @@ def _of_yaml(file: Path) -> tuple[list[str], list[Any]]:
     entries = read_yaml(file, "a text, CSV or YAML file of classes, or words as in 'background; road'")
     if not isinstance(entries, list):
         raise BenchError(f"--classes {file}: not a list of classes; write one class after each dash")
-    words = [one.get("words", "") if isinstance(one, dict) else one for one in entries]
-    text = [", ".join(map(str, one)) if isinstance(one, list) else str(one) for one in words]
-    return text, [_colour(one) if isinstance(one, dict) else None for one in entries]
+    words = [one.get("words") if isinstance(one, dict) else one for one in entries]
+    found: list[list[Any]] = [one if isinstance(one, list) else [one] for one in words]
+    for one in (one for some in found for one in some if not isinstance(one, str)):
+        raise BenchError(f"--classes {file}: '{one}' is no word; write road, [road, street] or {{words: road}}")
+    return [", ".join(some) for some in found], [_colour(one) if isinstance(one, dict) else None for one in entries]
 
 
 def _colour(entry: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ FILES = {
     "words.txt": ("road, street\n# a comment\n\nwater  # and another\n", None),
     "plain.csv": ("road, street\nwater\n", None),
     "table.csv": ('words,colour\n"road, street",#ff0000\nwater,blue\n', RED_AND_BLUE),
+    "office.csv": ("Words;Colour\nroad, street;#ff0000\nwater;blue\n", RED_AND_BLUE),
     "list.yaml": ("- road, street\n- water\n", None),
     "lists.yml": ("- [road, street]\n- [water]\n", None),
     "colours.yaml": (
@@ -35,6 +36,8 @@ def test_files(name: str, tmp_path: Path) -> None:
 MISTAKES = {
     "one.yaml": ("- road, street\n", "one class, which every pixel would get"),
     "map.yaml": ("road: street\n", "not a list of classes"),
+    "number.yaml": ("- 1\n- water\n", "'1' is no word"),
+    "nothing.yaml": ("- {word: road}\n- water\n", "'None' is no word"),
     "broken.yaml": ("- [road\n", "broken.yaml"),
     "some.csv": ("words,colour\nroad,red\nwater,\n", "some classes have a colour and some have none"),
     "odd.csv": ("words,colour\nroad,red\nwater,reddish\n", "'reddish' is no colour"),
