@@ -72,7 +72,9 @@ CONTINUES = {  # commands that keep what they have done
     **dict.fromkeys(("reproduce", "run", "predict", "prepare", "download"), KEPT),
     "train": "the last checkpoint is stored, the same command with --resume continues from there",
 }
-NO_BUGS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+NO_BUGS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):

@@ -68,6 +68,7 @@ def test_a_shell_completes_commands_and_flags(capsys: pytest.CaptureFixture[str]
         (OSError(errno.ENOSPC, "No space", "cell.json"), 2, "bench: cell.json: no space left on device; free some"),
         (PermissionError(errno.EACCES, "No", "cells"), 2, "bench: cells: permission denied; correct the permissions"),
         (NotADirectoryError(errno.ENOTDIR, "No", "cache"), 2, "bench: cache: not a directory; correct"),
+        (OSError(errno.ENAMETOOLONG, "No", "lll"), 2, "bench: lll: file name too long; correct"),
     ],
 )
 def test_what_a_command_raises_is_one_line(
