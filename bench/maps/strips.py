@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.errors import BenchError
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
-from bench.inference.windows import RollingMean, window_boxes, window_starts
+from bench.inference.windows import RollingMean, window_boxes
 from bench.maps.scene import Scene
 from bench.models.collector import Box
 from bench.runtime.device import to_device
@@ -25,7 +25,7 @@ _COLUMNS: Final = 1024  # of a strip that are refined at once
 
 def strip_edges(height: int, segmenter: Segmenter) -> list[int]:
     """Rows at which strips begin, and the height: where a row of windows begins, no earlier one changes again."""
-    return [*dict.fromkeys(window_starts(height, segmenter.window, segmenter.stride)), height]
+    return [*(box.top for box in window_boxes(height, 1, segmenter.window, segmenter.stride)), height]
 
 
 def score_strips(

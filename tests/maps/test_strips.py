@@ -45,6 +45,12 @@ def test_strips_are_the_whole_to_the_bit(height: int, width: int, batch: int) ->
     assert torch.equal(torch.cat(strips, dim=1), segmenter.scores(_image(height, width))["row"])
 
 
+def test_a_row_without_windows_sees_all_of_a_scene_at_once() -> None:
+    segmenter = Segmenter(tiny_backbone(), [_row(load_methods()["sclip"].build({}))], window=0, stride=48, batch=3)
+    (found,) = score_strips(segmenter, DecodedImage(_image(150, 97)))
+    assert torch.equal(found["row"], segmenter.scores(_image(150, 97))["row"])
+
+
 @pytest.mark.parametrize("strips", [range(1), range(1, 2), range(2, 5), range(4, 5)])
 def test_some_strips_are_those_of_all(strips: range) -> None:
     """To the bit, though windows above and below overlap, and batches do not end with strips."""
