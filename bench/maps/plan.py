@@ -226,10 +226,10 @@ def _note(source: Path, size: tuple[int, int], passes: Sequence[Pass], view: Vie
 
 def _about_scene(source: Path, rows: RowGroup, spec: MapSpec, view: View, style: Style) -> dict[str, Any]:
     """Say how the maps of a scene are made, as far as it is the same for all rows."""
-    state = source.stat()
+    first, *others = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files_of(source)]
     return {
         "made_by": f"ovss-bench {bench.__version__}",
-        "scene": [source.name, state.st_size, state.st_mtime_ns],
+        "scene": [*first, _hash(others)] if others else first,
         "classes": rows.vocabulary.words,
         "view": repr(replace(view, area=None)),
         "mask": view.area and _hash(view.area),

@@ -195,10 +195,10 @@ def has_rasterio() -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """List the files that an image is read from: a VRT's are those it refers to."""
+    """List the files that an image is read from: the file, and those that a VRT refers to, as far as they are here."""
     if path.suffix.lower() == ".vrt":
         with contextlib.suppress(BenchError), opened(path) as file:
-            return [path, *map(Path, file.files)]
+            return [path, *(other for other in map(Path, file.files[1:]) if other.is_file())]
     return [path]
 
 

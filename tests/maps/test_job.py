@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from map_helpers import noise, rows, scene
 from numpy.typing import NDArray
 from PIL import Image
@@ -154,6 +155,14 @@ def test_what_is_done_is_left_alone_until_something_changes(
     (row,) = changed.segmenters[0].rows
     changed.segmenters[0].rows = [replace(row, inputs={"weights": "y"})]
     assert made(scenes, tmp_path / "out", changed, bounds="500000,5599950,500050,5600000").skipped == 0
+
+
+def test_a_mosaic_whose_tile_has_changed_is_another_scene(scenes: list[Path], tmp_path: Path) -> None:
+    mosaic = tmp_path / "mosaic.vrt"
+    rasterio.shutil.copy(scenes[0], mosaic, driver="VRT")
+    assert made([mosaic], tmp_path / "out").skipped == 0 and made([mosaic], tmp_path / "out").skipped == 1
+    scene(scenes[0], noise(seed=9))
+    assert made([mosaic], tmp_path / "out").skipped == 0
 
 
 def test_a_scene_that_fails_ends_no_other(scenes: list[Path], tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_virtual_files_and_jpeg_2000(tmp_path: Path) -> None:
     (tmp_path / "broken.vrt").write_text("<VRTDataset>")
     with pytest.raises(BenchError, match=r"broken\.vrt: GDAL cannot open it"):
         seen(tmp_path / "broken.vrt")
-    assert files_of(tmp_path / "scene.vrt") == [tmp_path / "scene.vrt", tmp_path / "scene.vrt", file]
+    assert files_of(tmp_path / "scene.vrt") == [tmp_path / "scene.vrt", file]
     file.unlink()
     with pytest.raises(BenchError, match=r"scene\.vrt: cannot be decoded \(.*scene\.tif.*No such file"):
         seen(tmp_path / "scene.vrt")
