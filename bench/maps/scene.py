@@ -153,7 +153,7 @@ def _shapes_in(area: Area | None, name: str, file: Any) -> list[Any] | None:
     """Return the shapes of an area in the coordinates of an open scene."""
     if area is None:
         return None
-    from rasterio.errors import RasterioError, WindowError
+    from rasterio.errors import WindowError
     from rasterio.features import geometry_window, is_valid_geom
     from rasterio.warp import transform_geom
 
@@ -167,7 +167,7 @@ def _shapes_in(area: Area | None, name: str, file: Any) -> list[Any] | None:
         geometry_window(file, shapes)
     except WindowError:
         raise Outside(f"{name}: nothing of it lies in --mask") from None
-    except (RasterioError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # rasterio raises what GDAL says by classes of its own
         raise BenchError(f"--mask: its polygons cannot be put into the coordinates of {name} ({error})") from None
     return shapes
 

@@ -48,7 +48,7 @@ class Area(NamedTuple):
             content = json.loads(text)
             found = [content.get("geometry", content)] if content["type"] != "FeatureCollection" else []
             found += [feature["geometry"] for feature in content.get("features", ())]
-            named = content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326")
+            named = (content.get("crs") or {}).get("properties", {}).get("name", "EPSG:4326")
         except (ValueError, KeyError, TypeError, AttributeError):
             raise BenchError(f"--mask {file}: no GeoJSON; {advice}") from None
         shapes = [shape for shape in found if shape]

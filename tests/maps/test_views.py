@@ -159,6 +159,9 @@ def test_only_inside_of_a_mask(tmp_path: Path) -> None:
         area.write_text(text)
         with pytest.raises(BenchError, match=f"--mask {area}: (no GeoJSON|holds no polygons)"):
             Area.read(area)
+    area.write_text(json.dumps(square | {"coordinates": [[*ring, ring[0]]], "crs": None}))
+    with pytest.raises(BenchError, match="--mask: its polygons cannot be put into the coordinates"):  # no degrees
+        seen(file, MapSpec(mask=area).view)
     area.write_text(json.dumps({"type": "Polygon", "coordinates": [ring[:2]]}))
     with pytest.raises(BenchError, match="a polygon has at least three corners"):
         seen(file, MapSpec(mask=area).view)
