@@ -110,6 +110,8 @@ def scene_files(inputs: Sequence[str]) -> list[Path]:
         for file in some:
             if not file.is_file():
                 raise BenchError(f"{file}: no such image; check the path")
+            if any("\ud800" <= sign <= "\udfff" for sign in str(file)):  # GDAL wants UTF-8
+                raise BenchError(f"{str(file)!r}: its name is no UTF-8; rename it")
             found[file] = None
     return list(found)
 

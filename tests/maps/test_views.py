@@ -204,6 +204,15 @@ def test_a_photograph_with_a_world_file_lies_somewhere(tmp_path: Path) -> None:
         seen(file, View(gsd=1.0))
 
 
+def test_a_name_that_gdal_cannot_be_told_is_refused(tmp_path: Path) -> None:
+    try:
+        (tmp_path / "latin\udcff.tif").touch()
+    except (OSError, UnicodeError):
+        pytest.skip("a file system that has no such names")
+    with pytest.raises(BenchError, match="its name is no UTF-8; rename it"):
+        scene_files([str(tmp_path)])
+
+
 def test_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("b.tif", "a.JP2", "note.txt", ".hidden.tif", "deep/c.vrt"):
