@@ -16,9 +16,10 @@ from bench.errors import BenchError
 from bench.inference.row import Row
 from bench.inference.segmenter import Segmenter
 from bench.inference.visualize import Style
-from bench.inference.windows import window_starts
+from bench.inference.windows import window_boxes
 from bench.maps.legend import Legend
 from bench.maps.outputs import MapFiles
+from bench.maps.polygons import check_polygons
 from bench.maps.scene import Outside, dropped_bands, files_of, has_loose_place, has_place, open_scene
 from bench.maps.spec import POLYGONS, MapSpec
 from bench.maps.strips import strip_edges
@@ -153,9 +154,11 @@ def _scene_job(asked: AskedScene, rows: RowGroup, spec: MapSpec, style: Style) -
         size, place = (scene.height, scene.width), scene.place
     passes = [pass_over(one, size, spec.native, place is not None or has_place(source)) for one in rows.segmenters]
     formats = spec.format or (("png",) if place is None else ("tif",))
-    if (place is None or place.crs is None) and any(one in POLYGONS for one in formats):
-        what = "lies nowhere on Earth" if place is None else "has no coordinate system (gdal_edit.py -a_srs sets one)"
-        raise BenchError(f"{source}: {what}, so it has no polygons; leave --format gpkg and geojson out")
+    if any(one in POLYGONS for one in formats):
+        try:
+            check_polygons(place, size, formats)
+        except ValueError as error:
+            raise BenchError(f"{source}: {error}") from None
     changed = datetime.fromtimestamp(source.stat().st_mtime, timezone.utc)
     shared: dict[str, Any] = {
         "formats": formats,
@@ -193,10 +196,7 @@ def pass_over(segmenter: Segmenter, size: tuple[int, int], native: bool | None, 
 
 
 def _count(segmenter: Segmenter, size: tuple[int, int]) -> int:
-    down, across = (
-        len(set(window_starts(side, segmenter.window, segmenter.stride))) if segmenter.window else 1 for side in size
-    )
-    return down * across
+    return len(window_boxes(*size, segmenter.window, segmenter.stride))
 
 
 def _note(source: Path, size: tuple[int, int], passes: Sequence[Pass], view: View) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +31,21 @@ class Polygons:
     classes: NDArray[np.int32]
     areas: NDArray[np.float64]
     confidences: NDArray[np.float64]
+
+
+def check_polygons(place: Place | None, size: tuple[int, int], formats: Sequence[str]) -> None:
+    """Raise ValueError where the map of a scene (height, width) cannot become polygons."""
+    if place is None:
+        raise ValueError("lies nowhere on Earth, so it has no polygons; leave --format gpkg and geojson out")
+    place.pixel(*size)
+    if "geojson" in formats:
+        from rasterio.warp import transform
+
+        x, y = place.at(size[1] / 2, size[0] / 2)
+        try:
+            transform(place.crs, "EPSG:4326", [x], [y])
+        except Exception:  # rasterio raises what GDAL says by classes of its own
+            raise ValueError("has no longitude and latitude, which GeoJSON wants; take --format gpkg") from None
 
 
 def outlined(labels: NDArray[np.uint8], bins: NDArray[np.uint8], place: Place, outlines: Outlines) -> Polygons:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.models.collector import Box
 
 _PIXEL_SCALE, _TRANSFORMATION, _NODATA, _SAMPLES_PER_PIXEL = 33550, 34264, 42113, 277  # tags of (Geo)TIFF
-_METRES_PER_DEGREE: Final = 111_320.0  # along a meridian, and along the equator
+_METRES_PER_RADIAN: Final = math.degrees(111_320.0)  # along a meridian, and along the equator
 _UNREADABLE = (OSError, ValueError, Image.DecompressionBombError)  # `read_image` says what is wrong
 
 
@@ -45,16 +45,21 @@ class Place(NamedTuple):
         return type(one)(one.a, one.b, x, one.d, one.e, y)
 
     def pixel(self, height: int, width: int) -> tuple[float, float]:
-        """Width and height of a pixel in metres, at the middle of the scene. BenchError where nothing tells it."""
+        """Width and height of a pixel in metres, at the middle of the scene. ValueError where nothing tells it."""
         across = math.hypot(self.transform.a, self.transform.d)
         down = math.hypot(self.transform.b, self.transform.e)
         if self.crs is None:
-            raise BenchError("no coordinate system, so its pixels have no size in metres; gdal_edit.py -a_srs sets one")
-        if self.crs.is_geographic:
-            _, latitude = self.at(width / 2, height / 2)
-            return across * _METRES_PER_DEGREE * math.cos(math.radians(latitude)), down * _METRES_PER_DEGREE
-        factor = float(self.crs.linear_units_factor[1])
-        return across * factor, down * factor
+            raise ValueError(
+                "has no coordinate system, so its pixels have no size in metres; set one by gdal_edit.py -a_srs"
+            )
+        factor = float(self.crs.units_factor[1])  # metres or radians
+        if not self.crs.is_geographic:
+            return across * factor, down * factor
+        latitude = self.at(width / 2, height / 2)[1] * factor
+        if abs(latitude) >= math.pi / 2:
+            raise ValueError("has its middle beyond a pole; gdal_edit.py -a_ullr and -a_srs correct that")
+        factor *= _METRES_PER_RADIAN
+        return across * factor * math.cos(latitude), down * factor
 
 
 class Scene(Protocol):
@@ -273,9 +278,9 @@ def open_scene(path: Path, view: View = AS_IT_IS) -> Iterator[Scene]:
         if file is None or not _is_read_by_gdal(path, file, view):
             yield decoded(path, None if file is None else place_of(file))
             return
-        if view.gsd is not None or view.bounds is not None:
-            file = stack.enter_context(_regridded(path, file, view))
         try:
+            if view.gsd is not None or view.bounds is not None:
+                file = stack.enter_context(_regridded(path, file, view))
             scene = _RasterFile(str(path), file, view)
         except ValueError as error:
             raise BenchError(f"{path}: {error}") from None
@@ -308,10 +313,7 @@ def _regridded(path: Path, file: Any, view: View) -> Any:
         raise BenchError(f"{path}: --gsd and --bounds need a georeferenced scene with north up; gdalwarp makes one")
     across, down = before.a, before.e
     if view.gsd is not None:
-        try:
-            x, y = place.pixel(file.height, file.width)
-        except BenchError as error:
-            raise BenchError(f"{path}: {error}") from None
+        x, y = place.pixel(file.height, file.width)
         across, down = before.a * view.gsd / x, before.e * view.gsd / y
     left, bottom, right, top = view.bounds or file.bounds
     left, right = max(left, file.bounds.left), min(right, file.bounds.right)
@@ -326,6 +328,8 @@ def _regridded(path: Path, file: Any, view: View) -> Any:
     width = max(1, math.ceil((right - before.c) / across - 1e-6) - first[0])
     height = max(1, math.ceil((bottom - before.f) / down - 1e-6) - first[1])
     transform = Affine(across, 0, before.c + first[0] * across, 0, down, before.f + first[1] * down)
+    if max(width, height) >= 2**31:
+        raise ValueError(f"would have {width}x{height} pixels; give a larger --gsd")
     way = Resampling.nearest
     if view.gsd is not None:
         way = Resampling.average if abs(across) > abs(before.a) else Resampling.cubic

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.errors import BenchError
-from bench.maps.scene import files_of, open_scene
+from bench.maps.scene import Place, files_of, open_scene
 from bench.maps.spec import MapSpec
 from bench.maps.stretch import Stretch, levels_of
 from bench.maps.view import Area, Levels, View, scene_files
@@ -112,6 +112,22 @@ def test_another_resolution(tmp_path: Path) -> None:
         seen(scene(tmp_path / "nowhere.tif", bands, crs=None), View(gsd=1.0))
     with pytest.raises(BenchError, match="need a georeferenced scene with north up"):
         seen(scene(tmp_path / "south.tif", bands, metres=-0.5), View(gsd=1.0))
+
+
+def pixel(crs: str, side: float, north: float = 60) -> tuple[float, float]:
+    import rasterio
+
+    place = Place(rasterio.crs.CRS.from_user_input(crs), rasterio.transform.from_origin(9, north, side, side))
+    return place.pixel(0, 0)
+
+
+def test_pixels_in_other_units() -> None:
+    """Of an angle, of a building site, and beyond a pole."""
+    degrees = pixel("EPSG:4326", 0.9e-5)
+    assert pixel("EPSG:4807", 1e-5, 60 / 0.9) == pytest.approx(degrees)
+    assert pixel('LOCAL_CS["site",UNIT["foot",0.3048]]', 10) == pytest.approx((3.048, 3.048))
+    with pytest.raises(ValueError, match="has its middle beyond a pole"):
+        pixel("EPSG:4326", 1, 91)
 
 
 def test_resolution_in_degrees(tmp_path: Path) -> None:
