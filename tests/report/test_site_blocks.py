@@ -27,6 +27,9 @@ def test_scores_of_single_images_by_their_index(tmp_path: Path) -> None:
 def test_confusion_in_shares_of_the_true_class(tmp_path: Path) -> None:
     stored(tmp_path, "clip", "whu_aerial", [FAIR, GOOD], metric="miou")
     assert confusion_shares(Store(tmp_path).cell("clip", "whu_aerial")) == [[75.0, 25.0], [0.0, 100.0]]
+    changes = {"threshold": 0.5, "background": 255}
+    stored(tmp_path, "gem", "whu_aerial", [FAIR], metric="miou", changes=changes)
+    assert confusion_shares(Store(tmp_path).cell("gem", "whu_aerial")) == [[50.0, 50.0, 0.0], [0.0, 100.0, 0.0]]
 
 
 def test_pairs_have_the_p_of_compare_and_holm_over_all_that_can_be_browsed(tmp_path: Path) -> None:

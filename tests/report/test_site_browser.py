@@ -132,7 +132,9 @@ def line_of(board: Grid, row: str) -> Line:
 def test_means_ranks_and_files_are_those_of_the_tables(results: Path, opened: Callable[..., Any]) -> None:
     page, board = opened(), leaderboard(CONFIG, only(results))
     expected = {line.row: line.entries[AVERAGE] for line in board.lines}
-    assert set(rows_of(page)) == set(expected)
+    ranked = [line.row for line in board.lines if line.entries[AVERAGE].counted]
+    assert rows_of(page)[: len(ranked)] == ranked and set(rows_of(page)) == set(expected)
+    assert [int(text.split()[0]) for text in texts(page, "td.mean small")] == [*range(1, 1 + len(ranked))]
     for row, entry in expected.items():
         mean = texts(page, f'tr[data-row="{row}"] td.mean span')[0]
         assert mean == (f"{100 * entry.value:.1f}" if entry.counted else "–")
@@ -145,6 +147,8 @@ def test_means_ranks_and_files_are_those_of_the_tables(results: Path, opened: Ca
     for line in lines:
         of = wanted[line["row"], line["dataset"]]
         assert (float(line["measured"]) if line["measured"] else None) == pytest.approx(of["measured"], abs=0.01)
+        for key in ("table", "label", "venue", "status", "images", "demo", "limit"):
+            assert line[key] == ("" if of[key] is None else str(of[key]))
     assert len(lines) == len([line for line in wanted.values() if line["dataset"] != AVERAGE or line["measured"]])
 
 
@@ -257,6 +261,10 @@ def test_why_one_row_is_ahead_of_another(results: Path, opened: Callable[..., An
         place = tuple(names[int(line[key].removeprefix("class"))] for key in ("label", "predicted"))
         expected = [100 * line[key] for key in ("first", "second", "difference", "of_all")]
         assert changed[place] == pytest.approx(expected, abs=0.11)
+    third = "cellOf('gem', 'loveda').confusion[0] = [33.3, 33.3, 33.3, 0, 0, 0, 0]; why()"
+    assert page.evaluate(third) is None and "no class" not in page.inner_text("#changed")
+    page.evaluate("cellOf('gem', 'loveda').confusion[0].push(0.1); why()")
+    assert "background	no class	0.1	0.0	+0.1	0.0" in page.inner_text("#changed")
     gains = 100 * found.images["difference"].to_numpy()
     assert numbers(page, "#gains tbody td:nth-child(4)") == pytest.approx([*gains[:6], *gains[-6:]], abs=0.06)
     assert page.evaluate("document.querySelectorAll('#gains .differ img').length") == 2

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.data.samples import SampleSet
 from bench.errors import BenchError
-from bench.metrics import score
+from bench.metrics import ratio, score
 from bench.metrics.intervals import interval
 from bench.metrics.significance import holm
 from bench.report.breakdown import DISTANCE_NAMES, SIZE_NAMES, object_counts
@@ -38,12 +38,11 @@ def image_scores(cell: StoredResult) -> str:
 def confusion_shares(cell: StoredResult) -> list[list[float | None]]:
     """Return per cent of each true class's pixels (a line) that were given each class (a column); None for no pixel.
 
-    Pixels that were given no class are missing from a line.
+    A last column is of no class, where pixels below the threshold are given none.
     """
-    counts = cell.total_confusion()[: len(cell.classes)].astype(float)
-    total = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(100 * counts, total, out=np.full_like(counts, np.nan), where=total > 0)
-    return [[rounded(value / 100, 1) for value in line[: len(cell.classes)]] for line in shares]
+    counts = cell.total_confusion()[: len(cell.classes)]
+    shares = ratio(counts, np.broadcast_to(counts.sum(axis=1, keepdims=True), counts.shape))
+    return [[rounded(value, 1) for value in line] for line in shares]
 
 
 def objects(cells: Iterable[StoredResult], samples_of: Callable[[str], SampleSet | None]) -> dict[str, dict[str, Any]]:

@@ -14,16 +14,16 @@ function asCsv() {
   const safe = (text) => (/^[=+@-]/.test(text) ? `'${text}` : text); // no formula, as in bench/report/escape.py
   const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const averages = (row) => {
-    const value = shown.means.values.get(row.row);
+    const [value, over] = [shown.means.values.get(row.row), shown.means.common.length];
     if (!known(value)) return [];
     const of = {
-      table: "leaderboard",
+      ...DATA.csv.shared,
       row: row.row,
       label: row.label,
       venue: row.venue,
       dataset: "average",
+      status: `${over}/${over}`,
       measured: value.toFixed(4),
-      images: shown.means.common.length,
     };
     return [heads.map((head) => quoted(safe(String(of[head] ?? "")))).join(",")];
   };

@@ -182,11 +182,12 @@ def _mean_ranks(board: Grid, ranked: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _csv(board: Grid) -> dict[str, Any]:
-    """Return the table as `to_csv` writes it: its head, and [row, column, text] of each line."""
-    head, *lines = to_csv(board).splitlines()
+    """Return the table as `to_csv` writes it: its head, [row, column, text] of each line, and what all lines share."""
+    (head, *texts), lines = to_csv(board).splitlines(), csv_lines(board)
     return {
         "head": head,
-        "lines": [[of["row"], of["dataset"], text] for of, text in zip(csv_lines(board), lines, strict=True)],
+        "lines": [[of["row"], of["dataset"], text] for of, text in zip(lines, texts, strict=True)],
+        "shared": {key: "" if (value := lines[0][key]) is None else str(value) for key in ("table", "demo", "limit")},
     }
 
 

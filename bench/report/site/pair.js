@@ -102,23 +102,12 @@ function byClass(of, a, b, names, empty) {
 
 // Shares of a class's true pixels that went elsewhere in one row and not in the other, those that weigh most first.
 function byConfusion(of, a, b, names, empty) {
-  const classes = classNames(of);
+  const classes = [...classNames(of), "no class"];
   const lines = empty
     ? []
-    : a.confusion
-        .flatMap((line, label) => {
-          const rest = (shares) => Math.max(0, 100 - shares.reduce((sum, share) => sum + (share || 0), 0));
-          const [ours, theirs] = [
-            [...line, rest(line)],
-            [...b.confusion[label], rest(b.confusion[label])],
-          ];
-          return ours.map((share, given) => ({
-            label,
-            given,
-            values: [share, theirs[given]],
-            difference: known(share) && known(theirs[given]) ? share - theirs[given] : 0,
-          }));
-        })
+    : of.classes
+        .flatMap((_, label) => classes.map((_, given) => ({ label, given, values: [a, b].map((cell) => cell.confusion[label][given] ?? 0) })))
+        .map((one) => ({ ...one, difference: one.values[0] - one.values[1] }))
         .filter((one) => one.label !== one.given && Math.abs(one.difference) >= 0.05);
   const weight = (one) => Math.abs(one.difference) * of.labelled[one.label];
   lines.sort((x, y) => weight(y) - weight(x));
@@ -136,7 +125,7 @@ function byConfusion(of, a, b, names, empty) {
       .slice(0, 15)
       .map((one) => [
         classes[one.label],
-        element("td", classes[one.given] || "no class", { class: "text" }),
+        element("td", classes[one.given], { class: "text" }),
         ...one.values.map(number),
         signed(one.difference),
         signed((one.difference * of.labelled[one.label]) / 100),

@@ -53,7 +53,7 @@ function showResult() {
   );
   table(
     "confusion",
-    ["True class", ...classNames(of)],
+    ["True class", ...classNames(of), ...(cell.confusion && cell.confusion[0].length > of.classes.length ? ["no class"] : [])],
     !cell.confusion
       ? []
       : cell.confusion.map((line, place) => [

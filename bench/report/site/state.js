@@ -11,7 +11,7 @@ const MOST_DRAWN = 8; // rows in a chart, besides those that were chosen
 
 const known = (value) => value !== null && value !== undefined;
 const number = (value) => (known(value) ? value.toFixed(1).replace("-", "−") : "–");
-const signed = (value) => (value > 0 ? `+${number(value)}` : number(value));
+const signed = (value) => (value > 0 ? `+${number(value)}` : number(value)).replace(/^[+−]0\.0$/, "0.0");
 const chance = (p) => (!known(p) ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
 const plural = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
