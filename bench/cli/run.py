@@ -79,7 +79,7 @@ def _run(spec: RunSpec, args: argparse.Namespace, processes: Distributed) -> int
             if processes.is_main:
                 _estimate(run)
             return 1 if run.errors or _without_data(run, args.strict) else 0
-        bars.expect(sum(len(dataset.indices) for dataset in run.waiting))
+        bars.expect(sum(len(dataset.indices) for dataset in run.waiting) // processes.size)
         with contextlib.closing(log):
             log.start(run)
             with profiled(args.profile):
@@ -141,7 +141,7 @@ def _estimate(run: Run) -> None:
         if not run.waiting and not run.errors and not run.missing:
             print("\nnothing to do: every cell is stored and up to date")
     else:
-        time = time_text(Timer.of_run(run).seconds(work))
+        time = time_text(Timer.of_run(run).seconds(work, run.processes.size))
         print(f"\nabout {time} on {run.models.device} (an image of noise timed for each dataset)")
 
 
@@ -171,7 +171,8 @@ def _lacking(run: Run) -> None:
             )
             for dataset in run.datasets
         ]
-        seconds = Timer.drawn(models.config, models.methods, models.device, models.dtype).seconds(work)
+        timer = Timer.drawn(models.config, models.methods, models.device, models.dtype)
+        seconds = timer.seconds(work, run.processes.size)
         time = "an unknown time" if seconds is None else f"about {time_text(seconds)}"
         print(f"\nwith all weights and data {time} on {models.device}")
 

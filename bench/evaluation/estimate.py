@@ -120,13 +120,13 @@ class Timer:
         ready = {(cell.settings.dataset, cell.row): cell.ready for cell in cells if cell.ready}
         return cls(run.models, lambda settings: ready[settings.dataset, settings.row], run.batch)
 
-    def seconds(self, work: Iterable[Work]) -> float | None:
-        """Seconds that all of it takes in one process.
+    def seconds(self, work: Iterable[Work], processes: int = 1) -> float | None:
+        """Seconds that all of it takes in processes that share the images.
 
         None where a row cannot be made, as those of SAM 3 without transformers.
         """
         try:
-            return sum(one.images * self._image(one.rows, one.card) for one in work)
+            return sum(one.images * self._image(one.rows, one.card) for one in work) / processes
         except BenchError:
             return None
 

@@ -71,16 +71,17 @@ class Rehearsal:
             raise BenchError("as without transformers")
         return build_row(settings, [["road"], ["tree"]], self.models)
 
-    def seconds(self, row: str, dataset: str = "loveda") -> float | None:
+    def seconds(self, row: str, dataset: str = "loveda", processes: int = 1) -> float | None:
         card = load_card(dataset)
         settings = self.config.settings_of(row, card, find_method(self.config.row(row).method, self.methods).defaults)
-        return self.timer.seconds([Work([settings], card, 10)])
+        return self.timer.seconds([Work([settings], card, 10)], processes)
 
 
 def test_rows_of_other_backbones_and_upsamplers_are_timed_apart(tmp_path: Path) -> None:
     rehearsal = Rehearsal(tmp_path)
     once = rehearsal.seconds("clip")
     assert once and rehearsal.seconds("clip", "openearthmap") == once  # images of the same size: timed once
+    assert rehearsal.seconds("clip", processes=4) == once / 4
     others = {rehearsal.seconds(row) for row in ("clip-deep", "clip+simfeatup", "clip+nearest")}
     assert len({once, *others}) == 4 and None not in others
 
