@@ -133,7 +133,12 @@ def _make(
         for job in jobs:
             print(job.note + ("; its map is there" if job.is_done() else ""), file=sys.stderr, flush=True)
         bars.expect(windows_left(jobs, worker))
-    failures = make_maps(jobs, spec, worker, bars.images, complain)
+
+    def say(line: str) -> None:
+        bars.close()  # its line ends first
+        complain(line)
+
+    failures = make_maps(jobs, spec, worker, bars.images, say)
     bars.close()
     processes.wait()
     return _close(jobs, failures, spec.shard is not None, processes)

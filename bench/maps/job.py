@@ -42,6 +42,7 @@ class Worker(NamedTuple):
 
 
 ALONE: Final = Worker(0, 1)
+_LARGE: Final = 10**8  # pixels of a map that takes ten seconds or more to be put together
 
 
 def make_maps(
@@ -54,7 +55,7 @@ def make_maps(
     """Compute a share of the strips of all scenes, and write the maps whose strips are all there.
 
     What is there already is not computed again. A scene that fails does not end the others; what is there of it stays.
-    say: told at once of a scene that fails.
+    say: told at once of a scene that fails, and when a large map is put together.
     Returns a line for each scene that failed. Raises SharedStateLost where a row changed what all share.
     """
     failures: list[str] = []
@@ -67,6 +68,8 @@ def make_maps(
                 for index, wanted in enumerate(shares):
                     _compute(job, index, wanted, scene, spec, progress)
                 if not job.missing():
+                    if scene.height * scene.width >= _LARGE:
+                        say(f"{job.source}: all strips are there; the map is put together, which takes a while")
                     _finish(job, scene)
         except SharedStateLost:
             raise  # the next scene would be computed with what a row has spoilt

@@ -217,6 +217,21 @@ def test_a_damaged_strip_is_computed_again(scenes: list[Path], tmp_path: Path, m
     assert sum(computed) < 9  # the other strips have stayed
 
 
+def test_it_is_said_that_a_large_map_is_put_together(
+    scenes: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, said = MapSpec(native=None), list[str]()
+    for pixels in (10**8, 1):
+        monkeypatch.setattr(jobs, "_LARGE", pixels)
+        make_maps(
+            plan_maps(asked(scenes[:1], tmp_path / f"{pixels}", spec), rows("sclip"), spec, PLAIN),
+            spec,
+            say=said.append,
+        )
+    (line,) = said
+    assert "the map is put together" in line
+
+
 def test_a_row_that_spoils_what_all_share_ends_the_job(scenes: list[Path], tmp_path: Path) -> None:
     group = rows("sclip")
     backbone: Any = group.segmenters[0].backbone
