@@ -22,7 +22,7 @@ from bench.evaluation.models import ModelCache, build_segmenters
 from bench.evaluation.plan import Cell, DatasetPlan, share
 from bench.inference.segmenter import Segmenter
 from bench.inference.visualize import palette_png
-from bench.runtime.device import default_batch, default_workers, peak_memory
+from bench.runtime.device import default_workers, peak_memory
 from bench.runtime.distributed import Distributed
 from bench.runtime.threads import Backlog
 from bench.spec import RunSpec
@@ -57,11 +57,8 @@ class Run:
     """Those that share the images."""
     report: Callable[[Progress], None]
     """Called after each image, on the main process."""
-
-    @property
-    def batch(self) -> int:
-        """Windows at once."""
-        return self.spec.batch or default_batch(self.models.device)
+    batch: int
+    """Windows at once, on all datasets."""
 
     @property
     def rows(self) -> list[str]:
@@ -184,6 +181,7 @@ def _result(run: Run, dataset: DatasetPlan, cell: Cell) -> ResultSpec:
         dataset.contents,
         dataset.expected,
         card.facts(() if cell.wordless else run.models.config.words(card, cell.settings.vocabulary)),
+        run.batch,
     )
 
 

@@ -11,7 +11,7 @@ from bench.evaluation.dataset_run import Progress, Run, run_dataset
 from bench.evaluation.models import ModelCache
 from bench.evaluation.plan import plan
 from bench.registry import load_methods
-from bench.runtime.device import choose_device
+from bench.runtime.device import choose_device, default_batch
 from bench.runtime.distributed import Distributed
 from bench.spec import RunSpec
 from bench.store.store import Store
@@ -44,7 +44,8 @@ def planned(
     store = Store(spec.folder, limit=spec.limit, demo=spec.demo, shard=spec.shard)
     with store.lock() if processes.is_main and writes else contextlib.nullcontext():
         datasets = plan(spec, models, store, processes, report_word, tolerant)
-        yield Run(spec, models, store, datasets, processes, report)
+        # once: what the first dataset took of a GPU's memory is not free for the next
+        yield Run(spec, models, store, datasets, processes, report, spec.batch or default_batch(device))
 
 
 def execute(run: Run) -> None:

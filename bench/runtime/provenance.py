@@ -26,8 +26,8 @@ _PACKAGES = (
 )
 
 
-MACHINE = ("cpu", "simd", "threads", "mkl", "onednn", "gpu")
-"""Facts of `provenance` on which the rounding of a result depends, besides the versions of torch and its device."""
+MACHINE = ("cpu", "simd", "threads", "mkl", "onednn", "gpu", "batch")
+"""Facts on which the rounding of a result depends, besides the version of torch; the batch is a run's."""
 
 
 def utc_now() -> str:
@@ -47,7 +47,7 @@ def installed() -> list[str]:
 
 
 def machine() -> dict[str, str]:
-    """Return the facts that MACHINE names; only the CPU where torch is not in use.
+    """Return the facts that MACHINE names of a machine; only the CPU where torch is not in use.
 
     These are the model of the CPU, its widest instructions that torch uses, torch's threads, math libraries and GPU.
     """

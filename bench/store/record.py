@@ -195,6 +195,7 @@ class ResultSpec:
         another one are to be done again.
     expected: how many images the card says there are.
     card: what tables and verdicts need of the dataset's card.
+    batch: windows at once, which the rounding depends on.
     """
 
     settings: Settings
@@ -206,6 +207,7 @@ class ResultSpec:
     contents: Sequence[str | None] | None = None
     expected: int | None = None
     card: DatasetFacts | None = None
+    batch: int | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -226,7 +228,7 @@ class ResultSpec:
             inputs=dict(sorted(self.inputs.items())),
             fingerprint=self.fingerprint,
             info=self.info,
-            made_with=provenance(),
+            made_with=provenance() | ({} if self.batch is None else {"batch": str(self.batch)}),
         )
 
 

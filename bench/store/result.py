@@ -192,7 +192,7 @@ class StoredResult:
 
     @property
     def mixture(self) -> str | None:
-        """Differences of the machines that counted this cell, in one line; None where one machine did, as far as known.
+        """Differences of the machines and batches that counted this cell, in one line; None where none is known.
 
         A cell's images may come from several runs and shards; cell.json keeps what each was made with.
         """
@@ -200,7 +200,7 @@ class StoredResult:
         found = list(dict.fromkeys(change for made in known[1:] for change in differing(known[0], made)))
         if not found:
             return None
-        return f"counted on different machines ({'; '.join(found)}): ties may move {TIES} pixels in a million"
+        return f"not all counted alike ({'; '.join(found)}): ties may move {TIES} pixels in a million"
 
     @property
     def reason(self) -> str | None:

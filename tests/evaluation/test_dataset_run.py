@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from narrowed import present
 from project import BOTH, Project
 from store_helpers import edit
@@ -89,6 +90,23 @@ def test_batches_of_a_gpu_are_the_same_in_shards_and_in_a_run_that_goes_on(
         assert not whole <= batches(results="resumed", code=1)
         image.write_bytes(content)
         assert batches(results="resumed") == whole
+
+
+def test_a_run_has_one_batch_and_another_run_of_a_cell_says_that_it_had_another(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default it follows from a GPU's free memory, of which a first dataset leaves less to the second."""
+    flags = ("--methods", "clip", "--device", "cuda")
+    with pretended_cuda(monkeypatch):
+        free = iter([(6 << 30, 6 << 30), (1 << 30, 6 << 30)])
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: next(free))
+        assert project.run(*BOTH, *flags, "--limit", "2") == 0
+        for dataset in ("loveda", "whu_aerial"):
+            cell = Store(project.root / "results", limit=2).cell("clip", dataset)
+            assert present(cell).record.made_with["batch"] == "10"
+        project.run("--datasets", "loveda", *flags, "--shard", "0/2")
+        project.run("--datasets", "loveda", *flags, "--shard", "1/2", "--batch", "2")
+    assert "(batch 2 -> 1)" in str(present(Store(project.root / "results").cell("clip", "loveda")).mixture)
 
 
 def test_a_cell_that_was_counted_and_not_put_together_is_finished(finished: Project, project: Project) -> None:

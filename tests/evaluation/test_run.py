@@ -164,4 +164,4 @@ def test_cell_json_tells_where_a_number_comes_from(finished: Project) -> None:
     )
     assert record["info"]["label"] == "SegEarth-OV"
     assert record["cost"]["images"] == 3
-    assert record["made_with"]["torch"]
+    assert record["made_with"]["torch"] and record["made_with"]["batch"] == "4"

@@ -56,7 +56,7 @@ def test_a_cell_of_several_machines_says_how_far_they_may_differ(
     made = [{"torch": "2.9", "threads": "2", "host": "a"}, {"torch": "2.9", "threads": "4", "host": "b"}]
     write(Store(tmp_path / "one"), 6)
     assert the_cell(Store(tmp_path / "one")).mixture is None
-    expected = "counted on different machines (threads 4 -> 2): ties may move 200 pixels in a million"
+    expected = "not all counted alike (threads 4 -> 2): ties may move 200 pixels in a million"
     for facts, images in zip(made, ((0, 1), (2, 3, 4, 5)), strict=True):  # resumed elsewhere
         monkeypatch.setattr("bench.store.record.provenance", lambda facts=facts: facts)
         writer = opened(Store(tmp_path / "resumed"))
