@@ -107,6 +107,7 @@ def command_of(cell: StoredResult, config: Config, card: Card | None) -> str:
         with contextlib.suppress(BenchError):  # of a row that benchmark.yaml does not know
             now = settings_now(cell, config, card)
             flags += ["--backbone", settings.backbone] if now and now.backbone != settings.backbone else []
+    flags += ["--dtype", record.info.dtype] if record.info.dtype not in (None, "fp32") else []
     flags += ["--demo"] if record.demo else []
     flags += ["--limit", str(record.limit)] if record.limit else []
     return f"python -m bench {shlex.join(flags)}"

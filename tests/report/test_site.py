@@ -38,7 +38,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("sclip", "wbs_si", [FAIR, FAIR, FAIR, FAIR]),
     ):
         now = CONFIG.settings_of(row, load_card(dataset), Overrides()).model_dump(exclude={"row", "dataset"})
-        stored(folder, row, dataset, images, changes=now, metric="foreground_iou", info={"label": row.upper()})
+        info = {"label": row.upper(), "dtype": "bf16" if row == "sclip" else "fp32"}
+        stored(folder, row, dataset, images, changes=now, metric="foreground_iou", info=info)
     Store(folder).record_gap(
         spec(0, settings=settings("gem", "wbs_si"), metric="foreground_iou", classes=("background", "building")),
         "failed",
@@ -62,6 +63,9 @@ def test_the_numbers_are_those_of_the_leaderboard(results: Path) -> None:
             assert cell["curve"][round(100 * cell["threshold"])] == pytest.approx(cell["score"], abs=0.02)
     assert cells["gem", "wbs_si"]["status"] == "failed" and "no <weights>" in cells["gem", "wbs_si"]["notes"][0]
     assert cells["clip", "whu_aerial"]["published"] == 17.7
+    command = "python -m bench run --methods {} --datasets wbs_si"
+    assert cells["clip", "wbs_si"]["command"] == command.format("clip")
+    assert cells["sclip", "wbs_si"]["command"] == command.format("sclip") + " --dtype bf16"
     rows = {row["row"]: row for row in data["rows"]}
     assert rows["sclip"]["code"] == "https://github.com/wangf3014/SCLIP" and rows["(chance)"]["code"] is None
     assert rows["clip"]["backbone"] == "clip-vit-b16" and rows["clip"]["upsampler"] == rows["clip"]["second"] == ""
