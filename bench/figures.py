@@ -119,8 +119,9 @@ def paper_figure(
 
 def _radar(out: Path, rows: Sequence[str] | None, spec: RunSpec) -> Path:
     config = load_config(spec.config)
-    (collection, *_) = collect(spec.folder, config, 1)
-    if not collection.scores:
+    found = collect(spec.folder, config, 1, spec.cards)
+    collection = next((one for one in found if one.scores and spec.limit in (None, one.limit)), None)
+    if collection is None:
         raise BenchError(f"{spec.folder}: holds no results; give another with --results, or run first")
     wanted = rows or [row for row in config.tables["1"].rows if row in collection.rows]
     for row in wanted:

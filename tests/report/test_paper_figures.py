@@ -14,7 +14,9 @@ from store_helpers import stored
 from bench.cli import main
 from bench.config import load_config
 from bench.data.cards import load_card
+from bench.errors import BenchError
 from bench.evaluation.pictures import _WithCls
+from bench.figures import paper_figure
 from bench.models.backbone import Features
 from bench.report.figure import draw_bias, draw_radar
 from bench.settings import Overrides
@@ -37,6 +39,8 @@ def test_a_radar_of_stored_results(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ((scores, note),) = drawn
     assert note == "" and [list(of) for of in scores.values()] == [["WHU Aerial", "Inria", "WBS-SI"]] * 2
     assert next(iter(scores.values()))["Inria"] == 1.0
+    with pytest.raises(BenchError, match="holds no results"):
+        paper_figure(1, tmp_path / "f.png", results=tmp_path, limit=3)
 
 
 def test_files_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
