@@ -7,8 +7,9 @@
         return last_block(trunk, lambda q, k, v: attention(k, k) @ v, residual=False, ffn=False)
 
 A plug-in is a callable that takes a `Trunk` and returns `Features`. Keyword parameters with defaults become
-options that a row may set (`options:` in benchmark.yaml); an option annotated `Path` is a file, whose content is part
-of a result's identity. A parameter called `text` is no option: it gets the (Q, C) embeddings of the words.
+options that a row may set (`options:` in benchmark.yaml); an option annotated `Share` lies between 0 and 1, one
+annotated `Path` is a file, whose content is part of a result's identity. A parameter called `text` is no option: it
+gets the (Q, C) embeddings of the words.
 
 A plug-in that needs more is a class: it is built once per cell with its options and may offer, besides
 ``__call__(trunk) -> Features``,
@@ -50,7 +51,7 @@ from bench.models.towers.dinotxt import Dinotxt, DinotxtTrunk
 from bench.models.towers.radio import Radio, RadioTrunk
 from bench.models.towers.sam3 import Answer, Sam3, Sam3Trunk
 from bench.models.upsamplers import Upsampler, upsampler
-from bench.registry import method, refinement
+from bench.registry import Share, method, refinement
 
 __all__ = [
     "TEMPLATES",
@@ -66,6 +67,7 @@ __all__ = [
     "Sam3",
     "Sam3Trunk",
     "SecondTrunk",
+    "Share",
     "Trunk",
     "Upsampler",
     "Vocabulary",

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Annotated, Any, TypeVar, cast, get_args
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from bench import methods
 from bench.errors import BenchError, check_known, validation_message
@@ -34,6 +34,8 @@ from bench.runtime.yaml_files import read_yaml
 from bench.settings import Library, Overrides
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
+Share = Annotated[float, Field(ge=0, le=1)]
+"""Annotation of an option."""
 
 
 @dataclass(frozen=True)

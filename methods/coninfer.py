@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import Box, Trunk, WholeImage, attention, last_block, method
+from bench.api import Box, Share, Trunk, WholeImage, attention, last_block, method
 
 SHARPNESS, SUREST, ROUNDS = 100.0, 8, 10
 
 
 @method("coninfer", label="ConInfer (one image)", venue="CVPR'26", models={"vfm": "dinov3-vitl16-sat"}, scale=5.0)
 class ConInfer:
-    def __init__(self, blocks: float = 0.6, temperature: float = 50.0) -> None:
+    def __init__(self, blocks: Share = 0.6, temperature: float = 50.0) -> None:
         self.blocks, self.temperature = blocks, temperature
 
     def collect(self, image: WholeImage) -> "_Windows":

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from bench.api import Backbone, Trunk, Vocabulary, attention, cosine, encode_words, last_block, method
+from bench.api import Backbone, Share, Trunk, Vocabulary, attention, cosine, encode_words, last_block, method
 
 GREY = (0.2989, 0.587, 0.114)
 BLUR, SIGMA = 11, 5.0  # pixels
@@ -25,9 +25,9 @@ class ItaClip:
     def __init__(
         self,
         definitions: Path | None = None,
-        definition_share: float = 0.05,
+        definition_share: Share = 0.05,
         views: bool = False,
-        view_share: float = 0.7,
+        view_share: Share = 0.7,
     ) -> None:
         self.definitions = definitions
         self.definition_share = definition_share

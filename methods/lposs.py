@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import Box, Trunk, WholeImage, last_block, method
+from bench.api import Box, Share, Trunk, WholeImage, last_block, method
 
 MOST = 40_000  # patches of an image: its graph has k edges for each
 MOST_PIXELS = 1 << 21  # of LPOSS+: 84 weights in float64 for each, 1.4 GB
@@ -34,7 +34,7 @@ class Lposs:
         k: int = 400,
         gamma: float = 3.0,
         sigma: float = 0.01,
-        alpha: float = 0.95,
+        alpha: Share = 0.95,
         pixels: bool = False,
         tau: float = 0.01,
     ) -> None:

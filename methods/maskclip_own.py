@@ -12,13 +12,24 @@ QuickGELU and LayerNorm eps 1e-5, run with GELU and 1e-6 there, here with what t
 import torch
 import torch.nn.functional as F
 
-from bench.api import TEMPLATES, Backbone, Trunk, Vocabulary, cosine, encode_words, last_block, merge_heads, method
+from bench.api import (
+    TEMPLATES,
+    Backbone,
+    Share,
+    Trunk,
+    Vocabulary,
+    cosine,
+    encode_words,
+    last_block,
+    merge_heads,
+    method,
+)
 from bench.methods.clip_surgery import IN_THE_SCENE
 
 
 @method("maskclip-own", label="MaskCLIP (own code)", venue="ECCV'22")
 class MaskClip:
-    def __init__(self, key_smoothing: float = 0.0, denoising: float = 0.0, scene_templates: bool = False) -> None:
+    def __init__(self, key_smoothing: Share = 0.0, denoising: Share = 0.0, scene_templates: bool = False) -> None:
         self.templates = (*TEMPLATES, *IN_THE_SCENE) if scene_templates else TEMPLATES
         self.key_smoothing = key_smoothing
         self.denoising = denoising

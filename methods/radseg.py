@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import Box, RadioTrunk, WholeImage, attention, method
+from bench.api import Box, RadioTrunk, Share, WholeImage, attention, method
 
 
 @method(
@@ -34,7 +34,7 @@ class RadSeg:
     multiple = "stride"
     enlarged_at_once = True
 
-    def __init__(self, recursion: float = 10.0, aggregation: float = 10.0, denoise: float = 0.5) -> None:
+    def __init__(self, recursion: float = 10.0, aggregation: float = 10.0, denoise: Share = 0.5) -> None:
         self.recursion, self.aggregation, self.denoise = recursion, aggregation, denoise
 
     def collect(self, image: WholeImage) -> "_Windows":

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import Answer, Sam3, Sam3Trunk, Vocabulary, method
+from bench.api import Answer, Sam3, Sam3Trunk, Share, Vocabulary, method
 
 
 @method(
@@ -34,7 +34,7 @@ from bench.api import Answer, Sam3, Sam3Trunk, Vocabulary, method
 class SegEarthOV3:
     def __init__(
         self,
-        confidence: float = 0.5,
+        confidence: Share = 0.5,
         fusion: Literal["max", "pgrf"] = "max",
         instances: bool = True,
         semantic: bool = True,

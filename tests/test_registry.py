@@ -91,6 +91,8 @@ def test_options_are_checked_against_the_signature() -> None:
         methods["gem"].build({"residul": "keep"})
     with pytest.raises(BenchError, match=r"method 'gem', option 'residual': .*'keep' or 'drop' \(value 'kept'\)"):
         methods["gem"].build({"residual": "kept"})
+    with pytest.raises(BenchError, match=r"method 'segearth-ov3', option 'confidence': .*less than or equal to 1"):
+        methods["segearth-ov3"].build({"confidence": 7})
 
 
 @pytest.mark.usefixtures("_forget")
@@ -186,10 +188,15 @@ def test_only_code_is_a_plug_ins_identity(tmp_path: Path, text: str, same: bool)
     assert (source_hash(first) == source_hash(second)) is same
 
 
-@pytest.mark.parametrize("name", ["pamr", "res_clip"])
+@pytest.mark.parametrize("name", ["pamr", "res_clip", "itaclip", "segearth_ov3"])
 def test_results_of_code_that_computed_the_same_stay_valid(name: str) -> None:
-    """PAMR says how far it reaches since then; RES-CLIP imports it."""
-    before = {"pamr": "e8e483b74231ae5b", "res_clip": "2629bf8fc8b80296"}
+    """Since then PAMR says how far it reaches, RES-CLIP imports it, and options of the others have a range."""
+    before = {
+        "pamr": "e8e483b74231ae5b",
+        "res_clip": "2629bf8fc8b80296",
+        "itaclip": "e79c129a2d40a90b",
+        "segearth_ov3": "d38d5ed27303d48b",
+    }
     assert any(one.startswith(before[name]) for one in earlier_hashes(shipped(f"methods/{name}.py")))
 
 
