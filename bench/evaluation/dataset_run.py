@@ -58,7 +58,7 @@ class Run:
     report: Callable[[Progress], None]
     """Called after each image, on the main process."""
     batch: int
-    """Windows at once, on all datasets."""
+    """Windows at once, on all datasets and in all processes."""
 
     @property
     def rows(self) -> list[str]:

@@ -44,8 +44,9 @@ def planned(
     store = Store(spec.folder, limit=spec.limit, demo=spec.demo, shard=spec.shard)
     with store.lock() if processes.is_main and writes else contextlib.nullcontext():
         datasets = plan(spec, models, store, processes, report_word, tolerant)
-        # once: what the first dataset took of a GPU's memory is not free for the next
-        yield Run(spec, models, store, datasets, processes, report, spec.batch or default_batch(device))
+        # once for all: what the first dataset took of a GPU's memory is not free for the next
+        batch = processes.shared(spec.batch or default_batch(device))
+        yield Run(spec, models, store, datasets, processes, report, batch)
 
 
 def execute(run: Run) -> None:
