@@ -14,6 +14,10 @@ from bench.store.history import changes_for_recount, setting_changes
 from bench.store.record import SCORING
 from bench.store.result import TIES, StoredResult, sparse_counts
 
+ROUNDED = 50_000
+"""Pixels in a million in another class, at the most, between results in less than float32: of bf16, 8 times what is
+measured against float32 (docs/performance.md)."""
+
 
 class Agreement(NamedTuple):
     """Two runs of one row on one dataset.
@@ -24,7 +28,7 @@ class Agreement(NamedTuple):
     first, second: scores on the images that both counted; fractions.
     changed: settings and inputs in which they differ, without which they are two runs of the same thing.
     machines: in what their machines differ, as far as both are known.
-    rounded: whether both computed in less than float32, where ties explain nothing.
+    rounded: whether both computed in less than float32, where ties explain little.
     """
 
     row: str
@@ -48,7 +52,7 @@ class Agreement(NamedTuple):
     @property
     def good(self) -> bool:
         """Whether two runs of the same thing agree as far as machines do; nothing is expected of other settings."""
-        tied = self.rounded or (self.bins <= TIES and 4 * self.classes <= TIES)
+        tied = self.classes <= ROUNDED if self.rounded else self.bins <= TIES and 4 * self.classes <= TIES
         return bool(self.changed) or (self.images > 0 and not self.labels and tied)
 
     @property
@@ -62,7 +66,8 @@ class Agreement(NamedTuple):
             return f"other labels in {self.labels:,} of {self.images:,} images"
         if not self.bins:
             return "equal counts"
-        how = "" if self.good and not self.rounded else ", rounded" if self.rounded else ", more than ties move"
+        by = "rounding moves" if self.rounded else "ties move"
+        how = f", more than {by}" if not self.good else ", rounded" if self.rounded else ""
         return f"{self.classes:.1f} pixels in a million in another class, {self.bins:.1f} in another hundredth{how}"
 
 

@@ -66,11 +66,13 @@ def test_what_keeps_two_runs_apart(changes: dict, words: str, tmp_path: Path) ->
     assert found.words.endswith(words) and found.good == words.startswith("not the same")
 
 
-def test_nothing_is_said_of_ties_where_less_than_float32_was_used(tmp_path: Path) -> None:
-    for name, image in (("a", ONE), ("b", [[39_000, 1_000], [0, 40_000]])):
-        stored(tmp_path / name, "clip", "loveda", [image], inputs={**INPUTS, "dtype": "bf16"})
-    found = between(tmp_path)
-    assert found.good and found.words.endswith("in another hundredth, rounded")
+def test_little_is_said_of_ties_where_less_than_float32_was_used(tmp_path: Path) -> None:
+    for moved, good in ((1_000, True), (5_000, False)):
+        for name, image in (("a", ONE), ("b", [[40_000 - moved, moved], [0, 40_000]])):
+            stored(tmp_path / name, "clip", "loveda", [image], inputs={**INPUTS, "dtype": "bf16"}, fresh=True)
+        found = between(tmp_path)
+        assert found.good == good
+        assert found.words.endswith("in another hundredth, " + ("rounded" if good else "more than rounding moves"))
 
 
 def test_images_that_one_run_lacks_are_left_out(tmp_path: Path) -> None:
