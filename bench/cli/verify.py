@@ -166,7 +166,7 @@ def _demo(args: argparse.Namespace, device: str) -> list[Moved]:
 
 
 def _show_demo(moved: list[Moved], dtype: str) -> bool:
-    from bench.verify.demo import BOUND
+    from bench.store.result import TIES
 
     changed = [cell for cell in moved if cell.pixels]
     scores = [cell for cell in moved if cell.expected != cell.found]
@@ -176,4 +176,4 @@ def _show_demo(moved: list[Moved], dtype: str) -> bool:
     for cell in scores:
         print(f"  {cell.row} on {cell.dataset}: {cell.expected} in the reference, {cell.found} here")
     print(f"{len(scores)} printed numbers differ")
-    return dtype != "fp32" or worst.pixels <= BOUND
+    return dtype != "fp32" or worst.pixels <= TIES

@@ -17,7 +17,6 @@ from bench.store.result import StoredResult
 SCORES, CONFUSIONS = "scores.csv", "confusions.npz"
 A_FEW = {"wbs_si": ("clip", "segearth-ov"), "whu_aerial": ("gem", "maskclip+ours")}
 """Dataset -> rows that are run where not all are asked for: seconds."""
-BOUND = 200.0  # pixels per million that ties may move between machines
 
 
 class Moved(NamedTuple):

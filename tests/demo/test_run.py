@@ -13,8 +13,9 @@ from project import SMALL
 from bench.cli import main
 from bench.config import load_config
 from bench.errors import BenchError
+from bench.store.result import TIES
 from bench.store.store import Store
-from bench.verify.demo import A_FEW, BOUND, CONFUSIONS, SCORES, compare, printed, write_reference
+from bench.verify.demo import A_FEW, CONFUSIONS, SCORES, compare, printed, write_reference
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "demo"
 
@@ -55,7 +56,7 @@ def test_a_fresh_run_moves_at_most_a_few_pixels(tmp_path: Path) -> None:
     run_a_few(tmp_path)
     moved = compare(Store(tmp_path, demo=True).cells(), REFERENCE)
     assert {(cell.row, cell.dataset) for cell in moved} == {(row, name) for name, rows in A_FEW.items() for row in rows}
-    assert max(cell.pixels for cell in moved) <= BOUND
+    assert max(cell.pixels for cell in moved) <= TIES
 
 
 def test_moved_pixels_and_numbers_are_named(results: Path, tmp_path: Path) -> None:
