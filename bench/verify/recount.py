@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from bench.data.layouts import DatasetMissing
 from bench.data.prepared import find_samples
 from bench.demo.datasets import demo_data_root
 from bench.errors import BenchError
@@ -47,33 +48,43 @@ def recount(
     cells: by submission. chance: what chooses the images; nobody can foresee it by default.
 
     Of every cell the label pixels are held against the labels here. What shipped methods counted is computed again;
-    source that was submitted is not run.
+    source that was submitted is not run. What differs in another layout than the cell's is said, and not wrong.
     """
-    faults, said = [], []
+    faults, said = list[str](), list[str]()
     chance = chance or random.SystemRandom()
-    named = [(f"{SUBMISSIONS}/{name}: {cell.row} on {cell.dataset}", cell) for name, of in cells.items() for cell in of]
-    for dataset in sorted({cell.dataset for _, cell in named}):
-        card, these = card_of(dataset, board.cards), {where: cell for where, cell in named if cell.dataset == dataset}
+    together: dict[tuple[str, str], dict[str, StoredResult]] = {}
+    for name, cell in [(name, cell) for name, of in cells.items() for cell in of]:
+        these = together.setdefault((cell.dataset, cell.info.layout or ""), {})
+        these[f"{SUBMISSIONS}/{name}: {cell.row} on {cell.dataset}"] = cell
+    for (dataset, layout), these in sorted(together.items()):
+        card = card_of(dataset, board.cards)
         try:
             if card is None:
                 raise BenchError("the board has no such dataset")
-            samples = find_samples(card, demo_data_root([dataset]) if board.demo else data_root(asked.data_root))
+            root = demo_data_root([dataset]) if board.demo else data_root(asked.data_root)
+            try:
+                samples = find_samples(card, root, layout)
+            except DatasetMissing:  # another one may hold the same
+                samples = find_samples(card, root)
+            indices = sorted(chance.sample(range(len(samples)), min(asked.images, len(samples))))
+            labels = {samples.ids[index]: samples.read(index).label for index in indices}
         except BenchError as error:
             said.append(f"{dataset}: not counted again: {error}")
             continue
-        indices = sorted(chance.sample(range(len(samples)), min(asked.images, len(samples))))
-        labels = {samples.ids[index]: samples.read(index).label for index in indices}
+        apart, into = "", faults
+        if samples.layout != layout:
+            apart, into = f"; it was counted in the layout '{layout}', here is '{samples.layout}'", said
         wrong = {where: _other_labels(cell, labels) for where, cell in these.items()}
-        faults += [f"{where}: {fault}" for where, fault in wrong.items() if fault]
+        into += [f"{where}: {fault}{apart}" for where, fault in wrong.items() if fault]
         said.append(f"{dataset}: labels of {len(labels)} of {units(len(samples), 'image')} counted again")
-        for where, cell, again in _computed(board, these, indices, asked):
+        for where, cell, again in _computed(board, these, samples.layout, indices, asked):
             if isinstance(again, str):
                 said.append(f"{where}: not computed again: {again}")
                 continue
             found = agreement(again, cell)
             found = found._replace(changed=tuple(one for one in found.changed if one not in _JUDGED))
             if found.changed or not found.good:
-                faults.append(f"{where}: computed again, it is {found.points:.2f} points away: {found.words}")
+                into.append(f"{where}: computed again, it is {found.points:.2f} points away: {found.words}{apart}")
             else:
                 said.append(f"{where}: {units(found.images, 'image')} computed again: {found.words}")
     return faults, said
@@ -91,7 +102,7 @@ def _other_labels(cell: StoredResult, labels: Mapping[str, Uint8s]) -> str | Non
 
 
 def _computed(
-    board: Board, cells: Mapping[str, StoredResult], indices: Sequence[int], asked: Recount
+    board: Board, cells: Mapping[str, StoredResult], layout: str, indices: Sequence[int], asked: Recount
 ) -> Iterator[tuple[str, StoredResult, StoredResult | str]]:
     """Compute images of one dataset again: yield where a cell is, itself, and its run here, or why there is none."""
     passes: dict[str, dict[str, StoredResult]] = {}
@@ -104,7 +115,8 @@ def _computed(
             passes.setdefault(cell.record.inputs.get("dtype", "fp32"), {})[where] = cell
     for dtype, these in passes.items():
         with tempfile.TemporaryDirectory() as folder:
-            options = {"dtype": dtype, "device": asked.device, "data_root": asked.data_root, "results": Path(folder)}
+            options: dict[str, Any] = {"dtype": dtype, "device": asked.device, "data_root": asked.data_root}
+            options |= {"layouts": {one.dataset: layout for one in these.values()}, "results": Path(folder)}
             again = _run(board, list(these.values()), indices, options)
             for where, cell in these.items():
                 yield where, cell, again[cell.row]
@@ -127,9 +139,8 @@ def _run(
         )
         with planned(spec, tolerant=True) as run:
             execute(replace(run, datasets=tuple(replace(one, indices=indices) for one in run.datasets)))
-            errors = {cell.row: cell.error for one in run.datasets for cell in one.cells}
     except BenchError as error:
         return dict.fromkeys(rows, str(error))
     store = Store(options["results"], demo=board.demo)
-    stored = {row: store.cell(row, dataset) for row in rows}
-    return {row: cell if cell and cell.counted else errors.get(row) or "it failed" for row, cell in stored.items()}
+    stored = {cell.row: cell if cell.counted else str(cell.reason) for cell in store.cells()}
+    return {row: stored.get(row, "it failed") for row in rows}

@@ -49,7 +49,14 @@ def test_label_pixels_are_held_against_the_labels_here(tmp_path: Path) -> None:
     assert f"has no image '{ids[1]}', which the dataset here has" in faults[1]
     assert said[0] == "whu_aerial: labels of 2 of 3 images counted again"
     assert said[1].endswith("its source was submitted; read it, then run it yourself with --plugin")
-    faults, said = recount(Board(board), cells, Recount(2, tmp_path / "nowhere"))
+    for name, layout in (("ada", "prepared"), ("bob", "prepared"), ("eve", "new")):  # which are not here
+        cells[name][0].info.layout = layout
+    faults, said = recount(Board(board), cells, Recount(2, tmp_path / "data"), random.Random(0))
+    assert not faults and said[0].startswith("whu_aerial: not counted again: whu_aerial has no layout 'new'")
+    apart = "; it was counted in the layout 'prepared', here is 'original'"
+    assert said[1] == f"submissions/bob: bob on whu_aerial: its label pixels of '{ids[1]}' are not those here{apart}"
+    assert said[2] == "whu_aerial: labels of 2 of 3 images counted again"
+    faults, said = recount(Board(board), {"ada": cells["ada"]}, Recount(2, tmp_path / "nowhere"))
     assert not faults and len(said) == 1 and said[0].startswith("whu_aerial: not counted again: whu_aerial: no folder")
 
 
