@@ -67,9 +67,9 @@ class Cost(Part):
     peak_memory_bytes: None where it is not known.
     """
 
-    images: int = Field(gt=0)
+    images: int = Field(gt=0, le=1 << 53)
     seconds: float = Field(ge=0, allow_inf_nan=False)
-    peak_memory_bytes: int | None = Field(None, ge=0)
+    peak_memory_bytes: int | None = Field(None, ge=0, le=1 << 53)
 
 
 class Info(Part):
