@@ -158,6 +158,12 @@ class Card(Strict):
         found = re.search(self.scene, sample_id) if self.scene else None
         return found.group(found.lastindex or 0) if found else None
 
+    def caveat(self, layout: str | None) -> str | None:
+        """Say why numbers of a layout cannot match published ones; None where they can, and for an unknown layout."""
+        found = self.layouts.get(layout or "")
+        about = found and not found.comparable and found.about
+        return f"layout '{layout}' is not the published preparation ({about})" if about else None
+
 
 def card_names(folders: Sequence[Path] = ()) -> tuple[str, ...]:
     """Names of all cards: the shipped ones and those in the user's folders."""

@@ -166,9 +166,7 @@ def _result(run: Run, dataset: DatasetPlan, cell: Cell) -> ResultSpec:
     images: list[tuple[str, str | None]] = []
     if (samples := dataset.samples) is not None:
         layout = samples.card.layouts[samples.layout]
-        info.layout, info.footnote = samples.layout, layout.footnote
-        if not layout.comparable:
-            info.caveat = f"layout '{samples.layout}' is not the published preparation ({layout.about})"
+        info.layout, info.footnote, info.caveat = samples.layout, layout.footnote, samples.card.caveat(samples.layout)
         images = [(samples.ids[index], samples.scene(index)) for index in range(dataset.total)]
     card = dataset.card
     return ResultSpec(

@@ -108,7 +108,7 @@ class Verdict:
     @property
     def comparable(self) -> bool:
         """Whether it may stand beside a published number."""
-        return self.ranked and not self.demo and self.limit is None and not self.caveats
+        return self.ranked and not (self.demo or self.external or self.caveats) and self.limit is None
 
     @property
     def status(self) -> str:
@@ -172,7 +172,7 @@ def facts(cell: StoredResult, config: Config, card: Card | None) -> Facts:
             as_named = expected is None or expected.backbone == cell.settings.backbone
     weights = cell.record.inputs.get("weights")
     return Facts(
-        written=cell.record.written,
+        written="" if cell.imported else cell.record.written,  # which may be any date
         metric=cell.metric,
         pixels=None if labels is None else int(labels.sum()),
         labels=hashlib.sha256(labels.tobytes()).hexdigest() if whole and labels is not None and labels.any() else None,
@@ -217,13 +217,14 @@ def card_of(dataset: str, cards: Sequence[Path] = ()) -> Card | None:
 def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
     """Judge a result by what is stored in it, the card and configuration of now, and its column."""
     record, info = cell.record, cell.info
+    caveat = info.caveat or (column.card and column.card.caveat(info.layout))
     found = Verdict(
         images=cell.status,
         counted=cell.counted,
         expected=cell.total,
         reason=None if cell.status == "incomplete" else cell.reason,
         differs=_differs(of_cell, column.usual, column.weights) if column.usual else {},
-        caveats=(info.caveat,) if info.caveat else (),
+        caveats=(caveat,) if caveat else (),
         footnote=info.footnote,
         origin=f"imported from {cell.imported}" if cell.imported else None,
         notes=(*(f"also run by {run}" for run in cell.runs), *filter(None, [cell.mixture])),
@@ -293,9 +294,7 @@ def _stale(cell: StoredResult, column: Column) -> list[str]:
     now = settings_now(cell, column.config, card)
     if now is None:
         return changed
-    known = {name: value for name, value in cell.settings.options.items() if name in now.options}
-    then = cell.settings.model_copy(update={"options": known})
-    changed = setting_changes(then, now, without=("backbone",)) + changed
+    changed = setting_changes(cell.settings, now, without=("backbone",)) + changed
     if card is not None and record.card is not None and record.card.words:
         words = tuple(tuple(of_class) for of_class in column.config.words(card, now.vocabulary))
         if now.vocabulary == cell.settings.vocabulary and words != record.card.words:
@@ -375,7 +374,7 @@ def _usual_weights(results: Sequence[Facts]) -> dict[str, str]:
 
 
 def _most(results: Sequence[Facts], value: Callable[[Facts], Any]) -> Any:
-    """Return the value that most results have; of as many the configured one, then that of the newest result."""
+    """Return the value that most results have; of as many the configured one, then that of the newest run here."""
     votes: dict[Any, tuple[int, bool, str]] = {}
     for one in results:
         if own := value(one):

@@ -23,6 +23,7 @@ from bench.report.site.page import page_data
 from bench.report.tables import leaderboard
 from bench.runtime.checksum import sealed
 from bench.settings import DatasetFacts
+from bench.store.count_files import IMPORTED
 from bench.store.store import Store
 
 IMAGES = [GOOD, FAIR] * 20
@@ -219,6 +220,25 @@ def test_stale_and_swept_results_do_not_decide_what_is_usual(tmp_path: Path) -> 
     assert found["clip"].ranked and not found["clip"].differs
     assert set(found["sclip[scale=1]"].differs) == {"labels", "weights", "dtype"}
     assert found["gem[blocks=1]"].status == "stale" and found["sclip[scale=1]"].status == "upper bound"
+
+
+def test_what_a_result_says_of_itself_is_held_against_what_is_known(tmp_path: Path) -> None:
+    """An imported one may have any date, options that its name does not say, and no word of its layout."""
+    for row, images in (("clip", IMAGES), ("gem", SWAPPED)):
+        put(tmp_path, row, "udd5", images)
+    put(tmp_path, "sclip", "udd5", IMAGES, changes={"options": {"residual": "keep"}})
+    put(tmp_path, "clip", "spacenet_road", IMAGES, info={"layout": "official"})
+    put(tmp_path, "mine", "udd5", IMAGES, changes={"method": "external"})
+    file = tmp_path / "cells/udd5/gem/cell.json"
+    record = json.loads(file.read_text()) | {"written": "2099-01-01T00:00:00Z"}
+    file.write_text(json.dumps(sealed(record)))
+    (file.parent / IMPORTED).write_text(json.dumps({"archive": "a.zip", "counts_sha256": record["counts_sha256"]}))
+    found = {key: one.verdict for key, one in scores_of(Store(tmp_path), CONFIG).items()}
+    assert found["clip", "udd5"].ranked and found["gem", "udd5"].status == "other labels"
+    assert found["sclip", "udd5"].stale == ("option residual keep -> none",)
+    (caveat,) = found["clip", "spacenet_road"].caveats
+    assert caveat.startswith("layout 'official' is not the published preparation (")
+    assert found["mine", "udd5"].ranked and not found["mine", "udd5"].comparable
 
 
 def test_a_sweep_of_the_demo_is_an_upper_bound_too(tmp_path: Path) -> None:
