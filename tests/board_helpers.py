@@ -9,7 +9,7 @@ from typing import Any
 
 from store_helpers import certain, names
 
-from bench.config import load_config
+from bench.config import base_name, load_config
 from bench.data.cards import load_card
 from bench.data.prepared import recipe
 from bench.registry import load_methods, source_hash
@@ -43,19 +43,21 @@ def new_board(folder: Path) -> Path:
 def submitted(folder: Path, row: str, images: Sequence[Any] = (GOOD, GOOD), **changes: Any) -> Path:
     """Write a result of the row into a results folder, such as that of a submission; return the cell's folder.
 
-    changes: of `settings`, of `inputs`, of the record's `info`; `dataset` and `cards`, `classes`, `ids` and `scene` of
-    the images, `source` of a plug-in, options of the `store`.
+    changes: of `settings`, of `inputs` (None: it lacks it), of the record's `info`; `dataset` and `cards`, `classes`,
+    `ids` and `scene` of the images, `source` of a plug-in, options of the `store`.
     """
-    card, method = load_card(changes.pop("dataset", DATASET), changes.pop("cards", ())), METHODS.get(row)
+    card, method = load_card(changes.pop("dataset", DATASET), changes.pop("cards", ())), METHODS.get(base_name(row))
     source = changes.pop("source", None if method else SOURCE)
     settings = CONFIG.settings_of(row, card, method.defaults if method else CONFIG.row(row))
     settings = settings.model_copy(update=changes.pop("settings", {}))
     code = hash_of([source.encode()]) if source else source_hash(method.file) if method else ""
-    info = {"label": method.label if method else row, "layout": "original", **changes.pop("info", {})}
+    label, defaults = (CONFIG.row(row).title(method.label), method.stated_defaults) if method else (row, {})
+    info = {"label": label, "layout": "original", "method_defaults": defaults, **changes.pop("info", {})}
     inputs = {"weights": "aa", "plug-in": code, "card": recipe(card, info["layout"]), "dtype": "fp32"}
+    inputs |= changes.pop("inputs", {})
     spec = ResultSpec(
         settings,
-        {**inputs, **changes.pop("inputs", {})},
+        {name: value for name, value in inputs.items() if value is not None},
         [(name, changes.get("scene")) for name in changes.pop("ids", [name for name, _ in names(len(images))])],
         changes.pop("classes", card.classes),
         card.metric,

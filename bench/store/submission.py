@@ -13,13 +13,14 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from bench.errors import BenchError, one_line, reading
 from bench.runtime.atomic import write_atomic
 from bench.runtime.sources import hash_of
+from bench.settings import EXTERNAL
 from bench.store.agreement import agreement
 from bench.store.bundle import checked
 from bench.store.count_files import COUNTS, IMPORTED
@@ -36,6 +37,8 @@ MOST_FILES: Final = 20_000
 _LAYOUT: Final = re.compile(
     rf"{ENVIRONMENT}|cells/[^/]+/[^/]+/({RECORD}|{COUNTS})|methods/[^/]+/.+\.py|datasets/.+\.(yaml|txt)"
 )
+
+_OWN_UPSAMPLER: Final = re.compile(r".*, ([0-9a-f]{64})")  # its weights, whatever made them, and its code
 
 
 def check_name(name: str) -> None:
@@ -110,18 +113,21 @@ def read_cells(name: str, folder: Path, demo: bool = False) -> tuple[list[Stored
     return cells, faults
 
 
-def accepted_cells(folder: Path, datasets: Collection[str]) -> list[StoredResult]:
-    """Return the readable cells on these datasets of a submission that was checked when it came."""
-    cells = [] if any(out_of_place(folder)) else Store(folder).cells()
-    return [cell for cell in cells if cell.dataset in datasets and not cell.damage]
+def accepted_cells(folder: Path) -> list[StoredResult]:
+    """Return the cells of a submission that was checked when it came; their counts may be damaged."""
+    return [] if any(out_of_place(folder)) else Store(folder).cells()
 
 
 def codes(cell: StoredResult) -> dict[str, str]:
-    """Return the hashes of the code that counted a cell, by the name of its method, refinement or own upsampler."""
+    """Return the hashes of the code that counted a cell, by the name of its method, refinement or own upsampler.
+
+    "" where it does not say.
+    """
     settings, inputs = cell.settings, cell.record.inputs
     found = {settings.method: inputs.get("plug-in", ""), settings.refine: inputs.get("refinement", "")}
-    found |= {settings.upsampler: inputs.get("upsampler", "").partition(", ")[2]}
-    return {name: code for name, code in found.items() if code}
+    if own := _OWN_UPSAMPLER.fullmatch(inputs.get("upsampler", "")):
+        found[settings.upsampler] = own[1]
+    return {name: code for name, code in found.items() if name not in (EXTERNAL, "none")}
 
 
 def carried_code(folder: Path, name: str) -> str | None:

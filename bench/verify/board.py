@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from bench import __version__
-from bench.config import Config, load_config
+from bench.config import Config, base_name, load_config
 from bench.data.cards import Card
 from bench.errors import BenchError, one_line
 from bench.paths import shipped
 from bench.registry import Method, earlier_hashes, find_refinement, load_methods, source_hash
-from bench.report.verdict import card_of, columns, facts, verdict
+from bench.report.verdict import AS_CONFIGURED, Facts, card_of, columns, facts, verdict
 from bench.settings import EXTERNAL
 from bench.store.agreement import agreement
 from bench.store.record import RECORD
@@ -31,6 +32,8 @@ from bench.store.submission import (
 )
 
 _LONGEST: Final = 500  # characters of a text that tables show
+Claims: TypeAlias = dict[tuple[str, ...], dict[str, str]]
+"""What submissions say of names that do not ship: of what -> what it is -> who said so first."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,19 @@ def check(board: Board, only: Collection[str] | None = None) -> Checked:
     names = [name for name in board.submissions if only is None or name in only]
     read = {name: read_cells(name, board.submissions[name], board.demo) for name in names}
     cells = {name: found for name, (found, _) in read.items()}
-    datasets = {cell.dataset for found in cells.values() for cell in found}
-    cells |= {name: accepted_cells(place, datasets) for name, place in board.submissions.items() if name not in read}
+    stored = cells | {name: accepted_cells(place) for name, place in board.submissions.items() if name not in read}
+    claims: Claims = {}
+    for whose, cell in [(name, cell) for name, found in stored.items() for cell in found]:
+        for claim, thing in _claims(cell, board):
+            claims.setdefault(claim, {}).setdefault(thing, whose)
     cards = {cell.dataset: card_of(cell.dataset, board.cards) for found in cells.values() for cell in found}
     known = {  # replace(cell): so that the counts which it reads are freed with it
-        name: [(cell, facts(replace(cell), board.config, cards[cell.dataset])) for cell in found]
-        for name, found in cells.items()
+        name: [
+            (cell, facts(replace(cell), board.config, cards[cell.dataset]))
+            for cell in found
+            if cell.dataset in cards and not cell.damage
+        ]
+        for name, found in stored.items()
     }
     judged = columns([pair for pairs in known.values() for pair in pairs], board.config, cards)
     faults = []
@@ -105,15 +115,16 @@ def check(board: Board, only: Collection[str] | None = None) -> Checked:
         of_others = columns([pair for pairs in others.values() for pair in pairs], board.config, cards)
         for cell, of_cell in known[name]:
             column = judged[cell.dataset, board.demo]
-            if usual := of_others.get((cell.dataset, board.demo)):  # nobody outvotes the others
-                column = replace(column, usual=usual.usual, weights=usual.weights)
-            found = verdict(cell, column, of_cell)
+            usual = of_others.get((cell.dataset, board.demo), column)  # nobody outvotes the others
+            configured = usual.usual and replace(usual.usual, backbone=AS_CONFIGURED)
+            found = verdict(cell, replace(column, usual=configured, weights=usual.weights), of_cell)
             wrong = [
                 *([] if found.ranked else [found.words]),
                 *_against_card(name, replace(cell), cards[cell.dataset]),
                 *_against_texts(cell, board),
                 *_against_source(cell, board, board.submissions[name]),
-                *_against_others(cell, {other: cells[other] for other in others}),
+                *_against_others(cell, others),
+                *_against_claims(name, cell, board, claims),
             ]
             faults += [f"{SUBMISSIONS}/{name}: {cell.row} on {cell.dataset}: {one_line(one)}" for one in wrong]
     return Checked(faults, {name: cells[name] for name in names})
@@ -137,11 +148,8 @@ def _against_card(name: str, cell: StoredResult, card: Card | None) -> Iterator[
         yield f"it is scored by {cell.metric}, the dataset's card says {card.metric}"
     if cell.scenes != [card.scene_of(name) for name in cell.ids]:
         yield "its scenes are not those of the dataset's card"
-    layout = card.layouts.get(cell.info.layout or "")
-    if layout is None:
+    if cell.info.layout not in card.layouts:
         yield f"layout '{cell.info.layout}' is none of the dataset's card"
-    elif not (layout.comparable or cell.info.caveat):
-        yield f"does not say that layout '{cell.info.layout}' is not the published one"
 
 
 def _against_texts(cell: StoredResult, board: Board) -> Iterator[str]:
@@ -151,20 +159,19 @@ def _against_texts(cell: StoredResult, board: Board) -> Iterator[str]:
             yield f"info.{key} has {len(str(text)):,} characters, at most {_LONGEST:,} are taken"
     rows = [(name, row, board.methods.get(row.method)) for name, row in board.config.rows.items()]
     titles = {name: row.title(method.label) for name, row, method in rows if method}
-    label = cell.info.label or cell.row
+    label = one_line(cell.info.label or cell.row)  # as tables print it
     same = [name for name, title in titles.items() if title == label]
     if titles.get(cell.row, label) != label:
         yield f"is called '{label}' in tables, and the row {cell.row} is called '{titles[cell.row]}'"
     elif same and cell.row not in same:
         yield f"is called '{label}' in tables, as the row {same[0]} is; give it another label"
+    elif cell.settings.method == EXTERNAL and base_name(cell.row) in {*board.config.rows, *board.methods}:
+        yield f"another program made its label maps; score them under a --row that is not called {base_name(cell.row)}"
 
 
 def _against_source(cell: StoredResult, board: Board, folder: Path) -> Iterator[str]:
     """Say whether the code that counted it is not the one that ships, or that is carried."""
-    counted_by = codes(cell)
-    if cell.settings.method not in {EXTERNAL, *counted_by}:
-        yield "says nothing of the code that counted it"
-    for name, code in counted_by.items():
+    for name, code in codes(cell).items():
         ships, carried = shipped_hashes(name, board.methods), carried_code(folder, name)
         if ships:
             method, stated = board.methods.get(name), cell.info.method_defaults
@@ -180,11 +187,11 @@ def _against_source(cell: StoredResult, board: Board, folder: Path) -> Iterator[
             yield f"methods/{name}/ is not the source that counted it; submit that one, or count again"
 
 
-def _against_others(cell: StoredResult, others: Mapping[str, Sequence[StoredResult]]) -> Iterator[str]:
+def _against_others(cell: StoredResult, others: Mapping[str, Sequence[tuple[StoredResult, Facts]]]) -> Iterator[str]:
     """Hold it against the runs of the same cell by others."""
     own = (cell.pieces[0].folder / RECORD).read_bytes()
-    for name, cells in others.items():
-        for other in cells:
+    for name, known in others.items():
+        for other, _ in known:
             if (other.row, other.dataset) != (cell.row, cell.dataset):
                 continue
             found = agreement(replace(other), replace(cell))
@@ -194,6 +201,26 @@ def _against_others(cell: StoredResult, others: Mapping[str, Sequence[StoredResu
                 yield f"{name} has another cell of this name ({', '.join(found.changed)}); give the row another name"
             elif not found.good:
                 yield f"{found.points:.2f} points from {name}'s run, {found.words}; one of the two is wrong"
+
+
+def _claims(cell: StoredResult, board: Board) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield what a cell says of names that do not ship: what of which name, and what that is."""
+    label, method = one_line(cell.info.label or cell.row), cell.settings.method
+    own = {name: code for name, code in codes(cell).items() if not shipped_hashes(name, board.methods)}
+    if own or method == EXTERNAL:
+        yield ("row called", label), cell.row
+    if method in own:
+        yield ("set of defaults of", method, own[method]), json.dumps(cell.info.method_defaults, sort_keys=True)
+    for name, code in own.items():
+        yield ("source of", name), code
+
+
+def _against_claims(name: str, cell: StoredResult, board: Board, claims: Claims) -> Iterator[str]:
+    """Hold what it says of names against all that the board has, so that each name stands for one thing."""
+    for claim, thing in _claims(cell, board):
+        for other, whose in claims[claim].items():
+            if other != thing and (whose != name or len(claim) > 2):  # `_against_source` knows its own
+                yield f"{whose} has another {claim[0]} '{claim[1]}'; give yours another name"
 
 
 def shipped_hashes(name: str, methods: Mapping[str, Method]) -> set[str]:

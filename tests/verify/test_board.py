@@ -16,7 +16,9 @@ from board_helpers import DATASET, GOOD, SOURCE, git, submitted
 from store_helpers import edit
 
 from bench.cli import main
+from bench.registry import find_refinement, source_hash
 from bench.runtime.sources import hash_of
+from bench.settings import EXTERNAL, ResizeRule
 from bench.store.count_table import encode
 from bench.store.store import Store
 from bench.verify.board import Board, check
@@ -36,6 +38,35 @@ def test_sound_results_have_no_fault(board: Path, capsys: pytest.CaptureFixture[
 
 def test_equal_runs_of_two_people_are_no_copies(board: Path) -> None:
     submitted(board / "submissions/bob", "clip", info={"device": "cuda"})
+    assert faults(board) == []
+
+
+OTHER = "wbs_si"
+NEUTRAL = {"method": EXTERNAL, "backbone": EXTERNAL, "resize": ResizeRule(long_side=16)}
+
+
+@pytest.mark.parametrize(
+    ("row", "changes"),
+    [
+        ("sclip[residual=keep]", {}),
+        ("sclip@remoteclip-vit-b32", {"inputs": {"weights": "bb"}}),
+        ("sclip+ours", {"inputs": {"upsampler": "aa"}}),
+        ("sclip[upsampler=anyup]", {"inputs": {"upsampler": "anyup, drawn with seed 1"}}),
+        ("clip+pamr", {"inputs": {"refinement": source_hash(find_refinement("pamr").file)}}),
+        ("proxyclip", {"inputs": {"model vfm": "aa"}}),
+        ("mine", {"dataset": OTHER, "inputs": {"dtype": "bf16"}}),
+        ("mine[strength=2,mode=a]", {}),
+        ("mine+ours", {"inputs": {"upsampler": "aa"}}),
+        ("unet", {"settings": NEUTRAL, "source": None, "info": {"label": "U-Net", "caveat": "external"}}),
+        (
+            "clip",
+            {"dataset": "spacenet_road", "ids": ["AOI_2_Vegas_img1", "AOI_2_Vegas_img2"], "scene": "2_Vegas"}
+            | {"info": {"layout": "official"}},
+        ),
+    ],
+)
+def test_honest_results_of_every_kind_pass(row: str, changes: dict[str, Any], board: Path) -> None:
+    submitted(board / "submissions/bob", row, **changes)
     assert faults(board) == []
 
 
@@ -106,6 +137,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no layout": (edited(info__layout=None), "layout 'None' is none of the dataset's card"),
     "defaults of nobody": (edited(info__method_defaults={"debias": "x"}), "no cell.json that can be read"),
     "other defaults": (edited(info__method_defaults={"debias": 0.3}), "states other defaults of 'clip' than it has"),
+    "a cost that is no number": (edited(cost={"images": 10**400, "seconds": 1}), "no cell.json that can be read"),
     "a long text": (edited(info__footnote="x" * 9_000), "info.footnote has 9,000 characters, at most 500 are taken"),
     "an empty folder": (lambda ada: (ada / "methods/a").mkdir(), "methods/a: an empty folder or another repository"),
     "another's name": (edited(info__label="SCLIP"), "is called 'SCLIP' in tables, and the row clip is called 'CLIP'"),
@@ -161,6 +193,16 @@ def test_submitted_source_is_not_run(board: Path, tmp_path: Path) -> None:
         ("clip", {"inputs": {"dtype": "bf16"}}, "ada has another cell of this name (dtype changed)"),
         ("mine", {"source": SOURCE.replace("mine(", "yours(")}, "ada has another cell of this name (plug-in changed)"),
         ("yours", {"info": {"label": "SCLIP"}}, "is called 'SCLIP' in tables, as the row sclip is"),
+        ("yours", {"info": {"label": " SCLIP\u200b"}}, "is called 'SCLIP' in tables, as the row sclip is"),
+        ("yours", {"info": {"label": "mine"}}, "ada has another row called 'mine'; give yours another name"),
+        ("sclip", {"settings": NEUTRAL, "source": None}, "score them under a --row that is not called sclip"),
+        ("mine", {"source": SOURCE + "X = 1", "dataset": OTHER}, "ada has another source of 'mine'"),
+        ("mine", {"info": {"method_defaults": {"scale": 10}}, "dataset": OTHER}, "another set of defaults of 'mine'"),
+        ("clip", {"inputs": {"plug-in": None}}, "was not counted by the 'clip' of ovss-bench"),
+        ("mine", {"inputs": {"plug-in": None}}, "methods/mine/ is not the source that counted it"),
+        ("yours[refine=new]", {}, "the source of 'new' is missing"),
+        ("clip", {"dataset": OTHER, "settings": {"backbone": "new"}}, "other backbone: its backbone is new"),
+        ("sclip", {"settings": {"options": {"a": 1}}}, "stale: changed since it was counted: option a 1 -> none"),
         ("clip", {"source": SOURCE}, "was not counted by the 'clip' of ovss-bench"),
         ("clip", {"settings": {"row": "champion"}}, "stale: changed since it was counted: method clip -> champion"),
         ("clip", {"settings": {"row": "sclip"}}, "method clip -> sclip"),
@@ -168,12 +210,6 @@ def test_submitted_source_is_not_run(board: Path, tmp_path: Path) -> None:
         ("sclip", {"inputs": {"weights": "bb"}}, "other weights: its weights are bb, those of most rows aa"),
         ("sclip", {"images": [[[1, 0], [0, 1]], GOOD]}, "other labels: its labels are not those of most rows"),
         ("sclip", {"scene": "a"}, "its scenes are not those of the dataset's card"),
-        (
-            "clip",
-            {"dataset": "spacenet_road", "ids": ["AOI_2_Vegas_img1", "AOI_2_Vegas_img2"], "scene": "2_Vegas"}
-            | {"info": {"layout": "official"}},
-            "clip on spacenet_road: does not say that layout 'official' is not the published one",
-        ),
         ("clip", {"images": [GOOD], "store": {"shard": (0, 2)}}, "shard-0-of-2/cell.json: no part of a submission"),
     ],
 )
@@ -188,6 +224,16 @@ def test_nobody_outvotes_what_is_there(board: Path) -> None:
     for row in ("sclip", "gem", "clearclip"):
         submitted(board / "submissions/eve", row, [[[1, 0], [0, 1]], GOOD])
     assert len(faults(board, "eve")) == 3 and all("other labels" in fault for fault in faults(board, "eve"))
+
+
+def test_one_method_has_one_set_of_defaults_on_all_datasets(board: Path) -> None:
+    """What is chosen on each dataset is no default."""
+    bob = board / "submissions/bob"
+    for dataset, scale in ((DATASET, 10.0), (OTHER, 60.0)):
+        changes = {"settings": {"scale": scale}, "info": {"method_defaults": {"scale": scale}}}
+        submitted(bob, "yours", dataset=dataset, **changes)
+    found = faults(board, "bob")
+    assert len(found) == 2 and all("bob has another set of defaults of 'yours'" in fault for fault in found)
 
 
 def test_source_of_upsamplers_and_refinements_belongs_to_it(board: Path) -> None:
