@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -156,10 +157,7 @@ def gather(named: Mapping[str, Path], store: Store) -> int:
             else:
                 taken[target], runs[target] = (name, cell), []
     for target, (name, cell) in taken.items():
-        target.mkdir(parents=True, exist_ok=True)
-        for file in (COUNTS, RECORD):
-            if (cell.pieces[0].folder / file).is_file():
-                write_atomic(target / file, (cell.pieces[0].folder / file).read_bytes())
+        shutil.copytree(cell.pieces[0].folder, target)
         origin = {"archive": f"{SUBMISSIONS}/{name}", "counts_sha256": cell.record.counts_sha256, "runs": runs[target]}
         write_atomic(target / IMPORTED, json.dumps(origin).encode())
     return len(taken)

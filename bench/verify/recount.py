@@ -135,7 +135,7 @@ def _run(
             config=board.overlay,
             cards=board.cards,
             workers=0,
-            **{name: value for name, value in options.items() if value is not None},
+            **options,
         )
         with planned(spec, tolerant=True) as run:
             execute(replace(run, datasets=tuple(replace(one, indices=indices) for one in run.datasets)))
