@@ -245,7 +245,8 @@ def verdict(cell: StoredResult, column: Column, of_cell: Facts) -> Verdict:
         found = replace(found, upper_bound=_upper_bound(cell, column))
         if record.demo:  # its data and protocol are its own
             return found
-        return replace(found, stale=tuple(_stale(cell, column)), caveats=(*found.caveats, *_caveats(cell, column)))
+        stale, caveats = _against_now(cell, column)
+        return replace(found, stale=tuple(stale), caveats=(*found.caveats, *caveats))
     except BenchError as error:
         if record.demo:
             return found
@@ -283,32 +284,26 @@ def settings_now(cell: StoredResult, config: Config, card: Card | None, row: str
     return config.settings_of(row or cell.row, kept, Overrides.model_validate(cell.info.method_defaults))
 
 
-def _stale(cell: StoredResult, column: Column) -> list[str]:
-    """List where benchmark.yaml and the card differ from what the result was counted with."""
+def _against_now(cell: StoredResult, column: Column) -> tuple[list[str], list[str]]:
+    """List where benchmark.yaml and the card differ from what it was counted with: what makes it stale, and caveats."""
     record, card = cell.record, column.card
     layout, changed = cell.info.layout, []
     if card is not None and layout in card.layouts and record.inputs.get("card", "") != recipe(card, layout):
         changed.append("dataset card changed")
     if cell.settings.method == EXTERNAL:
-        return changed
+        return changed, []
     now = settings_now(cell, column.config, card)
     if now is None:
-        return changed
+        no_card = f"no card of {cell.dataset} was kept with it; give --cards"
+        return changed, [f"cannot be held against benchmark.yaml: {no_card}"]
     changed = setting_changes(cell.settings, now, without=("backbone",)) + changed
     if card is not None and record.card is not None and record.card.words:
         words = tuple(tuple(of_class) for of_class in column.config.words(card, now.vocabulary))
         if now.vocabulary == cell.settings.vocabulary and words != record.card.words:
             changed.append("words changed")
-    return changed
-
-
-def _caveats(cell: StoredResult, column: Column) -> list[str]:
-    if cell.settings.method == EXTERNAL:
-        return []
-    now, name = settings_now(cell, column.config, column.card), Path(cell.settings.backbone).name
-    if now is None:
-        return [f"cannot be held against benchmark.yaml: no card of {cell.dataset} was kept with it; give --cards"]
-    return [] if now.backbone == cell.settings.backbone else [f"backbone {name}, benchmark.yaml has {now.backbone}"]
+    if now.backbone == cell.settings.backbone:
+        return changed, []
+    return changed, [f"backbone {Path(cell.settings.backbone).name}, benchmark.yaml has {now.backbone}"]
 
 
 def _upper_bound(cell: StoredResult, column: Column) -> str | None:
