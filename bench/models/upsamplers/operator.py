@@ -74,7 +74,8 @@ class Operator:
 
     def rows(self, strip: Strip) -> Rows:
         """Return the rows of the pixels of one of the strips of `tiles`."""
-        return self._rows(self._last, self._source, strip, len(self._steps) - 1)
+        first, pixels = self._filtered(self._last, self._source, strip, len(self._steps) - 1)
+        return Rows(strip, first, pixels.reshape(self.windows, -1, pixels.shape[3]))
 
     def matrix(self) -> Tensor:
         """All of W (B, H * W, n), rows and columns in the row-major order of pixels and patches."""
@@ -88,20 +89,19 @@ class Operator:
         tiles = step.tiles
 
         def work(strip: Strip) -> None:
-            _, first, values = self._rows(step, source, strip, number)
-            last = first + values.shape[2]
+            first, pixels = self._filtered(step, source, strip, number)
+            last = first + pixels.shape[3]
             columns = out[:, :, strip.first * TILE : strip.last * TILE]
             columns[..., :first], columns[..., last:] = 0, 0
-            shape = self.windows * strip.across, tiles.down, TILE**2, -1
-            tiles.write(values.view(shape), out[..., first:last], strip)
+            tiles.write(pixels, out[..., first:last], strip)
 
         tiles.for_strips(work)
 
     @torch.no_grad()
-    def _rows(self, step: _StepFilter, source: Tensor, strip: Strip, number: int) -> Rows:
+    def _filtered(self, step: _StepFilter, source: Tensor, strip: Strip, number: int) -> tuple[int, Tensor]:
+        """First column of W that counts in a strip of step `number`, and its pixels (B * s, t, TILE², m) from there."""
         first, last = (column * self._grid[0] for column in self._seen(strip, number))
-        values = step(source[..., first:last], strip)
-        return Rows(strip, first, values.reshape(self.windows, -1, last - first))
+        return first, step(source[..., first:last], strip)
 
     def _seen(self, strip: Strip, number: int) -> tuple[int, int]:
         """Columns of the patch grid that can count in a strip of step `number`: from, up to not including."""
@@ -131,7 +131,7 @@ class _StepFilter:
         tiles = self.tiles
         with torch.autocast(source.device.type, enabled=False):
             keys = tiles.pixels(self._keys, strip).permute(2, 3, 4, 0, 1, 5)  # (b, s, t, i, j, 32)
-            queries = (keys * self._temperature).flatten(3, 4).flatten(0, 1)
+            queries = torch.mul(keys, self._temperature, out=keys.new_empty(keys.shape)).flatten(3, 4).flatten(0, 1)
             products = tiles.taps(tiles.reach(self._keys, strip).dot(queries), self._windows)
             kernels = self._kernels_of(products, tiles.pixels(self._guidance, strip))
             return tiles.filtered(source, tiles.on_source(kernels, strip), strip)
