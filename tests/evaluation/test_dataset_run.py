@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -106,7 +107,8 @@ def test_a_run_has_one_batch_and_another_run_of_a_cell_says_that_it_had_another(
             assert present(cell).record.made_with["batch"] == "10"
         project.run("--datasets", "loveda", *flags, "--shard", "0/2")
         project.run("--datasets", "loveda", *flags, "--shard", "1/2", "--batch", "2")
-    assert "(batch 2 -> 1)" in str(present(Store(project.root / "results").cell("clip", "loveda")).mixture)
+    mixture = str(present(Store(project.root / "results").cell("clip", "loveda")).mixture)
+    assert re.search(r"\(batch (2 -> 1|1 -> 2)\)", mixture)  # made in one second, either may be the newer
 
 
 def test_a_cell_that_was_counted_and_not_put_together_is_finished(finished: Project, project: Project) -> None:
