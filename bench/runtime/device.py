@@ -15,6 +15,7 @@ from torch import Tensor
 from bench.errors import BenchError
 
 _PER_WINDOW = 600 << 20  # bytes
+_BATCHES = (64, 36, 18, 9, 4, 2)  # windows; an image of 448 × 448 has nine, and four images share a batch
 
 
 def choose_device(flag: str | None, dtype: str = "fp32") -> str:
@@ -64,15 +65,15 @@ def default_workers(device: str) -> int:
 
 
 def default_batch(device: str) -> int:
-    """Windows at once: four on a CPU, which gains nothing from more; on a GPU what its free memory holds, up to 64.
+    """Windows at once: four on a CPU, which gains nothing from more; on a GPU 1 to 64, as its free memory holds.
 
     ViT-B/16 with ten rows takes half a gigabyte per window. Where a model takes more, the batch is halved when memory
-    runs out.
+    runs out. There are few sizes, because ties depend on it and free memory differs a little from run to run.
     """
     if torch.device(device).type != "cuda":
         return 4
     free, _ = torch.cuda.mem_get_info(torch.device(device))
-    return max(1, min(free // _PER_WINDOW, 64))
+    return next((batch for batch in _BATCHES if batch * _PER_WINDOW <= free), 1)
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ def test_a_run_has_one_batch_and_another_run_of_a_cell_says_that_it_had_another(
         assert project.run(*BOTH, *flags, "--limit", "2") == 0
         for dataset in ("loveda", "whu_aerial"):
             cell = Store(project.root / "results", limit=2).cell("clip", dataset)
-            assert present(cell).record.made_with["batch"] == "10"
+            assert present(cell).record.made_with["batch"] == "9"
         project.run("--datasets", "loveda", *flags, "--shard", "0/2")
         project.run("--datasets", "loveda", *flags, "--shard", "1/2", "--batch", "2")
     mixture = str(present(Store(project.root / "results").cell("clip", "loveda")).mixture)

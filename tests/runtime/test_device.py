@@ -179,7 +179,7 @@ def test_what_is_out_of_memory() -> None:
 
 def test_defaults_fit_the_device(monkeypatch: pytest.MonkeyPatch, cuda: None) -> None:
     assert default_batch("cpu") == 4
-    for free, batch in ((100 << 20, 1), (6000 << 20, 10), (140 << 30, 64)):
+    for free, batch in ((100 << 20, 1), (6000 << 20, 9), (5400 << 20, 9), (23 << 30, 36), (140 << 30, 64)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
         assert default_batch("cuda") == batch
     for cores, processes, on_cpu, on_gpu in ((1, 1, 1, 1), (4, 1, 2, 3), (64, 1, 2, 8), (32, 8, 2, 3), (2, 2, 1, 1)):
