@@ -235,7 +235,8 @@ def map_jobs(  # noqa: PLR0913 (all that maps are made of)
     if style.colours is None and isinstance(words, Card):
         style = replace(style, colours=words.colours)
     if style.colours is not None and len(style.colours) != rows.vocabulary.size:
-        raise BenchError(f"{len(style.colours)} colours for {rows.vocabulary.size} classes; give one to each")
+        count = rows.vocabulary.size
+        raise BenchError(f"{len(style.colours)} colours for {count} classes; give one to each (--palette, --classes)")
     jobs = plan_maps(scenes, rows, spec, style, say)
     for base in bases:
         with writing(f"-o {base.parent}"):

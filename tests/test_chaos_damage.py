@@ -1,7 +1,7 @@
 """Small damage in every kind of file that is read back: what the commands show is the original, or the file is named.
 
 One bit, one byte, a zeroed sector or two bytes swapped, 600 times: `python -m pytest -m chaos -k random`, with
-`--chaos-seed N` for other damage. One in forty runs with the fast tests.
+`--chaos-seed N` for other damage. One case of 120 runs with the fast tests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.store.count_table import encode
 from bench.store.record import RECORD
 from bench.store.store import Store
 
-pytestmark = [pytest.mark.chaos(one_in=40), pytest.mark.usefixtures("any_count")]
+pytestmark = [pytest.mark.chaos(one_in=120), pytest.mark.usefixtures("any_count")]
 ROWS = ("clip", "maskclip", "sclip")
 STORED = ("results", "cache", "data")
 BATCHES, TIMES = 15, 5  # of each kind

@@ -73,7 +73,7 @@ def test_colours_of_a_card_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFi
     assert palette is not None and palette[3:6] == list(load_card("whu_aerial").colours[1])
     capsys.readouterr()
     for wrong, said in (
-        (["--palette", "loveda"], "7 colours for 2 classes; give one to each"),
+        (["--palette", "loveda"], "7 colours for 2 classes; give one to each (--palette, --classes)"),
         (["--palette", "lovda"], "did you mean loveda"),
         (["--alpha", "2"], "--alpha 2.0: a share between 0 and 1"),
     ):
