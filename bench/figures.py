@@ -128,13 +128,14 @@ def _radar(out: Path, rows: Sequence[str] | None, spec: RunSpec) -> Path:
         check_known(row, collection.rows, f"--methods: nothing is stored of row '{row}' in {spec.folder}")
     ranked = {key for key, score in collection.scores.items() if score.complete}
     shared = [name for name in config.default_datasets if all((row, name) in ranked for row in wanted)]
-    scores = {
-        collection.scores[row, shared[0]].label: {
-            collection.head(name): collection.scores[row, name].value for name in shared
-        }
+    scores = [
+        (
+            collection.scores[row, shared[0]].label,
+            {collection.head(name): collection.scores[row, name].value for name in shared},
+        )
         for row in wanted
         if shared
-    }
+    ]
     limited = f"the first {collection.limit} images only" if collection.limit else ""
     draw_radar(scores, out, "; ".join(filter(None, (DEMO_NOTE if "demo" in collection.name else "", limited))))
     return out

@@ -184,23 +184,23 @@ def draw_gains(found: Comparison, labels: Mapping[str, str], head: Callable[[str
     save(figure, out)
 
 
-def draw_radar(scores: Mapping[str, Mapping[str, float]], out: Path, note: str = "") -> None:
+def draw_radar(scores: Sequence[tuple[str, Mapping[str, float]]], out: Path, note: str = "") -> None:
     """Draw figure 1: a spoke for each dataset, a line for each row; per cent, from 0 to the best of the spoke.
 
-    scores: label of a row -> dataset -> fraction, the same datasets for all. Raises BenchError for fewer than three
-    datasets, and as `save` does.
+    scores: of each row its label, and dataset -> fraction, the same datasets for all. Raises BenchError for fewer than
+    three datasets, and as `save` does.
     """
-    datasets = list(next(iter(scores.values()), {}))
+    datasets = list(scores[0][1]) if scores else []
     if len(datasets) < 3:
         raise BenchError(
             f"a radar needs three datasets that all its rows have complete, not {len(datasets)}; run more, or give "
             "fewer rows with --methods"
         )
-    best = np.array([max(of[dataset] for of in scores.values()) for dataset in datasets])
+    best = np.array([max(of[dataset] for _, of in scores) for dataset in datasets])
     angles = np.linspace(0, 2 * np.pi, len(datasets), endpoint=False)
     figure = new_figure(out, WIDTH / 2, WIDTH / 2 + 0.12 * len(scores))
     axis = figure.add_subplot(projection="polar")
-    for number, (label, of) in enumerate(scores.items()):
+    for number, (label, of) in enumerate(scores):
         values = np.array([of[dataset] for dataset in datasets]) / np.where(best > 0, best, 1)
         axis.plot(np.append(angles, angles[0]), np.append(values, values[0]), color=COLOURS[number % len(COLOURS)],
                   linewidth=1.2, linestyle="-" if number < len(COLOURS) else "--", label=label)  # fmt: skip

@@ -37,14 +37,18 @@ def test_a_radar_of_stored_results(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     stored(tmp_path, "clip", "loveda", [GOOD], metric="miou")  # of one row alone
     assert main(["figure", "paper-1", "-o", str(tmp_path / "f.png"), "--results", str(tmp_path)]) == 0
     ((scores, note),) = drawn
-    assert note == "" and [list(of) for of in scores.values()] == [["WHU Aerial", "Inria", "WBS-SI"]] * 2
-    assert next(iter(scores.values()))["Inria"] == 1.0
+    assert note == "" and [list(of) for _, of in scores] == [["WHU Aerial", "Inria", "WBS-SI"]] * 2
+    assert scores[0][1]["Inria"] == 1.0
     with pytest.raises(BenchError, match="holds no results"):
         paper_figure(1, tmp_path / "f.png", results=tmp_path, limit=3)
 
 
 def test_files_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw_radar({"A": {"x": 0.4, "y": 0.2, "z": 0.0}, "B": {"x": 0.2, "y": 0.1, "z": 0.0}}, tmp_path / "r.png")
+    values = [{"x": 0.4, "y": 0.2, "z": 0.0}, {"x": 0.2, "y": 0.1, "z": 0.0}]
+    draw_radar([("A", values[0]), ("B", values[1])], tmp_path / "r.png")
+    draw_radar([("A", values[0]), ("A", values[1])], tmp_path / "same.png")  # two rows that share a label are two lines
+    draw_radar([("A", values[1])], tmp_path / "one.png")
+    assert (tmp_path / "same.png").read_bytes() != (tmp_path / "one.png").read_bytes()
     assert Image.open(tmp_path / "r.png").width > 900
     image, map_ = np.zeros((20, 30, 3), np.uint8), np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
     draw_bias([{"cosine with CLS": map_, "image": image, "before": map_, "after": map_ / 2}] * 2, tmp_path / "b.pdf")
