@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import torch
 
 from bench.data.layouts import DatasetMissing
 from bench.data.prepared import find_samples
@@ -20,6 +21,7 @@ from bench.metrics import Uint8s, label_area
 from bench.metrics.intervals import units
 from bench.paths import data_root
 from bench.report.verdict import card_of
+from bench.runtime.device import choose_device, rounding
 from bench.settings import EXTERNAL
 from bench.spec import RunSpec
 from bench.store.agreement import agreement
@@ -106,16 +108,20 @@ def _computed(
 ) -> Iterator[tuple[str, StoredResult, StoredResult | str]]:
     """Compute images of one dataset again: yield where a cell is, itself, and its run here, or why there is none."""
     passes: dict[str, dict[str, StoredResult]] = {}
+    device = choose_device(asked.device)
     for where, cell in cells.items():
+        dtype, rounded = cell.info.dtype or "fp32", cell.record.inputs.get("dtype", "fp32")
         if cell.settings.method == EXTERNAL:
             yield where, cell, "another program made its label maps"
         elif not all(shipped_hashes(name, board.methods) for name in codes(cell)):
             yield where, cell, "its source was submitted; read it, then run it yourself with --plugin"
+        elif rounding(device, dtype) != rounded:
+            yield where, cell, f"it was counted in {rounded}, which a {torch.device(device).type} does not do"
         else:
-            passes.setdefault(cell.record.inputs.get("dtype", "fp32"), {})[where] = cell
+            passes.setdefault(dtype, {})[where] = cell
     for dtype, these in passes.items():
         with tempfile.TemporaryDirectory() as folder:
-            options: dict[str, Any] = {"dtype": dtype, "device": asked.device, "data_root": asked.data_root}
+            options: dict[str, Any] = {"dtype": dtype, "device": device, "data_root": asked.data_root}
             options |= {"layouts": {one.dataset: layout for one in these.values()}, "results": Path(folder)}
             again = _run(board, list(these.values()), indices, options)
             for where, cell in these.items():

@@ -60,6 +60,19 @@ def test_label_pixels_are_held_against_the_labels_here(tmp_path: Path) -> None:
     assert not faults and len(said) == 1 and said[0].startswith("whu_aerial: not counted again: whu_aerial: no folder")
 
 
+@pytest.mark.usefixtures("any_count")
+def test_half_precision_of_a_gpu_is_not_computed_on_a_cpu(tmp_path: Path) -> None:
+    card = load_card(DATASET)
+    image, label = scene(card, 48, 64, 0)
+    write_dataset(card, tmp_path / "data", [(image, label)])
+    area, ids = np.bincount(label.ravel(), minlength=2), find_samples(card, tmp_path / "data").ids
+    board, rounded = new_board(tmp_path / "board"), "bf16, tf32 after the trunk"
+    counted = {"images": [[[area[0], 0], [0, area[1]]]], "ids": ids}
+    submitted(board / "submissions/ada", "clip", **counted, info={"dtype": "bf16"}, inputs={"dtype": rounded})
+    faults, said = recount(Board(board), check(Board(board)).cells, Recount(1, tmp_path / "data", "cpu"))
+    assert not faults and said[1].endswith(f"not computed again: it was counted in {rounded}, which a cpu does not do")
+
+
 @pytest.mark.slow
 def test_what_a_shipped_method_counted_is_computed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On the demo: the same image by image, and seen where counts were invented."""
