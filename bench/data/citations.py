@@ -86,6 +86,7 @@ def _is_author(part: str) -> bool:
 
 def _written(key: str, fields: Mapping[str, str]) -> str:
     as_it_is = {name for name, value in fields.items() if name == "doi" or "\\url" in value}
+    fields = fields if fields.get("author") else {"key": key, **fields}  # by which BibTeX sorts
     plain = {name: value if name in as_it_is else _SPECIAL.sub(r"\\\1", value) for name, value in fields.items()}
     lines = [f"  {name} = {{{value}}}," for name, value in plain.items() if value]
     return "\n".join([f"@misc{{{key},", *lines, "}"])

@@ -303,8 +303,8 @@ def latex(grid: Grid, intervals: bool = False) -> str:
 
     Best bold and second best underlined, of those that may be ranked.
     intervals: with the 95 % interval below each number. A number that may not be ranked is a dash; the marks of both
-    that and of numbers that may not stand beside published ones are explained below. Needs the packages booktabs and
-    xcolor.
+    that and of numbers that may not stand beside published ones are explained below. A table that is wider than the
+    text is made smaller. Needs the packages booktabs, graphicx and xcolor.
     """
     heads = [grid.head(column) for column in grid.columns]
     lines, notes = [], list[str]()
@@ -327,12 +327,13 @@ def latex(grid: Grid, intervals: bool = False) -> str:
     images = [next((f"{n:,}" for line in grid.lines if (n := _total(line, column))), "") for column in grid.columns]
     suffix, kind = f"-{grid.collection}" if grid.collection else "", "table*" if len(heads) > 5 else "table"
     blocks = [
-        "% needs \\usepackage{booktabs,xcolor}",
+        r"% needs \usepackage{booktabs,graphicx,xcolor}, and its references \usepackage{url}",
         *(f"% {mark}" for mark in marks),
         rf"\begin{{{kind}}}[t]",
         r"\centering\small\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{tex_text(_caption(grid, heads))}}}",
         rf"\label{{tab:{grid.name}{suffix}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}",
         r"\toprule",
         _tex_line("Method", map(tex_text, heads)),
@@ -340,8 +341,8 @@ def latex(grid: Grid, intervals: bool = False) -> str:
         r"\midrule",
         *lines,
         r"\bottomrule",
-        r"\end{tabular}",
-        *(rf"\par{{\footnotesize {text}}}" for text in below),
+        r"\end{tabular}}",
+        *(rf"\par{{\raggedright\footnotesize {text}\par}}" for text in below),
         rf"\end{{{kind}}}",
     ]
     return "\n".join(blocks) + "\n"

@@ -265,6 +265,7 @@ def test_citations_become_bibtex():
 def test_what_is_no_citation_stays_a_note(content, tmp_path):
     assert bibtex([load({**content, "citation": "see our web page"}, tmp_path)]).splitlines() == [
         "@misc{mine,",
+        "  key = {mine},",
         "  title = {Mine},",
         "  note = {see our web page},",
         "}",

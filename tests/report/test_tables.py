@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +15,7 @@ from table_helpers import CONFIG, FAIR, GOOD, only, put
 
 from bench.data.cards import load_card
 from bench.report import render
+from bench.report.frames import tables
 from bench.report.published import load_published
 from bench.report.render import (
     COST_COLUMNS,
@@ -249,6 +252,23 @@ def test_latex_is_set_with_booktabs(tmp_path: Path) -> None:
     assert r"MaskCLIP (ECCV'22) & \textbf{63.6} & -- & -- \\" in text
     assert r"\quad\textcolor{gray}{published} & \textcolor{gray}{25.1}" in text
     assert text.count("&") % 3 == 0 and text.count(r"\toprule") == text.count(r"\bottomrule") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("pdflatex") and shutil.which("bibtex")), reason="no TeX here")
+def test_tex_sets_tables_and_references_on_the_page(tmp_path: Path) -> None:
+    """All datasets are wider than the text; of one dataset no author is known."""
+    for dataset in ("wbs_si", "loveda"):
+        put(tmp_path, "maskclip", dataset, [GOOD, FAIR])
+    made = tables(tmp_path, tmp_path, formats=["latex", "latex-intervals", "bibtex"], draws=50)
+    inputs = "".join(rf"\input{{{file.name}}}\clearpage" for file in made if file.suffix == ".tex")
+    packages = r"\usepackage[utf8]{inputenc}\usepackage{booktabs,graphicx,xcolor,url}"
+    end = r"\nocite{*}\bibliographystyle{plain}\bibliography{leaderboard}\end{document}"
+    (tmp_path / "paper.tex").write_text(rf"\documentclass{{article}}{packages}\begin{{document}}{inputs}{end}", "utf-8")
+    for command in (["pdflatex", "-halt-on-error"], ["bibtex"], ["pdflatex", "-halt-on-error"]):
+        done = subprocess.run([*command, "paper"], cwd=tmp_path, capture_output=True, text=True, errors="replace")
+        assert done.returncode == 0, done.stdout
+        assert not re.search(r"Overfull \\hbox|Warning--", done.stdout), done.stdout
 
 
 def test_latex_with_intervals(tmp_path: Path) -> None:
