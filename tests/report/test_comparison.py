@@ -9,6 +9,7 @@ import pytest
 from table_helpers import FAIR, GOOD, put
 
 from bench.cli import compare as command
+from bench.config import load_config
 from bench.errors import BenchError
 from bench.report.comparison import against_all, compare
 from bench.store.store import Store
@@ -73,6 +74,15 @@ def test_equal_rows_do_not_differ(tmp_path: Path) -> None:
         put(tmp_path, row, "vdd", [GOOD, FAIR, FAIR, GOOD] * 3)
     (pair,) = compare(Store(tmp_path), "a", "b").pairs
     assert (pair.interval.estimate, pair.test.p_value) == (0.0, 1.0)
+
+
+def test_many_datasets_on_which_one_row_wins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = load_config().default_datasets
+    for dataset in names:
+        put(tmp_path, "a", dataset, [GOOD], demo=True)
+        put(tmp_path, "b", dataset, [FAIR], demo=True)
+    assert run("a", "b", "--results", str(tmp_path)) == 0
+    assert "17 wins, 0 losses of 17" in (said := capsys.readouterr().out) and "Wilcoxon signed-rank p < 0.001." in said
 
 
 def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
