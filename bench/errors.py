@@ -23,7 +23,7 @@ them has printed."""
 
 
 SHOWN: Final = 8
-"""Known names that an error about an unknown one holds at most."""
+"""Names or values that an error lists at most."""
 
 
 class BenchError(Exception):
@@ -78,8 +78,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(set(known))
     if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
         return f"did you mean {close[0]}?"
+    return f"known: {few(names) or 'none'}"
+
+
+def few(names: Sequence[str]) -> str:
+    """Join names by commas, of many the first few.
+
+    >>> few([str(number) for number in range(255)])
+    '0, 1, 2, 3, 4, 5, 6, 7 and 247 more'
+    """
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN + 1 else ""
-    return f"known: {', '.join(names[:SHOWN] if more else names) or 'none'}{more}"
+    return f"{', '.join(names[:SHOWN] if more else names)}{more}"
 
 
 def check_known(name: str, known: Iterable[str], wrong: str) -> None:

@@ -20,7 +20,7 @@ from bench.data.images import Depth, read_bands, tiff_bands
 from bench.data.labels import open_label
 from bench.data.layouts import locate
 from bench.data.patterns import fields_of
-from bench.errors import BenchError, validation_message
+from bench.errors import BenchError, few, validation_message
 from bench.runtime.atomic import write_asked
 from bench.settings import IGNORED
 
@@ -104,10 +104,11 @@ def new_card(
     _look(folder, found)
     labels, found.classes = _rule(found, ignored)
     if classes and len(classes) != len(found.classes):
-        shown = ", ".join(f"{spelled(value)} ({found.share(value)})" for value in found.classes)
+        shown = few([f"{spelled(value)} ({found.share(value)})" for value in found.classes])
+        shades = ", or save masks again without shades of grey" if len(found.classes) > 10 * len(classes) else ""
         raise BenchError(
             f"--classes names {len(classes)} classes, the labels hold {len(found.classes)} values: {shown}; name each, "
-            "or leave values out with --ignore"
+            f"or leave values out with --ignore{shades}"
         )
     text = _text(name, _below(folder, data_root), found, labels, classes)
     try:
@@ -258,13 +259,13 @@ def _rule(found: Findings, ignored: Sequence[str]) -> tuple[dict[str, Any], list
     names = [text.lower().removeprefix("#") for text in ignored]
     for name in names:
         if name not in known:
-            raise BenchError(f"--ignore {name}: the labels hold {', '.join(known)}")
+            raise BenchError(f"--ignore {name}: the labels hold {few(list(known))}")
     if numbers == {0, IGNORED} and not names:
         return {"rule": "threshold", "at": 128}, [0, IGNORED]
     left_out = [known[name] for name in names]
     values = [value for value in known.values() if value not in left_out and value != IGNORED]
     if len(values) < 2:
-        raise BenchError(f"{found.label}: the labels hold {', '.join(known)}: fewer than two classes")
+        raise BenchError(f"{found.label}: the labels hold {few(list(known))}: fewer than two classes")
     if colours:
         also = [[*value, IGNORED] for value in sorted(colours) if value in left_out]
         return {"rule": "palette"} | ({"also": also} if also else {}), values

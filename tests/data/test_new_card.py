@@ -166,6 +166,15 @@ def test_mistakes_are_named(message: str, tmp_path: Path) -> None:
         new_card(case.pop("name"), tmp_path, tmp_path / case.pop("folder"), tmp_path, **case)
 
 
+def test_shades_of_grey_are_not_listed_one_by_one(tmp_path: Path) -> None:
+    """As of masks saved with loss, which hold up to 256 values."""
+    save(tmp_path / "tiles/images/a.png", picture())
+    save(tmp_path / "tiles/labels/a.png", (np.arange(CLASSES.size) % 200).reshape(CLASSES.shape).astype(np.uint8))
+    with pytest.raises(BenchError, match=r"hold 200 values: 0 .* and 192 more; .* without shades of grey$") as said:
+        new_card("town", tmp_path, tmp_path / "tiles", tmp_path, [["a"], ["b"]])
+    assert len(str(said.value)) < 300
+
+
 def test_folders_without_labels_are_named(tmp_path: Path) -> None:
     for number in range(3):
         save(tmp_path / f"images/{number}.png", picture())
