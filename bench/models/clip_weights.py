@@ -14,6 +14,8 @@ from typing import Any
 
 import open_clip
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import OfflineModeIsEnabled
 from torch import Tensor
 
 from bench.config import BackboneSpec
@@ -121,9 +123,11 @@ def fetch_backbone(spec: BackboneSpec) -> Path:
         with _quiet_hub():
             return fetch_from_hub(spec)
     except Exception as error:
+        ours = isinstance(error.__cause__, OfflineModeIsEnabled) and not constants.HF_HUB_OFFLINE  # of _quiet_hub
+        reason = f"{hub_endpoint()} does not answer" if ours else _first_line(error)
         raise BenchError(
             f"weights '{spec.pretrained}' of {spec.model} are neither cached nor can they be downloaded "
-            f"({_first_line(error)}); get {weights_source(spec)} on a machine with a network and put it into "
+            f"({reason}); get {weights_source(spec)} on a machine with a network and put it into "
             f"{weights_dir()} or pass it with --checkpoint FILE"
         ) from None
 
@@ -147,8 +151,6 @@ def _first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def _quiet_hub() -> Iterator[None]:
     """Hub downloads without log lines, and, where the hub cannot be reached, without a minute of retries."""
-    from huggingface_hub import constants
-
     loggers = [logging.getLogger(), logging.getLogger("huggingface_hub")]
     levels = [logger.level for logger in loggers]
     offline = constants.HF_HUB_OFFLINE

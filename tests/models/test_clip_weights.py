@@ -6,14 +6,31 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from reference import tiny_config, tiny_model, write_tiny
 from safetensors.torch import save_file
 
 from bench.config import BackboneSpec
 from bench.errors import BenchError
 from bench.models.checkpoints import read_state_dict
-from bench.models.clip_weights import load_backbone
+from bench.models.clip_weights import fetch_backbone, load_backbone
 from bench.models.weights import weights_source
+
+
+@pytest.mark.parametrize(
+    ("offline", "reason"), [(False, "http://127.0.0.1:9 does not answer"), (True, "HF_HUB_OFFLINE")]
+)
+def test_weights_that_cannot_be_had(
+    offline: bool, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only who asked for it is told of the hub's offline mode."""
+    monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    with pytest.raises(BenchError, match=f"can they be downloaded \\(.*{reason}.*\\); get https://openaipublic"):
+        fetch_backbone(BackboneSpec(model="ViT-B-16-quickgelu", pretrained="openai"))
 
 
 def _spec(config: Path) -> BackboneSpec:
