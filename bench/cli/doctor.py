@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 
 from bench.cli.options import add_shared
 
@@ -20,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from bench.verify.doctor import doctor
 
+    if not args.quick:
+        print("bench: timing the rows of each table takes a minute; --quick leaves it out", file=sys.stderr)
     found = doctor(
         args.data_root,
         table=args.table,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -63,7 +64,8 @@ def demo_data_root(names: Iterable[str] = CARDS) -> Path:
     Of several processes that want them, one writes and the others wait.
     """
     root, wanted = cache_dir() / "demo-data", [name for name in names if name in CARDS]
-    if _outdated(root, wanted, seed=0):
+    if outdated := _outdated(root, wanted, seed=0):
+        print(f"bench: rendering {len(outdated)} of the demo's datasets once, into {root}", file=sys.stderr)
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".lock"):
             write_demo(root, wanted)

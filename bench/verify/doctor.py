@@ -256,7 +256,10 @@ def _machine(device: str, root: Path, reachable: bool) -> dict[str, str]:
     facts["cpu"] = f"{made['cpu']}, {cores} cores, {torch.get_num_threads()} threads of torch"
     facts["memory"] = size_text(memory)
     places = {"data": root, "cache": cache_dir(), "cache of Hugging Face": Path(constants.HF_HUB_CACHE)}
-    facts |= {name: f"{place} ({size_text(free_bytes(place))} free)" for name, place in places.items()}
+    facts |= {
+        name: f"{place} ({'' if place.exists() else 'not there yet, '}{size_text(free_bytes(place))} free)"
+        for name, place in places.items()
+    }
     reached = "answers" if reachable else "does not answer"
     facts["hub"] = f"{hub_endpoint()} {reached}; {'a token' if get_token() else 'no token'}"
     return facts

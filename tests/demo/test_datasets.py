@@ -71,11 +71,14 @@ def test_somebody_elses_data_is_left_alone(tmp_path: Path, small: tuple[str, ...
     assert theirs.read_text() == "theirs"
 
 
-def test_of_two_that_want_the_data_one_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_that_want_the_data_one_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path))
     with ThreadPoolExecutor(2) as pool:
         roots = list(pool.map(demo_data_root, [["wbs_si"]] * 2))
     (folder,) = (path for path in roots[0].iterdir() if path.is_dir() and not path.name.startswith("."))
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
-    assert before and demo_data_root(["wbs_si"]) == roots[1]
+    assert f"rendering 1 of the demo's datasets once, into {roots[0]}" in capsys.readouterr().err
+    assert before and demo_data_root(["wbs_si"]) == roots[1] and not capsys.readouterr().err  # as they are there
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before

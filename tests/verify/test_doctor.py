@@ -37,6 +37,7 @@ def put_weights(*names: str) -> None:
 def test_an_empty_home_lacks_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--quick", "--data-root", str(tmp_path), "--device", "cpu"]) == 1
     said = capsys.readouterr().out
+    assert f"{tmp_path} (" in said and f"{tmp_path / 'cache'} (not there yet, " in said
     assert "http://127.0.0.1:9 does not answer" in said
     assert "table 1 lacks 10:" in said and "  weights simfeatup" in said and "  dataset udd5 (missing)" in said
     assert "next: get https://openaipublic.azureedge.net/" in said and said.endswith(f"put it into {weights_dir()}\n")
