@@ -26,7 +26,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         rehearsal = Rehearsal(tmp_path_factory.mktemp("rehearsal"), server)
         for name, layout in OFFERED.items():
             rehearsal.offer(name, layout)
-        rehearsal.data.mkdir()
         yield rehearsal
 
 
@@ -84,7 +83,7 @@ def test_a_closed_file_asks_for_a_token(made: Rehearsal) -> None:
 
 def test_from_nothing_to_a_report(made: Rehearsal) -> None:
     """Water is to be got by hand: the run goes on without it, and names it."""
-    code, said = made.bench("reproduce", "--until", "kinds", "--workers", "0")
+    code, said = made.bench("reproduce", "--until", "kinds", "--workers", "0", "--data-root", str(made.data))
     assert "Traceback" not in said and code == 1, said
     assert any(path == REPOSITORY for path, _ in made.server.requests)
     assert "wbs_si: to be got by hand (registration)" in said

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from bench.cli.options import add_fields, add_model_arguments
-from bench.errors import BenchError
+from bench.errors import BenchError, writing
 from bench.spec import RunSpec
 
 
@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.data_root and not args.demo:  # what is missing is fetched into it
+        with writing(f"--data-root {args.data_root}"):
+            Path(args.data_root).expanduser().mkdir(parents=True, exist_ok=True)
     spec, file = RunSpec.from_cli(args), Path(args.output)
     if file.is_dir() or not file.parent.is_dir():  # said now, not after hours
         raise BenchError(f"-o {file}: cannot be written; give a file in a folder that is there")
@@ -61,5 +64,8 @@ def main(args: argparse.Namespace) -> int:
         bars.close()
         if found is not None:
             write_report(found, guide, file)
-            print(f"\n{found.text()}\n\n{file}: send it back with the form `A first real run` of a new issue")
+            use = (
+                "on real data, the file to send back" if spec.demo else "send it back with the form `A first real run`"
+            )
+            print(f"\n{found.text()}\n\n{file}: {use}")
     return 0 if found is not None and found.confirmed else 1

@@ -17,20 +17,16 @@ from bench.models.clip_weights import fetch_backbone, load_backbone
 from bench.models.weights import weights_source
 
 
-@pytest.mark.parametrize(
-    ("offline", "reason"), [(False, "http://127.0.0.1:9 does not answer"), (True, "HF_HUB_OFFLINE")]
-)
-def test_weights_that_cannot_be_had(
-    offline: bool, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only who asked for it is told of the hub's offline mode."""
+def test_weights_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told of an offline mode of the hub that was not asked for."""
     monkeypatch.setenv("OVSS_BENCH_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-    with pytest.raises(BenchError, match=f"can they be downloaded \\(.*{reason}.*\\); get https://openaipublic"):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(BenchError, match=r"can they be downloaded \(.*127\.0\.0\.1.*\); get https://openai") as error:
         fetch_backbone(BackboneSpec(model="ViT-B-16-quickgelu", pretrained="openai"))
+    assert "HF_HUB_OFFLINE" not in str(error.value)
 
 
 def _spec(config: Path) -> BackboneSpec:

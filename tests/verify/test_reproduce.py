@@ -116,6 +116,16 @@ def test_a_plan_without_data_says_how_much_there_is_to_fetch(
     assert "with all weights and data about" in said
 
 
+def test_the_data_root_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From nothing: what is missing is fetched into it."""
+    (tmp_path / "file").touch()
+    asked = ["reproduce", "--table", "none", "-o", str(tmp_path / "x.zip"), "--data-root"]
+    for place, message in {"file/data": "cannot be written (Not a directory)", "new/data": "has no such table"}.items():
+        assert main([*asked, str(tmp_path / place)]) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "new" / "data").is_dir()
+
+
 def test_a_report_that_cannot_be_written_is_said_before_anything_is_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
