@@ -27,7 +27,6 @@ from urllib.parse import unquote
 from bench.errors import BenchError
 from bench.metrics import score
 from bench.runtime.atomic import write_atomic
-from bench.runtime.provenance import differing
 from bench.settings import Settings
 from bench.store.count_files import COUNTS, part_file, sound_counts
 from bench.store.history import history_of, history_of_gap
@@ -80,14 +79,14 @@ class Store:
         planned = range(len(spec.images)) if indices is None else indices
         record.images.planned = len(planned)
         old = self._guarded(spec.settings)
+        place, counted_by = self._place(spec.settings), None
         if old is None and not fresh and not self.shard:
-            self._take_counts(spec.settings, record.fingerprint)
+            counted_by = self._take_counts(spec.settings, record.fingerprint)
         record.history = history_of(old, record, spec.contents, fresh)
         if old and not fresh and old.record.fingerprint == record.fingerprint:
             record.cost = old.record.cost
-            earlier = [old.record.made_with, *old.record.earlier]
-            record.earlier = [made for made in earlier if differing(record.made_with, made)]
-        return ResultWriter(self._place(spec.settings), record, spec, planned, boundary, fresh)
+            counted_by = next((piece.record for piece in old.pieces if piece.folder == place), None)
+        return ResultWriter(place, record, spec, planned, boundary, fresh, counted_by)
 
     def record_gap(self, spec: ResultSpec, status: Literal["failed", "no data"], reason: str) -> None:
         """Record that a cell could not even be started; missing data never hide what was stored before."""
@@ -166,16 +165,17 @@ class Store:
                 return other
         return None
 
-    def _take_counts(self, settings: Settings, identity: str) -> None:
-        """Copy the counts of a twin, if there is one."""
+    def _take_counts(self, settings: Settings, identity: str) -> Record | None:
+        """Copy the counts of a twin, if there is one, and return its record."""
         twin = self.twin(settings, identity)
         if twin is None or len(twin.pieces) > 1:
-            return
+            return None
         folder = self._place(settings)
         with naming(folder):
             folder.mkdir(parents=True, exist_ok=True)
             data = (twin.pieces[0].folder / COUNTS).read_bytes()
             write_atomic(part_file(folder, 0, data), data)
+        return twin.record
 
     def place(self, row: str, dataset: str) -> Path:
         """Return the folder of a cell."""

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from bench.errors import writing
 from bench.metrics import Int32s, Ints
 from bench.runtime.atomic import TEMPORARY, write_atomic
+from bench.runtime.provenance import differing
 from bench.store.count_files import (
     COUNTS,
     PARTS,
@@ -54,7 +55,7 @@ class ResultWriter:
     stays valid.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (made by `Store.open` alone)
         self,
         folder: Path,
         record: Record,
@@ -62,7 +63,9 @@ class ResultWriter:
         indices: Collection[int],
         boundary: bool,
         fresh: bool,
+        counted_by: Record | None = None,
     ) -> None:
+        """counted_by: record of the counts that are in the folder."""
         self._folder = folder
         self._record = record
         self._settings = record.settings
@@ -77,6 +80,8 @@ class ResultWriter:
         with naming(folder):
             self._parts = self._clear(fresh)
         self.done = self._on_disk(boundary) & self._planned
+        if counted_by is not None and self.done:
+            self._enter_machines(counted_by)
         with naming(folder):
             self._write_record("partial", None)
 
@@ -200,6 +205,14 @@ class ResultWriter:
             return set(table.column("index").to_pylist())
         classes = len(self._record.classes)
         return set(boundary_lines(table, classes, self._settings.threshold, self._settings.background))
+
+    def _enter_machines(self, before: Record) -> None:
+        """Put into the record what counted the images that are there; this run as well only if it counts others."""
+        record, known = self._record, [before.made_with, *before.earlier]
+        if self.done == self._planned:
+            record.made_with, *known = known
+            record.info = record.info.model_copy(update={"device": before.info.device})
+        record.earlier = [made for made in known if differing(record.made_with, made)]
 
     def _enter_numbers(self, table: pa.Table) -> str | None:
         """Put metrics and image numbers into the record; return what to say of images that failed."""

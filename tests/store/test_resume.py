@@ -10,14 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from narrowed import present
 from store_helpers import (
     counts_file,
     opened,
     random_counts,
     record,
+    settings,
     the_cell,
     write,
     write_until_killed,
@@ -25,6 +28,7 @@ from store_helpers import (
 
 from bench.errors import BenchError
 from bench.metrics import confusion_at
+from bench.store.result import StoredResult
 from bench.store.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -72,6 +76,27 @@ def test_a_cell_of_several_machines_says_how_far_they_may_differ(
     assert "threads" in str(the_cell(Store(tmp_path / "shards")).mixture)
     opened(Store(tmp_path / "resumed"), fresh=True).finish()
     assert the_cell(Store(tmp_path / "resumed")).mixture is None
+
+
+def test_a_run_that_counts_no_image_is_not_said_to_have_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for another threshold, or for label maps alone; nor is one whose images were all counted again."""
+
+    def with_batch(batch: str, **options: Any) -> StoredResult:
+        monkeypatch.setattr("bench.store.record.provenance", lambda: {"batch": batch})
+        write(Store(tmp_path), 6, info={"device": f"of batch {batch}"}, **options)
+        return present(Store(tmp_path).cell(options.get("settings", settings()).row, "loveda"))
+
+    with_batch("2")
+    for cell in (
+        with_batch("4", settings=settings(threshold=0.3)),
+        with_batch("4", settings=settings("other", method="sclip")),  # takes its counts
+    ):
+        assert (cell.record.made_with, cell.record.earlier, cell.mixture) == ({"batch": "2"}, [], None)
+        assert cell.info.device == "of batch 2"
+    cell = with_batch("4", boundary=True)
+    assert (cell.record.made_with, cell.mixture) == ({"batch": "4"}, None)
 
 
 def test_damaged_counts_are_counted_again(tmp_path: Path) -> None:
