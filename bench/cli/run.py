@@ -230,6 +230,9 @@ def _show(run: Run) -> None:
     from bench.report.summary import summary_table
 
     spec, folder = run.spec, run.store.folder
+    if not any(dataset.cells for dataset in run.datasets):
+        print(f"\nnothing to do: no cell is {' or '.join(spec.only)}")
+        return
     shown = [dataset.card.name for dataset in run.datasets if dataset.samples]
     print(f"\n{summary_table(run.store, run.rows, shown, load_config(spec.config), spec.cards)}\n")
     stored = [run.store.cell(cell.row, dataset.card.name) for dataset in run.datasets for cell in dataset.cells]

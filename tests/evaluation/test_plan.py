@@ -151,6 +151,7 @@ def test_only_selects_by_state(project: Project, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert project.run("--datasets", "loveda", "--methods", "clip,sclip", "--only", "missing") == 0
     assert "1 missing" in capsys.readouterr().out
-    assert project.run("--datasets", "loveda", "--methods", "clip,sclip", "--only", "stale") == 0
+    assert project.run("--datasets", "loveda", "--methods", "clip,sclip", "--only", "stale,failed") == 0
+    assert capsys.readouterr().out.endswith("\nnothing to do: no cell is stale or failed\n")
     assert project.run("--datasets", "loveda", "--only", "lost") == 2
     assert "--only lost: not a state" in capsys.readouterr().err
