@@ -19,6 +19,9 @@ Paths: TypeAlias = str | Path | Sequence[str | Path]
 DEMO_RESULTS: Final = "results/demo-run"
 """Results folder of `run --demo`."""
 
+EARLIER_HASHES: Final = "methods/earlier_hashes.yaml"
+"""Shipped file of `bench.runtime.sources.shipped_codes`."""
+
 _PACKAGE = Path(__file__).resolve().parent
 
 

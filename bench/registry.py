@@ -27,10 +27,9 @@ from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from bench import methods
 from bench.errors import BenchError, check_known, validation_message
-from bench.paths import shipped
+from bench.paths import EARLIER_HASHES, shipped
+from bench.runtime.sources import shipped_codes, source_of, text_hash, watching
 from bench.runtime.sources import source_hash as source_hash
-from bench.runtime.sources import source_of, text_hash, watching
-from bench.runtime.yaml_files import read_yaml
 from bench.settings import Library, Overrides
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -131,13 +130,8 @@ def earlier_hashes(file: Path) -> set[str]:
     code that computed the same.
     """
     now = source_hash(file)
-    return {text_hash(file), *(earlier for earlier, code in _shipped_hashes().items() if code == now)}
-
-
-@functools.cache
-def _shipped_hashes() -> dict[str, str]:
-    found: dict[str, str] = read_yaml(shipped("methods/earlier_hashes.yaml"), "the file that ships with the harness")
-    return found
+    codes = shipped_codes(shipped(EARLIER_HASHES))
+    return {text_hash(file), *(earlier for earlier, code in codes.items() if code == now)}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
+from bench.runtime.yaml_files import read_yaml
 
 _loaded: dict[Path, set[Path]] = {}  # plug-in -> sources that were read while it was imported
 _reading: list[set[Path]] = []  # of the imports in progress
@@ -49,6 +50,13 @@ def source_hash(file: Path) -> str:
 def text_hash(file: Path) -> str:
     """Return the SHA-256 of the text of the same files, as earlier versions identified a plug-in."""
     return _hash(file, _sha256)
+
+
+@functools.cache
+def shipped_codes(file: Path) -> dict[str, str]:
+    """Read the hashes by which earlier versions name shipped code -> that of the code that computes the same now."""
+    found: dict[str, str] = read_yaml(file, "the file that ships with the harness")
+    return found
 
 
 def _hash(file: Path, hashed: Callable[[bytes], str]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from bench.metrics import BINS, Areas, Ints, SparseCounts, areas_at, label_area, moved_pixels, score
+from bench.paths import EARLIER_HASHES, shipped
 from bench.runtime.provenance import differing
+from bench.runtime.sources import shipped_codes
 from bench.store.history import changes_for_recount, setting_changes
 from bench.store.record import SCORING
 from bench.store.result import TIES, StoredResult, sparse_counts
@@ -73,8 +75,8 @@ class Agreement(NamedTuple):
 
 def agreement(one: StoredResult, other: StoredResult) -> Agreement:
     """Hold two stored results of one row and dataset against each other, on the images that both counted."""
-    record = other.record
-    changed = [*changes_for_recount(one, other.settings, record.inputs)]
+    record, inputs = other.record, _named_alike(other.record.inputs, one.record.inputs)
+    changed = [*changes_for_recount(one, other.settings, inputs)]
     changed += setting_changes(one.settings, other.settings, only=SCORING)
     changed += [] if one.classes == other.classes else ["classes changed"]
     found = Agreement(
@@ -98,6 +100,18 @@ def agreement(one: StoredResult, other: StoredResult) -> Agreement:
         first=float(score(areas.total, one.metric)),
         second=float(score(areas_of_other.total, other.metric)),
     )
+
+
+def _named_alike(inputs: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    """Return inputs, those as another run has them that differ in nothing but the version that hashed the code."""
+    codes = shipped_codes(shipped(EARLIER_HASHES))
+
+    def now(value: str | None) -> tuple[str, str]:
+        weights, _, code = (value or "").rpartition(", ")  # of an upsampler; else the code alone
+        return weights, codes.get(code, code)
+
+    alike = {name: value for name, value in others.items() if now(inputs.get(name)) == now(value)}
+    return {name: alike.get(name, value) for name, value in inputs.items()}
 
 
 def agreements(some: Iterable[StoredResult], others: Iterable[StoredResult]) -> list[Agreement]:

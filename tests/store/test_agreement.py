@@ -10,6 +10,8 @@ import pytest
 from store_helpers import INPUTS, certain, names, opened, spec, stored
 
 from bench.cli import main
+from bench.paths import EARLIER_HASHES, shipped
+from bench.runtime.sources import shipped_codes
 from bench.store.agreement import Agreement, agreements
 from bench.store.record import ResultSpec
 from bench.store.store import Store
@@ -35,6 +37,17 @@ def test_pixels_that_moved_in_several_images_do_not_cancel_out(tmp_path: Path) -
     found = between(tmp_path)
     assert found.classes == found.bins == pytest.approx(2 / 160_000 * 1e6)
     assert found.first == found.second and found.good and "12.5 pixels in a million" in found.words
+
+
+def test_code_under_its_earlier_hash_is_the_same_code(tmp_path: Path) -> None:
+    earlier, code = next(iter(shipped_codes(shipped(EARLIER_HASHES)).items()))
+    for name, found, weights in (("a", earlier, "w"), ("b", code, "w"), ("c", code, "v")):
+        upsampler = f"weights of {weights}, {found}"
+        inputs = {**INPUTS, "plug-in": found, "upsampler": upsampler}
+        stored(tmp_path / name, "clip", "loveda", [ONE], inputs=inputs)
+    assert between(tmp_path).words == "equal counts" and not between(tmp_path).changed
+    (other,) = agreements(*(Store(tmp_path / name).cells() for name in ("a", "c")))
+    assert other.changed == ("upsampler changed",)
 
 
 def test_only_bins_moved(tmp_path: Path) -> None:
