@@ -109,7 +109,8 @@ def changes_for_recount(old: StoredResult, settings: Settings, inputs: Mapping[s
 
 def _flat(settings: Settings) -> dict[str, Any]:
     values = {name: getattr(settings, name) for name in type(settings).model_fields if name != "options"}
-    return values | {f"option {name}": value for name, value in settings.options.items()}
+    options = settings.model_dump(mode="json", include={"options"})["options"]  # a tuple is stored as a list
+    return values | {f"option {name}": value for name, value in options.items()}
 
 
 def _snapshot(cell: StoredResult) -> Previous:

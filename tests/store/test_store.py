@@ -271,6 +271,15 @@ def test_changes_are_named(tmp_path: Path) -> None:
     assert setting_changes(cell.settings, new, only=SCORING) == ["threshold 0.0 -> 0.3"]
 
 
+def test_options_are_what_they_are_as_json(tmp_path: Path) -> None:
+    """A plug-in's defaults may be tuples, which are stored as lists."""
+    now = settings(options={"sizes": (1, 2), "table": {1: 2}})
+    write(Store(tmp_path), 1, settings=now)
+    assert not changes_for_recount(the_cell(Store(tmp_path)), now, INPUTS)
+    other = now.model_copy(update={"options": {**now.options, "sizes": (1, 3)}})
+    assert setting_changes(the_cell(Store(tmp_path)).settings, other) == ["option sizes [1, 2] -> [1, 3]"]
+
+
 @pytest.mark.parametrize("change", [{"threshold": 0.3}, {"background": 1}, {"row": "other", "dataset": "x"}])
 def test_scoring_and_names_do_not_decide_counts(change: dict[str, object]) -> None:
     base = settings()
