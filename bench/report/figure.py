@@ -198,7 +198,7 @@ def draw_radar(scores: Sequence[tuple[str, Mapping[str, float]]], out: Path, not
         )
     best = np.array([max(of[dataset] for _, of in scores) for dataset in datasets])
     angles = np.linspace(0, 2 * np.pi, len(datasets), endpoint=False)
-    figure = new_figure(out, WIDTH / 2, WIDTH / 2 + 0.12 * len(scores))
+    figure = new_figure(out, WIDTH / 2, 0.42 * WIDTH + 0.12 * len(scores))
     axis = figure.add_subplot(projection="polar")
     for number, (label, of) in enumerate(scores):
         values = np.array([of[dataset] for dataset in datasets]) / np.where(best > 0, best, 1)
@@ -206,6 +206,9 @@ def draw_radar(scores: Sequence[tuple[str, Mapping[str, float]]], out: Path, not
                   linewidth=1.2, linestyle="-" if number < len(COLOURS) else "--", label=label)  # fmt: skip
     names = [f"{dataset}\n{100 * value:.1f}" for dataset, value in zip(datasets, best, strict=True)]
     axis.set_xticks(angles, names, fontsize=5)
+    axis.tick_params(pad=-1)
+    for name, across in zip(axis.get_xticklabels(), np.cos(angles), strict=True):  # beside the circle, not across it
+        name.set_horizontalalignment("center" if abs(across) < 0.3 else "left" if across > 0 else "right")
     axis.set_yticks([0.25, 0.5, 0.75, 1.0], [""] * 4)
     axis.set_ylim(0, 1.05)
     figure.legend(loc="outside lower center", ncols=3, fontsize=5, frameon=False)

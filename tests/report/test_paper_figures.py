@@ -43,6 +43,20 @@ def test_a_radar_of_stored_results(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         paper_figure(1, tmp_path / "f.png", results=tmp_path, limit=3)
 
 
+def test_names_are_beside_the_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: drawn.append(figure))
+    draw_radar([("A", {f"Dataset {number:02}": 0.5 for number in range(17)})], tmp_path / "r.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    (x, y), radius = axis.transAxes.transform((0.5, 0.5)), axis.bbox.width / 2
+    for name in axis.get_xticklabels():
+        box = name.get_window_extent()
+        nearest = np.clip(x, box.x0, box.x1) - x, np.clip(y, box.y0, box.y1) - y
+        assert np.hypot(*nearest) > radius and figure.bbox.containsx(box.x0) and figure.bbox.containsx(box.x1)
+
+
 def test_files_and_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = [{"x": 0.4, "y": 0.2, "z": 0.0}, {"x": 0.2, "y": 0.1, "z": 0.0}]
     draw_radar([("A", values[0]), ("B", values[1])], tmp_path / "r.png")
