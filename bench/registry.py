@@ -34,7 +34,7 @@ from bench.settings import Library, Overrides
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 Share = Annotated[float, Field(ge=0, le=1)]
-"""Annotation of an option."""
+"""Annotation of an option that lies between 0 and 1."""
 
 
 @dataclass(frozen=True)

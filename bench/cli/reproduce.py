@@ -64,8 +64,6 @@ def main(args: argparse.Namespace) -> int:
         bars.close()
         if found is not None:
             write_report(found, guide, file)
-            use = (
-                "on real data, the file to send back" if spec.demo else "send it back with the form `A first real run`"
-            )
-            print(f"\n{found.text()}\n\n{file}: {use}")
+            when = "with real data, " if spec.demo else ""
+            print(f"\n{found.text()}\n\n{file}: {when}send it back with the form `A first real run`")
     return 0 if found is not None and found.confirmed else 1

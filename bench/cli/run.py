@@ -79,7 +79,7 @@ def _run(spec: RunSpec, args: argparse.Namespace, processes: Distributed) -> int
             if processes.is_main:
                 _estimate(run)
             return 1 if run.errors or _without_data(run, args.strict) else 0
-        bars.expect(sum(len(dataset.indices) for dataset in run.waiting) // processes.size)
+        bars.expect(sum(-(-len(dataset.indices) // processes.size) for dataset in run.waiting))
         with contextlib.closing(log):
             log.start(run)
             with profiled(args.profile):

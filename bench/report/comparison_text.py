@@ -40,7 +40,7 @@ def markdown(result: Comparison, limit: int | None = None) -> str:
         test = over.wilcoxon
         blocks.append(
             f"Datasets to come: {test.wins} wins, {test.losses} losses of {test.datasets}, median difference "
-            f"{signed(100 * test.median_difference)}; Wilcoxon signed-rank p = {_p(test.p_value)}.".replace("= <", "<")
+            f"{signed(100 * test.median_difference)}; Wilcoxon signed-rank p: {_p(test.p_value)}."
         )
     blocks += [markdown_text(f"Left out: {dataset}: {reason}.") for dataset, reason in result.left_out.items()]
     return "\n\n".join(blocks) + "\n"

@@ -82,7 +82,7 @@ def test_many_datasets_on_which_one_row_wins(tmp_path: Path, capsys: pytest.Capt
         put(tmp_path, "a", dataset, [GOOD], demo=True)
         put(tmp_path, "b", dataset, [FAIR], demo=True)
     assert run("a", "b", "--results", str(tmp_path)) == 0
-    assert "17 wins, 0 losses of 17" in (said := capsys.readouterr().out) and "Wilcoxon signed-rank p < 0.001." in said
+    assert "17 wins, 0 losses of 17" in (said := capsys.readouterr().out) and "Wilcoxon signed-rank p: < 0.001." in said
 
 
 def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
